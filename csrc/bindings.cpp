@@ -1,0 +1,62 @@
+// The module fastoptim._core.  With plan.cpp and buffer.cpp the only files that see pybind11.
+#include "cpu/isa.h"
+#include "cpu/threads.h"
+#include "cuda/cuda.h"
+#include "plan.h"
+#include "table.h"
+
+namespace fo {
+namespace {
+
+// name -> (index, hyper-parameters, state arrays)
+py::dict rule_table() {
+    py::dict table;
+    const auto all = rules();
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        if (table.contains(all[i].name))
+            throw std::runtime_error(std::string("two rules are named ") + all[i].name);
+        const py::tuple hyper = py::cast(std::vector<std::string>(all[i].hyper.begin(), all[i].hyper.end()));
+        const py::tuple state = py::cast(std::vector<std::string>(all[i].state.begin(), all[i].state.end()));
+        table[all[i].name] = py::make_tuple(i, hyper, state);
+    }
+    return table;
+}
+
+py::dict build_info() {
+    std::vector<std::string> usable;
+    for (const auto& isa : cpu::usable_isas()) usable.emplace_back(isa.name);
+    const cuda::Info cuda = cuda::info();
+
+    py::dict info;
+    info["version"] = FO_VERSION;
+    info["compiler"] = FO_COMPILER;
+    info["isa_compiled"] = cpu::compiled_isas();
+    info["isa_usable"] = usable;
+    info["isa"] = cpu::choose_isa("").name;
+    info["openmp"] = cpu::kHasOpenMP;
+    info["threads"] = cpu::num_threads();
+    info["cuda"] = cuda.version.empty() ? py::object(py::none()) : py::cast(cuda.version);
+    info["cuda_architectures"] = cuda.architectures;
+    info["cuda_devices"] = cuda.devices;
+    return info;
+}
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    cpu::guard_forks();
+    cpu::choose_isa("");  // a FASTOPTIM_ISA that can't be had is an error now, not at the first step
+
+    m.attr("RULES") = rule_table();
+    m.def("build_info", &build_info);
+    m.def("set_bfloat16", &set_bfloat16);
+    m.def("get_num_threads", &cpu::num_threads);
+    m.def("set_num_threads", &cpu::set_num_threads);
+
+    py::class_<Plan>(m, "Plan")
+        .def(py::init<std::vector<py::array>, std::vector<std::vector<py::array>>, std::vector<int>,
+                      const std::string&>(),
+             py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("isa") = "")
+        .def("step", &Plan::step, py::arg("grads"), py::arg("scalars_of"), py::arg("scalars"));
+}
+
+}  // namespace
+}  // namespace fo

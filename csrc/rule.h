@@ -1,0 +1,99 @@
+// What a rule may use: the five exact operations of its compute type, the functions below, and a clock.
+// Knows nothing of Python, threads, CUDA or storage.  Every function here treats NaN and signed zeros as one fixed
+// expression does, so that the same expression in NumPy gives the same bits.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define FO_HD __host__ __device__
+#else
+#define FO_HD
+#endif
+
+// Rules are compiled once per instruction set.  Each copy lives in a namespace of its own; were they one inline
+// function, the linker would keep any one of them and the baseline could end up running AVX-512 code.
+#ifndef FO_TARGET
+#define FO_TARGET host
+#endif
+
+namespace fo::FO_TARGET {
+
+// Step number of an array and what follows from it.  Powers by repeated squaring in double: the same few
+// multiplications here, on a device and in the reference, so no libm can change a bit.
+struct Clock {
+    std::int64_t t;  // 1 at the first step
+
+    FO_HD double power(double base) const {
+        double result = 1;
+        for (std::int64_t n = t; n > 0; n >>= 1) {
+            if (n & 1) result *= base;
+            base *= base;
+        }
+        return result;
+    }
+
+    // 1 - base^t: what an average that started at zero still lacks.
+    FO_HD double bias(double base) const { return 1 - power(base); }
+};
+
+// A decay rate as the compute type keeps it.  A rate below one stays below one: float32 would round 0.99999999 to 1
+// and an average with it would never move.
+template <class T>
+FO_HD T decay(double rate) {
+    const T below_one = sizeof(T) == 4 ? T(0x1.fffffep-1) : T(0x1.fffffffffffffp-1);
+    return rate < 1 && T(rate) == T(1) ? below_one : T(rate);
+}
+
+// What a new value weighs beside that rate.  Taken from the rounded rate (and so exact), the two sum to one: an
+// average of a constant is that constant, and 1 - keep^t corrects its bias at every t.
+template <class T>
+FO_HD T rise(T keep) {
+    return T(1 - double(keep));
+}
+
+template <class T>
+FO_HD T sqrt(T x) {
+    return std::sqrt(x);
+}
+
+template <class T>
+FO_HD T abs(T x) {
+    return std::fabs(x);
+}
+
+// The larger; NaN if either is NaN; the first of equals.
+template <class T>
+FO_HD T max(T a, T b) {
+    return a >= b || a != a ? a : b;
+}
+
+// The smaller; NaN if either is NaN; the first of equals.
+template <class T>
+FO_HD T min(T a, T b) {
+    return a <= b || a != a ? a : b;
+}
+
+// -1, 0 or 1; NaN for NaN; +0 for either zero.
+template <class T>
+FO_HD T sign(T x) {
+    return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x;
+}
+
+// Registration: a rule file names its rules with FO_RULE, and including the file from rules.h is what adds them.
+// Slot N holds the N-th rule in the order of inclusion, which is the same wherever rules.h is included.
+template <int kSlot>
+struct Slot;
+
+inline constexpr int kSlotsBefore = __COUNTER__ + 1;
+
+#define FO_RULE(RULE)                           \
+    template <>                                 \
+    struct Slot<__COUNTER__ - kSlotsBefore> {   \
+        template <class T>                      \
+        using Rule = RULE<T>;                   \
+    };
+
+}  // namespace fo::FO_TARGET

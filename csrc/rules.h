@@ -1,0 +1,27 @@
+// The registry: every rule once.  A new rule is one more line here.
+#pragma once
+
+#include "rules/adagrad.h"
+#include "rules/adam.h"
+#include "rules/momentum.h"
+#include "rules/rmsprop.h"
+#include "rules/sgd.h"
+
+#include <utility>
+
+namespace fo::FO_TARGET {
+
+inline constexpr int kRules = __COUNTER__ - kSlotsBefore;
+
+// Calls f with std::integral_constant<int, 0>{}, <int, 1>{}, ... and returns what f makes of them all together.
+template <class F>
+constexpr auto for_rules(F f) {
+    return [&]<int... I>(std::integer_sequence<int, I...>) {
+        return f(std::integral_constant<int, I>{}...);
+    }(std::make_integer_sequence<int, kRules>{});
+}
+
+template <int kRule, class T>
+using Rule = typename Slot<kRule>::template Rule<T>;
+
+}  // namespace fo::FO_TARGET

@@ -1,0 +1,42 @@
+#include "table.h"
+
+#include "rules.h"
+
+#include <cstring>
+
+namespace fo {
+namespace {
+
+namespace target = FO_TARGET;
+
+template <class R, std::size_t... I>
+void construct_as(std::int64_t t, const double* hyper, std::byte* bytes,
+                  std::index_sequence<I...>) {
+    static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState);
+    const R rule(target::Clock{t}, hyper[I]...);
+    std::memcpy(bytes, &rule, sizeof rule);
+}
+
+template <int kRule>
+void construct(std::int64_t t, const double* hyper, Scalars& scalars) {
+    using F32 = target::Rule<kRule, float>;
+    using F64 = target::Rule<kRule, double>;
+    constexpr auto all = std::make_index_sequence<F32::hyper.size()>{};
+    construct_as<F32>(t, hyper, scalars.rule_f32, all);
+    construct_as<F64>(t, hyper, scalars.rule_f64, all);
+}
+
+template <int kRule>
+constexpr RuleInfo describe() {
+    using R = target::Rule<kRule, float>;
+    return {R::name, R::hyper, R::state, &construct<kRule>};
+}
+
+constexpr auto kTable =
+    target::for_rules([](auto... rule) { return std::array{describe<rule>()...}; });
+
+}  // namespace
+
+std::span<const RuleInfo> rules() { return kTable; }
+
+}  // namespace fo

@@ -1,0 +1,27 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# name -> (index, hyper-parameters, state arrays)
+RULES: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]]
+
+def build_info() -> dict[str, Any]: ...
+def set_bfloat16(dtype: np.dtype[Any]) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+
+class Plan:
+    def __init__(
+        self,
+        params: list[npt.NDArray[Any]],
+        states: list[list[npt.NDArray[Any]]],
+        groups: list[int],
+        isa: str = "",
+    ) -> None: ...
+    def step(
+        self,
+        grads: list[Any],
+        scalars_of: list[int] | None,
+        scalars: list[tuple[int, int, bool, float, float, list[float]]],
+    ) -> int: ...

@@ -1,0 +1,155 @@
+"""What an acceptable array is: dtypes, layout, overlap, and every refusal with its message."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .trees import describe
+
+Array = npt.NDArray[Any]
+
+_BUILTIN = {np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)}
+_EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
+
+
+def bfloat16() -> np.dtype[Any] | None:
+    """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
+    ml_dtypes = sys.modules.get("ml_dtypes")
+    return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
+
+
+def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The one dtype object that stands for this format, or None if it is none of ours."""
+    if not dtype.isnative:
+        return None
+    for known in (*_BUILTIN, bfloat16()):
+        if known is not None and dtype == known:
+            return known
+    return None
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a parameter of this dtype is computed in, and its state kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def check_array(array: Any, place: str) -> Array:
+    """A NumPy array of one of the four formats."""
+    if hasattr(type(array), "__cuda_array_interface__"):
+        raise RuntimeError(
+            f"{place}: got a CUDA array ({describe(array)}), but this fastoptim was built without CUDA; "
+            f"expected a NumPy array"
+        )
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
+    if canonical_dtype(array.dtype) is None:
+        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {array.dtype!r}")
+    return array
+
+
+def check_target(array: Any, place: str) -> Array:
+    """An array that a step may write: writeable and dense."""
+    checked = check_array(array, place)
+    if not checked.flags.writeable:
+        raise ValueError(f"{place}: expected a writeable array, got a read-only one")
+    if not is_dense(checked):
+        raise ValueError(
+            f"{place}: expected a dense array (C, Fortran or any permuted order without gaps), "
+            f"got shape {checked.shape} with strides {checked.strides}"
+        )
+    return checked
+
+
+def check_state(array: Any, place: str, p: Array) -> Array:
+    """A state array for that parameter."""
+    checked = check_target(array, place)
+    expected = compute_dtype(p.dtype)
+    if checked.dtype != expected:
+        raise TypeError(f"{place}: expected {expected} beside a {p.dtype} parameter, got {checked.dtype}")
+    if checked.shape != p.shape:
+        raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
+    if not same_layout(checked, p):
+        raise ValueError(f"{place}: expected the parameter's memory order, strides {_order(p)}, got {_order(checked)}")
+    return checked
+
+
+def check_gradient(grad: Any, place: str, p: Array) -> Array:
+    """A gradient for that parameter, as an array in the parameter's memory order; a copy only where it has another."""
+    if isinstance(grad, np.generic):  # what NumPy's own reductions return in place of a 0-d array
+        grad = np.asarray(grad)
+    checked = check_array(grad, place)
+    if checked.shape != p.shape:
+        raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
+    dtype = canonical_dtype(checked.dtype)
+    assert dtype is not None
+    if not same_layout(checked, p):
+        ordered = np.empty_like(p, dtype=dtype, subok=False)
+        ordered[...] = checked
+        return ordered
+    return checked if checked.dtype is dtype else checked.view(dtype)
+
+
+def is_dense(array: Array) -> bool:
+    """Whether the elements fill one stretch of memory, in whatever order of the axes."""
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        return True
+    expected = array.itemsize
+    for stride, length in sorted((s, n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride != expected:
+            return False
+        expected *= length
+    return True
+
+
+def same_layout(a: Array, b: Array) -> bool:
+    """Whether the same elements of two arrays of one shape are at the same places."""
+    return _order(a) == _order(b)
+
+
+def _order(array: Array) -> tuple[int, ...]:
+    """Strides in elements; none for axes of length one or for an array without elements, where they mean nothing."""
+    if array.size == 0:
+        return ()
+    return tuple(s // array.itemsize for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+
+
+class Territory:
+    """The memory that a step writes: dense arrays of which no two share a byte."""
+
+    def __init__(self, targets: Iterable[tuple[str, Array]]) -> None:
+        """Refuses arrays that overlap, naming both places."""
+        self._owned = sorted(
+            ((*_bounds(array), place, array) for place, array in targets if array.size), key=lambda owned: owned[:2]
+        )
+        self._ends = [end for _, end, _, _ in self._owned]
+        for (begin, end, place, _), (next_begin, next_end, next_place, _) in pairwise(self._owned):
+            if next_begin < end:
+                how = "is the same memory as" if (begin, end) == (next_begin, next_end) else "overlaps"
+                raise ValueError(f"{next_place}: {how} {place}; expected parameters and state that share no memory")
+
+    def check_clear(self, grad: Array, place: str) -> None:
+        """Refuses a gradient, which is only read, that shares memory with what is written."""
+        if not grad.size:
+            return
+        begin, end = _bounds(grad)
+        for owned_begin, _, owned_place, owned in self._owned[bisect_right(self._ends, begin) :]:
+            if owned_begin >= end:
+                return
+            if np.shares_memory(grad, owned):
+                raise ValueError(f"{place}: overlaps {owned_place}; expected a gradient with memory of its own")
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """The first byte and the one behind the last of an array with elements."""
+    begin = end = int(array.__array_interface__["data"][0])
+    for stride, length in zip(array.strides, array.shape, strict=True):
+        reach = stride * (length - 1)
+        begin, end = begin + min(reach, 0), end + max(reach, 0)
+    return begin, end + array.itemsize

@@ -1,0 +1,106 @@
+"""What a state dict must be to be loaded, and the refusal where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrays import Array
+from .options import check_option
+from .trees import describe
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+# (steps an array has taken, its state)
+Loaded = tuple[int, dict[str, Array]]
+
+
+def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:
+    """The step count, each group's options and each array's state, all fit for this optimizer."""
+    from .optimizer import STATE_DICT_VERSION
+
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
+    _expect(_entry(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")
+    _expect(_entry(state_dict, "optimizer", "state_dict"), optimizer.name, "state_dict['optimizer']")
+    step_count = _count(_entry(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
+
+    groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
+    loaded = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+
+    slots = optimizer._slots
+    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(slots), "state_dict['arrays']")
+    by_place = {}
+    for i, entry in enumerate(arrays):
+        by_place[_entry(entry, "place", f"state_dict['arrays'][{i}]")] = entry
+    checked = []
+    for slot in slots:
+        place = slot.g_place.removeprefix("grads")
+        if place not in by_place:
+            raise ValueError(f"state_dict['arrays']: expected an entry for params{place}, got {sorted(by_place)}")
+        checked.append(_check_array(slot.p, slot.state, step_count, by_place[place], f"state of params{place}"))
+    return step_count, loaded, checked
+
+
+def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> dict[str, Any]:
+    if not isinstance(group, Mapping):
+        raise ValueError(f"{place}: expected a dict, got {describe(group)}")
+    current = {k: v for k, v in optimizer.param_groups[index].items() if k != "params"}
+    missing = [k for k, v in current.items() if k not in group and not callable(v)]
+    unknown = [k for k in group if k not in current]
+    if missing or unknown:
+        raise ValueError(f"{place}: expected {list(current)}, got {list(group)} (missing {missing}, unknown {unknown})")
+    try:
+        options = {k: check_option(optimizer.annotations[k], v, f"{place}[{k!r}]") for k, v in group.items()}
+        variant = optimizer.variant(**{**current, **options})
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    expected = optimizer.variant(**current)
+    if optimizer.variants[variant] != optimizer.variants[expected]:
+        raise ValueError(
+            f"{place}: expected options of the variant {expected!r}, as this optimizer's, got those of {variant!r}"
+        )
+    return options
+
+
+def _check_array(p: Array, state: Mapping[str, Array], step_count: int, entry: Mapping[str, Any], place: str) -> Loaded:
+    _expect(_entry(entry, "dtype", place), p.dtype.name, f"{place}: dtype")
+    _expect(tuple(_entry(entry, "shape", place)), p.shape, f"{place}: shape")
+    steps = _count(_entry(entry, "steps", place), f"{place}: steps")
+    if steps > step_count:
+        raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
+    arrays = _entry(entry, "state", place)
+    if not isinstance(arrays, Mapping) or set(arrays) != set(state):
+        raise ValueError(f"{place}: expected the arrays {list(state)}, got {describe(arrays)}")
+    for name, own in state.items():
+        loaded = arrays[name]
+        if not isinstance(loaded, np.ndarray) or loaded.dtype != own.dtype or loaded.shape != own.shape:
+            got = f"{loaded.dtype} of shape {loaded.shape}" if isinstance(loaded, np.ndarray) else describe(loaded)
+            raise ValueError(f"{place}: expected {name!r} as {own.dtype} of shape {own.shape}, got {got}")
+    return steps, dict(arrays)
+
+
+def _entry(mapping: Any, key: str, place: str) -> Any:
+    if not isinstance(mapping, Mapping) or key not in mapping:
+        raise ValueError(f"{place}: expected a dict with {key!r}, got {describe(mapping)}")
+    return mapping[key]
+
+
+def _list(value: Any, length: int, place: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or len(value) != length:
+        raise ValueError(f"{place}: expected a list of {length}, got {describe(value)}")
+    return list(value)
+
+
+def _expect(got: Any, expected: Any, place: str) -> None:
+    if got != expected:
+        raise ValueError(f"{place}: expected {expected!r}, got {got!r}")
+
+
+def _count(value: Any, place: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{place}: expected a count >= 0, got {value!r}")
+    return int(value)

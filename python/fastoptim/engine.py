@@ -1,0 +1,77 @@
+"""What an optimizer hands to a backend, native or reference: arrays with their state, and the numbers of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .arrays import Array, Territory, check_gradient, check_target
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter array with its live state arrays, its group, and the places that messages name."""
+
+    p: Array
+    state: dict[str, Array]
+    group: int = 0
+    p_place: str = "p"
+    g_place: str = "g"
+    state_place: str = "state"
+
+    def targets(self) -> list[tuple[str, Array]]:
+        """Every array that a step writes, with its place."""
+        return [(self.p_place, self.p), *((f"{self.state_place}[{k!r}]", s) for k, s in self.state.items())]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer's update in one step: its options checked, the learning rate a number, the step counted from 1."""
+
+    optimizer: type[Optimizer]
+    variant: str
+    options: Mapping[str, Any]
+    t: int
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """The state arrays that this variant uses."""
+        return self.optimizer.variants[self.variant]
+
+
+class Engine(Protocol):
+    """A backend over a fixed list of arrays."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None: ...
+
+    def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> bool:
+        """Updates every array whose gradient is not None, the i-th by ``updates[update_of[i]]``, else by its group's.
+
+        Refuses before the first write.  Returns whether every array had a gradient.
+        """
+
+
+def check_targets(slots: Sequence[Slot]) -> Territory:
+    """Refuses parameters and state that a step could not write as they are now."""
+    targets = [target for slot in slots for target in slot.targets()]
+    for place, array in targets:
+        check_target(array, place)
+    return Territory(targets)
+
+
+def check_gradients(slots: Sequence[Slot], grads: Sequence[Any]) -> list[Array | None]:
+    """The gradients in their parameters' memory order, or the refusal of the first that cannot be."""
+    territory = check_targets(slots)
+    checked: list[Array | None] = []
+    for slot, grad in zip(slots, grads, strict=True):
+        if grad is None:
+            checked.append(None)
+            continue
+        ordered = check_gradient(grad, slot.g_place, slot.p)
+        territory.check_clear(grad, slot.g_place)
+        checked.append(ordered)
+    return checked

@@ -1,0 +1,88 @@
+"""One update on buffers that the caller owns: ``fo.functional.NAME(p, g, *state, step=t, **hyperparameters)``.
+
+In place, returns None.  ``step`` counts from 1; state comes in the order of ``fo.OPTIMIZERS[NAME].state``, and arrays
+that the chosen options do not use may be left out.  Hyper-parameters are those of the class, with its defaults.  The
+functions are made from the classes; ``help(fo.functional.adam)`` shows each one's own text.
+
+>>> import numpy as np, fastoptim as fo
+>>> p, m, v = np.ones(3), np.zeros(3), np.zeros(3)
+>>> fo.functional.adam(p, np.array([1.0, -2.0, 0.0]), m, v, step=1, lr=0.1)
+>>> p.round(6)
+array([0.9, 1.1, 1. ])
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from .arrays import Array, check_gradient, check_state, check_target
+from .engine import Engine, Slot, Update, check_targets
+from .native import Engine as NativeEngine
+from .optimizer import OPTIMIZERS, Optimizer
+from .options import rate_at
+
+
+def bind(name: str, engine: type[Engine], module: str) -> Callable[..., None]:
+    """The update of the optimizer of that name by that backend, as a function."""
+    if name not in OPTIMIZERS:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
+    optimizer = OPTIMIZERS[name]
+
+    def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> None:
+        _update(optimizer, engine, p, g, state, step, hyperparameters)
+
+    update.__name__ = update.__qualname__ = name
+    update.__module__ = module
+    update.__doc__ = optimizer.__doc__
+    update.__signature__ = _signature(optimizer)  # type: ignore[attr-defined]
+    return update
+
+
+def _signature(optimizer: type[Optimizer]) -> inspect.Signature:
+    kinds = inspect.Parameter
+    arrays = [kinds("p", kinds.POSITIONAL_ONLY), kinds("g", kinds.POSITIONAL_ONLY)]
+    state = kinds("state", kinds.VAR_POSITIONAL)
+    options = [kinds(k, kinds.KEYWORD_ONLY, default=v) for k, v in optimizer.defaults.items()]
+    return inspect.Signature([*arrays, state, kinds("step", kinds.KEYWORD_ONLY), *options])
+
+
+def _update(
+    optimizer: type[Optimizer],
+    engine: type[Engine],
+    p: Array,
+    g: Array,
+    state: tuple[Array, ...],
+    step: int,
+    hyperparameters: dict[str, Any],
+) -> None:
+    if isinstance(step, bool) or not hasattr(type(step), "__index__"):
+        raise TypeError(f"step: expected an integer >= 1, got {step!r}")
+    t = step.__index__()
+    if t < 1:
+        raise ValueError(f"step: expected an integer >= 1, got {step!r}")
+    variant, options = optimizer.check_options(hyperparameters)
+    options["lr"] = rate_at(options["lr"], t - 1, "lr")
+
+    used = optimizer.variants[variant]
+    if len(state) not in (len(used), len(optimizer.state)):
+        raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
+    names = used if len(state) == len(used) else optimizer.state
+
+    check_target(p, "p")
+    for name, array in zip(names, state, strict=True):
+        check_state(array, name, p)
+    slot = Slot(p, dict(zip(names, state, strict=True)))
+    check_targets([slot])
+    check_gradient(g, "g", p)
+    active = Slot(p, {name: slot.state[name] for name in used})
+    engine([active]).step([g], [Update(optimizer, variant, options, t)])
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    return bind(name, NativeEngine, __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *OPTIMIZERS])

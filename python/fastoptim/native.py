@@ -1,0 +1,75 @@
+"""The native backend, and the only importer of the compiled module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from . import _core
+from .arrays import bfloat16
+from .engine import Slot, Update, check_gradients
+from .options import expand
+
+RULES = _core.RULES
+build_info = _core.build_info
+get_num_threads = _core.get_num_threads
+
+
+def set_num_threads(n: int) -> None:
+    """Sets how many threads a step may use, at least one.  A small model uses fewer, a forked child always one.
+
+    >>> import fastoptim as fo
+    >>> fo.set_num_threads(1)
+    >>> fo.get_num_threads()
+    1
+    """
+    if isinstance(n, bool) or not hasattr(type(n), "__index__"):
+        raise TypeError(f"n: expected an integer >= 1, got {n!r}")
+    count = n.__index__()
+    if not 1 <= count <= 65536:
+        raise ValueError(f"n: expected an integer from 1 to 65536, got {n!r}")
+    _core.set_num_threads(count)
+
+
+class Engine:
+    """The native backend: all arrays in one call."""
+
+    isa: ClassVar[str] = ""  # the instruction set; empty for FASTOPTIM_ISA's or the best
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self._plan: _core.Plan | None = None
+
+    def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> bool:
+        """Updates every array that has a gradient; see fastoptim.engine.Engine."""
+        scalars = [_scalars(update) for update in updates]
+        plan = self._plan or self._make_plan(updates, update_of)
+        done = plan.step(grads, update_of, scalars)
+        if done < 0:
+            # Something is not as it mostly is: look again in Python, which refuses it or makes it fit.
+            checked = check_gradients(self._slots, grads)
+            plan = self._make_plan(updates, update_of)
+            done = plan.step(checked, update_of, scalars)
+            if done < 0:
+                raise RuntimeError("fastoptim: the arrays changed during the call")
+        self._plan = plan
+        return done == len(grads)
+
+    def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
+        if (brain := bfloat16()) is not None:
+            _core.set_bfloat16(brain)
+        groups = [slot.group for slot in self._slots]
+        used = [updates[which].state for which in (groups if update_of is None else update_of)]
+        states = [[slot.state[name] for name in names] for slot, names in zip(self._slots, used, strict=True)]
+        return _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
+
+
+def _scalars(update: Update) -> tuple[int, int, bool, float, float, list[float]]:
+    """What the kernels need of an update: (rule, t, maximize, weight_decay, keep, hyper-parameters)."""
+    index, names, _ = RULES[update.variant]
+    options = expand(update.options)
+    weight_decay = options["weight_decay"]
+    coupled, keep = weight_decay, 1.0
+    if update.optimizer.decoupled:
+        coupled, keep = 0.0, 1 - options["lr"] * weight_decay
+    return index, update.t, options["maximize"], coupled, keep, [options[name] for name in names]

@@ -1,0 +1,364 @@
+"""The base class of every optimizer: structure of parameters, groups, state, step and checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
+
+import numpy as np
+
+from . import native, reference
+from .arrays import Array, check_target, compute_dtype
+from .engine import Engine, Slot, Update, check_targets
+from .options import Backend, NonNegative, check_option, expand, rate_at
+from .trees import LEAF, Structure, describe, structure_of
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        """At run time nothing; a type checker reads the constructors' signatures from the fields."""
+        return lambda cls: cls
+
+
+T = TypeVar("T")
+
+#: Every optimizer by name.
+OPTIMIZERS: dict[str, type[Optimizer]] = {}
+
+ENGINES: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
+
+STATE_DICT_VERSION = 1
+
+
+class _Option:
+    """A hyper-parameter: on the class its default, on an instance every group's value, read and set.
+
+    Reads as one value where the groups agree, else as a list with one a group.
+    """
+
+    def __init__(self, default: Any, keyword_only: bool = False) -> None:
+        self.default = default
+        self.keyword_only = keyword_only
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Any:
+        if instance is None:
+            return self.default
+        values = [group[self.name] for group in instance.param_groups]
+        return values[0] if all(value == values[0] for value in values) else values
+
+    def __set__(self, instance: Optimizer, value: Any) -> None:
+        checked = check_option(instance.annotations[self.name], value, self.name)
+        for group in instance.param_groups:
+            group[self.name] = checked
+
+
+class _State:
+    """On the class the names of the state arrays, on an instance the arrays."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Any:
+        return self.names if instance is None else instance.live_state()
+
+
+def keyword(default: T, *, kw_only: bool = True) -> T:
+    """The default of a hyper-parameter that the constructor takes by keyword only."""
+    return _Option(default, kw_only)  # type: ignore[return-value]
+
+
+def argument(default: T, *, kw_only: bool = True) -> T:
+    """The default of a constructor's argument that is no hyper-parameter."""
+    return default
+
+
+@dataclass_transform(field_specifiers=(keyword, argument))
+class _FieldsAreArguments:
+    pass
+
+
+class Optimizer(_FieldsAreArguments):
+    """What every optimizer does; each subclass says what it computes.
+
+    A subclass gives its fields (the hyper-parameters with defaults, annotated with what they may be), `variants` (its
+    native rules and the state arrays of each), `variant` (which of them the options mean) and `reference` (the formula
+    in NumPy).  Defining it registers it; loops, dtypes, bindings, tests and docs follow.
+    """
+
+    params: Any
+    weight_decay: NonNegative = keyword(0.0)
+    maximize: bool = keyword(False)
+    backend: Backend = argument("native")
+
+    name: ClassVar[str]
+    variants: ClassVar[Mapping[str, tuple[str, ...]]]
+    decoupled: ClassVar[bool] = False  # weight decay: p *= 1 - lr*weight_decay in place of g += weight_decay*p
+    state: ClassVar[Any]
+    defaults: ClassVar[dict[str, Any]]
+    annotations: ClassVar[dict[str, Any]]
+
+    # ---- what a subclass gives
+
+    @staticmethod
+    def variant(**options: Any) -> str:
+        """The variant that these options mean; ValueError where they exclude each other."""
+        raise TypeError("an optimizer says which variant its options mean")
+
+    @staticmethod
+    def reference(p: Array, g: Array, *, t: int, **state_and_options: Any) -> None:
+        """The formula in NumPy, in place, on arrays of the compute type."""
+        raise TypeError("an optimizer gives its formula in NumPy")
+
+    @staticmethod
+    def initial(name: str, options: Mapping[str, Any]) -> float:
+        """What every element of that state array is before the first step."""
+        return 0.0
+
+    # ---- the class
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hints = get_type_hints(cls, include_extras=True)
+        for field in inspect.get_annotations(cls):
+            if field in vars(cls) and field not in vars(Optimizer) and not isinstance(vars(cls)[field], _Option):
+                option = _Option(vars(cls)[field])
+                option.__set_name__(cls, field)
+                setattr(cls, field, option)
+        options = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items() if isinstance(v, _Option)}
+        options = dict(sorted(options.items(), key=lambda item: item[1].keyword_only))
+        cls.defaults = {name: option.default for name, option in options.items()}
+        cls.annotations = {name: hints[name] for name in options}
+        cls.state = _State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
+        cls.__signature__ = _signature(options, hints)  # type: ignore[attr-defined]
+        _check_against_native(cls)
+        OPTIMIZERS[cls.name] = cls
+
+    @classmethod
+    def check_options(cls, given: Mapping[str, Any], place: str = "") -> tuple[str, dict[str, Any]]:
+        """The variant and every option, defaults filled in, each checked; TypeError for an unknown one."""
+        for name in given:
+            if name not in cls.defaults:
+                raise TypeError(f"{place}{name}: not an option of {cls.name}; expected some of {list(cls.defaults)}")
+        options = {
+            name: check_option(cls.annotations[name], given.get(name, default), place + name)
+            for name, default in cls.defaults.items()
+        }
+        return cls.variant(**options), options
+
+    # ---- an instance
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        bound = inspect.signature(type(self)).bind(params, *args, **kwargs)
+        self.backend = check_option(Backend, bound.arguments.pop("backend", "native"), "backend")
+        bound.arguments.pop("params")
+        self.check_options(bound.arguments)
+
+        self._slots: list[Slot] = []
+        self.param_groups: list[dict[str, Any]] = []
+        grouped = _is_groups(params)
+        trees: list[Any] = []
+        structures = []
+        for index, group in enumerate(params if grouped else [{"params": params}]):
+            own = {**bound.arguments, **{k: v for k, v in group.items() if k != "params"}}
+            _, options = self.check_options(own, f"params[{index}]: " if grouped else "")
+            structure = structure_of(group["params"])
+            structures.append(structure)
+            trees.append(self._add_group(index, structure, group["params"], options, grouped))
+        self._structure = Structure(list, tuple(range(len(trees))), tuple(structures)) if grouped else structures[0]
+        self.params = trees if grouped else trees[0]
+        if not self._slots:
+            raise ValueError("params: expected at least one array, got none")
+        check_targets(self._slots)
+
+        self._step_count = 0
+        self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
+        self._resolved: list[Any] = [None] * len(self.param_groups)
+        self._engine: Engine | None = None
+
+    def _add_group(
+        self, index: int, structure: Structure, tree: Any, options: dict[str, Any], grouped: bool
+    ) -> Any:
+        prefix = f"[{index}]" if grouped else ""
+        inside = prefix + ("['params']" if grouped else "")
+        arrays = structure.match(tree, "params" + inside)
+        for p, path in zip(arrays, structure.paths(), strict=True):
+            place = f"params{inside}{path}"
+            check_target(p, place)
+            path = prefix + path
+            slot = Slot(p, {}, index, place, f"grads{path}", f"state{path}")
+            self._allocate(slot, options)
+            self._slots.append(slot)
+        own_tree = structure.build(iter(arrays))
+        self.param_groups.append({"params": own_tree, **options})
+        return own_tree
+
+    def _allocate(self, slot: Slot, options: Mapping[str, Any]) -> None:
+        """Gives an array the state that these options need and it does not have yet."""
+        for name in self.variants[self.variant(**options)]:
+            if name not in slot.state:
+                start = self.initial(name, options)
+                kind = compute_dtype(slot.p.dtype)
+                zeros = np.zeros_like(slot.p, dtype=kind, subok=False)
+                slot.state[name] = zeros if start == 0 else np.add(zeros, start, out=zeros)
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken."""
+        return self._step_count
+
+    def live_state(self) -> Any:
+        """The state arrays, not copies: a dict ``{name: array}`` in the place of each parameter."""
+        return self._structure.build(iter([dict(slot.state) for slot in self._slots]))
+
+    def step(self, grads: Any) -> None:
+        """Updates the parameters in place.
+
+        `grads` has the structure and shapes of `params`; None in the place of an array leaves that parameter, its
+        state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.
+        """
+        flat = self._structure.match(grads, "grads")
+        updates = [self._update(index, 0) for index in range(len(self.param_groups))]
+        update_of = self._late_updates(updates) if self._missed else None
+        if self._engine is None:
+            self._engine = ENGINES[self.backend](self._slots)
+        complete = self._engine.step(flat, updates, update_of)
+        self._step_count += 1
+        if not complete:
+            for i, grad in enumerate(flat):
+                if grad is None:
+                    self._missed[i] = self._missed.get(i, 0) + 1
+
+    def _update(self, index: int, missed: int) -> Update:
+        """What a group's arrays do in this step, if they had no gradient in that many."""
+        variant, options = self._options(index)
+        lr = rate_at(options["lr"], self._step_count, f"param_groups[{index}]['lr']")
+        return Update(type(self), variant, {**options, "lr": lr}, self._step_count + 1 - missed)
+
+    def _late_updates(self, updates: list[Update]) -> list[int]:
+        """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
+        which = {(slot_group, 0): slot_group for slot_group in range(len(updates))}
+        update_of = []
+        for i, slot in enumerate(self._slots):
+            key = (slot.group, self._missed.get(i, 0))
+            if key not in which:
+                which[key] = len(updates)
+                updates.append(self._update(*key))
+            update_of.append(which[key])
+        return update_of
+
+    def _options(self, index: int) -> tuple[str, dict[str, Any]]:
+        """A group's variant and options, checked again where one was assigned."""
+        group = self.param_groups[index]
+        values = [group.get(name) for name in self.defaults]
+        resolved = self._resolved[index]
+        if resolved and all(map(lambda a, b: a is b, values, resolved[0])):
+            return resolved[1], resolved[2]
+        given = {name: value for name, value in group.items() if name != "params"}
+        variant, options = self.check_options(given, f"param_groups[{index}]: ")
+        if resolved and resolved[1] != variant:
+            for slot in self._slots:
+                if slot.group == index:
+                    self._allocate(slot, options)
+            self._engine = None
+        group.update(options)
+        self._resolved[index] = ([group[name] for name in self.defaults], variant, options)
+        return variant, options
+
+    # ---- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on with identical bits: dicts, lists, numbers, strings and copies of the arrays.
+
+        A learning rate that is a callable is left out; the optimizer that loads keeps its own.
+        """
+        return {
+            "version": STATE_DICT_VERSION,
+            "optimizer": self.name,
+            "step_count": self._step_count,
+            "groups": [
+                {k: _plain(v) for k, v in group.items() if k != "params" and not callable(v)}
+                for group in self.param_groups
+            ],
+            "arrays": [
+                {
+                    "place": slot.g_place.removeprefix("grads"),
+                    "dtype": slot.p.dtype.name,
+                    "shape": list(slot.p.shape),
+                    "steps": self._step_count - self._missed.get(i, 0),
+                    "state": {name: array.copy(order="K") for name, array in slot.state.items()},
+                }
+                for i, slot in enumerate(self._slots)
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict`.  Checks all of it first, and changes nothing where it refuses."""
+        from .checkpoint import check
+
+        step_count, groups, arrays = check(self, state_dict)
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.update(loaded)
+        for slot, (_, state) in zip(self._slots, arrays, strict=True):
+            for name, array in state.items():
+                np.copyto(slot.state[name], array)
+        self._step_count = step_count
+        self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_engine": None, "_resolved": [None] * len(self.param_groups)}
+
+    def __repr__(self) -> str:
+        options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
+        chosen = "".join(f", {k}={v!r}" for k, v in options.items())
+        elements = sum(slot.p.size for slot in self._slots)
+        return f"<{type(self).__name__} of {len(self._slots)} arrays, {elements:,} elements{chosen}>"
+
+
+def _is_groups(params: Any) -> bool:
+    """Whether this is a list of groups ``{"params": ..., ...}``, as in torch.optim."""
+    if not isinstance(params, (list, tuple)):
+        return False
+    groups = [isinstance(entry, dict) and "params" in entry for entry in params]
+    if any(groups) and not all(groups):
+        where = groups.index(False)
+        raise TypeError(f"params[{where}]: expected a group {{'params': ...}} as its neighbours, "
+                        f"got {describe(params[where])}")
+    return any(groups)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _signature(options: Mapping[str, _Option], hints: Mapping[str, Any]) -> inspect.Signature:
+    kinds = inspect.Parameter
+    parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
+    for name, option in options.items():
+        kind = kinds.KEYWORD_ONLY if option.keyword_only else kinds.POSITIONAL_OR_KEYWORD
+        parameters.append(kinds(name, kind, default=option.default, annotation=hints[name]))
+    parameters.append(kinds("backend", kinds.KEYWORD_ONLY, default="native", annotation=Backend))
+    return inspect.Signature(parameters)
+
+
+def _check_against_native(cls: type[Optimizer]) -> None:
+    """Both languages must name the same rules, state and hyper-parameters: a slip here would be wrong numbers later."""
+    ours = set(expand(cls.defaults))
+    for variant, state in cls.variants.items():
+        if variant not in native.RULES:
+            raise ImportError(f"{cls.__name__}: the compiled module has no rule {variant!r}")
+        _, hyper, native_state = native.RULES[variant]
+        if native_state != state:
+            raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {native_state} in the rule")
+        if not ours.issuperset(hyper):
+            raise ImportError(f"{cls.__name__}: the rule {variant!r} takes {sorted(set(hyper) - ours)}, unknown here")
+    used = {name for variant in cls.variants for name in native.RULES[variant][1]}
+    for name, value in expand(cls.defaults).items():
+        number = isinstance(value, float) and name != "weight_decay" and not name.startswith("initial_")
+        if number and name not in used:
+            raise ImportError(f"{cls.__name__}: no rule takes {name!r}")

@@ -1,0 +1,88 @@
+"""What a hyper-parameter may be: its type, its range, and the refusal when it is neither.
+
+An optimizer says it once, in the annotation of its field; the check, the defaults, the signature and the stubs follow.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `low` to `high`, without `high` itself if `below`."""
+
+    low: float = 0.0
+    high: float = math.inf
+    below: bool = False
+
+    def check(self, value: Any, place: str) -> float:
+        """The value as a float."""
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{place}: expected a number {self}, got {value!r}")
+        number = float(value)
+        inside = self.low <= number <= self.high and not (self.below and number == self.high)
+        if not (inside and math.isfinite(number)):
+            raise ValueError(f"{place}: expected a number {self}, got {value!r}")
+        return number
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f">= {self.low:g}"
+        return f"in [{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+
+
+class _Rate(Range):
+    """A learning rate: a number, or a callable of the step that gives one."""
+
+    def check(self, value: Any, place: str) -> Any:
+        return value if callable(value) else super().check(value, place)
+
+
+LearningRate: TypeAlias = Annotated[float | Callable[[int], float], _Rate()]
+NonNegative: TypeAlias = Annotated[float, Range()]
+Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean: 1 would never forget, nor learn
+Fraction: TypeAlias = Annotated[float, Range(0, 1)]
+Backend: TypeAlias = Literal["native", "reference"]
+
+
+def check_option(annotation: Any, value: Any, place: str) -> Any:
+    """The value in its plain form, or a TypeError or ValueError that names the place."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return args[1].check(value, place)
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)) or len(value) != len(args):
+            raise TypeError(f"{place}: expected {len(args)} numbers, got {value!r}")
+        return tuple(check_option(arg, item, f"{place}[{i}]") for i, (arg, item) in enumerate(zip(args, value)))
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{place}: expected one of {list(args)}, got {value!r}")
+        return value
+    if annotation is bool:
+        if type(value).__name__ not in ("bool", "bool_"):
+            raise TypeError(f"{place}: expected True or False, got {value!r}")
+        return bool(value)
+    raise AssertionError(f"{place}: no check is known for {annotation!r}")
+
+
+def expand(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs by the names that a rule's formula gives them: ``betas`` as ``beta1`` and ``beta2``."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, tuple):
+            flat.update({f"{name.removesuffix('s')}{i}": item for i, item in enumerate(value, 1)})
+        else:
+            flat[name] = value
+    return flat
+
+
+def rate_at(lr: Any, step: int, place: str) -> float:
+    """The learning rate of a step, counted from 0."""
+    if not callable(lr):
+        return float(lr)
+    return Range().check(lr(step), f"{place} at step {step}")

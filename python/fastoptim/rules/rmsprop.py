@@ -1,0 +1,103 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..optimizer import Optimizer
+from ..options import Decay, Fraction, LearningRate, NonNegative
+from ..reference import decay, maximum
+
+
+class RMSprop(Optimizer):
+    r"""RMSprop: the gradient over the root of a running mean of its square, optionally centred and with momentum.
+
+    .. math::
+        s &= \alpha s + (1 - \alpha) g^2, \qquad
+        a = \alpha a + (1 - \alpha) g \text{ if centered, else } 0 \\
+        d &= \sqrt{s - a^2 + \epsilon_\text{root}} + \epsilon \\
+        p &= p - \eta\, g / d, \qquad \text{with momentum: } b = \mu b + g / d,\; p = p - \eta b
+
+    For recurrent networks and non-stationary problems.  `centered` divides by the deviation in place of the root mean
+    square; the variance :math:`s - a^2` is taken as at least 0 (its rounded difference can fall below, and torch's
+    root of it is then NaN).  The form with epsilon inside the root is ``eps_root=e, eps=0``.
+
+    Args:
+        params: Arrays to update in place; see `Optimizer`.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
+        alpha: :math:`\alpha`, how slowly the means forget, in [0, 1).
+        eps: Added to the root.
+        eps_root: Added inside the root.
+        momentum: :math:`\mu`, in [0, 1].  With 0 there is no momentum buffer.
+        centered: Subtracts the squared mean gradient.
+        weight_decay: Adds ``weight_decay * p`` to the gradient.
+        maximize: Ascends instead.
+        backend: "native", or "reference" for plain NumPy with the same bits.
+
+    Raises:
+        ValueError: An option out of range.
+
+    Source: Tieleman & Hinton, Coursera "Neural Networks for Machine Learning", lecture 6.5, 2012; centred: Graves,
+    2013, arXiv:1308.0850.
+
+    >>> import numpy as np, fastoptim as fo
+    >>> p = np.array([1.0])
+    >>> fo.RMSprop(p, lr=0.01).step(np.array([5.0]))
+    >>> p.round(6)
+    array([0.9])
+    """
+
+    name = "rmsprop"
+    variants = {
+        "rmsprop": ("s",),
+        "rmsprop_centered": ("s", "g_avg"),
+        "rmsprop_momentum": ("s", "b"),
+        "rmsprop_centered_momentum": ("s", "g_avg", "b"),
+    }
+
+    lr: LearningRate = 0.01
+    alpha: Decay = 0.99
+    eps: NonNegative = 1e-8
+    eps_root: NonNegative = 0.0
+    momentum: Fraction = 0.0
+    centered: bool = False
+
+    @staticmethod
+    def variant(*, centered: bool, momentum: float, **_: Any) -> str:
+        """One a combination of centring and momentum."""
+        return "rmsprop" + "_centered" * centered + "_momentum" * (momentum != 0)
+
+    @staticmethod
+    def reference(
+        p: Array,
+        g: Array,
+        s: Array,
+        g_avg: Array | None = None,
+        b: Array | None = None,
+        *,
+        t: int,
+        lr: float,
+        alpha: float,
+        eps: float,
+        eps_root: float,
+        momentum: float,
+        centered: bool,
+    ) -> None:
+        """The formula in NumPy."""
+        number = p.dtype.type
+        keep = decay(p.dtype, alpha)
+        fresh = number(1 - float(keep))
+        s[...] = keep * s + fresh * g * g
+        variance = s
+        if g_avg is not None:
+            g_avg[...] = keep * g_avg + fresh * g
+            variance = maximum(s - g_avg * g_avg, number(0))
+        d = np.sqrt(variance + number(eps_root)) + number(eps)
+        if b is None:
+            p -= number(lr) * g / d
+            return
+        b[...] = number(momentum) * b + g / d
+        p -= number(lr) * b

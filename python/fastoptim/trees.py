@@ -1,0 +1,92 @@
+"""Nestings of dicts, lists and tuples: taken apart, matched against each other and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The shape of a nesting; `kind` is None for a leaf, else the container's type."""
+
+    kind: type | None
+    keys: tuple[Any, ...] = ()
+    children: tuple[Structure, ...] = ()
+
+    def paths(self, root: str = "") -> Iterator[str]:
+        """Where each leaf is, as one would type it: ``root['w'][0]``."""
+        if self.kind is None:
+            yield root
+        for key, child in zip(self.keys, self.children, strict=True):
+            yield from child.paths(f"{root}[{key!r}]")
+
+    def match(self, tree: Any, root: str) -> list[Any]:
+        """The leaves of a nesting of the same structure, in this structure's order; whatever stands in a leaf's place."""
+        if self._is_flat():
+            return self._entries(tree, root)
+        leaves: list[Any] = []
+        self._collect(tree, root, leaves)
+        return leaves
+
+    def build(self, leaves: Iterator[Any]) -> Any:
+        """The nesting with these leaves."""
+        if self.kind is None:
+            return next(leaves)
+        values = [child.build(leaves) for child in self.children]
+        if issubclass(self.kind, dict):
+            return dict(zip(self.keys, values, strict=True))
+        if hasattr(self.kind, "_make"):  # a named tuple
+            return self.kind._make(values)
+        return tuple(values) if issubclass(self.kind, tuple) else values
+
+    def _is_flat(self) -> bool:
+        return self.kind is not None and all(child.kind is None for child in self.children)
+
+    def _collect(self, tree: Any, root: str, leaves: list[Any]) -> None:
+        if self.kind is None:
+            leaves.append(tree)
+            return
+        entries = self._entries(tree, root)
+        for key, child, entry in zip(self.keys, self.children, entries, strict=True):
+            child._collect(entry, f"{root}[{key!r}]", leaves)
+
+    def _entries(self, tree: Any, root: str) -> list[Any]:
+        """The entries of one container, in this structure's order."""
+        assert self.kind is not None
+        if issubclass(self.kind, dict):
+            if not isinstance(tree, dict):
+                raise TypeError(f"{root}: expected a dict with keys {list(self.keys)}, got {describe(tree)}")
+            if tree.keys() != set(self.keys):
+                missing = [key for key in self.keys if key not in tree]
+                unknown = [key for key in tree if key not in self.keys]
+                raise TypeError(
+                    f"{root}: expected the keys {list(self.keys)}, got {list(tree)}"
+                    f" (missing {missing}, unknown {unknown})"
+                )
+            return [tree[key] for key in self.keys]
+        if not isinstance(tree, (list, tuple)) or len(tree) != len(self.keys):
+            raise TypeError(f"{root}: expected a list or tuple of {len(self.keys)} entries, got {describe(tree)}")
+        return list(tree)
+
+
+LEAF = Structure(None)
+
+
+def structure_of(tree: Any) -> Structure:
+    """Every dict, list and tuple is a container; anything else is a leaf."""
+    if isinstance(tree, dict):
+        return Structure(dict, tuple(tree), tuple(structure_of(value) for value in tree.values()))
+    if isinstance(tree, (list, tuple)):
+        return Structure(type(tree), tuple(range(len(tree))), tuple(structure_of(value) for value in tree))
+    return LEAF
+
+
+def describe(thing: Any) -> str:
+    """What came, in a few words."""
+    if isinstance(thing, dict):
+        return f"a dict with keys {list(thing)}"
+    if isinstance(thing, (list, tuple)):
+        return f"a {type(thing).__name__} of {len(thing)} entries"
+    return f"{type(thing).__module__}.{type(thing).__qualname__}".removeprefix("builtins.")
