@@ -51,11 +51,22 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("get_num_threads", &cpu::num_threads);
     m.def("set_num_threads", &cpu::set_num_threads);
 
+    py::class_<Hyper>(m, "Hyper")
+        .def(py::init([](int rule, std::vector<double> values, int lr_at, bool maximize,
+                         double weight_decay, bool decoupled) {
+                 const auto& info = rules()[static_cast<std::size_t>(rule)];
+                 if (values.size() != info.hyper.size())
+                     throw std::invalid_argument("expected the rule's hyper-parameters");
+                 return Hyper{rule, std::move(values), lr_at, maximize, weight_decay, decoupled};
+             }),
+             py::arg("rule"), py::arg("values"), py::arg("lr_at"), py::arg("maximize"),
+             py::arg("weight_decay"), py::arg("decoupled"));
+
     py::class_<Plan>(m, "Plan")
         .def(py::init<std::vector<py::array>, std::vector<std::vector<py::array>>, std::vector<int>,
                       const std::string&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("isa") = "")
-        .def("step", &Plan::step, py::arg("grads"), py::arg("scalars_of"), py::arg("scalars"));
+        .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A NumPy array as the loops see it.  Recognises what needs no second look; everything else, and every message, is
+// A NumPy array as the loops see it.  Recognises what needs no second look; every other case, and every message, is
 // arrays.py's.
 #pragma once
 
@@ -11,24 +11,19 @@ namespace fo {
 
 namespace py = pybind11;
 
-struct Buffer {
-    void* data;
-    std::int64_t size;
-    Format format;
-    std::int64_t bytes() const { return size * item_bytes; }
-    std::int64_t item_bytes;
-};
-
-// bfloat16 is another package's dtype; arrays.py names it here when it first meets one.
+// bfloat16 is another package's dtype; it is named here when arrays.py first meets one.
 void set_bfloat16(const py::dtype& dtype);
 
 // The array's format, if its dtype is one of the canonical dtype objects.
 std::optional<Format> format_of(const py::array& array);
 
-// A dense array, checked by arrays.py before.  Throws std::invalid_argument for an unknown dtype.
-Buffer buffer_of(const py::array& array);
-
 // Whether two arrays have the same shape and the same elements at the same places.
 bool same_layout(const py::array& a, const py::array& b);
+
+// Addresses of the first byte of a dense array and of the one behind its last.
+struct Interval {
+    std::uintptr_t begin, end;
+};
+Interval interval_of(const void* data, std::int64_t size, Format format);
 
 }  // namespace fo

@@ -9,111 +9,112 @@
 namespace fo {
 namespace {
 
-std::uintptr_t address(const void* data) { return reinterpret_cast<std::uintptr_t>(data); }
+Format known_format(const py::array& array) {
+    const auto format = format_of(array);
+    if (!format) throw std::invalid_argument("an array of unknown dtype");
+    return *format;
+}
+
+void expect(bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+}
 
 }  // namespace
+
+Scalars Hyper::at(double lr, std::int64_t t) const {
+    std::vector<double> all = values;
+    all.at(static_cast<std::size_t>(lr_at)) = lr;
+    Scalars scalars{};
+    scalars.rule = rule;
+    scalars.maximize = maximize;
+    scalars.weight_decay = decoupled ? 0 : weight_decay;
+    scalars.keep = decoupled ? 1 - lr * weight_decay : 1;
+    rules()[static_cast<std::size_t>(rule)].construct(t, all.data(), scalars);
+    return scalars;
+}
 
 Plan::Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states,
            std::vector<int> groups, const std::string& isa)
     : params_(std::move(params)),
       states_(std::move(states)),
       groups_(std::move(groups)),
-      updates_(cpu::choose_isa(isa).updates),
+      loops_(cpu::choose_isa(isa).updates),
       clear_(std::make_unique<std::atomic<std::uintptr_t>[]>(params_.size())) {
-    if (states_.size() != params_.size() || groups_.size() != params_.size())
-        throw std::invalid_argument("one state and one group an array");
+    expect(states_.size() == params_.size() && groups_.size() == params_.size(),
+           "expected one state and one group an array");
+    const auto own = [this](const void* data, std::int64_t size, Format format) {
+        if (size > 0) own_.push_back(interval_of(data, size, format));
+    };
     for (std::size_t i = 0; i < params_.size(); ++i) {
-        const Buffer p = buffer_of(params_[i]);
-        if (states_[i].size() > kMaxState) throw std::invalid_argument("too many state arrays");
-        Segment segment{p.data, {}, p.size, p.format};
-        own(p);
+        py::array& p = params_[i];
+        Segment segment{p.mutable_data(), {}, p.size(), known_format(p)};
+        own(segment.p, segment.size, segment.format);
+        expect(states_[i].size() <= kMaxState, "expected fewer state arrays");
+        const auto kept = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
         for (std::size_t k = 0; k < states_[i].size(); ++k) {
-            const Buffer s = buffer_of(states_[i][k]);
-            const auto kept = p.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
-            if (s.size != p.size || s.format != kept)
-                throw std::invalid_argument("a state array of another size or dtype");
-            segment.state[k] = s.data;
-            own(s);
+            py::array& s = states_[i][k];
+            expect(s.size() == segment.size && known_format(s) == kept,
+                   "expected a state array of the parameter's size and compute type");
+            segment.state[k] = s.mutable_data();
+            own(segment.state[k], segment.size, kept);
         }
         segments_.push_back(segment);
     }
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
 }
 
-void Plan::own(const Buffer& buffer) {
-    if (buffer.size == 0) return;
-    const auto begin = address(buffer.data);
-    own_.push_back({begin, begin + static_cast<std::uintptr_t>(buffer.bytes())});
-}
-
-bool Plan::overlaps_own(const Buffer& buffer) const {
-    const auto begin = address(buffer.data);
-    const auto end = begin + static_cast<std::uintptr_t>(buffer.bytes());
-    const auto next = std::upper_bound(own_.begin(), own_.end(), begin,
-                                       [](auto value, auto& interval) { return value < interval.end; });
-    return buffer.size > 0 && next != own_.end() && next->begin < end;
-}
-
-bool Plan::stale(std::size_t i) const {
+// Whether the arrays are still where and what they were: NumPy lets a user resize them or lock them.
+bool Plan::unchanged(std::size_t i) const {
     const Segment& segment = segments_[i];
-    if (params_[i].data() != segment.p || !params_[i].writeable() ||
-        format_of(params_[i]) != segment.format || params_[i].size() != segment.size)
-        return true;
+    const py::array& p = params_[i];
+    if (p.data() != segment.p || !p.writeable() || format_of(p) != segment.format) return false;
     for (std::size_t k = 0; k < states_[i].size(); ++k)
-        if (states_[i][k].data() != segment.state[k] || !states_[i][k].writeable()) return true;
-    return false;
+        if (states_[i][k].data() != segment.state[k] || !states_[i][k].writeable()) return false;
+    return true;
 }
 
-bool Plan::accept(std::size_t i, const py::handle& grad, Gradient& gradient) const {
+bool Plan::overlaps_own(Interval grad) const {
+    const auto next = std::upper_bound(own_.begin(), own_.end(), grad.begin,
+                                       [](auto address, auto& own) { return address < own.end; });
+    return next != own_.end() && next->begin < grad.end;
+}
+
+bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
     if (!py::isinstance<py::array>(grad)) return false;
     const auto array = py::reinterpret_borrow<py::array>(grad);
     const auto format = format_of(array);
     if (!format || !same_layout(params_[i], array)) return false;
 
-    const Buffer buffer = buffer_of(array);
-    const auto seen = address(buffer.data) * 4 + static_cast<std::uintptr_t>(*format);
-    if (clear_[i].load(std::memory_order_relaxed) != seen) {
-        if (overlaps_own(buffer)) return false;
-        clear_[i].store(seen, std::memory_order_relaxed);
-    }
-    gradient.data = buffer.data;
+    gradient.data = array.data();
     gradient.format = *format;
+    const Interval bytes = interval_of(gradient.data, segments_[i].size, *format);
+    const auto seen = bytes.begin * 4 + static_cast<std::uintptr_t>(*format);
+    if (clear_[i].load(std::memory_order_relaxed) == seen) return true;
+    if (segments_[i].size > 0 && overlaps_own(bytes)) return false;
+    clear_[i].store(seen, std::memory_order_relaxed);
     return true;
 }
 
-std::vector<Scalars> Plan::construct(const std::vector<ScalarsTuple>& tuples) const {
-    std::vector<Scalars> all(tuples.size());
-    for (std::size_t i = 0; i < tuples.size(); ++i) {
-        const auto& [rule, t, maximize, weight_decay, keep, hyper] = tuples[i];
-        const RuleInfo& info = rules()[static_cast<std::size_t>(rule)];
-        if (hyper.size() != info.hyper.size())
-            throw std::invalid_argument("hyper-parameters of another rule");
-        all[i].rule = rule;
-        all[i].maximize = maximize;
-        all[i].weight_decay = weight_decay;
-        all[i].keep = keep;
-        info.construct(t, hyper.data(), all[i]);
-    }
-    return all;
-}
-
-std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& scalars_of,
-                        const std::vector<ScalarsTuple>& tuples) const {
+std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
+                        const std::vector<Update>& updates) const {
     const std::size_t count = segments_.size();
-    const std::vector<int>& which = scalars_of ? *scalars_of : groups_;
-    if (grads.size() != count || which.size() != count)
-        throw std::invalid_argument("one gradient and one index of scalars an array");
+    const std::vector<int>& which = update_of ? *update_of : groups_;
+    expect(grads.size() == count && which.size() == count,
+           "expected one gradient and one update an array");
 
-    const std::vector<Scalars> scalars = construct(tuples);
+    std::vector<Scalars> scalars;
+    scalars.reserve(updates.size());
+    for (const auto& [hyper, lr, t] : updates) scalars.push_back(hyper->at(lr, t));
+
     std::vector<Gradient> gradients(count);
     std::int64_t stepped = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const py::handle grad = PyList_GET_ITEM(grads.ptr(), static_cast<py::ssize_t>(i));
         if (grad.is_none()) continue;
-        if (stale(i) || !accept(i, grad, gradients[i])) return -1;
-        const auto& used = scalars.at(static_cast<std::size_t>(which[i]));
-        if (rules()[static_cast<std::size_t>(used.rule)].state.size() != states_[i].size())
-            throw std::invalid_argument("state of another rule");
+        if (!unchanged(i) || !accept(i, grad, gradients[i])) return -1;
+        const int rule = scalars.at(static_cast<std::size_t>(which[i])).rule;
+        expect(rules()[static_cast<std::size_t>(rule)].state.size() == states_[i].size(),
+               "expected the rule's state arrays");
         gradients[i].scalars = which[i];
         ++stepped;
     }
@@ -121,7 +122,7 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
     const py::gil_scoped_release unlocked;
     cpu::step(
         {segments_.data(), gradients.data(), static_cast<std::int64_t>(count), scalars.data()},
-        updates_);
+        loops_);
     return stepped;
 }
 

@@ -11,6 +11,17 @@ def set_bfloat16(dtype: np.dtype[Any]) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 
+class Hyper:
+    def __init__(
+        self,
+        rule: int,
+        values: list[float],
+        lr_at: int,
+        maximize: bool,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None: ...
+
 class Plan:
     def __init__(
         self,
@@ -22,6 +33,6 @@ class Plan:
     def step(
         self,
         grads: list[Any],
-        scalars_of: list[int] | None,
-        scalars: list[tuple[int, int, bool, float, float, list[float]]],
+        update_of: list[int] | None,
+        updates: list[tuple[Hyper, float, int]],
     ) -> int: ...

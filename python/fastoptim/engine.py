@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .arrays import Array, Territory, check_gradient, check_target
 
@@ -28,19 +28,26 @@ class Slot:
         return [(self.p_place, self.p), *((f"{self.state_place}[{k!r}]", s) for k, s in self.state.items())]
 
 
-@dataclass(frozen=True)
-class Update:
-    """One optimizer's update in one step: its options checked, the learning rate a number, the step counted from 1."""
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """An optimizer's options, checked; the learning rate may be a callable."""
 
     optimizer: type[Optimizer]
     variant: str
     options: Mapping[str, Any]
-    t: int
 
     @property
     def state(self) -> tuple[str, ...]:
         """The state arrays that this variant uses."""
         return self.optimizer.variants[self.variant]
+
+
+class Update(NamedTuple):
+    """One step with some settings: its learning rate, and its number, counted from 1."""
+
+    settings: Settings
+    lr: float
+    t: int
 
 
 class Engine(Protocol):

@@ -62,10 +62,10 @@ def _update(
     t = step.__index__()
     if t < 1:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
-    variant, options = optimizer.check_options(hyperparameters)
-    options["lr"] = rate_at(options["lr"], t - 1, "lr")
+    settings = optimizer.check_options(hyperparameters)
+    lr = rate_at(settings.options["lr"], t - 1, "lr")
 
-    used = optimizer.variants[variant]
+    used = settings.state
     if len(state) not in (len(used), len(optimizer.state)):
         raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
     names = used if len(state) == len(used) else optimizer.state
@@ -77,7 +77,7 @@ def _update(
     check_targets([slot])
     check_gradient(g, "g", p)
     active = Slot(p, {name: slot.state[name] for name in used})
-    engine([active]).step([g], [Update(optimizer, variant, options, t)])
+    engine([active]).step([g], [Update(settings, lr, t)])
 
 
 def __getattr__(name: str) -> Callable[..., None]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from . import _core
 from .arrays import bfloat16
-from .engine import Slot, Update, check_gradients
+from .engine import Settings, Slot, Update, check_gradients
 from .options import expand
 
 RULES = _core.RULES
@@ -42,34 +43,33 @@ class Engine:
 
     def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> bool:
         """Updates every array that has a gradient; see fastoptim.engine.Engine."""
-        scalars = [_scalars(update) for update in updates]
+        numbers = [(_hyper(settings), lr, t) for settings, lr, t in updates]
         plan = self._plan or self._make_plan(updates, update_of)
-        done = plan.step(grads, update_of, scalars)
-        if done < 0:
+        stepped = plan.step(grads, update_of, numbers)
+        if stepped < 0:
             # Something is not as it mostly is: look again in Python, which refuses it or makes it fit.
             checked = check_gradients(self._slots, grads)
             plan = self._make_plan(updates, update_of)
-            done = plan.step(checked, update_of, scalars)
-            if done < 0:
+            stepped = plan.step(checked, update_of, numbers)
+            if stepped < 0:
                 raise RuntimeError("fastoptim: the arrays changed during the call")
         self._plan = plan
-        return done == len(grads)
+        return stepped == len(grads)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
         if (brain := bfloat16()) is not None:
             _core.set_bfloat16(brain)
         groups = [slot.group for slot in self._slots]
-        used = [updates[which].state for which in (groups if update_of is None else update_of)]
+        used = [updates[which].settings.state for which in (groups if update_of is None else update_of)]
         states = [[slot.state[name] for name in names] for slot, names in zip(self._slots, used, strict=True)]
         return _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
 
 
-def _scalars(update: Update) -> tuple[int, int, bool, float, float, list[float]]:
-    """What the kernels need of an update: (rule, t, maximize, weight_decay, keep, hyper-parameters)."""
-    index, names, _ = RULES[update.variant]
-    options = expand(update.options)
-    weight_decay = options["weight_decay"]
-    coupled, keep = weight_decay, 1.0
-    if update.optimizer.decoupled:
-        coupled, keep = 0.0, 1 - options["lr"] * weight_decay
-    return index, update.t, options["maximize"], coupled, keep, [options[name] for name in names]
+@lru_cache(maxsize=1024)
+def _hyper(settings: Settings) -> _core.Hyper:
+    """What the kernels need of the options, but for the learning rate and the step."""
+    index, names, _ = RULES[settings.variant]
+    options = expand(settings.options)
+    lr_at = names.index("lr")
+    values = [0.0 if i == lr_at else options[name] for i, name in enumerate(names)]
+    return _core.Hyper(index, values, lr_at, options["maximize"], options["weight_decay"], settings.optimizer.decoupled)

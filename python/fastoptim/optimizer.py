@@ -10,7 +10,7 @@ import numpy as np
 
 from . import native, reference
 from .arrays import Array, check_target, compute_dtype
-from .engine import Engine, Slot, Update, check_targets
+from .engine import Engine, Settings, Slot, Update, check_targets
 from .options import Backend, NonNegative, check_option, expand, rate_at
 from .trees import LEAF, Structure, describe, structure_of
 
@@ -140,8 +140,8 @@ class Optimizer(_FieldsAreArguments):
         OPTIMIZERS[cls.name] = cls
 
     @classmethod
-    def check_options(cls, given: Mapping[str, Any], place: str = "") -> tuple[str, dict[str, Any]]:
-        """The variant and every option, defaults filled in, each checked; TypeError for an unknown one."""
+    def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
+        """Every option, defaults filled in, each checked; TypeError for an unknown one."""
         for name in given:
             if name not in cls.defaults:
                 raise TypeError(f"{place}{name}: not an option of {cls.name}; expected some of {list(cls.defaults)}")
@@ -149,7 +149,7 @@ class Optimizer(_FieldsAreArguments):
             name: check_option(cls.annotations[name], given.get(name, default), place + name)
             for name, default in cls.defaults.items()
         }
-        return cls.variant(**options), options
+        return Settings(cls, cls.variant(**options), options)
 
     # ---- an instance
 
@@ -161,15 +161,16 @@ class Optimizer(_FieldsAreArguments):
 
         self._slots: list[Slot] = []
         self.param_groups: list[dict[str, Any]] = []
+        self._resolved: list[tuple[Any, Settings]] = []  # by group: the values last seen, and what they mean
         grouped = _is_groups(params)
         trees: list[Any] = []
         structures = []
         for index, group in enumerate(params if grouped else [{"params": params}]):
             own = {**bound.arguments, **{k: v for k, v in group.items() if k != "params"}}
-            _, options = self.check_options(own, f"params[{index}]: " if grouped else "")
+            settings = self.check_options(own, f"params[{index}]: " if grouped else "")
             structure = structure_of(group["params"])
             structures.append(structure)
-            trees.append(self._add_group(index, structure, group["params"], options, grouped))
+            trees.append(self._add_group(index, structure, group["params"], settings, grouped))
         self._structure = Structure(list, tuple(range(len(trees))), tuple(structures)) if grouped else structures[0]
         self.params = trees if grouped else trees[0]
         if not self._slots:
@@ -178,12 +179,9 @@ class Optimizer(_FieldsAreArguments):
 
         self._step_count = 0
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
-        self._resolved: list[Any] = [None] * len(self.param_groups)
         self._engine: Engine | None = None
 
-    def _add_group(
-        self, index: int, structure: Structure, tree: Any, options: dict[str, Any], grouped: bool
-    ) -> Any:
+    def _add_group(self, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool) -> Any:
         prefix = f"[{index}]" if grouped else ""
         inside = prefix + ("['params']" if grouped else "")
         arrays = structure.match(tree, "params" + inside)
@@ -192,20 +190,21 @@ class Optimizer(_FieldsAreArguments):
             check_target(p, place)
             path = prefix + path
             slot = Slot(p, {}, index, place, f"grads{path}", f"state{path}")
-            self._allocate(slot, options)
+            self._allocate(slot, settings)
             self._slots.append(slot)
         own_tree = structure.build(iter(arrays))
-        self.param_groups.append({"params": own_tree, **options})
+        self.param_groups.append({"params": own_tree, **settings.options})
+        self._resolved.append((None, settings))
         return own_tree
 
-    def _allocate(self, slot: Slot, options: Mapping[str, Any]) -> None:
-        """Gives an array the state that these options need and it does not have yet."""
-        for name in self.variants[self.variant(**options)]:
+    def _allocate(self, slot: Slot, settings: Settings) -> None:
+        """Gives an array the state that these settings need and it does not have yet."""
+        for name in settings.state:
             if name not in slot.state:
-                start = self.initial(name, options)
-                kind = compute_dtype(slot.p.dtype)
-                zeros = np.zeros_like(slot.p, dtype=kind, subok=False)
-                slot.state[name] = zeros if start == 0 else np.add(zeros, start, out=zeros)
+                array = np.zeros_like(slot.p, dtype=compute_dtype(slot.p.dtype), subok=False)
+                if start := self.initial(name, settings.options):
+                    array.fill(start)
+                slot.state[name] = array
 
     @property
     def step_count(self) -> int:
@@ -223,7 +222,7 @@ class Optimizer(_FieldsAreArguments):
         state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.
         """
         flat = self._structure.match(grads, "grads")
-        updates = [self._update(index, 0) for index in range(len(self.param_groups))]
+        updates = [self._update(index) for index in range(len(self.param_groups))]
         update_of = self._late_updates(updates) if self._missed else None
         if self._engine is None:
             self._engine = ENGINES[self.backend](self._slots)
@@ -234,15 +233,17 @@ class Optimizer(_FieldsAreArguments):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
 
-    def _update(self, index: int, missed: int) -> Update:
-        """What a group's arrays do in this step, if they had no gradient in that many."""
-        variant, options = self._options(index)
-        lr = rate_at(options["lr"], self._step_count, f"param_groups[{index}]['lr']")
-        return Update(type(self), variant, {**options, "lr": lr}, self._step_count + 1 - missed)
+    def _update(self, index: int, missed: int = 0) -> Update:
+        """What a group's arrays do in this step, if they had no gradient in that many before."""
+        settings = self._settings(index)
+        lr = settings.options["lr"]
+        if callable(lr):
+            lr = rate_at(lr, self._step_count, f"param_groups[{index}]['lr']")
+        return Update(settings, lr, self._step_count + 1 - missed)
 
     def _late_updates(self, updates: list[Update]) -> list[int]:
         """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
-        which = {(slot_group, 0): slot_group for slot_group in range(len(updates))}
+        which = {(index, 0): index for index in range(len(updates))}
         update_of = []
         for i, slot in enumerate(self._slots):
             key = (slot.group, self._missed.get(i, 0))
@@ -252,23 +253,25 @@ class Optimizer(_FieldsAreArguments):
             update_of.append(which[key])
         return update_of
 
-    def _options(self, index: int) -> tuple[str, dict[str, Any]]:
-        """A group's variant and options, checked again where one was assigned."""
+    def _settings(self, index: int) -> Settings:
+        """A group's options, checked again if one was assigned."""
         group = self.param_groups[index]
-        values = [group.get(name) for name in self.defaults]
-        resolved = self._resolved[index]
-        if resolved and all(map(lambda a, b: a is b, values, resolved[0])):
-            return resolved[1], resolved[2]
-        given = {name: value for name, value in group.items() if name != "params"}
-        variant, options = self.check_options(given, f"param_groups[{index}]: ")
-        if resolved and resolved[1] != variant:
+        seen, settings = self._resolved[index]
+        values = tuple(group.values())
+        try:
+            if values == seen:
+                return settings
+        except ValueError:  # an assigned array has no truth value
+            pass
+        changed = self.check_options({k: v for k, v in group.items() if k != "params"}, f"param_groups[{index}]: ")
+        if changed.variant != settings.variant:
             for slot in self._slots:
                 if slot.group == index:
-                    self._allocate(slot, options)
+                    self._allocate(slot, changed)
             self._engine = None
-        group.update(options)
-        self._resolved[index] = ([group[name] for name in self.defaults], variant, options)
-        return variant, options
+        group.update(changed.options)
+        self._resolved[index] = (tuple(group.values()), changed)
+        return changed
 
     # ---- checkpoints
 
@@ -311,7 +314,7 @@ class Optimizer(_FieldsAreArguments):
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_engine": None, "_resolved": [None] * len(self.param_groups)}
+        return {**vars(self), "_engine": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
@@ -327,8 +330,9 @@ def _is_groups(params: Any) -> bool:
     groups = [isinstance(entry, dict) and "params" in entry for entry in params]
     if any(groups) and not all(groups):
         where = groups.index(False)
-        raise TypeError(f"params[{where}]: expected a group {{'params': ...}} as its neighbours, "
-                        f"got {describe(params[where])}")
+        raise TypeError(
+            f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
+        )
     return any(groups)
 
 

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, compute_dtype
-from .engine import Slot, Update, check_gradients
+from .engine import Settings, Slot, Update, check_gradients
 
 
-def prepare(p: Array, g: Array, update: Update) -> Array:
+def prepare(p: Array, g: Array, settings: Settings, lr: float) -> Array:
     """What happens before the rule: ``g = -g``, ``g += weight_decay*p``, or decoupled ``p *= 1 - lr*weight_decay``."""
     number = p.dtype.type
-    weight_decay = update.options["weight_decay"]
-    if update.options["maximize"]:
+    weight_decay = settings.options["weight_decay"]
+    if settings.options["maximize"]:
         g = np.negative(g)
-    if weight_decay and update.optimizer.decoupled:
-        p *= number(1 - update.options["lr"] * weight_decay)
+    if weight_decay and settings.optimizer.decoupled:
+        p *= number(1 - lr * weight_decay)
     elif weight_decay:
         g = g + number(weight_decay) * p
     return np.asarray(g)
@@ -37,12 +37,14 @@ def prepare(p: Array, g: Array, update: Update) -> Array:
 
 def step(p: Array, g: Array, state: Mapping[str, Array], update: Update) -> None:
     """One update of one array, in place."""
+    settings, lr, t = update
     dtype = compute_dtype(p.dtype)
-    formula = {k: v for k, v in update.options.items() if k not in ("maximize", "weight_decay")}
+    own = {k: v for k, v in settings.options.items() if k not in ("lr", "maximize", "weight_decay")}
+    used = {name: state[name] for name in settings.state}
     with np.errstate(all="ignore"):
         x = p.astype(dtype)
-        d = prepare(x, g.astype(dtype), update)
-        update.optimizer.reference(x, d, **state, t=update.t, **formula)
+        d = prepare(x, g.astype(dtype), settings, lr)
+        settings.optimizer.reference(x, d, **used, t=t, lr=lr, **own)
         p[...] = x.astype(p.dtype)
 
 
@@ -80,7 +82,7 @@ class Engine:
         for i, (slot, grad) in enumerate(zip(self._slots, checked, strict=True)):
             if grad is not None:
                 update = updates[slot.group if update_of is None else update_of[i]]
-                step(slot.p, grad, {name: slot.state[name] for name in update.state}, update)
+                step(slot.p, grad, slot.state, update)
         return all(grad is not None for grad in checked)
 
 

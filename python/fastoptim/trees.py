@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -24,7 +25,7 @@ class Structure:
 
     def match(self, tree: Any, root: str) -> list[Any]:
         """The leaves of a nesting of the same structure, in this structure's order; whatever stands in a leaf's place."""
-        if self._is_flat():
+        if self._is_flat:
             return self._entries(tree, root)
         leaves: list[Any] = []
         self._collect(tree, root, leaves)
@@ -41,8 +42,13 @@ class Structure:
             return self.kind._make(values)
         return tuple(values) if issubclass(self.kind, tuple) else values
 
+    @cached_property
     def _is_flat(self) -> bool:
         return self.kind is not None and all(child.kind is None for child in self.children)
+
+    @cached_property
+    def _key_set(self) -> frozenset[Any]:
+        return frozenset(self.keys)
 
     def _collect(self, tree: Any, root: str, leaves: list[Any]) -> None:
         if self.kind is None:
@@ -58,7 +64,7 @@ class Structure:
         if issubclass(self.kind, dict):
             if not isinstance(tree, dict):
                 raise TypeError(f"{root}: expected a dict with keys {list(self.keys)}, got {describe(tree)}")
-            if tree.keys() != set(self.keys):
+            if tree.keys() != self._key_set:
                 missing = [key for key in self.keys if key not in tree]
                 unknown = [key for key in tree if key not in self.keys]
                 raise TypeError(

@@ -67,10 +67,10 @@ class NAG(Optimizer):
         self._looking_ahead = True
         try:
             for slot in self._slots:
-                _, options = self._options(slot.group)
+                momentum = self._settings(slot.group).options["momentum"]
                 dtype = compute_dtype(slot.p.dtype)
                 with np.errstate(all="ignore"):
-                    ahead = slot.p.astype(dtype) + dtype.type(options["momentum"]) * slot.state["v"]
+                    ahead = slot.p.astype(dtype) + dtype.type(momentum) * slot.state["v"]
                     slot.p[...] = ahead.astype(slot.p.dtype)
             yield
         finally:
