@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 import numpy as np
 
 from . import native, reference
-from .arrays import Array, check_target, compute_dtype
+from .arrays import check_target, compute_dtype
 from .engine import Engine, Settings, Slot, Update, check_targets
 from .options import Backend, NonNegative, check_option, expand, rate_at
-from .trees import LEAF, Structure, describe, structure_of
+from .trees import Structure, describe, structure_of
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -105,15 +105,11 @@ class Optimizer(_FieldsAreArguments):
 
     # ---- what a subclass gives
 
-    @staticmethod
-    def variant(**options: Any) -> str:
-        """The variant that these options mean; ValueError where they exclude each other."""
-        raise TypeError("an optimizer says which variant its options mean")
+    variant: ClassVar[Callable[..., str]]
+    """Which variant the options mean; ValueError where they exclude each other."""
 
-    @staticmethod
-    def reference(p: Array, g: Array, *, t: int, **state_and_options: Any) -> None:
-        """The formula in NumPy, in place, on arrays of the compute type."""
-        raise TypeError("an optimizer gives its formula in NumPy")
+    reference: ClassVar[Callable[..., None]]
+    """The formula in NumPy, in place: ``reference(p, g, *, t, **state, **options)``, all of the compute type."""
 
     @staticmethod
     def initial(name: str, options: Mapping[str, Any]) -> float:

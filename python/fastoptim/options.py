@@ -58,7 +58,7 @@ def check_option(annotation: Any, value: Any, place: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (tuple, list)) or len(value) != len(args):
             raise TypeError(f"{place}: expected {len(args)} numbers, got {value!r}")
-        return tuple(check_option(arg, item, f"{place}[{i}]") for i, (arg, item) in enumerate(zip(args, value)))
+        return tuple(check_option(args[i], item, f"{place}[{i}]") for i, item in enumerate(value))
     if origin is Literal:
         if value not in args:
             raise ValueError(f"{place}: expected one of {list(args)}, got {value!r}")

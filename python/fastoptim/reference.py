@@ -1,4 +1,4 @@
-"""The reference: what the answer is, in plain NumPy.  ``fo.reference.NAME`` has the signature of ``fo.functional.NAME``.
+"""What the answer is, in plain NumPy.  ``fo.reference.NAME`` has the signature of ``fo.functional.NAME``.
 
 Preparation and storage stand here, the formula of each optimizer in its own file; all are written from the papers and
 not from the kernels, and fix the order of the operations, so that native code has bits to equal.  No compiled code of

@@ -24,7 +24,7 @@ class Structure:
             yield from child.paths(f"{root}[{key!r}]")
 
     def match(self, tree: Any, root: str) -> list[Any]:
-        """The leaves of a nesting of the same structure, in this structure's order; whatever stands in a leaf's place."""
+        """What stands in the leaves' places of a nesting of the same structure, in this structure's order."""
         if self._is_flat:
             return self._entries(tree, root)
         leaves: list[Any] = []
