@@ -13,8 +13,7 @@ py::dict rule_table() {
     py::dict table;
     const auto all = rules();
     for (std::size_t i = 0; i < all.size(); ++i) {
-        if (table.contains(all[i].name))
-            throw std::runtime_error(std::string("two rules are named ") + all[i].name);
+        if (table.contains(all[i].name)) throw std::runtime_error(std::string("two rules are named ") + all[i].name);
         const py::tuple hyper = py::cast(std::vector<std::string>(all[i].hyper.begin(), all[i].hyper.end()));
         const py::tuple state = py::cast(std::vector<std::string>(all[i].state.begin(), all[i].state.end()));
         table[all[i].name] = py::make_tuple(i, hyper, state);
@@ -52,15 +51,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("set_num_threads", &cpu::set_num_threads);
 
     py::class_<Hyper>(m, "Hyper")
-        .def(py::init([](int rule, std::vector<double> values, int lr_at, bool maximize,
-                         double weight_decay, bool decoupled) {
+        .def(py::init([](int rule, std::vector<double> values, int lr_at, bool maximize, double weight_decay,
+                         bool decoupled) {
                  const auto& info = rules()[static_cast<std::size_t>(rule)];
                  if (values.size() != info.hyper.size())
                      throw std::invalid_argument("expected the rule's hyper-parameters");
                  return Hyper{rule, std::move(values), lr_at, maximize, weight_decay, decoupled};
              }),
-             py::arg("rule"), py::arg("values"), py::arg("lr_at"), py::arg("maximize"),
-             py::arg("weight_decay"), py::arg("decoupled"));
+             py::arg("rule"), py::arg("values"), py::arg("lr_at"), py::arg("maximize"), py::arg("weight_decay"),
+             py::arg("decoupled"));
 
     py::class_<Plan>(m, "Plan")
         .def(py::init<std::vector<py::array>, std::vector<std::vector<py::array>>, std::vector<int>,

@@ -4,8 +4,8 @@
 
 #include "call.h"
 
-#include <optional>
 #include <pybind11/numpy.h>
+#include <optional>
 
 namespace fo {
 

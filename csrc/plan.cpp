@@ -33,8 +33,8 @@ Scalars Hyper::at(double lr, std::int64_t t) const {
     return scalars;
 }
 
-Plan::Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states,
-           std::vector<int> groups, const std::string& isa)
+Plan::Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states, std::vector<int> groups,
+           const std::string& isa)
     : params_(std::move(params)),
       states_(std::move(states)),
       groups_(std::move(groups)),
@@ -99,8 +99,7 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
                         const std::vector<Update>& updates) const {
     const std::size_t count = segments_.size();
     const std::vector<int>& which = update_of ? *update_of : groups_;
-    expect(grads.size() == count && which.size() == count,
-           "expected one gradient and one update an array");
+    expect(grads.size() == count && which.size() == count, "expected one gradient and one update an array");
 
     std::vector<Scalars> scalars;
     scalars.reserve(updates.size());
@@ -120,9 +119,7 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
     }
 
     const py::gil_scoped_release unlocked;
-    cpu::step(
-        {segments_.data(), gradients.data(), static_cast<std::int64_t>(count), scalars.data()},
-        loops_);
+    cpu::step({segments_.data(), gradients.data(), static_cast<std::int64_t>(count), scalars.data()}, loops_);
     return stepped;
 }
 

@@ -4,9 +4,9 @@
 #include "buffer.h"
 #include "cpu/isa.h"
 
+#include <pybind11/stl.h>
 #include <atomic>
 #include <memory>
-#include <pybind11/stl.h>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -31,8 +31,8 @@ using Update = std::tuple<const Hyper*, double, std::int64_t>;
 class Plan {
   public:
     // The arrays were checked by arrays.py: dense, writeable, disjoint, the state like its parameter.
-    Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states,
-         std::vector<int> groups, const std::string& isa);
+    Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states, std::vector<int> groups,
+         const std::string& isa);
 
     // Steps the arrays whose gradient is not None, the i-th by updates[update_of[i]], else by its group's.
     // Returns how many it stepped; or -1, with nothing written, where arrays.py has to look again.

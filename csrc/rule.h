@@ -89,11 +89,11 @@ struct Slot;
 
 inline constexpr int kSlotsBefore = __COUNTER__ + 1;
 
-#define FO_RULE(RULE)                           \
-    template <>                                 \
-    struct Slot<__COUNTER__ - kSlotsBefore> {   \
-        template <class T>                      \
-        using Rule = RULE<T>;                   \
+#define FO_RULE(RULE)                         \
+    template <>                               \
+    struct Slot<__COUNTER__ - kSlotsBefore> { \
+        template <class T>                    \
+        using Rule = RULE<T>;                 \
     };
 
 }  // namespace fo::FO_TARGET

@@ -1,5 +1,6 @@
-// How a number is kept in memory: load and store between a format and a compute type, each rounded once to nearest-even.
-// Written with integers, so that every instruction set vectorises the same bits without instructions of its own.
+// How a number is kept in memory: load and store between a format and a compute type, each rounded once to
+// nearest-even. Written with integers, so that every instruction set vectorises the same bits without instructions of
+// its own.
 #pragma once
 
 #include "call.h"
@@ -64,11 +65,9 @@ struct Float16 {
         const std::uint32_t magnitude = bits<std::uint32_t>(x) & 0x7fffffffu;
         // Rounds to nearest-even by carrying into the kept bits; a carry out of the fraction is the next exponent, and
         // out of the last exponent infinity.
-        const std::uint32_t normal =
-            (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+        const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
         // Below 2^-14 the float adder rounds: the last place of 0.5 is a half's smallest subnormal.
-        const std::uint32_t subnormal =
-            bits<std::uint32_t>(bits<float>(magnitude) + 0.5f) - bits<std::uint32_t>(0.5f);
+        const std::uint32_t subnormal = bits<std::uint32_t>(bits<float>(magnitude) + 0.5f) - bits<std::uint32_t>(0.5f);
         std::uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
         half = magnitude >= 0x47800000u ? 0x7c00u : half;
         half = magnitude > 0x7f800000u ? 0x7e00u : half;

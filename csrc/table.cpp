@@ -10,8 +10,7 @@ namespace {
 namespace target = FO_TARGET;
 
 template <class R, std::size_t... I>
-void construct_as(std::int64_t t, const double* hyper, std::byte* bytes,
-                  std::index_sequence<I...>) {
+void construct_as(std::int64_t t, const double* hyper, std::byte* bytes, std::index_sequence<I...>) {
     static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState);
     const R rule(target::Clock{t}, hyper[I]...);
     std::memcpy(bytes, &rule, sizeof rule);
@@ -32,8 +31,7 @@ constexpr RuleInfo describe() {
     return {R::name, R::hyper, R::state, &construct<kRule>};
 }
 
-constexpr auto kTable =
-    target::for_rules([](auto... rule) { return std::array{describe<rule>()...}; });
+constexpr auto kTable = target::for_rules([](auto... rule) { return std::array{describe<rule>()...}; });
 
 }  // namespace
 

@@ -51,8 +51,8 @@ const Isa& choose_isa(std::string name) {
         if (name == isa.name) return isa;
         had += std::string(had.empty() ? "" : ", ") + isa.name;
     }
-    throw std::runtime_error("FASTOPTIM_ISA: expected one of " + had +
-                             " on this processor with this build, got '" + name + "'");
+    throw std::runtime_error("FASTOPTIM_ISA: expected one of " + had + " on this processor with this build, got '" +
+                             name + "'");
 }
 
 }  // namespace fo::cpu

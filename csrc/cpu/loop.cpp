@@ -64,8 +64,7 @@ void prepare_gradient(const Prepare<T> prepare, const Cell<T>* p, Cell<T>* g, In
     }
     if (prepare.decays) {
         FO_INDEPENDENT
-        for (Index i = 0; i < n; ++i) 
-            g[i].value = prepare.decayed(g[i].value, p[i].value);
+        for (Index i = 0; i < n; ++i) g[i].value = prepare.decayed(g[i].value, p[i].value);
     }
 }
 
@@ -93,8 +92,7 @@ void apply(const R rule, Cell<T>* p, const Cell<T>* g, void* const* state, Index
     Cell<T>* s[kState + 1] = {};
     for (std::size_t k = 0; k < kState; ++k) s[k] = static_cast<Cell<T>*>(state[k]) + begin;
     FO_INDEPENDENT
-    for (Index i = 0; i < n; ++i)
-        apply_one<R, T>(rule, p, g, s, i, std::make_index_sequence<kState>{});
+    for (Index i = 0; i < n; ++i) apply_one<R, T>(rule, p, g, s, i, std::make_index_sequence<kState>{});
 }
 
 // What the bindings constructed, in this copy's type: the same source, so the same bytes.
@@ -107,8 +105,7 @@ R restore(const std::byte* bytes) {
 }
 
 template <class R, class T>
-void update(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index begin,
-            Index end) {
+void update(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index begin, Index end) {
     const R rule = restore<R>(sizeof(T) == 4 ? scalars.rule_f32 : scalars.rule_f64);
     const Prepare<T> prepare(scalars);
     const bool own_p = segment.format == kOwnFormat<T>;
@@ -141,6 +138,4 @@ constexpr auto kUpdates = for_rules([](auto... rule) {
 }  // namespace
 }  // namespace fo::FO_TARGET
 
-const fo::cpu::Updates* fo::cpu::FO_JOIN(updates_, FO_TARGET)() {
-    return fo::FO_TARGET::kUpdates.data();
-}
+const fo::cpu::Updates* fo::cpu::FO_JOIN(updates_, FO_TARGET)() { return fo::FO_TARGET::kUpdates.data(); }

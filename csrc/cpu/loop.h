@@ -7,8 +7,7 @@
 
 namespace fo::cpu {
 
-using Update = void (*)(const Segment&, const Gradient&, const Scalars&, std::int64_t begin,
-                        std::int64_t end);
+using Update = void (*)(const Segment&, const Gradient&, const Scalars&, std::int64_t begin, std::int64_t end);
 
 struct Updates {
     Update f32, f64;

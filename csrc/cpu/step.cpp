@@ -44,8 +44,7 @@ std::vector<Index> concatenate(const Call& call) {
     return begins;
 }
 
-void update_share(const Call& call, const Updates* updates, const std::vector<Index>& begins,
-                  Index begin, Index end) {
+void update_share(const Call& call, const Updates* updates, const std::vector<Index>& begins, Index begin, Index end) {
     if (begin >= end) return;
     const DefaultFloatEnvironment environment;
     auto i = std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin() - 1;
@@ -56,8 +55,8 @@ void update_share(const Call& call, const Updates* updates, const std::vector<In
         const Gradient& gradient = call.gradients[i];
         const Scalars& scalars = call.scalars[gradient.scalars];
         const Updates& update = updates[scalars.rule];
-        (segment.format == Format::kFloat64 ? update.f64 : update.f32)(
-            segment, gradient, scalars, begin - begins[i], stop - begins[i]);
+        (segment.format == Format::kFloat64 ? update.f64 : update.f32)(segment, gradient, scalars, begin - begins[i],
+                                                                       stop - begins[i]);
         begin = stop;
     }
 }
@@ -80,8 +79,7 @@ void step(const Call& call, const Updates* updates) {
 #pragma omp parallel for num_threads(static_cast<int>(shares)) schedule(static, 1)
 #endif
     for (Index k = 0; k < shares; ++k)
-        update_share(call, updates, begins, share_begin(total, shares, k),
-                     share_begin(total, shares, k + 1));
+        update_share(call, updates, begins, share_begin(total, shares, k), share_begin(total, shares, k + 1));
 }
 
 }  // namespace fo::cpu

@@ -25,8 +25,7 @@ template <class T>
 struct MomentumVelocity : Velocity<T> {
     static constexpr const char* name = "momentum_velocity";
 
-    FO_HD MomentumVelocity(const Clock&, double lr, double momentum)
-        : Velocity<T>{T(momentum), T(-lr), T(1)} {}
+    FO_HD MomentumVelocity(const Clock&, double lr, double momentum) : Velocity<T>{T(momentum), T(-lr), T(1)} {}
 };
 
 // v = momentum*v + g;  p -= lr*v
@@ -34,8 +33,7 @@ template <class T>
 struct MomentumHeavyBall : Velocity<T> {
     static constexpr const char* name = "momentum_heavy_ball";
 
-    FO_HD MomentumHeavyBall(const Clock&, double lr, double momentum)
-        : Velocity<T>{T(momentum), T(1), T(-lr)} {}
+    FO_HD MomentumHeavyBall(const Clock&, double lr, double momentum) : Velocity<T>{T(momentum), T(1), T(-lr)} {}
 };
 
 // v = momentum*v + (1-momentum)*g;  p -= lr*v

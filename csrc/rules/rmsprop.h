@@ -49,9 +49,7 @@ struct RmspropCentered : Rmsprop<T> {
 
     using Rmsprop<T>::Rmsprop;
 
-    FO_HD void operator()(T& p, T g, T& s, T& g_avg) const {
-        p -= this->lr * g / this->scale(g, s, g_avg);
-    }
+    FO_HD void operator()(T& p, T g, T& s, T& g_avg) const { p -= this->lr * g / this->scale(g, s, g_avg); }
 };
 
 template <class T>
@@ -71,9 +69,7 @@ struct RmspropCenteredMomentum : Rmsprop<T> {
 
     using Rmsprop<T>::Rmsprop;
 
-    FO_HD void operator()(T& p, T g, T& s, T& g_avg, T& b) const {
-        this->push(p, g / this->scale(g, s, g_avg), b);
-    }
+    FO_HD void operator()(T& p, T g, T& s, T& g_avg, T& b) const { this->push(p, g / this->scale(g, s, g_avg), b); }
 };
 
 FO_RULE(Rmsprop)

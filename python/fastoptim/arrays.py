@@ -21,7 +21,7 @@ _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 def bfloat16() -> np.dtype[Any] | None:
     """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
-    ml_dtypes = sys.modules.get("ml_dtypes")
+    ml_dtypes: Any = sys.modules.get("ml_dtypes")
     return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
 
 
