@@ -8,8 +8,6 @@
 array([-0.1,  0.1], dtype=float32)
 """
 
-from importlib.metadata import version as _version
-
 from . import functional as functional
 from . import reference as reference
 from .native import build_info as build_info
@@ -25,4 +23,4 @@ from .rules.nag import NAG as NAG
 from .rules.rmsprop import RMSprop as RMSprop
 from .rules.sgd import SGD as SGD
 
-__version__ = _version("fastoptim")
+__version__: str = build_info()["version"]

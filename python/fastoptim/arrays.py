@@ -6,7 +6,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 def bfloat16() -> np.dtype[Any] | None:
     """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
     ml_dtypes: Any = sys.modules.get("ml_dtypes")
-    return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
+    if ml_dtypes is None:
+        return None
+    return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))
 
 
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
