@@ -6,7 +6,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,16 @@ _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 def bfloat16() -> np.dtype[Any] | None:
     """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
-    ml_dtypes: Any = sys.modules.get("ml_dtypes")
-    if ml_dtypes is None:
-        return None
-    return cast("np.dtype[Any]", np.dtype(ml_dtypes.bfloat16))
+    ml_dtypes = sys.modules.get("ml_dtypes")
+    return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
 
 
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """The one dtype object that stands for this format, or None if it is none of ours."""
     if not dtype.isnative:
         return None
-    for known in (*_BUILTIN, bfloat16()):
-        if known is not None and dtype == known:
-            return known
-    return None
+    known: list[np.dtype[Any] | None] = [*_BUILTIN, bfloat16()]
+    return next((own for own in known if own is not None and own == dtype), None)
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
