@@ -15,7 +15,7 @@ from .trees import describe
 
 Array = npt.NDArray[Any]
 
-_BUILTIN = {np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)}
+_BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
