@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Follows CONTRIBUTING's recipe for a new optimizer in a copy of the tree and runs the tests there: two new files, two
+# lines, nothing else, and every test that goes over the registry must find it.
+#     bash tests/recipe/run.sh WORKDIR     (pytest on the PATH)
+set -euo pipefail
+work=$1
+git clone --quiet --no-hardlinks . "$work/tree"
+cd "$work/tree"
+
+cp tests/recipe/signum.h csrc/rules/recipe_signum.h
+cp tests/recipe/signum.py python/fastoptim/rules/recipe_signum.py
+sed -i 's|^#include "rules/rmsprop.h"|#include "rules/recipe_signum.h"\n&|' csrc/rules.h
+sed -i 's|^from .rules.rmsprop import|from .rules.recipe_signum import RecipeSignum as RecipeSignum\n&|' python/fastoptim/__init__.py
+git add -A
+git diff --cached --stat
+test "$(git diff --cached --name-only | wc -l)" = 4
+test "$(git diff --cached --numstat -- csrc/rules.h python/fastoptim/__init__.py | awk '{n += $1 + $2} END {print n}')" = 2
+
+pip install --quiet --target "$work/site" --no-deps .
+rm -rf python  # so that nothing but the installed copy can be imported
+PYTHONPATH=$work/site python -m pytest -q -k "recipe_signum" | tee "$work/log"
+picked=$(grep -oP '\d+(?= passed)' "$work/log")
+echo "$picked tests took up the new optimizer"
+test "$picked" -ge 50
