@@ -1,0 +1,346 @@
+"""The house's rules of dependency and arithmetic, held over the sources and over what a compiler makes of them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+CSRC = CHECKOUT / "csrc"
+PACKAGE = CHECKOUT / "python" / "fastoptim"
+
+pytestmark = pytest.mark.skipif(not CSRC.exists(), reason="needs the sources: these tests run in a checkout")
+
+SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+# ---- C++ sources
+
+
+def code_of(path: Path) -> str:
+    """The text without comments."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
+
+
+def includes(path: Path) -> tuple[list[str], list[str]]:
+    """What a file includes: ours, in quotes and relative to csrc, and others', in brackets."""
+    code = code_of(path)
+    quoted = re.findall(r'^\s*#\s*include\s*"([^"]+)"', code, re.MULTILINE)
+    ours = [Path(os.path.normpath(path.parent / name)).relative_to(CSRC).as_posix() for name in quoted]
+    return ours, re.findall(r"^\s*#\s*include\s*<([^>]+)>", code, re.MULTILINE)
+
+
+def is_standard(header: str) -> bool:
+    return re.fullmatch(r"[a-z_0-9]+", header) is not None
+
+
+def test_sources_are_found() -> None:
+    assert {"rule.h", "rules.h", "call.h", "bindings.cpp"} <= {path.name for path in SOURCES}
+    assert {"native.py", "optimizer.py"} <= {path.name for path in MODULES}
+
+
+@pytest.mark.parametrize("path", sorted(CSRC.glob("rules/*")), ids=name_of)
+def test_a_rule_includes_rule_h_and_nothing_else(path: Path) -> None:
+    assert includes(path) == (["rule.h"], [])
+
+
+def test_rule_h_includes_the_standard_library_alone() -> None:
+    ours, others = includes(CSRC / "rule.h")
+    assert ours == []
+    assert all(map(is_standard, others))
+    assert not {"omp.h", "thread", "mutex", "atomic"} & set(others)
+
+
+def test_call_h_includes_nothing_of_ours() -> None:
+    ours, others = includes(CSRC / "call.h")
+    assert ours == []
+    assert all(map(is_standard, others))
+
+
+@pytest.mark.parametrize("name", ["storage.h", "prepare.h"])
+def test_the_stages_know_calls_and_rules_alone(name: str) -> None:
+    ours, others = includes(CSRC / name)
+    assert set(ours) <= {"call.h", "rule.h"}
+    assert all(map(is_standard, others))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_python_is_seen_by_the_bindings_alone(path: Path) -> None:
+    ours, others = includes(path)
+    may = path.parent == CSRC and path.name in {"bindings.cpp", "buffer.cpp", "buffer.h", "plan.cpp", "plan.h"}
+    seen = [header for header in others if re.search(r"pybind11|Python\.h|numpy", header)]
+    seen += [header for header in ours if header in {"buffer.h", "plan.h"}]
+    assert may or not seen
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_cuda_is_seen_by_its_loop_alone(path: Path) -> None:
+    _, others = includes(path)
+    cuda = [header for header in others if re.match(r"cuda|cu[a-z]*\.h|cub/|thrust/|cooperative_groups|nv", header)]
+    assert path.is_relative_to(CSRC / "cuda") or not cuda
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name in ("cpu", "cuda")], ids=name_of)
+def test_a_loop_knows_storage_preparation_rules_and_calls(path: Path) -> None:
+    ours, _ = includes(path)
+    abroad = {header for header in ours if not header.startswith(path.parent.name + "/")}
+    assert abroad <= {"storage.h", "prepare.h", "rules.h", "rule.h", "call.h"}
+
+
+@pytest.mark.parametrize("path", sorted(CSRC.glob("rules/*")), ids=name_of)
+def test_every_rule_is_registered(path: Path) -> None:
+    assert f"rules/{path.name}" in includes(CSRC / "rules.h")[0]
+
+
+# ---- arithmetic
+
+# Not rounded correctly by every library, or more than one rounding: each would give other bits somewhere else.
+INEXACT = (
+    r"pow[if]?|power|float_power|exp(?:2|10|m1)?|log(?:2|10|1p)?|(?:arc|a)?(?:sin|cos|tan)h?|atan2|erfc?|[tl]gamma|cbrt"
+    r"|hypot|rsqrt|reciprocal|fma|fmod|remainder|fdim|dot"
+)
+
+
+@pytest.mark.parametrize("path", [*sorted(CSRC.glob("rules/*")), CSRC / "rule.h", CSRC / "prepare.h"], ids=name_of)
+def test_rules_use_exact_operations_alone(path: Path) -> None:
+    assert re.findall(rf"\b(?:{INEXACT})[fl]?\s*\(", code_of(path)) == []
+
+
+@pytest.mark.parametrize("path", sorted(CSRC.glob("rules/*")), ids=name_of)
+def test_rules_take_their_functions_from_rule_h(path: Path) -> None:
+    named = set(re.findall(r"\bstd::(\w+)", code_of(path)))
+    assert named <= {"array", "int32_t", "int64_t", "uint32_t", "uint64_t", "size_t"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("rules/*.py")), ids=name_of)
+def test_references_use_exact_operations_alone(path: Path) -> None:
+    tree = parse(path)
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)]
+    called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert [name for name in sorted(called) if re.fullmatch(INEXACT, name)] == []
+
+
+def cmake() -> str:
+    return re.sub(r"#[^\n]*", "", (CHECKOUT / "CMakeLists.txt").read_text(encoding="utf-8"))
+
+
+def test_no_flag_changes_the_arithmetic_or_ties_the_build_to_this_machine() -> None:
+    forbidden = (
+        r"-march=native|-mtune=native|-mcpu=native|-xHost|-ffast-math|-Ofast|-funsafe-math|-fassociative-math"
+        r"|-freciprocal-math|-ffinite-math|-fno-signed-zeros|-ffp-contract=(?!off)|-mfma|-ffp-model=fast|/fp:fast"
+        r"|-use_fast_math|--use_fast_math|-ftz=true|-flto"
+    )
+    assert re.findall(forbidden, cmake()) == []
+    assert re.search(r"(?<!\S)-ffp-contract=off(?!\S)", cmake())
+    assert "/fp:precise" in cmake()
+
+
+# ---- Python sources
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each import at run time: the module, with its leading dots, and the names taken from it."""
+    tree = parse(path)
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or ""), [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_compiled_module_is_imported_by_native_alone(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    imported = any("_core" in [*module.split("."), *names] for module, names in imports(path))
+    named = re.search(r"""["'][\w.]*\b_core["']""", text) is not None  # import_module and the like
+    assert (imported or named) == (path == PACKAGE / "native.py")
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE.glob("rules/*.py") if p.name != "__init__.py"], ids=name_of)
+def test_an_optimizer_imports_the_base_and_other_optimizers_alone(path: Path) -> None:
+    relative = {module for module, _ in imports(path) if module.startswith(".")}
+    siblings = {f".{other.stem}" for other in PACKAGE.glob("rules/*.py")}
+    assert relative <= {"..optimizer", "..options", "..arrays", "..reference"} | siblings
+    assert not [module for module, _ in imports(path) if module.startswith("fastoptim")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_numpy_is_the_only_package_imported(path: Path) -> None:
+    absolute = {module.split(".")[0] for module, _ in imports(path) if not module.startswith(".")}
+    assert absolute <= {"numpy", "fastoptim", *sys.stdlib_module_names}
+
+
+def test_numpy_is_the_only_dependency() -> None:
+    declared = re.search(r"^dependencies = \[(.*?)\]", (CHECKOUT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
+    assert declared
+    assert re.findall(r'"([\w-]+)', declared[1]) == ["numpy"]
+
+
+# ---- what a compiler makes of the loop
+
+
+def compiler() -> list[str] | None:
+    """$CXX, else the first of the usual names on PATH."""
+    candidates = [shlex.split(os.environ.get("CXX", "")), ["g++"], ["clang++"]]
+    return next((command for command in candidates if command and shutil.which(command[0])), None)
+
+
+def compile_flags(isa: str) -> list[str]:
+    """CMakeLists.txt's flags for a loop; those that only warn left out."""
+    text = cmake()
+    common = re.findall(r"target_compile_options\(fastoptim_flags INTERFACE\s+([^)]*)\)", text)
+    own = re.search(rf"set\(fastoptim_isa_{isa}\s+([^)]*)\)", text)
+    flags = " ".join([*common, own[1] if own else ""]).split()
+    return [flag for flag in flags if re.match(r"-(?!W|fsanitize|fno-sanitize|g$)", flag)]
+
+
+def instruction_sets() -> list[str]:
+    if not CSRC.exists():
+        return []
+    names = re.findall(r"(?:set|list)\((?:APPEND )?fastoptim_isas ([^)]*)\)", cmake())
+    found = " ".join(names).split()
+    return found if is_x86() else [isa for isa in found if not re.match("avx|sse", isa)]
+
+
+def is_x86() -> bool:
+    return os.uname().machine in ("x86_64", "amd64") if hasattr(os, "uname") else False
+
+
+def run_tool(*command: str | Path) -> str:
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+
+
+def need(tool: str) -> str:
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool} on PATH")
+    return tool
+
+
+@pytest.fixture(scope="module", params=instruction_sets())
+def isa(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The loop compiled as CMake's Release does for one instruction set."""
+    command = compiler()
+    if command is None:
+        pytest.skip("needs a C++ compiler on PATH or in $CXX")
+    if sys.platform != "linux":
+        pytest.skip("reads ELF objects")
+    target = tmp_path_factory.mktemp("loop") / f"{isa}.o"
+    flags = ["-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+    flags += compile_flags(isa) + [f"-DFO_TARGET={isa}"] + ["-DFO_X86"] * is_x86()
+    built = subprocess.run(
+        [*command, *flags, "-c", str(CSRC / "cpu" / "loop.cpp"), "-o", str(target)], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def bodies(loop: Path) -> dict[str, str]:
+    """The disassembly of each function by its demangled name."""
+    listing = run_tool(need("objdump"), "-d", "-C", "--no-show-raw-insn", loop)
+    parts = re.split(r"^[0-9a-f]+ <(.*)>:$", listing, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rules_of(bodies: dict[str, str]) -> dict[str, str]:
+    """All the code of each rule in float32: its update, and what was not inlined into it."""
+    code: dict[str, str] = {}
+    for name, body in bodies.items():
+        if found := re.search(r"(?:update|apply)<fo::\w+::(\w+)<float>, float>", name):
+            code[found[1]] = code.get(found[1], "") + body
+    return code
+
+
+def test_the_flags_are_those_of_the_build(isa: str) -> None:
+    flags = compile_flags(isa)
+    assert "-ffp-contract=off" in flags
+    assert isa == "baseline" or any(flag.startswith("-m") for flag in flags)
+
+
+def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, isa: str) -> None:
+    """A weak one could: the linker keeps any one, and the baseline could end up running AVX-512 code."""
+    defined = [line.split(maxsplit=2)[1:] for line in run_tool(need("nm"), "-C", "--defined-only", loop).splitlines()]
+    assert [name for kind, name in defined if kind in "WwVvu"] == []
+    assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::updates_{isa}()"]
+
+
+def test_no_multiplication_is_fused_with_an_addition(bodies: dict[str, str]) -> None:
+    fused = re.compile(r"\s(v?fn?m(?:add|sub)\w*|fml[as]\w*|bfmla\w*)\s")
+    assert {name: found for name, body in bodies.items() if (found := fused.findall(body))} == {}
+
+
+def test_no_approximate_instruction_is_used(bodies: dict[str, str]) -> None:
+    approximate = re.compile(r"\s(v?rcp\w+|v?rsqrt\w+|frecp\w+|frsqrt\w+)\s")
+    assert {name: found for name, body in bodies.items() if (found := approximate.findall(body))} == {}
+
+
+def test_every_rule_is_there(bodies: dict[str, str]) -> None:
+    registered = [
+        name for path in CSRC.glob("rules/*") for name in re.findall(r"^FO_RULE\((\w+)\)", code_of(path), re.M)
+    ]
+    assert registered
+    assert sorted(rules_of(bodies)) == sorted(registered)
+
+
+WIDE = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
+
+
+@pytest.mark.skipif(not is_x86(), reason="reads x86 instructions")
+def test_every_rule_is_vectorised(bodies: dict[str, str], isa: str) -> None:
+    register = WIDE[isa]
+    scalar_only = [
+        rule for rule, body in rules_of(bodies).items() if not re.search(rf"\sv?(?:mul|add|sub)ps\s.*%{register}", body)
+    ]
+    assert scalar_only == []
+
+
+@pytest.mark.skipif(not is_x86(), reason="reads x86 instructions")
+@pytest.mark.parametrize("operation", ["mul", "add", "sub", "div", "sqrt"])
+def test_an_operation_of_the_scalar_tail_is_packed_in_the_loop(
+    bodies: dict[str, str], isa: str, operation: str
+) -> None:
+    register = WIDE[isa]
+    scalar = re.compile(rf"\sv?{operation}ss\s")
+    packed = re.compile(rf"\sv?{operation}ps\s.*%{register}")
+    left = [rule for rule, body in rules_of(bodies).items() if scalar.search(body) and not packed.search(body)]
+    assert left == []
+
+
+@pytest.mark.skipif(not is_x86(), reason="reads x86 instructions")
+def test_divisions_and_roots_are_packed(bodies: dict[str, str], isa: str) -> None:
+    code = rules_of(bodies)
+    for rule, instruction in {"Adam": "divps", "Rmsprop": "sqrtps", "Adagrad": "divps"}.items():
+        assert re.search(rf"\sv?{instruction}\s.*%{WIDE[isa]}", code[rule]), rule

@@ -1,0 +1,149 @@
+"""The documentation runs, and says of every optimizer what it owes the reader."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import fastoptim as fo
+
+CHECKOUT = Path(__file__).parents[1]
+README = CHECKOUT / "README.md"
+
+OPTIMIZERS = list(fo.OPTIMIZERS.values())
+MODULES = [
+    "fastoptim",
+    *(m.name for m in pkgutil.walk_packages(fo.__path__, "fastoptim.") if m.name != "fastoptim._core"),
+]
+
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: str(cls.name))
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    before = fo.get_num_threads()
+    yield
+    fo.set_num_threads(before)
+
+
+# ---- examples in docstrings
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("module", [fo, fo.functional, fo.reference], ids=lambda module: str(module.__name__))
+def test_public_modules_have_an_example(module: ModuleType) -> None:
+    assert doctest.DocTestParser().get_examples(module.__doc__ or "")
+
+
+@every_optimizer
+def test_an_optimizer_s_example_steps_it_and_shows_the_parameters(optimizer: type[fo.Optimizer]) -> None:
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(optimizer) or "")
+    source = "".join(example.source for example in examples)
+    assert f"fo.{optimizer.__name__}(" in source
+    assert ".step(" in source
+    assert "array(" in examples[-1].want
+
+
+# ---- what a docstring owes
+
+
+def sections(optimizer: type[fo.Optimizer]) -> dict[str, str]:
+    """The docstring's Args and Raises, by heading, and the text before them."""
+    parts = re.split(r"^(Args|Raises):\n", inspect.getdoc(optimizer) or "", flags=re.MULTILINE)
+    return {"text": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def documented(optimizer: type[fo.Optimizer]) -> list[str]:
+    """The arguments that Args describes, in its order."""
+    return re.findall(r"^    (\w+): +\S", sections(optimizer)["Args"], flags=re.MULTILINE)
+
+
+@every_optimizer
+def test_an_optimizer_has_a_summary_of_one_line(optimizer: type[fo.Optimizer]) -> None:
+    first, second = (inspect.getdoc(optimizer) or "").splitlines()[:2]
+    assert re.match(r"[A-Z].*\.$", first)
+    assert second == ""
+
+
+@every_optimizer
+def test_an_optimizer_has_its_own_formula(optimizer: type[fo.Optimizer]) -> None:
+    assert "__doc__" in vars(optimizer)
+    formula = re.search(r"^\.\. math::\n((?:    .*\n|\n)+)", sections(optimizer)["text"], flags=re.MULTILINE)
+    assert formula
+    assert "p &= " in formula[1] or "p = " in formula[1]
+
+
+@every_optimizer
+def test_an_optimizer_documents_every_argument(optimizer: type[fo.Optimizer]) -> None:
+    assert documented(optimizer) == list(inspect.signature(optimizer).parameters)
+    assert set(documented(optimizer)) == {"params", "backend", *optimizer.defaults}
+
+
+@every_optimizer
+def test_an_optimizer_names_its_source(optimizer: type[fo.Optimizer]) -> None:
+    source = re.search(r"^Source: ((?:.+\n)+)", inspect.getdoc(optimizer) or "", flags=re.MULTILINE)
+    assert source
+    assert re.search(r"\b(19|20)\d\d\b", source[1])
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/|https?://|JMLR|ICML|NeurIPS|ICLR|lecture|\"", source[1])
+
+
+@every_optimizer
+def test_an_optimizer_says_what_it_raises(optimizer: type[fo.Optimizer]) -> None:
+    assert re.search(r"^    ValueError: ", sections(optimizer)["Raises"], flags=re.MULTILINE)
+
+
+@every_optimizer
+def test_every_public_method_is_documented(optimizer: type[fo.Optimizer]) -> None:
+    methods = [member for name, member in inspect.getmembers(optimizer, callable) if not name.startswith("_")]
+    assert [method.__qualname__ for method in methods if not inspect.getdoc(method)] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_thing_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    own = [thing for _, thing in inspect.getmembers(module) if getattr(thing, "__module__", None) == name]
+    own = [thing for thing in own if inspect.isclass(thing) or inspect.isfunction(thing)]
+    assert module.__doc__
+    assert [thing.__name__ for thing in own if not thing.__name__.startswith("_") and not thing.__doc__] == []
+
+
+# ---- the README
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\b[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+README_BLOCKS = blocks(README.read_text(encoding="utf-8")) if README.exists() else []
+
+
+@pytest.mark.skipif(not README.exists(), reason="needs README.md: this test runs in a checkout")
+@pytest.mark.parametrize("block", README_BLOCKS)
+def test_the_readme_s_code_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    if block.lstrip().startswith(">>>"):
+        test = doctest.DocTestParser().get_doctest(block, {"__name__": "__main__"}, "README.md", "README.md", 0)
+        assert doctest.DocTestRunner().run(test).failed == 0
+        return
+    code = compile(block, "README.md", "exec")
+    if not block.lstrip().startswith("# sketch"):
+        exec(code, {"__name__": "__main__"})
+
+
+def test_blocks_are_cut_out_of_markdown() -> None:
+    text = "a\n```python\nx = 1\n```\nb\n```sh\nls\n```\n```python run\n# sketch\ny\n```\n"
+    assert blocks(text) == ["x = 1\n", "# sketch\ny\n"]
