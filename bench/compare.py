@@ -46,11 +46,9 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     info = fo.build_info()
-    print(
-        f"fastoptim {info['version']} ({info['isa']}), PyTorch {torch.__version__}, {arguments.threads} threads; float32"
-    )
-    print("microseconds a step, median (10th to 90th percentile)\n")
-    print(f"{'work':<22}{'fastoptim':>24}{'PyTorch fused':>26}{'ratio':>8}{'pass':>24}{'ratio':>8}")
+    print(f"fastoptim {info['version']} ({info['isa']}), PyTorch {torch.__version__}, {arguments.threads} threads")
+    print("float32; microseconds a step: median (10th to 90th percentile)\n")
+    print(f"{'work':<21}{'fastoptim':>28}{'PyTorch fused':>28}{'times':>8}{'pass':>28}{'share':>8}")
     for name, shapes in WORK.items():
         steps = rivals(shapes, arguments.threads)
         ours, theirs, memory = measure(steps, arguments.seconds)

@@ -68,17 +68,17 @@ class _State:
         return self.names if instance is None else instance.live_state()
 
 
-def keyword(default: T, *, kw_only: bool = True) -> T:
-    """The default of a hyper-parameter that the constructor takes by keyword only."""
+def option(*, default: T, kw_only: bool) -> T:
+    """A hyper-parameter that the constructor may take by keyword only; others need just a default."""
     return _Option(default, kw_only)  # type: ignore[return-value]
 
 
-def argument(default: T, *, kw_only: bool = True) -> T:
-    """The default of a constructor's argument that is no hyper-parameter."""
+def argument(*, default: T, kw_only: bool) -> T:
+    """An argument of the constructor that is no hyper-parameter."""
     return default
 
 
-@dataclass_transform(field_specifiers=(keyword, argument))
+@dataclass_transform(field_specifiers=(option, argument))
 class _FieldsAreArguments:
     pass
 
@@ -92,9 +92,9 @@ class Optimizer(_FieldsAreArguments):
     """
 
     params: Any
-    weight_decay: NonNegative = keyword(0.0)
-    maximize: bool = keyword(False)
-    backend: Backend = argument("native")
+    weight_decay: NonNegative = option(default=0.0, kw_only=True)
+    maximize: bool = option(default=False, kw_only=True)
+    backend: Backend = argument(default="native", kw_only=True)
 
     name: ClassVar[str]
     variants: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -123,12 +123,12 @@ class Optimizer(_FieldsAreArguments):
         hints = get_type_hints(cls, include_extras=True)
         for field in inspect.get_annotations(cls):
             if field in vars(cls) and field not in vars(Optimizer) and not isinstance(vars(cls)[field], _Option):
-                option = _Option(vars(cls)[field])
-                option.__set_name__(cls, field)
-                setattr(cls, field, option)
+                positional = _Option(vars(cls)[field])
+                positional.__set_name__(cls, field)
+                setattr(cls, field, positional)
         options = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items() if isinstance(v, _Option)}
         options = dict(sorted(options.items(), key=lambda item: item[1].keyword_only))
-        cls.defaults = {name: option.default for name, option in options.items()}
+        cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in options}
         cls.state = _State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
         cls.__signature__ = _signature(options, hints)  # type: ignore[attr-defined]
@@ -339,9 +339,9 @@ def _plain(value: Any) -> Any:
 def _signature(options: Mapping[str, _Option], hints: Mapping[str, Any]) -> inspect.Signature:
     kinds = inspect.Parameter
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
-    for name, option in options.items():
-        kind = kinds.KEYWORD_ONLY if option.keyword_only else kinds.POSITIONAL_OR_KEYWORD
-        parameters.append(kinds(name, kind, default=option.default, annotation=hints[name]))
+    for name, own in options.items():
+        kind = kinds.KEYWORD_ONLY if own.keyword_only else kinds.POSITIONAL_OR_KEYWORD
+        parameters.append(kinds(name, kind, default=own.default, annotation=hints[name]))
     parameters.append(kinds("backend", kinds.KEYWORD_ONLY, default="native", annotation=Backend))
     return inspect.Signature(parameters)
 

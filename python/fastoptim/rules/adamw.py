@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..optimizer import keyword
+from ..optimizer import option
 from ..options import NonNegative
 from .adam import Adam
 
@@ -42,4 +42,4 @@ class AdamW(Adam):
     name = "adamw"
     decoupled = True
 
-    weight_decay: NonNegative = keyword(0.01)
+    weight_decay: NonNegative = option(default=0.01, kw_only=True)
