@@ -1,0 +1,184 @@
+"""Shapes and memory orders: whatever the layout of parameter and gradient, each element meets its own gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import DTYPES, FLOAT16, FLOAT32, Array, DType, assert_same_bits, ordinary_values
+
+SHAPE = (5, 6, 7)
+STEPS = 3
+Backend = Literal["native", "reference"]
+
+
+def filled(array: Array, seed: int) -> Array:
+    """The same array, with the values that this seed puts at each index."""
+    array[...] = ordinary_values(np.random.default_rng(seed), array.dtype, array.size).reshape(array.shape)
+    return array
+
+
+def contiguous(dtype: DType) -> Array:
+    return np.empty(SHAPE, dtype)
+
+
+def fortran(dtype: DType) -> Array:
+    return np.empty(SHAPE, dtype, order="F")
+
+
+def permuted(dtype: DType) -> Array:
+    array: Array = np.empty((6, 5, 7), dtype).transpose(1, 0, 2)
+    return array
+
+
+def rotated(dtype: DType) -> Array:
+    array: Array = np.empty((7, 5, 6), dtype).transpose(1, 2, 0)
+    return array
+
+
+def strided(dtype: DType) -> Array:
+    return np.empty((10, 6, 21), dtype)[::2, :, 1::3]
+
+
+def reversed_axes(dtype: DType) -> Array:
+    return np.empty(SHAPE, dtype)[::-1, :, ::-1]
+
+
+def unaligned(dtype: DType) -> Array:
+    memory = np.zeros(int(np.prod(SHAPE)) * dtype.itemsize + 1, np.uint8)
+    array: Array = memory[1:].view(dtype).reshape(SHAPE)
+    return array
+
+
+def slice_of_a_larger_array(dtype: DType) -> Array:
+    array: Array = np.empty((9, *SHAPE), dtype)[4]
+    return array
+
+
+Layout = Callable[[DType], Array]
+DENSE: list[Layout] = [contiguous, fortran, permuted, rotated, unaligned, slice_of_a_larger_array]
+ANY: list[Layout] = [*DENSE, strided, reversed_axes]
+
+
+def layout_id(value: Any) -> str:
+    return value.__name__ if callable(value) else str(value)
+
+
+def check(p: Array, grads: list[Array], backend: Backend) -> None:
+    """The same as contiguous copies of parameter and gradients with the reference."""
+    wanted = np.array(p, order="C")
+    opt, plain = fo.Adam(p, lr=0.1, backend=backend), fo.Adam(wanted, lr=0.1, backend="reference")
+    where = p.ctypes.data
+    for g in grads:
+        before = g.copy()
+        opt.step(g)
+        plain.step(before.copy())
+        assert_same_bits(np.array(g), np.array(before), "g")
+    assert p.ctypes.data == where
+    assert_same_bits(np.array(p), wanted, "p")
+    assert_same_bits(opt.state["m"], plain.state["m"], "m")
+    assert_same_bits(opt.state["v"], plain.state["v"], "v")
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("g_layout", ANY, ids=layout_id)
+@pytest.mark.parametrize("p_layout", DENSE, ids=layout_id)
+def test_memory_orders(p_layout: Layout, g_layout: Layout, backend: Backend) -> None:
+    for i, p_dtype in enumerate(DTYPES):
+        g_dtype = DTYPES[(i + 1) % 4] if p_layout is g_layout else p_dtype
+        check(filled(p_layout(p_dtype), 0), [filled(g_layout(g_dtype), k) for k in range(1, 1 + STEPS)], backend)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("p_layout", DENSE, ids=layout_id)
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (6, 1), (5, 1, 1), (5, 1, 7)], ids=str)
+def test_broadcast_gradients(shape: tuple[int, ...], p_layout: Layout, backend: Backend) -> None:
+    grads = [np.broadcast_to(filled(np.empty(shape, np.float32), k), SHAPE) for k in range(1, 1 + STEPS)]
+    check(filled(p_layout(FLOAT32), 0), grads, backend)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_the_layout_of_the_gradient_may_change_from_step_to_step(backend: Backend) -> None:
+    grads = [filled(layout(FLOAT32), k) for k, layout in enumerate([*ANY, *reversed(ANY), contiguous, contiguous])]
+    check(filled(fortran(FLOAT32), 0), grads, backend)
+
+
+def test_state_has_the_order_of_its_parameter() -> None:
+    p = filled(rotated(FLOAT16), 0)
+    opt = fo.Adam(p)
+    assert all(s.strides == tuple(2 * stride for stride in p.strides) for s in opt.state.values())
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_axes_of_length_one(dtype: DType, backend: Backend) -> None:
+    p = filled(np.empty((4, 1, 3, 1), dtype), 0)
+    g = filled(np.empty((1, 3, 1, 4), dtype), 1).transpose(3, 0, 1, 2)
+    odd = np.lib.stride_tricks.as_strided(p, strides=(p.strides[0], 12345, p.strides[2], -7))
+    check(odd, [g], backend)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_arrays_without_axes(dtype: DType, backend: Backend) -> None:
+    p = filled(np.empty((), dtype), 0)
+    grads = [filled(np.empty((), dtype), k) for k in range(1, 1 + STEPS)]
+    check(p.copy(), grads, backend)
+    scalars = p.copy()
+    opt, plain = fo.Adam(scalars, backend=backend), fo.Adam(p, backend="reference")
+    for g in grads:
+        opt.step(g[()])  # a NumPy scalar, as p.mean() returns it
+        plain.step(g)
+    assert_same_bits(scalars, p, "p")
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)], ids=str)
+def test_arrays_without_elements(shape: tuple[int, ...], backend: Backend) -> None:
+    empty, full = np.empty(shape, np.float32), np.ones(3, np.float32)
+    opt = fo.Adam([empty, full, np.empty(shape[::-1], np.float16).T], backend=backend)
+    opt.step([np.empty(shape), np.ones(3), np.empty(shape, order="F")])
+    assert (full < 1).all()
+    assert opt.state[0]["m"].shape == shape
+    alone = fo.Adam(empty, backend=backend)
+    alone.step(np.empty(shape, np.float32))
+    assert alone.step_count == 1
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_memory_maps(tmp_path: Path, backend: Backend) -> None:
+    p = np.memmap(tmp_path / "p", np.float32, "w+", shape=(40, 5))
+    g = np.memmap(tmp_path / "g", np.float32, "w+", shape=(40, 5))
+    check(filled(p, 0), [filled(g, 1)], backend)
+    in_memory = np.array(p)
+    p.flush()
+    assert_same_bits(np.fromfile(tmp_path / "p", np.float32).reshape(40, 5), in_memory, "file")
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_subclasses(backend: Backend) -> None:
+    class Named(np.ndarray[Any, Any]):
+        pass
+
+    p, g = (filled(np.empty(9, np.float32), k).view(Named) for k in range(2))
+    opt = fo.Adam(p, backend=backend)
+    assert type(opt.state["m"]) is np.ndarray
+    check(p, [g], backend)
+    assert type(p) is Named
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("threads", [1, 7])
+def test_more_elements_than_an_int_counts(threads: int) -> None:
+    size = 2**31 + 12345
+    fo.set_num_threads(threads)
+    p, g = np.ones(size, np.float16), np.ones(size, np.float16)
+    g[-3:] = [2, 3, 4]
+    fo.SGD(p, lr=0.25).step(g)
+    assert p[-3:].tolist() == [0.5, 0.25, 0.0]
+    assert all((part == 0.75).all() for part in np.array_split(p[:-3], 64))
