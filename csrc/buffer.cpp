@@ -23,14 +23,17 @@ const Dtypes& dtypes() {
     return all;
 }
 
+// NumPy's own fields, read without touching the reference count.
+const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }
+
 }  // namespace
 
 void set_bfloat16(const py::dtype& dtype) {
     bfloat16.store(py::dtype(dtype).release().ptr(), std::memory_order_relaxed);
 }
 
-std::optional<Format> format_of(const py::array& array) {
-    const PyObject* dtype = array.dtype().ptr();
+std::optional<Format> format_of(py::handle array) {
+    const PyObject* dtype = raw(array).descr;
     if (dtype == dtypes().float32) return Format::kFloat32;
     if (dtype == dtypes().float64) return Format::kFloat64;
     if (dtype == dtypes().float16) return Format::kFloat16;
@@ -38,14 +41,40 @@ std::optional<Format> format_of(const py::array& array) {
     return std::nullopt;
 }
 
-bool same_layout(const py::array& a, const py::array& b) {
-    const auto ndim = a.ndim();
-    if (ndim != b.ndim() || !std::equal(a.shape(), a.shape() + ndim, b.shape())) return false;
-    if (a.flags() & b.flags() & (py::array::c_style | py::array::f_style)) return true;
-    const auto a_item = a.itemsize(), b_item = b.itemsize();
-    for (py::ssize_t i = 0; i < ndim; ++i)
-        if (a.shape(i) > 1 && a.strides(i) * b_item != b.strides(i) * a_item) return false;
+Layout::Layout(const py::array& array) : flags_(array.flags()), shape_(array.shape(), array.shape() + array.ndim()) {
+    for (py::ssize_t i = 0; i < array.ndim(); ++i) strides_.push_back(array.strides(i) / array.itemsize());
+}
+
+bool Layout::fits(py::handle array) const {
+    const auto& other = raw(array);
+    if (static_cast<std::size_t>(other.nd) != shape_.size()) return false;
+    if (!std::equal(shape_.begin(), shape_.end(), other.dimensions)) return false;
+    if (flags_ & other.flags & (py::array::c_style | py::array::f_style)) return true;
+    const auto item = py::reinterpret_borrow<py::array>(array).itemsize();
+    for (std::size_t i = 0; i < shape_.size(); ++i)
+        if (shape_[i] > 1 && strides_[i] * item != other.strides[i]) return false;
     return true;
+}
+
+Identity::Identity(py::handle array)
+    : data(raw(array).data),
+      dtype(raw(array).descr),
+      writeable((raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0) {}
+
+void* data_of(py::handle array) { return raw(array).data; }
+
+void prefetch_header(py::handle array) {
+#if defined(__GNUC__)
+    const auto* bytes = reinterpret_cast<const char*>(array.ptr());
+    __builtin_prefetch(bytes);
+    __builtin_prefetch(bytes + 64);
+#endif
+}
+
+void prefetch_shape(py::handle array) {
+#if defined(__GNUC__)
+    if (py::isinstance<py::array>(array)) __builtin_prefetch(raw(array).dimensions);
+#endif
 }
 
 Interval interval_of(const void* data, std::int64_t size, Format format) {

@@ -5,6 +5,7 @@
 #include "call.h"
 
 #include <pybind11/numpy.h>
+#include <vector>
 #include <optional>
 
 namespace fo {
@@ -14,11 +15,38 @@ namespace py = pybind11;
 // bfloat16 is another package's dtype; it is named here when arrays.py first meets one.
 void set_bfloat16(const py::dtype& dtype);
 
-// The array's format, if its dtype is one of the canonical dtype objects.
-std::optional<Format> format_of(const py::array& array);
+// The format of an array with one of the canonical dtype objects.
+std::optional<Format> format_of(py::handle array);
 
-// Whether two arrays have the same shape and the same elements at the same places.
-bool same_layout(const py::array& a, const py::array& b);
+// Shape and memory order of an array, kept apart from the array so that a thousand of them lie side by side.
+class Layout {
+  public:
+    explicit Layout(const py::array& array);
+
+    // Whether that array has the same shape and the same elements at the same places.
+    bool fits(py::handle array) const;
+
+  private:
+    int flags_;
+    std::vector<py::ssize_t> shape_, strides_;  // strides in elements
+};
+
+// What may change about an array while a plan holds it: NumPy lets a user resize it or lock it.
+struct Identity {
+    explicit Identity(py::handle array);
+    bool operator==(const Identity&) const = default;
+
+    const void* data;
+    const void* dtype;
+    bool writeable;
+};
+
+// The address of an array's first byte.
+void* data_of(py::handle array);
+
+// Ask the processor for what the functions above will read of an array: first for its header, then for its shape.
+void prefetch_header(py::handle array);
+void prefetch_shape(py::handle array);
 
 // Addresses of the first byte of a dense array and of the one behind its last.
 struct Interval {

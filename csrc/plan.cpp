@@ -15,6 +15,14 @@ Format known_format(const py::array& array) {
     return *format;
 }
 
+// How many arrays ahead their headers are asked for: they lie all over the heap, and a step over a thousand small arrays
+// would wait for each.
+constexpr std::size_t kAhead = 8;
+
+py::handle item(const py::list& list, std::size_t i) {
+    return PyList_GET_ITEM(list.ptr(), static_cast<py::ssize_t>(i));
+}
+
 void expect(bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
 }
@@ -59,18 +67,10 @@ Plan::Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> st
             own(segment.state[k], segment.size, kept);
         }
         segments_.push_back(segment);
+        layouts_.emplace_back(p);
+        identities_.emplace_back(p);
     }
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
-}
-
-// Whether the arrays are still where and what they were: NumPy lets a user resize them or lock them.
-bool Plan::unchanged(std::size_t i) const {
-    const Segment& segment = segments_[i];
-    const py::array& p = params_[i];
-    if (p.data() != segment.p || !p.writeable() || format_of(p) != segment.format) return false;
-    for (std::size_t k = 0; k < states_[i].size(); ++k)
-        if (states_[i][k].data() != segment.state[k] || !states_[i][k].writeable()) return false;
-    return true;
 }
 
 bool Plan::overlaps_own(Interval grad) const {
@@ -80,12 +80,12 @@ bool Plan::overlaps_own(Interval grad) const {
 }
 
 bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
+    if (Identity(params_[i]) != identities_[i] || !identities_[i].writeable) return false;
     if (!py::isinstance<py::array>(grad)) return false;
-    const auto array = py::reinterpret_borrow<py::array>(grad);
-    const auto format = format_of(array);
-    if (!format || !same_layout(params_[i], array)) return false;
+    const auto format = format_of(grad);
+    if (!format || !layouts_[i].fits(grad)) return false;
 
-    gradient.data = array.data();
+    gradient.data = data_of(grad);
     gradient.format = *format;
     const Interval bytes = interval_of(gradient.data, segments_[i].size, *format);
     const auto seen = bytes.begin * 4 + static_cast<std::uintptr_t>(*format);
@@ -108,9 +108,14 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
     std::vector<Gradient> gradients(count);
     std::int64_t stepped = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        const py::handle grad = PyList_GET_ITEM(grads.ptr(), static_cast<py::ssize_t>(i));
+        if (i + 2 * kAhead < count) {
+            prefetch_header(item(grads, i + 2 * kAhead));
+            prefetch_header(params_[i + 2 * kAhead]);
+        }
+        if (i + kAhead < count) prefetch_shape(item(grads, i + kAhead));
+        const py::handle grad = item(grads, i);
         if (grad.is_none()) continue;
-        if (!unchanged(i) || !accept(i, grad, gradients[i])) return -1;
+        if (!accept(i, grad, gradients[i])) return -1;
         const int rule = scalars.at(static_cast<std::size_t>(which[i])).rule;
         expect(rules()[static_cast<std::size_t>(rule)].state.size() == states_[i].size(),
                "expected the rule's state arrays");

@@ -40,7 +40,6 @@ class Plan {
                       const std::vector<Update>& updates) const;
 
   private:
-    bool unchanged(std::size_t i) const;
     bool accept(std::size_t i, py::handle grad, Gradient& gradient) const;
     bool overlaps_own(Interval grad) const;
 
@@ -48,6 +47,8 @@ class Plan {
     std::vector<std::vector<py::array>> states_;
     std::vector<int> groups_;
     std::vector<Segment> segments_;
+    std::vector<Layout> layouts_;
+    std::vector<Identity> identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending
     const cpu::Updates* loops_;
 
