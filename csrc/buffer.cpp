@@ -32,6 +32,8 @@ void set_bfloat16(const py::dtype& dtype) {
     bfloat16.store(py::dtype(dtype).release().ptr(), std::memory_order_relaxed);
 }
 
+bool is_plain_array(py::handle thing) { return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
+
 std::optional<Format> format_of(py::handle array) {
     const PyObject* dtype = raw(array).descr;
     if (dtype == dtypes().float32) return Format::kFloat32;
@@ -73,7 +75,7 @@ void prefetch_header(py::handle array) {
 
 void prefetch_shape(py::handle array) {
 #if defined(__GNUC__)
-    if (py::isinstance<py::array>(array)) __builtin_prefetch(raw(array).dimensions);
+    if (is_plain_array(array)) __builtin_prefetch(raw(array).dimensions);
 #endif
 }
 

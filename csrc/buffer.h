@@ -5,8 +5,8 @@
 #include "call.h"
 
 #include <pybind11/numpy.h>
-#include <vector>
 #include <optional>
+#include <vector>
 
 namespace fo {
 
@@ -14,6 +14,9 @@ namespace py = pybind11;
 
 // bfloat16 is another package's dtype; it is named here when arrays.py first meets one.
 void set_bfloat16(const py::dtype& dtype);
+
+// Whether it is an ndarray and of no subclass, which might mean its elements otherwise.
+bool is_plain_array(py::handle thing);
 
 // The format of an array with one of the canonical dtype objects.
 std::optional<Format> format_of(py::handle array);

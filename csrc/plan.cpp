@@ -15,8 +15,8 @@ Format known_format(const py::array& array) {
     return *format;
 }
 
-// How many arrays ahead their headers are asked for: they lie all over the heap, and a step over a thousand small arrays
-// would wait for each.
+// How many arrays ahead their headers are asked for: they lie all over the heap, and a step over a thousand small
+// arrays would wait for each.
 constexpr std::size_t kAhead = 8;
 
 py::handle item(const py::list& list, std::size_t i) {
@@ -81,7 +81,7 @@ bool Plan::overlaps_own(Interval grad) const {
 
 bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
     if (Identity(params_[i]) != identities_[i] || !identities_[i].writeable) return false;
-    if (!py::isinstance<py::array>(grad)) return false;
+    if (!is_plain_array(grad)) return false;
     const auto format = format_of(grad);
     if (!format || !layouts_[i].fits(grad)) return false;
 

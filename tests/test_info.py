@@ -173,13 +173,9 @@ def test_omp_num_threads_goes_before_the_cpus() -> None:
 
 @needs_openmp
 def test_threads_are_set_and_got() -> None:
-    before = fo.get_num_threads()
-    try:
-        for n in (1, 5, 64):
-            fo.set_num_threads(n)
-            assert fo.get_num_threads() == fo.build_info()["threads"] == n
-    finally:
-        fo.set_num_threads(before)
+    for n in (1, 5, 64):
+        fo.set_num_threads(n)
+        assert fo.get_num_threads() == fo.build_info()["threads"] == n
 
 
 @pytest.mark.parametrize(

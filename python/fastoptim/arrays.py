@@ -45,7 +45,7 @@ def check_array(array: Any, place: str) -> Array:
             f"{place}: got a CUDA array ({describe(array)}), but this fastoptim was built without CUDA; "
             f"expected a NumPy array"
         )
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
     if canonical_dtype(array.dtype) is None:
         raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {array.dtype!r}")
@@ -91,7 +91,7 @@ def check_gradient(grad: Any, place: str, p: Array) -> Array:
         ordered = np.empty_like(p, dtype=dtype, subok=False)
         ordered[...] = checked
         return ordered
-    return checked if checked.dtype is dtype else checked.view(dtype)
+    return checked if type(checked) is np.ndarray and checked.dtype is dtype else checked.view(dtype, np.ndarray)
 
 
 def is_dense(array: Array) -> bool:

@@ -27,8 +27,8 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not hasattr(type(n), "__index__"):
         raise TypeError(f"n: expected an integer >= 1, got {n!r}")
     count = n.__index__()
-    if not 1 <= count <= 65536:
-        raise ValueError(f"n: expected an integer from 1 to 65536, got {n!r}")
+    if not 1 <= count <= 4096:
+        raise ValueError(f"n: expected an integer from 1 to 4096, got {n!r}")
     _core.set_num_threads(count)
 
 
