@@ -1,0 +1,188 @@
+"""What the examples share: a dense ReLU network in plain NumPy, tables for the terminal, the look of the pictures."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+import fastoptim as fo
+
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+Layers: TypeAlias = list[dict[str, Array]]
+
+# ---- the network
+
+
+def init(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
+    """Dense layers in float32 with normal weights of variance 2/inputs, as suits ReLU (He et al., 2015)."""
+    return [
+        {
+            "w": (rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)).astype(np.float32),
+            "b": np.zeros(outputs, np.float32),
+        }
+        for inputs, outputs in itertools.pairwise(sizes)
+    ]
+
+
+def forward(layers: Layers, x: Array) -> list[Array]:
+    """The input of every layer and, last, the output of the network; ReLU between the layers."""
+    activations = [x]
+    for i, layer in enumerate(layers):
+        z = activations[-1] @ layer["w"] + layer["b"]
+        activations.append(z if i == len(layers) - 1 else np.maximum(z, 0))
+    return activations
+
+
+def backward(layers: Layers, activations: Sequence[Array], error: Array) -> Layers:
+    """The gradients, in the structure of the layers, from the loss's derivative by the output."""
+    grads: Layers = []
+    for layer, a in zip(reversed(layers), reversed(activations[:-1]), strict=True):
+        grads.append({"w": a.T @ error, "b": error.sum(axis=0)})
+        error = (error @ layer["w"].T) * (a > 0)
+    return grads[::-1]
+
+
+def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+    """One epoch: every index once, in random order, `size` at a time."""
+    order = rng.permutation(count)
+    for start in range(0, count, size):
+        yield order[start : start + size]
+
+
+def update(opt: fo.Optimizer, gradients: Callable[[], Any]) -> float:
+    """One step with the gradients taken where the optimizer wants them; the seconds that `step` took."""
+    with opt.lookahead() if isinstance(opt, fo.NAG) else nullcontext():
+        grads = gradients()
+    start = perf_counter()
+    opt.step(grads)
+    return perf_counter() - start
+
+
+# ---- the command line
+
+
+def make_parser(description: str | None, picture: str) -> argparse.ArgumentParser:
+    """A parser with the module's docstring as its text and the options that every example has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--output", type=Path, metavar="PNG", default=Path(picture), help=f"where the picture goes (default {picture})"
+    )
+    return made
+
+
+def positive(text: str) -> int:
+    """A count for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a count >= 1, got {text!r}")
+    return int(text)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Aligned columns: the first `text_columns` to the left, numbers to the right."""
+    lines = [list(headers), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < text_columns else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+# ---- the pictures
+
+INK, FAINT = "#2b2f36", "#d9dce1"
+COLORS = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#22b8c4", "#e0569b", "#9c6b4e", "#7d838c", "#86b300")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+
+
+def look(i: int) -> dict[str, Any]:
+    """The look of the i-th line: a color of its own, and another dash where the colors begin again."""
+    return {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i // len(COLORS) % len(DASHES)]}
+
+
+def panels(count: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side."""
+    mpl.rcParams.update(
+        {
+            "axes.edgecolor": INK,
+            "axes.grid": True,
+            "axes.labelcolor": INK,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "font.size": 9.5,
+            "grid.color": FAINT,
+            "grid.linewidth": 0.6,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+        }
+    )
+    figure = Figure(figsize=(width, height), dpi=105, layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.1))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def loss_axes(axes: Axes, title: str, epochs: int) -> None:
+    """Losses on a log scale against whole epochs."""
+    axes.set(title=title, xlabel="epoch", xlim=(0, epochs), yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def label_ends(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
+    """Writes each name at the end of its line, moved up or down where names would overlap."""
+    bottom, top = axes.transScale.transform([(1, y) for y in axes.get_ylim()])[:, 1]
+    ends = [(float(axes.transScale.transform((1, y[-1]))[1]) - bottom) / (top - bottom) for _, y in lines]
+    for i, place in enumerate(spread(ends, gap=0.042)):
+        axes.annotate(
+            lines[i][0],
+            xy=(1, ends[i]),
+            xytext=(1.06, place),
+            xycoords="axes fraction",
+            va="center",
+            color=look(i)["color"],
+            fontweight="bold",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.8, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0, **look(i)},
+        )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """The places from 0 to 1, pushed apart until neighbours are at least `gap` from each other, if they all fit."""
+    moved = np.array(places, dtype=float)
+    order = np.argsort(moved)
+    for _ in range(1000):
+        for low, high in itertools.pairwise(order):
+            push = max(0.0, gap - (moved[high] - moved[low])) / 2
+            moved[low] -= push
+            moved[high] += push
+        moved = moved.clip(0, 1)
+    return [float(place) for place in moved]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the picture and says where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(f"Saved the picture as {path.resolve()}")

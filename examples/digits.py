@@ -1,0 +1,202 @@
+"""Trains a 64-128-10 ReLU network on scikit-learn's handwritten digits with every optimizer in turn.
+
+1437 images train and 360 test, always the same ones; --seed sets the weights and the order of the images.
+
+--batch-size goes from 1 (stochastic gradient descent) through 32 (mini-batches, the default) to "all" (batch gradient
+descent).  A larger batch means a better gradient but fewer steps an epoch.  So every learning rate is that of SETTINGS,
+which is for 32, times sqrt(batch size / 32), and so is the default number of epochs, 40 at 32, but never below 20.  An
+optimizer without an entry in SETTINGS has its class's own defaults there.
+
+Over a few seeds the test accuracies are 0.967 to 0.981 at 32, 0.958 to 0.978 at 1 (20 epochs; Adagrad, whose steps only
+ever shrink, is last) and 0.964 to 0.983 with all (268 epochs; one step each, so a smooth curve after a rough start).
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from common import (  # type: ignore[import-not-found, unused-ignore]
+    Array,
+    Layers,
+    backward,
+    batches,
+    forward,
+    init,
+    label_ends,
+    look,
+    loss_axes,
+    make_parser,
+    panels,
+    positive,
+    save,
+    table,
+    update,
+)
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+import fastoptim as fo
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.15},
+    "momentum": {"lr": 0.03, "momentum": 0.9},
+    "nag": {"lr": 0.04, "momentum": 0.9},
+    "adagrad": {"lr": 0.04},
+    "rmsprop": {"lr": 1e-3, "alpha": 0.99},
+    "adam": {"lr": 2e-3},
+    "adamw": {"lr": 3e-3, "weight_decay": 0.1},
+}
+
+TRAIN_COUNT, TEST_COUNT = 1437, 360
+
+
+class Digits(NamedTuple):
+    """Pixels from 0 to 1, and which digit they show."""
+
+    x: Array
+    y: Array
+    test_x: Array
+    test_y: Array
+
+
+@dataclass
+class Run:
+    """What became of one optimizer; the losses are before training and after each epoch."""
+
+    name: str
+    setting: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
+    test_losses: list[float] = field(default_factory=list)
+    accuracy: float = 0.0
+    seconds: float = 0.0
+
+
+def load() -> Digits:
+    """The digits that scikit-learn brings along, split once and for all."""
+    x, y = load_digits(return_X_y=True)
+    x, test_x, y, test_y = train_test_split(
+        x.astype(np.float32) / 16, y, train_size=TRAIN_COUNT, test_size=TEST_COUNT, random_state=0, stratify=y
+    )
+    return Digits(x, y, test_x, test_y)
+
+
+def log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def gradients(layers: Layers, x: Array, y: Array) -> Layers:
+    """Of the mean cross-entropy; its derivative by the logits is softmax minus the one-hot label."""
+    activations = forward(layers, x)
+    error = np.exp(log_softmax(activations[-1]))
+    error[np.arange(len(y)), y] -= 1
+    return backward(layers, activations, error / np.float32(len(y)))
+
+
+def evaluate(layers: Layers, x: Array, y: Array) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy."""
+    log_likely = log_softmax(forward(layers, x)[-1])
+    return -float(log_likely[np.arange(len(y)), y].mean()), float((log_likely.argmax(axis=1) == y).mean())
+
+
+def setting_of(name: str, scale: float) -> dict[str, Any]:
+    """The options at this batch size."""
+    setting = {"lr": fo.OPTIMIZERS[name].defaults["lr"], **SETTINGS.get(name, {})}
+    return {**setting, "lr": setting["lr"] * scale}
+
+
+def train(run: Run, data: Digits, args: Namespace, progress: tqdm) -> None:
+    rng = np.random.default_rng(args.seed)
+    layers = init((64, 128, 10), rng)
+    opt = fo.OPTIMIZERS[run.name](layers, **run.setting)
+
+    def record() -> None:
+        run.losses.append(evaluate(layers, data.x, data.y)[0])
+        test_loss, run.accuracy = evaluate(layers, data.test_x, data.test_y)
+        run.test_losses.append(test_loss)
+
+    record()
+    for _ in range(args.epochs):
+        for batch in batches(len(data.y), args.batch_size, rng):
+            run.seconds += update(opt, partial(gradients, layers, data.x[batch], data.y[batch]))
+        record()
+        progress.update()
+
+
+def shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def report(runs: list[Run]) -> str:
+    text: str = table(
+        ("optimizer", "setting", "test accuracy", "train loss", "test loss", "time in step"),
+        [
+            (
+                run.name,
+                ", ".join(f"{option} {shown(value)}" for option, value in run.setting.items()),
+                f"{run.accuracy:.4f}",
+                f"{run.losses[-1]:.4f}",
+                f"{run.test_losses[-1]:.4f}",
+                f"{run.seconds:.3f} s",
+            )
+            for run in runs
+        ],
+        text_columns=2,
+    )
+    return text
+
+
+def draw(runs: list[Run], args: Namespace) -> None:
+    size = "all images in one batch" if args.batch_size == TRAIN_COUNT else f"batches of {args.batch_size}"
+    figure, (left, right) = panels(2, 10.5, 5.2, f"Handwritten digits, 64-128-10 network, {size}")
+    for axes, title in ((left, "training"), (right, "test")):
+        loss_axes(axes, f"Cross-entropy on the {title} images", args.epochs)
+        curves = [np.array(run.losses if axes is left else run.test_losses) for run in runs]
+        for i, curve in enumerate(curves):
+            axes.plot(curve, linewidth=1.8, **look(i))
+        label_ends(axes, [(fo.OPTIMIZERS[run.name].__name__, curve) for run, curve in zip(runs, curves, strict=True)])
+    save(figure, args.output)
+
+
+def batch_size(text: str) -> int:
+    """A size for argparse."""
+    return TRAIN_COUNT if text == "all" else min(positive(text), TRAIN_COUNT)
+
+
+def parse() -> Namespace:
+    parser: ArgumentParser = make_parser(__doc__, "digits.png")
+    names = list(fo.OPTIMIZERS)
+    add = parser.add_argument
+    known = f"one or more of {', '.join(names)} (default all)"
+    add("--optimizer", nargs="+", metavar="NAME", choices=names, default=names, help=known)
+    add("--batch-size", type=batch_size, metavar="N", default=32, help='images a step, or "all" (default 32)')
+    add("--epochs", type=positive, metavar="N", help="passes over the images (default by the batch size, see above)")
+    add("--seed", type=int, metavar="N", default=0, help="of the weights and the order of the images (default 0)")
+    add("--threads", type=positive, metavar="N", help="how many threads a step may use (default fastoptim's)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        fo.set_num_threads(args.threads)
+    data = load()
+    scale = float(np.sqrt(args.batch_size / 32))
+    args.epochs = args.epochs or max(20, round(40 * scale))
+
+    runs = [Run(name, setting_of(name, scale)) for name in args.optimizer]
+    with tqdm(total=len(runs) * args.epochs, unit="epoch") as progress:
+        for run in runs:
+            progress.set_description(run.name)
+            train(run, data, args, progress)
+    print(report(runs))
+    draw(runs, args)
+
+
+if __name__ == "__main__":
+    main()
