@@ -65,20 +65,6 @@ Identity::Identity(py::handle array)
 
 void* data_of(py::handle array) { return raw(array).data; }
 
-void prefetch_header(py::handle array) {
-#if defined(__GNUC__)
-    const auto* bytes = reinterpret_cast<const char*>(array.ptr());
-    __builtin_prefetch(bytes);
-    __builtin_prefetch(bytes + 64);
-#endif
-}
-
-void prefetch_shape(py::handle array) {
-#if defined(__GNUC__)
-    if (is_plain_array(array)) __builtin_prefetch(raw(array).dimensions);
-#endif
-}
-
 Interval interval_of(const void* data, std::int64_t size, Format format) {
     const auto begin = reinterpret_cast<std::uintptr_t>(data);
     return {begin, begin + static_cast<std::uintptr_t>(size) * FO_TARGET::item_size(format)};

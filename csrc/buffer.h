@@ -47,10 +47,6 @@ struct Identity {
 // The address of an array's first byte.
 void* data_of(py::handle array);
 
-// Ask the processor for what the functions above will read of an array: first for its header, then for its shape.
-void prefetch_header(py::handle array);
-void prefetch_shape(py::handle array);
-
 // Addresses of the first byte of a dense array and of the one behind its last.
 struct Interval {
     std::uintptr_t begin, end;

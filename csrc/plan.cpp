@@ -15,14 +15,6 @@ Format known_format(const py::array& array) {
     return *format;
 }
 
-// How many arrays ahead their headers are asked for: they lie all over the heap, and a step over a thousand small
-// arrays would wait for each.
-constexpr std::size_t kAhead = 8;
-
-py::handle item(const py::list& list, std::size_t i) {
-    return PyList_GET_ITEM(list.ptr(), static_cast<py::ssize_t>(i));
-}
-
 void expect(bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
 }
@@ -108,12 +100,7 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
     std::vector<Gradient> gradients(count);
     std::int64_t stepped = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        if (i + 2 * kAhead < count) {
-            prefetch_header(item(grads, i + 2 * kAhead));
-            prefetch_header(params_[i + 2 * kAhead]);
-        }
-        if (i + kAhead < count) prefetch_shape(item(grads, i + kAhead));
-        const py::handle grad = item(grads, i);
+        const py::handle grad = PyList_GET_ITEM(grads.ptr(), static_cast<py::ssize_t>(i));
         if (grad.is_none()) continue;
         if (!accept(i, grad, gradients[i])) return -1;
         const int rule = scalars.at(static_cast<std::size_t>(which[i])).rule;

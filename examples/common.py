@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -64,7 +63,7 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDA
 
 def update(opt: fo.Optimizer, gradients: Callable[[], Any]) -> float:
     """One step with the gradients taken where the optimizer wants them; the seconds that `step` took."""
-    with opt.lookahead() if isinstance(opt, fo.NAG) else nullcontext():
+    with opt.lookahead():
         grads = gradients()
     start = perf_counter()
     opt.step(grads)

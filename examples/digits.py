@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import (  # type: ignore[import-not-found, unused-ignore]
+from common import (
     Array,
     Layers,
     backward,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import (  # type: ignore[import-not-found, unused-ignore]
+from common import (
     INK,
     Array,
     look,

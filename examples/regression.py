@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from common import (  # type: ignore[import-not-found, unused-ignore]
+from common import (
     Array,
     backward,
     batches,

@@ -45,20 +45,6 @@ std::vector<Index> concatenate(const Call& call) {
     return begins;
 }
 
-// Asks for the beginnings of the next segment's arrays while this one's are worked on: the processor's own prefetching
-// starts anew with every array, and many small ones would each wait for memory.
-void prefetch(const Segment& segment, const Gradient& gradient) {
-#if defined(__GNUC__)
-    constexpr int kBytes = 512, kLine = 64;
-    const auto ask = [](const void* data) {
-        for (int i = 0; i < kBytes; i += kLine) __builtin_prefetch(static_cast<const char*>(data) + i, 1);
-    };
-    ask(segment.p);
-    ask(gradient.data);
-    for (int k = 0; k < kMaxState && segment.state[k]; ++k) ask(segment.state[k]);
-#endif
-}
-
 void update_share(const Call& call, const Updates* updates, const std::vector<Index>& begins, Index begin, Index end) {
     if (begin >= end) return;
     const DefaultFloatEnvironment environment;
@@ -66,7 +52,6 @@ void update_share(const Call& call, const Updates* updates, const std::vector<In
     for (; begin < end; ++i) {
         const Index stop = std::min(end, begins[i + 1]);
         if (begin == stop) continue;
-        if (i + 1 < call.count) prefetch(call.segments[i + 1], call.gradients[i + 1]);
         const Segment& segment = call.segments[i];
         const Gradient& gradient = call.gradients[i];
         const Scalars& scalars = call.scalars[gradient.scalars];

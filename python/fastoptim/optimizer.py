@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
@@ -136,11 +137,16 @@ class Optimizer(_FieldsAreArguments):
         OPTIMIZERS[cls.name] = cls
 
     @classmethod
+    def check_names(cls, names: Iterable[str], place: str = "") -> None:
+        """TypeError for a name that is no option."""
+        for name in names:
+            if name not in cls.defaults:
+                raise TypeError(f"{place}{name}: not an option of {cls.__name__}; the options are {list(cls.defaults)}")
+
+    @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
         """Every option, defaults filled in, each checked; TypeError for an unknown one."""
-        for name in given:
-            if name not in cls.defaults:
-                raise TypeError(f"{place}{name}: not an option of {cls.name}; expected some of {list(cls.defaults)}")
+        cls.check_names(given, place)
         options = {
             name: check_option(cls.annotations[name], given.get(name, default), place + name)
             for name, default in cls.defaults.items()
@@ -150,6 +156,7 @@ class Optimizer(_FieldsAreArguments):
     # ---- an instance
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.check_names(name for name in kwargs if name != "backend")
         bound = inspect.signature(type(self)).bind(params, *args, **kwargs)
         self.backend = check_option(Backend, bound.arguments.pop("backend", "native"), "backend")
         bound.arguments.pop("params")
@@ -210,6 +217,14 @@ class Optimizer(_FieldsAreArguments):
     def live_state(self) -> Any:
         """The state arrays, not copies: a dict ``{name: array}`` in the place of each parameter."""
         return self._structure.build(iter([dict(slot.state) for slot in self._slots]))
+
+    @contextmanager
+    def lookahead(self) -> Iterator[None]:
+        """Shows the parameters where the gradient is to be taken: where they are, but for `NAG`.
+
+        With it one loop serves every optimizer.
+        """
+        yield
 
     def step(self, grads: Any) -> None:
         """Updates the parameters in place.
