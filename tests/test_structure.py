@@ -525,6 +525,21 @@ def test_a_copy_with_its_parameters_steps_them(optimizer: type[fo.Optimizer], ba
 
 # ---- NAG's look-ahead
 
+
+@pytest.mark.parametrize("optimizer", [cls for cls in OPTIMIZERS if cls is not fo.NAG], ids=lambda cls: cls.name)
+@each_backend
+def test_others_show_the_parameters_where_they_are(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    """So that one loop serves every optimizer."""
+    p, q = np.ones(3), np.ones(3)
+    opt, other = optimizer(p, backend=backend), optimizer(q, backend=backend)
+    for _ in range(2):
+        with opt.lookahead():
+            assert_same_bits(p, q)
+        opt.step(np.ones(3))
+        other.step(np.ones(3))
+    assert_same_bits(p, q)
+
+
 Momenta = pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 
 
