@@ -102,16 +102,16 @@ def test_threads_do_not_change_bits(seed: int) -> None:
             assert_same_bits(array, wanted, f"array {i} on {threads} threads")
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 65536, np.int64(5)])
+@pytest.mark.parametrize("n", [1, 2, 64, np.int64(5)])
 def test_set_num_threads(n: int) -> None:
     fo.set_num_threads(n)
     assert fo.get_num_threads() == (n if fo.build_info()["openmp"] else 1)
 
 
-@pytest.mark.parametrize("n", [0, -1, 65537, 2**70])
+@pytest.mark.parametrize("n", [0, -1, 2**31, 2**70])
 def test_set_num_threads_refuses_a_number_out_of_range(n: int) -> None:
     before = fo.get_num_threads()
-    with pytest.raises(ValueError, match=rf"n: expected an integer from 1 to 65536, got {n}"):
+    with pytest.raises(ValueError, match=rf"n: expected an integer from 1 to \d+, got {n}"):
         fo.set_num_threads(n)
     assert fo.get_num_threads() == before
 
