@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include "cpu/step.h"
+#include "float_environment.h"
 #include "table.h"
 
 #include <algorithm>
@@ -22,6 +23,7 @@ void expect(bool holds, const char* what) {
 }  // namespace
 
 Scalars Hyper::at(double lr, std::int64_t t) const {
+    const DefaultFloatEnvironment environment;
     std::vector<double> all = values;
     all.at(static_cast<std::size_t>(lr_at)) = lr;
     Scalars scalars{};

@@ -39,12 +39,12 @@ struct Clock {
     FO_HD double bias(double base) const { return 1 - power(base); }
 };
 
-// A decay rate as the compute type keeps it.  A rate below one stays below one: float32 would round 0.99999999 to 1
-// and an average with it would never move.
+// A decay rate as the compute type keeps it, below one: float32 would round 0.99999999 to 1, and an average with that
+// would never move.
 template <class T>
 FO_HD T decay(double rate) {
     const T below_one = sizeof(T) == 4 ? T(0x1.fffffep-1) : T(0x1.fffffffffffffp-1);
-    return rate < 1 && T(rate) == T(1) ? below_one : T(rate);
+    return T(rate) < below_one ? T(rate) : below_one;
 }
 
 // What a new value weighs beside that rate.  Taken from the rounded rate (and so exact), the two sum to one: an

@@ -2,10 +2,10 @@
 // array costs.  A small model stays on the calling thread.
 #include "step.h"
 
+#include "../float_environment.h"
 #include "threads.h"
 
 #include <algorithm>
-#include <cfenv>
 #include <vector>
 
 namespace fo::cpu {
@@ -19,22 +19,6 @@ constexpr Index kMinShare = 131072;
 
 // Shares begin at multiples of this, so that two threads seldom write to one cache line.
 constexpr Index kAlign = 64;
-
-// Other code in the process may have switched on flush-to-zero or another rounding, which would change bits; and
-// worker threads do not inherit it, which would make them depend on the thread.
-class DefaultFloatEnvironment {
-  public:
-    DefaultFloatEnvironment() {
-        std::fegetenv(&saved_);
-        std::fesetenv(FE_DFL_ENV);
-    }
-    ~DefaultFloatEnvironment() { std::fesetenv(&saved_); }
-    DefaultFloatEnvironment(const DefaultFloatEnvironment&) = delete;
-    DefaultFloatEnvironment& operator=(const DefaultFloatEnvironment&) = delete;
-
-  private:
-    std::fenv_t saved_;
-};
 
 // Where each segment begins in the concatenation; last, where the concatenation ends.  Arrays without a gradient
 // take no room.
