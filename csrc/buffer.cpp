@@ -3,43 +3,35 @@
 #include "storage.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 
 namespace fo {
 namespace {
 
-// Never given back: the last owner would be destroyed after the interpreter.
-std::atomic<PyObject*> bfloat16{nullptr};
+constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
 
-struct Dtypes {
-    PyObject* float64 = py::dtype("d").release().ptr();
-    PyObject* float32 = py::dtype("f").release().ptr();
-    PyObject* float16 = py::dtype("e").release().ptr();
-};
-
-const Dtypes& dtypes() {
-    static const Dtypes all;
-    return all;
-}
+// NumPy's number for another package's dtype; none yet.
+std::atomic<int> bfloat16{-1};
 
 // NumPy's own fields, read without touching the reference count.
 const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }
 
 }  // namespace
 
-void set_bfloat16(const py::dtype& dtype) {
-    bfloat16.store(py::dtype(dtype).release().ptr(), std::memory_order_relaxed);
-}
+void set_bfloat16(const py::dtype& dtype) { bfloat16.store(dtype.num(), std::memory_order_relaxed); }
 
 bool is_plain_array(py::handle thing) { return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
+// By number and not by identity: an array that was unpickled has a dtype object of its own.
 std::optional<Format> format_of(py::handle array) {
-    const PyObject* dtype = raw(array).descr;
-    if (dtype == dtypes().float32) return Format::kFloat32;
-    if (dtype == dtypes().float64) return Format::kFloat64;
-    if (dtype == dtypes().float16) return Format::kFloat16;
-    if (dtype == bfloat16.load(std::memory_order_relaxed)) return Format::kBfloat16;
+    const auto dtype = py::reinterpret_borrow<py::dtype>(raw(array).descr);
+    const char order = dtype.byteorder();
+    if (order != '=' && order != '|') return std::nullopt;
+    const int number = dtype.num();
+    if (number == py::detail::npy_api::NPY_FLOAT_) return Format::kFloat32;
+    if (number == py::detail::npy_api::NPY_DOUBLE_) return Format::kFloat64;
+    if (number == kHalf) return Format::kFloat16;
+    if (number == bfloat16.load(std::memory_order_relaxed)) return Format::kBfloat16;
     return std::nullopt;
 }
 

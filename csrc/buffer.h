@@ -18,7 +18,7 @@ void set_bfloat16(const py::dtype& dtype);
 // Whether it is an ndarray and of no subclass, which might mean its elements otherwise.
 bool is_plain_array(py::handle thing);
 
-// The format of an array with one of the canonical dtype objects.
+// The format of an array, if it is one of ours in native byte order.
 std::optional<Format> format_of(py::handle array);
 
 // Shape and memory order of an array, kept apart from the array so that a thousand of them lie side by side.

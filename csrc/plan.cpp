@@ -74,7 +74,7 @@ bool Plan::overlaps_own(Interval grad) const {
 }
 
 bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
-    if (Identity(params_[i]) != identities_[i] || !identities_[i].writeable) return false;
+    if (Identity(params_[i]) != identities_[i] || !layouts_[i].fits(params_[i])) return false;
     if (!is_plain_array(grad)) return false;
     const auto format = format_of(grad);
     if (!format || !layouts_[i].fits(grad)) return false;

@@ -40,7 +40,7 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def check_array(array: Any, place: str) -> Array:
     """A NumPy array of one of the four formats."""
-    if hasattr(type(array), "__cuda_array_interface__"):
+    if hasattr(array, "__cuda_array_interface__"):
         raise RuntimeError(
             f"{place}: got a CUDA array ({describe(array)}), but this fastoptim was built without CUDA; "
             f"expected a NumPy array"

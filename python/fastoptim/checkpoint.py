@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Array
-from .options import check_option
+from .arrays import Array, compute_dtype
+from .engine import Settings, Slot
 from .trees import describe
 
 if TYPE_CHECKING:
@@ -29,23 +29,22 @@ def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, An
     step_count = _count(_entry(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
 
     groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
-    loaded = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+    settings = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
 
-    slots = optimizer._slots
-    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(slots), "state_dict['arrays']")
+    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(optimizer.slots), "state_dict['arrays']")
     by_place = {}
     for i, entry in enumerate(arrays):
-        by_place[_entry(entry, "place", f"state_dict['arrays'][{i}]")] = entry
+        by_place[repr(_entry(entry, "place", f"state_dict['arrays'][{i}]"))] = entry
     checked = []
-    for slot in slots:
-        place = slot.g_place.removeprefix("grads")
-        if place not in by_place:
-            raise ValueError(f"state_dict['arrays']: expected an entry for params{place}, got {sorted(by_place)}")
-        checked.append(_check_array(slot.p, slot.state, step_count, by_place[place], f"state of params{place}"))
-    return step_count, loaded, checked
+    for slot in optimizer.slots:
+        if repr(slot.place) not in by_place:
+            raise ValueError(f"state_dict['arrays']: expected an entry for params{slot.place}, got {sorted(by_place)}")
+        needed = settings[slot.group].state
+        checked.append(_check_array(optimizer, slot, needed, step_count, by_place[repr(slot.place)]))
+    return step_count, [dict(group.options) for group in settings], checked
 
 
-def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> dict[str, Any]:
+def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> Settings:
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
     current = {k: v for k, v in optimizer.param_groups[index].items() if k != "params"}
@@ -54,33 +53,30 @@ def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> di
     if missing or unknown:
         raise ValueError(f"{place}: expected {list(current)}, got {list(group)} (missing {missing}, unknown {unknown})")
     try:
-        options = {k: check_option(optimizer.annotations[k], v, f"{place}[{k!r}]") for k, v in group.items()}
-        variant = optimizer.variant(**{**current, **options})
+        return optimizer.check_options({**current, **group}, f"{place}: ")
     except TypeError as error:
         raise ValueError(str(error)) from None
-    expected = optimizer.variant(**current)
-    if optimizer.variants[variant] != optimizer.variants[expected]:
-        raise ValueError(
-            f"{place}: expected options of the variant {expected!r}, as this optimizer's, got those of {variant!r}"
-        )
-    return options
 
 
-def _check_array(p: Array, state: Mapping[str, Array], step_count: int, entry: Mapping[str, Any], place: str) -> Loaded:
-    _expect(_entry(entry, "dtype", place), p.dtype.name, f"{place}: dtype")
-    _expect(tuple(_entry(entry, "shape", place)), p.shape, f"{place}: shape")
+def _check_array(
+    optimizer: Optimizer, slot: Slot, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
+) -> Loaded:
+    place = f"state of params{slot.place}"
+    _expect(_entry(entry, "dtype", place), slot.p.dtype.name, f"{place}: dtype")
+    shape = _entry(entry, "shape", place)
+    _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, slot.p.shape, f"{place}: shape")
     steps = _count(_entry(entry, "steps", place), f"{place}: steps")
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
-    arrays = _entry(entry, "state", place)
-    if not isinstance(arrays, Mapping) or set(arrays) != set(state):
-        raise ValueError(f"{place}: expected the arrays {list(state)}, got {describe(arrays)}")
-    for name, own in state.items():
-        loaded = arrays[name]
-        if not isinstance(loaded, np.ndarray) or loaded.dtype != own.dtype or loaded.shape != own.shape:
-            got = f"{loaded.dtype} of shape {loaded.shape}" if isinstance(loaded, np.ndarray) else describe(loaded)
-            raise ValueError(f"{place}: expected {name!r} as {own.dtype} of shape {own.shape}, got {got}")
-    return steps, dict(arrays)
+    state = _entry(entry, "state", place)
+    if not isinstance(state, Mapping) or not set(needed) <= set(state) <= set(type(optimizer).state):
+        raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
+    dtype = compute_dtype(slot.p.dtype)
+    for name, array in state.items():
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != slot.p.shape:
+            got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
+            raise ValueError(f"{place}: expected {name!r} as {dtype} of shape {slot.p.shape}, got {got}")
+    return steps, dict(state)
 
 
 def _entry(mapping: Any, key: str, place: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .arrays import Array, Territory, check_gradient, check_target
+from .arrays import Array, Territory, check_gradient, check_state, check_target
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -19,13 +19,22 @@ class Slot:
     p: Array
     state: dict[str, Array]
     group: int = 0
+    place: str = ""  # of the gradient and the state in their structures, as in grads['w1']
     p_place: str = "p"
-    g_place: str = "g"
-    state_place: str = "state"
+    g_name: str = "grads"
+
+    @property
+    def g_place(self) -> str:
+        """What a message calls the gradient."""
+        return self.g_name + self.place
+
+    def state_place(self, name: str) -> str:
+        """What a message calls a state array."""
+        return f"state{self.place}[{name!r}]"
 
     def targets(self) -> list[tuple[str, Array]]:
         """Every array that a step writes, with its place."""
-        return [(self.p_place, self.p), *((f"{self.state_place}[{k!r}]", s) for k, s in self.state.items())]
+        return [(self.p_place, self.p), *((self.state_place(k), s) for k, s in self.state.items())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +73,11 @@ class Engine(Protocol):
 
 def check_targets(slots: Sequence[Slot]) -> Territory:
     """Refuses parameters and state that a step could not write as they are now."""
-    targets = [target for slot in slots for target in slot.targets()]
-    for place, array in targets:
-        check_target(array, place)
-    return Territory(targets)
+    for slot in slots:
+        check_target(slot.p, slot.p_place)
+        for name, array in slot.state.items():
+            check_state(array, slot.state_place(name), slot.p)
+    return Territory(target for slot in slots for target in slot.targets())
 
 
 def check_gradients(slots: Sequence[Slot], grads: Sequence[Any]) -> list[Array | None]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from .arrays import Array, check_gradient, check_state, check_target
@@ -28,12 +29,15 @@ def bind(name: str, engine: type[Engine], module: str) -> Callable[..., None]:
     """The update of the optimizer of that name by that backend, as a function."""
     if name not in OPTIMIZERS:
         raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
-    optimizer = OPTIMIZERS[name]
+    return _bind(OPTIMIZERS[name], engine, module)
 
+
+@cache
+def _bind(optimizer: type[Optimizer], engine: type[Any], module: str) -> Callable[..., None]:
     def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> None:
         _update(optimizer, engine, p, g, state, step, hyperparameters)
 
-    update.__name__ = update.__qualname__ = name
+    update.__name__ = update.__qualname__ = optimizer.name
     update.__module__ = module
     update.__doc__ = optimizer.__doc__
     update.__signature__ = _signature(optimizer)  # type: ignore[attr-defined]
@@ -73,10 +77,10 @@ def _update(
     check_target(p, "p")
     for name, array in zip(names, state, strict=True):
         check_state(array, name, p)
-    slot = Slot(p, dict(zip(names, state, strict=True)))
+    slot = Slot(p, dict(zip(names, state, strict=True)), g_name="g")
     check_targets([slot])
     check_gradient(g, "g", p)
-    active = Slot(p, {name: slot.state[name] for name in used})
+    active = Slot(p, {name: slot.state[name] for name in used}, g_name="g")
     engine([active]).step([g], [Update(settings, lr, t)])
 
 

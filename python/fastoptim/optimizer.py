@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
-from . import native, reference
-from .arrays import check_target, compute_dtype
+from . import checkpoint, native, reference
+from .arrays import Array, check_target, compute_dtype
 from .engine import Engine, Settings, Slot, Update, check_targets
 from .options import Backend, NonNegative, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
@@ -134,7 +134,8 @@ class Optimizer(_FieldsAreArguments):
         cls.state = _State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
         cls.__signature__ = _signature(options, hints)  # type: ignore[attr-defined]
         _check_against_native(cls)
-        OPTIMIZERS[cls.name] = cls
+        if "name" in vars(cls):  # a subclass without a name of its own is its user's affair
+            OPTIMIZERS[cls.name] = cls
 
     @classmethod
     def check_names(cls, names: Iterable[str], place: str = "") -> None:
@@ -151,7 +152,11 @@ class Optimizer(_FieldsAreArguments):
             name: check_option(cls.annotations[name], given.get(name, default), place + name)
             for name, default in cls.defaults.items()
         }
-        return Settings(cls, cls.variant(**options), options)
+        try:
+            variant = cls.variant(**options)
+        except ValueError as error:
+            raise ValueError(f"{place}{error}") from None
+        return Settings(cls, variant, options)
 
     # ---- an instance
 
@@ -162,7 +167,8 @@ class Optimizer(_FieldsAreArguments):
         bound.arguments.pop("params")
         self.check_options(bound.arguments)
 
-        self._slots: list[Slot] = []
+        self.slots: list[Slot] = []
+        self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
         self.param_groups: list[dict[str, Any]] = []
         self._resolved: list[tuple[Any, Settings]] = []  # by group: the values last seen, and what they mean
         grouped = _is_groups(params)
@@ -176,9 +182,9 @@ class Optimizer(_FieldsAreArguments):
             trees.append(self._add_group(index, structure, group["params"], settings, grouped))
         self._structure = Structure(list, tuple(range(len(trees))), tuple(structures)) if grouped else structures[0]
         self.params = trees if grouped else trees[0]
-        if not self._slots:
+        if not self.slots:
             raise ValueError("params: expected at least one array, got none")
-        check_targets(self._slots)
+        check_targets(self.slots)
 
         self._step_count = 0
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
@@ -191,10 +197,9 @@ class Optimizer(_FieldsAreArguments):
         for p, path in zip(arrays, structure.paths(), strict=True):
             place = f"params{inside}{path}"
             check_target(p, place)
-            path = prefix + path
-            slot = Slot(p, {}, index, place, f"grads{path}", f"state{path}")
+            slot = Slot(p, {}, index, prefix + path, place)
             self._allocate(slot, settings)
-            self._slots.append(slot)
+            self.slots.append(slot)
         own_tree = structure.build(iter(arrays))
         self.param_groups.append({"params": own_tree, **settings.options})
         self._resolved.append((None, settings))
@@ -204,10 +209,10 @@ class Optimizer(_FieldsAreArguments):
         """Gives an array the state that these settings need and it does not have yet."""
         for name in settings.state:
             if name not in slot.state:
-                array = np.zeros_like(slot.p, dtype=compute_dtype(slot.p.dtype), subok=False)
+                slot.state[name] = _like(slot.p)
                 if start := self.initial(name, settings.options):
-                    array.fill(start)
-                slot.state[name] = array
+                    slot.state[name].fill(start)
+                self._views = None
 
     @property
     def step_count(self) -> int:
@@ -215,8 +220,13 @@ class Optimizer(_FieldsAreArguments):
         return self._step_count
 
     def live_state(self) -> Any:
-        """The state arrays, not copies: a dict ``{name: array}`` in the place of each parameter."""
-        return self._structure.build(iter([dict(slot.state) for slot in self._slots]))
+        """The state's own memory, not copies: a dict ``{name: array}`` in the place of each parameter.
+
+        The arrays are views, so that locking or resizing one is the caller's affair alone.
+        """
+        if self._views is None:
+            self._views = [{name: array.view() for name, array in slot.state.items()} for slot in self.slots]
+        return self._structure.build(iter([dict(views) for views in self._views]))
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
@@ -236,7 +246,7 @@ class Optimizer(_FieldsAreArguments):
         updates = [self._update(index) for index in range(len(self.param_groups))]
         update_of = self._late_updates(updates) if self._missed else None
         if self._engine is None:
-            self._engine = ENGINES[self.backend](self._slots)
+            self._engine = ENGINES[self.backend](self.slots)
         complete = self._engine.step(flat, updates, update_of)
         self._step_count += 1
         if not complete:
@@ -256,7 +266,7 @@ class Optimizer(_FieldsAreArguments):
         """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
         which = {(index, 0): index for index in range(len(updates))}
         update_of = []
-        for i, slot in enumerate(self._slots):
+        for i, slot in enumerate(self.slots):
             key = (slot.group, self._missed.get(i, 0))
             if key not in which:
                 which[key] = len(updates)
@@ -276,7 +286,7 @@ class Optimizer(_FieldsAreArguments):
             pass
         changed = self.check_options({k: v for k, v in group.items() if k != "params"}, f"param_groups[{index}]: ")
         if changed.variant != settings.variant:
-            for slot in self._slots:
+            for slot in self.slots:
                 if slot.group == index:
                     self._allocate(slot, changed)
             self._engine = None
@@ -291,47 +301,54 @@ class Optimizer(_FieldsAreArguments):
 
         A learning rate that is a callable is left out; the optimizer that loads keeps its own.
         """
+        settings = [self._settings(index) for index in range(len(self.param_groups))]
         return {
             "version": STATE_DICT_VERSION,
             "optimizer": self.name,
             "step_count": self._step_count,
             "groups": [
-                {k: _plain(v) for k, v in group.items() if k != "params" and not callable(v)}
-                for group in self.param_groups
+                {k: list(v) if isinstance(v, tuple) else v for k, v in group.options.items() if not callable(v)}
+                for group in settings
             ],
             "arrays": [
                 {
-                    "place": slot.g_place.removeprefix("grads"),
+                    "place": slot.place,
                     "dtype": slot.p.dtype.name,
                     "shape": list(slot.p.shape),
                     "steps": self._step_count - self._missed.get(i, 0),
                     "state": {name: array.copy(order="K") for name, array in slot.state.items()},
                 }
-                for i, slot in enumerate(self._slots)
+                for i, slot in enumerate(self.slots)
             ],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`.  Checks all of it first, and changes nothing where it refuses."""
-        from .checkpoint import check
+        """Goes on from a `state_dict`, with its options and state.
 
-        step_count, groups, arrays = check(self, state_dict)
+        Checks all of it first, and changes nothing where it refuses.
+        """
+        step_count, groups, arrays = checkpoint.check(self, state_dict)
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
-        for slot, (_, state) in zip(self._slots, arrays, strict=True):
+        for slot, (_, state) in zip(self.slots, arrays, strict=True):
+            if slot.state.keys() != state.keys():
+                self._views = None
+            for name in slot.state.keys() - state.keys():
+                del slot.state[name]
             for name, array in state.items():
-                np.copyto(slot.state[name], array)
+                np.copyto(slot.state.setdefault(name, _like(slot.p)), array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
+        self._engine = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_engine": None}
+        return {**vars(self), "_engine": None, "_views": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
         chosen = "".join(f", {k}={v!r}" for k, v in options.items())
-        elements = sum(slot.p.size for slot in self._slots)
-        return f"<{type(self).__name__} of {len(self._slots)} arrays, {elements:,} elements{chosen}>"
+        elements = sum(slot.p.size for slot in self.slots)
+        return f"<{type(self).__name__} of {len(self.slots)} arrays, {elements:,} elements{chosen}>"
 
 
 def _is_groups(params: Any) -> bool:
@@ -347,8 +364,9 @@ def _is_groups(params: Any) -> bool:
     return any(groups)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _like(p: Array) -> Array:
+    """Zeros for a parameter's state: its shape and memory order, in its compute type."""
+    return np.zeros_like(p, dtype=compute_dtype(p.dtype), subok=False)
 
 
 def _signature(options: Mapping[str, _Option], hints: Mapping[str, Any]) -> inspect.Signature:

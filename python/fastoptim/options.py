@@ -24,7 +24,10 @@ class Range:
         """The value as a float."""
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{place}: expected a number {self}, got {value!r}")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         inside = self.low <= number <= self.high and not (self.below and number == self.high)
         if not (inside and math.isfinite(number)):
             raise ValueError(f"{place}: expected a number {self}, got {value!r}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, compute_dtype
+from ..engine import check_targets
 from ..optimizer import Optimizer
 from ..options import Fraction, LearningRate
 from .momentum import Momentum
@@ -63,18 +64,20 @@ class NAG(Optimizer):
     def lookahead(self) -> Iterator[None]:
         """Shows the parameters at ``p + momentum*v``, and puts them back bit for bit, also after an exception."""
         self._refuse_inside()
-        saved = [slot.p.copy(order="K") for slot in self._slots]
+        settings = [self._settings(index) for index in range(len(self.param_groups))]
+        check_targets(self.slots)
+        saved = [slot.p.copy(order="K") for slot in self.slots]
         self._looking_ahead = True
         try:
-            for slot in self._slots:
-                momentum = self._settings(slot.group).options["momentum"]
+            for slot in self.slots:
+                momentum = settings[slot.group].options["momentum"]
                 dtype = compute_dtype(slot.p.dtype)
                 with np.errstate(all="ignore"):
                     ahead = slot.p.astype(dtype) + dtype.type(momentum) * slot.state["v"]
                     slot.p[...] = ahead.astype(slot.p.dtype)
             yield
         finally:
-            for slot, p in zip(self._slots, saved, strict=True):
+            for slot, p in zip(self.slots, saved, strict=True):
                 slot.p[...] = p
             self._looking_ahead = False
 
