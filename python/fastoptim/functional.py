@@ -25,7 +25,7 @@ from .optimizer import OPTIMIZERS, Optimizer
 from .options import rate_at
 
 
-def bind(name: str, engine: type[Engine], module: str) -> Callable[..., None]:
+def bind(name: str, engine: type[Any], module: str) -> Callable[..., None]:
     """The update of the optimizer of that name by that backend, as a function."""
     if name not in OPTIMIZERS:
         raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
