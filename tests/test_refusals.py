@@ -100,7 +100,7 @@ class Model(Memory):
         return [array for entry in leaves(self.opt.state) for array in entry.values()]
 
     def everything(self) -> dict[str, Any]:
-        state = [(id(array), array.tobytes(), array.dtype, array.shape) for array in self.state_arrays()]
+        state = [(array.ctypes.data, array.tobytes(), array.dtype, array.shape) for array in self.state_arrays()]
         options = [{k: v for k, v in group.items() if k != "params"} for group in self.opt.param_groups]
         return {**super().everything(), "state": state, "options": options, "steps": self.opt.step_count}
 
@@ -435,16 +435,17 @@ def test_a_parameter_made_read_only_later(optimizer: type[fo.Optimizer], backend
 
 @every_optimizer
 @each_backend
-def test_state_made_read_only_later(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    model = Model(optimizer, backend)
-    for name in WIDEST[optimizer].state:
-        array = model.opt.state["w2"][name]
+def test_locking_what_shows_the_state_locks_nothing(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    model, free = Model(optimizer, backend), Model(optimizer, backend)
+    for array in model.state_arrays():
         array.flags.writeable = False
-        with model.refuses(ValueError, f"state['w2'][{name!r}]: expected a writeable array"):
-            model.step()
-        array.flags.writeable = True
-    if WIDEST[optimizer].state:
-        model.goes_on()
+    model.step()
+    free.step()
+    model.opt.load_state_dict(free.opt.state_dict())
+    model.step()
+    free.step()
+    assert [p.tobytes() for p in model.params.values()] == [p.tobytes() for p in free.params.values()]
+    assert [s.tobytes() for s in model.state_arrays()] == [s.tobytes() for s in free.state_arrays()]
 
 
 @every_optimizer
@@ -1142,7 +1143,7 @@ def test_a_state_dict_of_other_parameters(optimizer: type[fo.Optimizer]) -> None
         (list(good.values()), "['w0']"),
         ({k: good[k] for k in ("w0", "w1")}, "list of 3"),
         ([{"params": good}], "['w0']"),
-        ({**good, "w2": np.ones((3, 2), np.float32)}, "(3, 2)"),
+        ({**good, "w2": np.ones((3, 2), np.float32)}, "3, 2"),
         ({**good, "w2": np.ones((2, 3))}, "float64"),
         ({**good, "w2": np.ones((2, 3), ml_dtypes.bfloat16)}, "bfloat16"),
     ]
@@ -1151,15 +1152,3 @@ def test_a_state_dict_of_other_parameters(optimizer: type[fo.Optimizer]) -> None
         with model.refuses(ValueError, "state", word):
             model.opt.load_state_dict(dump)
     model.goes_on()
-
-
-@every_optimizer
-@each_backend
-def test_a_state_dict_for_state_that_is_locked(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    model = Model(optimizer, backend)
-    for name in WIDEST[optimizer].state:
-        locked = model.opt.state["w2"][name]
-        locked.flags.writeable = False
-        with model.refuses(ValueError, f"state['w2'][{name!r}]"):
-            model.opt.load_state_dict(state_dict_of_another(optimizer))
-        locked.flags.writeable = True
