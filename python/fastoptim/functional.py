@@ -25,15 +25,15 @@ from .optimizer import OPTIMIZERS, Optimizer
 from .options import rate_at
 
 
-def bind(name: str, engine: type[Any], module: str) -> Callable[..., None]:
+def bind(name: str, engine: type[Engine], module: str) -> Callable[..., None]:
     """The update of the optimizer of that name by that backend, as a function."""
     if name not in OPTIMIZERS:
         raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
-    return _bind(OPTIMIZERS[name], engine, module)
+    return _bind(OPTIMIZERS[name], engine, module)  # type: ignore[arg-type]  # mypy: a class has no hash
 
 
 @cache
-def _bind(optimizer: type[Optimizer], engine: type[Any], module: str) -> Callable[..., None]:
+def _bind(optimizer: type[Optimizer], engine: type[Engine], module: str) -> Callable[..., None]:
     def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> None:
         _update(optimizer, engine, p, g, state, step, hyperparameters)
 

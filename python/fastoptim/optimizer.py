@@ -79,7 +79,7 @@ def argument(*, default: T, kw_only: bool) -> T:
     return default
 
 
-@dataclass_transform(field_specifiers=(option, argument))
+@dataclass_transform(eq_default=False, field_specifiers=(option, argument))
 class _FieldsAreArguments:
     pass
 
