@@ -457,7 +457,7 @@ def with_tuples(thing: Any) -> Any:
     return tuple(with_tuples(value) for value in thing) if isinstance(thing, list) else thing
 
 
-@every_variant
+@pytest.mark.parametrize("case", PLAIN_CASES, ids=case_id)
 @each_dtype
 @pytest.mark.parametrize("through", [through_json, through_pickle, through_npz, with_tuples, copy.deepcopy])
 def test_it_survives_storage(case: Case, dtype: DType, through: Through) -> None:
