@@ -184,11 +184,15 @@ class Optimizer(_FieldsAreArguments):
         self.params = trees if grouped else trees[0]
         if not self.slots:
             raise ValueError("params: expected at least one array, got none")
-        check_targets(self.slots)
+        self.check_arrays()
 
         self._step_count = 0
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
+
+    def check_arrays(self) -> None:
+        """Refuses parameters and state that a step could not write as they are now."""
+        check_targets(self.slots)
 
     def _add_group(self, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool) -> Any:
         prefix = f"[{index}]" if grouped else ""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, compute_dtype
-from ..engine import check_targets
 from ..optimizer import Optimizer
 from ..options import Fraction, LearningRate
 from .momentum import Momentum
@@ -65,7 +64,7 @@ class NAG(Optimizer):
         """Shows the parameters at ``p + momentum*v``, and puts them back bit for bit, also after an exception."""
         self._refuse_inside()
         settings = [self._settings(index) for index in range(len(self.param_groups))]
-        check_targets(self.slots)
+        self.check_arrays()
         saved = [slot.p.copy(order="K") for slot in self.slots]
         self._looking_ahead = True
         try:
