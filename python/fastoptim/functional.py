@@ -64,8 +64,8 @@ def _update(
     if isinstance(step, bool) or not hasattr(type(step), "__index__"):
         raise TypeError(f"step: expected an integer >= 1, got {step!r}")
     t = step.__index__()
-    if t < 1:
-        raise ValueError(f"step: expected an integer >= 1, got {step!r}")
+    if not 1 <= t < 2**63:
+        raise ValueError(f"step: expected an integer >= 1 and < 2**63, got {step!r}")
     settings = optimizer.check_options(hyperparameters)
     lr = rate_at(settings.options["lr"], t - 1, "lr")
 

@@ -258,13 +258,13 @@ class Optimizer(_FieldsAreArguments):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
 
-    def _update(self, index: int, missed: int = 0) -> Update:
-        """What a group's arrays do in this step, if they had no gradient in that many before."""
+    def _update(self, index: int) -> Update:
+        """What a group's arrays do in this step."""
         settings = self._settings(index)
         lr = settings.options["lr"]
         if callable(lr):
             lr = rate_at(lr, self._step_count, f"param_groups[{index}]['lr']")
-        return Update(settings, lr, self._step_count + 1 - missed)
+        return Update(settings, lr, self._step_count + 1)
 
     def _late_updates(self, updates: list[Update]) -> list[int]:
         """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
@@ -274,7 +274,8 @@ class Optimizer(_FieldsAreArguments):
             key = (slot.group, self._missed.get(i, 0))
             if key not in which:
                 which[key] = len(updates)
-                updates.append(self._update(*key))
+                on_time = updates[slot.group]
+                updates.append(on_time._replace(t=on_time.t - key[1]))
             update_of.append(which[key])
         return update_of
 
@@ -288,7 +289,10 @@ class Optimizer(_FieldsAreArguments):
                 return settings
         except ValueError:  # an assigned array has no truth value
             pass
-        changed = self.check_options({k: v for k, v in group.items() if k != "params"}, f"param_groups[{index}]: ")
+        place = f"param_groups[{index}]: "
+        if missing := self.defaults.keys() - group.keys():
+            raise TypeError(f"{place}expected the options {list(self.defaults)}, missing {sorted(missing)}")
+        changed = self.check_options({k: v for k, v in group.items() if k != "params"}, place)
         if changed.variant != settings.variant:
             for slot in self.slots:
                 if slot.group == index:
