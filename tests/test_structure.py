@@ -1,4 +1,4 @@
-"""Nestings of parameters, missing gradients, learning rates, copies, and the point that NAG shows."""
+"""Nestings of parameters, what a step leaves alone, missing gradients, steps and learning rates."""
 
 from __future__ import annotations
 
@@ -7,35 +7,15 @@ import gc
 import pickle
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import (
-    DTYPES,
-    FLOAT32,
-    PLAIN_CASES,
-    VARIANT_CASES,
-    Array,
-    Case,
-    DType,
-    assert_same_bits,
-    case_id,
-    ordinary_values,
-    random_values,
-)
-
-Backend = Literal["native", "reference"]
-
-OPTIMIZERS = list(fo.OPTIMIZERS.values())
-
-every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: str(cls.name))
-every_variant = pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
-each_backend = pytest.mark.parametrize("backend", ["native", "reference"])
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+from cases import FLOAT32, Array, Case, DType, assert_same_bits, ordinary_values
+from models import Backend, each_backend, each_dtype, every_optimizer, every_variant, is_state, leaves, rate
 
 
 class Layer(NamedTuple):
@@ -70,20 +50,6 @@ SHAPES = [(3, 4), (5,), (), (2, 0, 3)]
 def arrays_of(seed: int, dtype: DType = FLOAT32) -> list[Array]:
     rng = np.random.default_rng(seed)
     return [ordinary_values(rng, dtype, int(np.prod(shape))).reshape(shape) for shape in SHAPES]
-
-
-def leaves(tree: Any) -> Iterator[Any]:
-    """What stands in the places of arrays; a state's dicts of arrays are such leaves too."""
-    if is_state(tree) or not isinstance(tree, (dict, list, tuple)):
-        yield tree
-        return
-    for value in tree.values() if isinstance(tree, dict) else tree:
-        yield from leaves(value)
-
-
-def is_state(tree: Any) -> bool:
-    names = {name for cls in OPTIMIZERS for name in cls.state}
-    return isinstance(tree, dict) and bool(tree) and set(tree) <= names
 
 
 def shape_of(tree: Any) -> Any:
@@ -335,11 +301,8 @@ def test_an_optimizer_holds_no_gradients(optimizer: type[fo.Optimizer]) -> None:
 
 # ---- gradients that are missing
 
+
 MASKS = [(1, 0, 1), (0, 0, 1), (1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 1)]  # by step: which arrays have a gradient
-
-
-def rate(step: int) -> float:
-    return 0.1 / (1 + step)
 
 
 @every_variant
@@ -446,225 +409,3 @@ def test_a_rate_may_be_any_number(optimizer: type[fo.Optimizer], backend: Backen
         results.append(p)
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[2], results[1])
-
-
-# ---- what is shown, copied and kept
-
-
-@pytest.mark.parametrize("case", PLAIN_CASES, ids=case_id)
-def test_repr_says_what_it_is(case: Case) -> None:
-    opt: Any = case.optimize({"a": np.ones((30, 50)), "b": [np.ones(7)]})
-    opt.lr = 0.0625
-    shown = repr(opt)
-    changed = {k: v for k, v in case.options.items() if v != case.optimizer.defaults[k]}
-    assert case.optimizer.__name__ in shown
-    assert "2 arrays" in shown
-    assert "1,507" in shown
-    assert all(f"{name}={value!r}" in shown for name, value in (changed | {"lr": 0.0625}).items())
-    assert len(shown.splitlines()) == 1
-
-
-Copy = Callable[[Any], Any]
-
-
-def through_pickle(protocol: int) -> Copy:
-    return lambda thing: pickle.loads(pickle.dumps(thing, protocol))
-
-
-COPIES: dict[str, Copy] = {
-    "deepcopy": copy.deepcopy,
-    "pickle2": through_pickle(2),
-    "pickle": through_pickle(pickle.HIGHEST_PROTOCOL),
-}
-
-
-def mixed_arrays(seed: int) -> list[Array]:
-    """Of every dtype and several memory orders."""
-    rng = np.random.default_rng(seed)
-    arrays = [ordinary_values(rng, dtype, 24).reshape(2, 3, 4) for dtype in DTYPES]
-    return [*arrays, np.asfortranarray(arrays[0]), arrays[1].transpose(1, 2, 0).copy(order="K"), np.array(0.5)]
-
-
-@every_variant
-@each_backend
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_copy_goes_on_with_the_same_bits(case: Case, backend: Backend, make: Copy) -> None:
-    params = {"x": mixed_arrays(0)}
-    opt = case.optimize(params, backend)
-    opt.step({"x": mixed_arrays(1)})
-    opt.step({"x": [None, *mixed_arrays(2)[1:]]})
-    twin = make(opt)
-    frozen = make(opt)
-    assert twin.step_count == 2
-    for seed in (3, 4):
-        opt.step({"x": mixed_arrays(seed)})
-        twin.step({"x": mixed_arrays(seed)})
-    for own, other in zip(leaves((opt.params, opt.state)), leaves((twin.params, twin.state)), strict=True):
-        pairs = [(own[name], other[name]) for name in own] if isinstance(own, dict) else [(own, other)]
-        for a, b in pairs:
-            assert_same_bits(b, a)
-            assert not np.shares_memory(a, b)
-    assert frozen.step_count == 2
-    assert frozen.params["x"][1].tobytes() != twin.params["x"][1].tobytes()
-
-
-@every_optimizer
-@each_backend
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_copy_with_its_parameters_steps_them(optimizer: type[fo.Optimizer], backend: Backend, make: Copy) -> None:
-    params: dict[str, Array] = {"w": np.ones(3), "b": np.ones(2)}
-    opt = optimizer(params, lr=rate, backend=backend)
-    opt.step({"w": np.ones(3), "b": np.ones(2)})
-    their_params, their_opt = make((params, opt))
-    their_opt.step({"w": np.ones(3), "b": np.ones(2)})
-    opt.step({"w": np.ones(3), "b": np.ones(2)})
-    assert their_opt.lr is rate
-    for key, p in params.items():
-        assert_same_bits(their_params[key], p)
-    their_opt.lr = 0.5
-    assert opt.param_groups[0]["lr"] is rate
-
-
-# ---- NAG's look-ahead
-
-
-@pytest.mark.parametrize("optimizer", [cls for cls in OPTIMIZERS if cls is not fo.NAG], ids=lambda cls: cls.name)
-@each_backend
-def test_others_show_the_parameters_where_they_are(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    """So that one loop serves every optimizer."""
-    p, q = np.ones(3), np.ones(3)
-    opt, other = optimizer(p, backend=backend), optimizer(q, backend=backend)
-    for _ in range(2):
-        with opt.lookahead():
-            assert_same_bits(p, q)
-        opt.step(np.ones(3))
-        other.step(np.ones(3))
-    assert_same_bits(p, q)
-
-
-Momenta = pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
-
-
-def nag(params: Any, **options: Any) -> fo.NAG:
-    """One in the middle of its work."""
-    opt = fo.NAG(params, **options)
-    rng = np.random.default_rng(7)
-    for state in leaves(opt.state):
-        state["v"][...] = ordinary_values(rng, state["v"].dtype, state["v"].size).reshape(state["v"].shape)
-    return opt
-
-
-@each_backend
-@each_dtype
-@Momenta
-def test_lookahead_shows_where_the_momentum_leads(backend: Backend, dtype: DType, momentum: float) -> None:
-    p = ordinary_values(np.random.default_rng(0), dtype, 64)
-    opt = nag({"w": p}, momentum=momentum, backend=backend)
-    v = opt.state["w"]["v"]
-    number = v.dtype.type
-    expected = (p.astype(v.dtype) + number(momentum) * v).astype(dtype)
-    before = p.copy(), v.copy()
-    with opt.lookahead() as nothing:
-        assert nothing is None
-        assert_same_bits(p, expected)
-        assert_same_bits(v, before[1])
-    assert_same_bits(p, before[0])
-    assert_same_bits(v, before[1])
-    assert opt.step_count == 0
-
-
-@each_backend
-@each_dtype
-def test_lookahead_puts_back_every_bit(backend: Backend, dtype: DType) -> None:
-    """Those of NaN too, which arithmetic may change."""
-    p = random_values(np.random.default_rng(0), dtype, 4096)
-    fortran = np.asfortranarray(random_values(np.random.default_rng(1), dtype, 120).reshape(4, 30))
-    before = p.tobytes(), fortran.tobytes(order="A")
-    opt = nag([p, {"f": fortran}], backend=backend)
-    with opt.lookahead():
-        assert p.tobytes() != before[0]
-        assert fortran.tobytes(order="A") != before[1]
-        p[...] = 0
-    assert (p.tobytes(), fortran.tobytes(order="A")) == before
-
-
-@each_backend
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_lookahead_puts_back_after_an_exception(backend: Backend, error: type[BaseException]) -> None:
-    p = np.ones(5)
-    opt = nag(p, backend=backend)
-    with pytest.raises(error), opt.lookahead():
-        raise error
-    assert p.tolist() == [1] * 5
-    with opt.lookahead():
-        assert p.tolist() != [1] * 5
-    opt.step(np.ones(5))
-    assert opt.step_count == 1
-
-
-@each_backend
-def test_lookahead_refuses_steps_and_itself_inside(backend: Backend) -> None:
-    p = np.ones(5)
-    opt = nag(p, backend=backend)
-    v = opt.state["v"].tobytes()
-    with opt.lookahead():
-        shown = p.copy()
-        with pytest.raises(RuntimeError, match="lookahead"):
-            opt.step(np.ones(5))
-        with pytest.raises(RuntimeError, match="lookahead"), opt.lookahead():
-            pass
-        assert_same_bits(p, shown)
-    assert p.tolist() == [1] * 5
-    assert opt.state["v"].tobytes() == v
-    assert opt.step_count == 0
-    opt.step(np.ones(5))
-
-
-@each_backend
-def test_lookahead_takes_each_group_s_momentum_of_now(backend: Backend) -> None:
-    params = [np.ones(3), np.ones(3), np.ones(3)]
-    groups = [{"params": [params[0]], "momentum": 0.5}, {"params": {"x": params[1]}}, {"params": params[2]}]
-    opt = nag(groups, momentum=0.25, backend=backend)
-    opt.param_groups[2]["momentum"] = 0.75
-    v = [opt.state[0][0]["v"], opt.state[1]["x"]["v"], opt.state[2]["v"]]
-    with opt.lookahead():
-        for p, momentum, velocity in zip(params, (0.5, 0.25, 0.75), v, strict=True):
-            assert_same_bits(p, 1 + momentum * velocity)
-
-
-@each_backend
-def test_lookahead_refuses_what_a_step_would(backend: Backend) -> None:
-    """And leaves the optimizer as it was, not in a block that nobody can end."""
-    first, p = np.ones(3), np.ones(4)
-    opt = nag([first, p], backend=backend)
-    p.flags.writeable = False
-    with pytest.raises(ValueError, match=r"params\[1\]: expected a writeable array"), opt.lookahead():
-        pytest.fail("the block was entered")
-    assert first.tolist() == [1] * 3
-    p.flags.writeable = True
-    opt.param_groups[0]["momentum"] = 2.0
-    with pytest.raises(ValueError, match=r"param_groups\[0\]: momentum"), opt.lookahead():
-        pytest.fail("the block was entered")
-    assert first.tolist() == [1] * 3
-    opt.param_groups[0]["momentum"] = 0.9
-    opt.step([np.ones(3), np.ones(4)])
-    assert opt.step_count == 1
-
-
-@each_backend
-@each_dtype
-def test_nag_steps_by_the_gradient_at_that_point(backend: Backend, dtype: DType) -> None:
-    """On f(p) = p^2/2, whose gradient is the point itself."""
-    p = ordinary_values(np.random.default_rng(0), dtype, 32)
-    v = np.zeros(32, np.float64 if dtype == np.float64 else np.float32)
-    number = v.dtype.type
-    expected = p.copy()
-    opt = fo.NAG(p, lr=0.25, momentum=0.75, backend=backend)
-    for _ in range(5):
-        with opt.lookahead():
-            g = p.copy()
-        opt.step(g)
-        x = expected.astype(v.dtype)
-        v = number(0.75) * v - number(0.25) * (x + number(0.75) * v).astype(dtype).astype(v.dtype)
-        expected = (x + v).astype(dtype)
-        assert_same_bits(p, expected)
