@@ -65,7 +65,7 @@ def _update(
         raise TypeError(f"step: expected an integer >= 1, got {step!r}")
     t = step.__index__()
     if not 1 <= t < 2**63:
-        raise ValueError(f"step: expected an integer >= 1 and < 2**63, got {step!r}")
+        raise ValueError(f"step: expected an integer >= 1, got {step!r}" + " of more than 64 bits" * (t >= 2**63))
     settings = optimizer.check_options(hyperparameters)
     lr = rate_at(settings.options["lr"], t - 1, "lr")
 
