@@ -94,7 +94,7 @@ def follow(case: Case, p_dtype: DType, backend: Backend) -> tuple[list[Arrays], 
         opt.param_groups[0]["lr"] = rate * case.options["lr"]
         opt.step(grads)
         arrays = {f"p with {name} gradients": p.copy() for name, p in opt.params.items()}
-        for name, state in opt.live_state().items():
+        for name, state in opt.state.items():
             arrays |= {f"{key} with {name} gradients": s.copy() for key, s in state.items()}
         found.append(arrays)
     return found, given
@@ -157,7 +157,7 @@ class Pool(NamedTuple):
     after: list[Array]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def pool(case: Case, p_dtype: DType, g_dtype: DType, size: int) -> Pool:
     rng = np.random.default_rng(4)
     before = [ordinary_values(rng, dtype, size) for dtype in (p_dtype, g_dtype)]
@@ -281,7 +281,7 @@ def one_at_a_time(name: str) -> list[tuple[Array, Arrays]]:
         opt = case.optimize(p.copy(), "reference")
         for grad in grads:
             opt.step(grad)
-        results.append((opt.params, opt.live_state()))
+        results.append((opt.params, opt.state))
     return results
 
 
@@ -300,7 +300,7 @@ def test_lists_equal_arrays_one_at_a_time(name: str, threads: int, isa: str) -> 
     opt = fo.OPTIMIZERS[name](groups)
     for i in range(STEPS):
         opt.step([[entry.grads[i] for entry in group] for group in chosen])
-    found = zip(chain(*opt.params), chain(*opt.live_state()), strict=True)
+    found = zip(chain(*opt.params), chain(*opt.state), strict=True)
     for i, ((p, state), (wanted_p, wanted_state)) in enumerate(zip(found, one_at_a_time(name), strict=True)):
         place = f"array {i} ({entries[i].case.id})"
         assert_same_bits(p, wanted_p, f"{place}: p")

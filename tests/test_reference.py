@@ -129,7 +129,7 @@ def test_worked_by_hand(worked: Worked, dtype: DType) -> None:
     for g, wanted in zip(worked.grads, worked.p, strict=True):
         opt.step(np.array([g], dtype))
         np.testing.assert_allclose(p, [wanted], rtol=4 * np.finfo(dtype).eps)
-    state = opt.live_state()
+    state = opt.state
     assert state.keys() == worked.state.keys()
     for name, wanted in worked.state.items():
         np.testing.assert_array_equal(state[name], [wanted], name)
@@ -297,7 +297,7 @@ def test_the_documented_formula(case: Case, dtype: DType) -> None:
         opt.step(g)
         way.append(p.copy())
     assert_close(np.array(way), np.array([w for w, _ in found], FLOAT64).T, "p")
-    for name, array in opt.live_state().items():
+    for name, array in opt.state.items():
         assert_close(array, np.array([s[name] for _, s in found], FLOAT64), name)
 
 
@@ -336,7 +336,7 @@ def test_gradients_are_only_read(p_dtype: DType, g_dtype: DType) -> None:
         opt = case.optimize(np.ones(50, p_dtype), "reference")
         opt.step(g)
         opt.step(g)
-        assert all(s.dtype == compute_dtype(p_dtype) for s in opt.live_state().values())
+        assert all(s.dtype == compute_dtype(p_dtype) for s in opt.state.values())
         assert g.tobytes() == before, case.id
 
 

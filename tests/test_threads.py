@@ -91,7 +91,7 @@ def stepped_model(seed: int, threads: int) -> list[Array]:
     fo.set_num_threads(threads)
     opt = adam_on([p.copy() for p in params])
     steps(opt, grads)
-    return [*opt.params, *(s for state in opt.live_state() for s in state.values())]
+    return [*opt.params, *(s for state in opt.state for s in state.values())]
 
 
 @pytest.mark.parametrize("seed", range(3))
