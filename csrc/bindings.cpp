@@ -31,7 +31,7 @@ py::dict build_info() {
     info["compiler"] = FO_COMPILER;
     info["isa_compiled"] = cpu::compiled_isas();
     info["isa_usable"] = usable;
-    info["isa"] = cpu::choose_isa("").name;
+    info["isa"] = cpu::default_isa().name;
     info["openmp"] = cpu::kHasOpenMP;
     info["threads"] = cpu::num_threads();
     info["cuda"] = cuda.version.empty() ? py::object(py::none()) : py::cast(cuda.version);
@@ -42,7 +42,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     cpu::guard_forks();
-    cpu::choose_isa("");  // a FASTOPTIM_ISA that can't be had is an error now, not at the first step
+    cpu::default_isa();  // a FASTOPTIM_ISA that can't be had is an error now, not at the first step
 
     m.attr("RULES") = rule_table();
     m.def("build_info", &build_info);
@@ -53,6 +53,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     py::class_<Hyper>(m, "Hyper")
         .def(py::init([](int rule, std::vector<double> values, int lr_at, bool maximize, double weight_decay,
                          bool decoupled) {
+                 if (rule < 0 || static_cast<std::size_t>(rule) >= rules().size())
+                     throw std::invalid_argument("expected a rule");
                  const auto& info = rules()[static_cast<std::size_t>(rule)];
                  if (values.size() != info.hyper.size())
                      throw std::invalid_argument("expected the rule's hyper-parameters");
@@ -65,6 +67,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def(py::init<std::vector<py::array>, std::vector<std::vector<py::array>>, std::vector<int>,
                       const std::string&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("isa") = "")
+        .def_readonly_static("CHANGED", &Plan::kChanged)
+        .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
         .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
 }
 

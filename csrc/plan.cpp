@@ -40,7 +40,7 @@ Plan::Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> st
     : params_(std::move(params)),
       states_(std::move(states)),
       groups_(std::move(groups)),
-      loops_(cpu::choose_isa(isa).updates),
+      loops_((isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).updates),
       clear_(std::make_unique<std::atomic<std::uintptr_t>[]>(params_.size())) {
     expect(states_.size() == params_.size() && groups_.size() == params_.size(),
            "expected one state and one group an array");
@@ -73,8 +73,11 @@ bool Plan::overlaps_own(Interval grad) const {
     return next != own_.end() && next->begin < grad.end;
 }
 
+bool Plan::unchanged(std::size_t i) const {
+    return Identity(params_[i]) == identities_[i] && layouts_[i].fits(params_[i]);
+}
+
 bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
-    if (Identity(params_[i]) != identities_[i] || !layouts_[i].fits(params_[i])) return false;
     if (!is_plain_array(grad)) return false;
     const auto format = format_of(grad);
     if (!format || !layouts_[i].fits(grad)) return false;
@@ -97,14 +100,18 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
 
     std::vector<Scalars> scalars;
     scalars.reserve(updates.size());
-    for (const auto& [hyper, lr, t] : updates) scalars.push_back(hyper->at(lr, t));
+    for (const auto& [hyper, lr, t] : updates) {
+        expect(hyper != nullptr, "expected hyper-parameters");
+        scalars.push_back(hyper->at(lr, t));
+    }
 
     std::vector<Gradient> gradients(count);
     std::int64_t stepped = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const py::handle grad = PyList_GET_ITEM(grads.ptr(), static_cast<py::ssize_t>(i));
         if (grad.is_none()) continue;
-        if (!accept(i, grad, gradients[i])) return -1;
+        if (!unchanged(i)) return kChanged;
+        if (!accept(i, grad, gradients[i])) return kFirstOdd - static_cast<std::int64_t>(i);
         const int rule = scalars.at(static_cast<std::size_t>(which[i])).rule;
         expect(rules()[static_cast<std::size_t>(rule)].state.size() == states_[i].size(),
                "expected the rule's state arrays");

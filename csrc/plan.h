@@ -30,16 +30,21 @@ using Update = std::tuple<const Hyper*, double, std::int64_t>;
 
 class Plan {
   public:
+    static constexpr std::int64_t kChanged = -1;
+    static constexpr std::int64_t kFirstOdd = -2;
+
     // The arrays were checked by arrays.py: dense, writeable, disjoint, the state like its parameter.
     Plan(std::vector<py::array> params, std::vector<std::vector<py::array>> states, std::vector<int> groups,
          const std::string& isa);
 
     // Steps the arrays whose gradient is not None, the i-th by updates[update_of[i]], else by its group's.
-    // Returns how many it stepped; or -1, with nothing written, where arrays.py has to look again.
+    // Returns how many it stepped; or, with nothing written, kChanged where a parameter is no longer what it was, and
+    // kFirstOdd - i where the i-th gradient needs a second look.
     std::int64_t step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                       const std::vector<Update>& updates) const;
 
   private:
+    bool unchanged(std::size_t i) const;
     bool accept(std::size_t i, py::handle grad, Gradient& gradient) const;
     bool overlaps_own(Interval grad) const;
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -18,6 +19,9 @@
 #ifndef FO_TARGET
 #define FO_TARGET host
 #endif
+
+// Each operation rounds to its own type; 32-bit x87 code would not.
+static_assert(FLT_EVAL_METHOD == 0);
 
 namespace fo::FO_TARGET {
 

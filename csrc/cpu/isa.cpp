@@ -41,11 +41,7 @@ std::vector<std::string> compiled_isas() {
     return names;
 }
 
-const Isa& choose_isa(std::string name) {
-    const char* forced = std::getenv("FASTOPTIM_ISA");
-    if (name.empty() && forced) name = forced;
-    if (name.empty()) return usable_isas().back();
-
+const Isa& named_isa(const std::string& name) {
     std::string had;
     for (const auto& isa : usable_isas()) {
         if (name == isa.name) return isa;
@@ -53,6 +49,14 @@ const Isa& choose_isa(std::string name) {
     }
     throw std::runtime_error("FASTOPTIM_ISA: expected one of " + had + " on this processor with this build, got '" +
                              name + "'");
+}
+
+const Isa& default_isa() {
+    static const Isa& chosen = [&]() -> const Isa& {
+        const char* forced = std::getenv("FASTOPTIM_ISA");
+        return forced && *forced ? named_isa(forced) : usable_isas().back();
+    }();
+    return chosen;
 }
 
 }  // namespace fo::cpu

@@ -19,8 +19,10 @@ const std::vector<Isa>& usable_isas();
 // Compiled in, whether or not this processor has them.
 std::vector<std::string> compiled_isas();
 
-// The named one; for an empty name FASTOPTIM_ISA's, else the strongest.  Throws std::runtime_error where it can't be
-// had.
-const Isa& choose_isa(std::string name);
+// These throw std::runtime_error where there is none such.
+const Isa& named_isa(const std::string& name);
+
+// FASTOPTIM_ISA's as it was when first asked for, else the strongest.
+const Isa& default_isa();
 
 }  // namespace fo::cpu

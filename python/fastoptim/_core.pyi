@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ class Hyper:
     ) -> None: ...
 
 class Plan:
+    CHANGED: ClassVar[int]
+    FIRST_ODD: ClassVar[int]
     def __init__(
         self,
         params: list[npt.NDArray[Any]],

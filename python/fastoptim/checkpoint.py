@@ -35,6 +35,8 @@ def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, An
     by_place = {}
     for i, entry in enumerate(arrays):
         by_place[repr(_entry(entry, "place", f"state_dict['arrays'][{i}]"))] = entry
+    if len(by_place) != len(arrays):
+        raise ValueError("state_dict['arrays']: expected a place of its own for every array, got one twice")
     checked = []
     for slot in optimizer.slots:
         if repr(slot.place) not in by_place:
@@ -48,8 +50,10 @@ def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> Se
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
     current = {k: v for k, v in optimizer.param_groups[index].items() if k != "params"}
-    missing = [k for k, v in current.items() if k not in group and not callable(v)]
+    missing = [k for k in current if k not in group and k != "lr"]  # a schedule is not saved
     unknown = [k for k in group if k not in current]
+    if callable(group.get("lr")):
+        raise ValueError(f"{place}['lr']: expected a number, got {group['lr']!r}")
     if missing or unknown:
         raise ValueError(f"{place}: expected {list(current)}, got {list(group)} (missing {missing}, unknown {unknown})")
     try:
@@ -97,6 +101,6 @@ def _expect(got: Any, expected: Any, place: str) -> None:
 
 
 def _count(value: Any, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{place}: expected a count >= 0, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
+        raise ValueError(f"{place}: expected a count >= 0 of at most 63 bits, got {value!r}")
     return int(value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from .arrays import Array, Territory, check_gradient, check_state, check_target
 
@@ -44,6 +46,10 @@ class Settings:
     optimizer: type[Optimizer]
     variant: str
     options: Mapping[str, Any]
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)  # what a backend makes of them, once
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "memo": {}}
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -80,15 +86,8 @@ def check_targets(slots: Sequence[Slot]) -> Territory:
     return Territory(target for slot in slots for target in slot.targets())
 
 
-def check_gradients(slots: Sequence[Slot], grads: Sequence[Any]) -> list[Array | None]:
-    """The gradients in their parameters' memory order, or the refusal of the first that cannot be."""
-    territory = check_targets(slots)
-    checked: list[Array | None] = []
-    for slot, grad in zip(slots, grads, strict=True):
-        if grad is None:
-            checked.append(None)
-            continue
-        ordered = check_gradient(grad, slot.g_place, slot.p)
-        territory.check_clear(grad, slot.g_place)
-        checked.append(ordered)
-    return checked
+def check_one(slot: Slot, grad: Any, territory: Territory) -> Array:
+    """A gradient in its parameter's memory order, or its refusal."""
+    ordered = check_gradient(grad, slot.g_place, slot.p)
+    territory.check_clear(np.asarray(grad), slot.g_place)
+    return ordered

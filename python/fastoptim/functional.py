@@ -18,8 +18,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .arrays import Array, check_gradient, check_state, check_target
-from .engine import Engine, Slot, Update, check_targets
+from .arrays import Array, check_state, check_target
+from .engine import Engine, Slot, Update
 from .native import Engine as NativeEngine
 from .optimizer import OPTIMIZERS, Optimizer
 from .options import rate_at
@@ -77,11 +77,10 @@ def _update(
     check_target(p, "p")
     for name, array in zip(names, state, strict=True):
         check_state(array, name, p)
+    if g is None:
+        raise TypeError("g: expected a NumPy array, got None")
     slot = Slot(p, dict(zip(names, state, strict=True)), g_name="g")
-    check_targets([slot])
-    check_gradient(g, "g", p)
-    active = Slot(p, {name: slot.state[name] for name in used}, g_name="g")
-    engine([active]).step([g], [Update(settings, lr, t)])
+    engine([slot]).step([g], [Update(settings, lr, t)])
 
 
 def __getattr__(name: str) -> Callable[..., None]:

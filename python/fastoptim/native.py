@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
 from . import _core
-from .arrays import bfloat16
-from .engine import Settings, Slot, Update, check_gradients
+from .arrays import Territory, bfloat16
+from .engine import Settings, Slot, Update, check_one, check_targets
 from .options import expand
 
 RULES = _core.RULES
@@ -40,36 +39,41 @@ class Engine:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self._plan: _core.Plan | None = None
+        self._territory = Territory([])
 
     def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> bool:
-        """Updates every array that has a gradient; see fastoptim.engine.Engine."""
+        """Updates every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
         numbers = [(_hyper(settings), lr, t) for settings, lr, t in updates]
         plan = self._plan or self._make_plan(updates, update_of)
-        stepped = plan.step(grads, update_of, numbers)
-        if stepped < 0:
-            # Something is not as it mostly is: look again in Python, which refuses it or makes it fit.
-            checked = check_gradients(self._slots, grads)
-            plan = self._make_plan(updates, update_of)
-            stepped = plan.step(checked, update_of, numbers)
-            if stepped < 0:
-                raise RuntimeError("fastoptim: the arrays changed during the call")
-        self._plan = plan
+        while (stepped := plan.step(grads, update_of, numbers)) < 0:
+            # Nothing was written, as something is not as it mostly is.  Refuse it here, or make it fit.
+            if stepped == plan.CHANGED:
+                plan = self._make_plan(updates, update_of)
+                continue
+            odd = plan.FIRST_ODD - stepped
+            grads[odd] = check_one(self._slots[odd], grads[odd], self._territory)
         return stepped == len(grads)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
         if (brain := bfloat16()) is not None:
             _core.set_bfloat16(brain)
+        self._territory = check_targets(self._slots)
         groups = [slot.group for slot in self._slots]
         used = [updates[which].settings.state for which in (groups if update_of is None else update_of)]
         states = [[slot.state[name] for name in names] for slot, names in zip(self._slots, used, strict=True)]
-        return _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
+        self._plan = _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
+        return self._plan
 
 
-@lru_cache(maxsize=1024)
 def _hyper(settings: Settings) -> _core.Hyper:
     """What the kernels need of the options, but for the learning rate and the step."""
+    known: _core.Hyper | None = settings.memo.get("hyper")
+    if known is not None:
+        return known
     index, names, _ = RULES[settings.variant]
     options = expand(settings.options)
     lr_at = names.index("lr")
     values = [0.0 if i == lr_at else options[name] for i, name in enumerate(names)]
-    return _core.Hyper(index, values, lr_at, options["maximize"], options["weight_decay"], settings.optimizer.decoupled)
+    made = _core.Hyper(index, values, lr_at, options["maximize"], options["weight_decay"], settings.optimizer.decoupled)
+    settings.memo["hyper"] = made
+    return made

@@ -161,6 +161,8 @@ class Optimizer(_FieldsAreArguments):
     # ---- an instance
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is Optimizer:
+            raise TypeError("Optimizer: expected one of its subclasses; see fastoptim.OPTIMIZERS")
         self.check_names(name for name in kwargs if name != "backend")
         bound = inspect.signature(type(self)).bind(params, *args, **kwargs)
         self.backend = check_option(Backend, bound.arguments.pop("backend", "native"), "backend")
@@ -172,19 +174,24 @@ class Optimizer(_FieldsAreArguments):
         self.param_groups: list[dict[str, Any]] = []
         self._resolved: list[tuple[Any, Settings]] = []  # by group: the values last seen, and what they mean
         grouped = _is_groups(params)
-        trees: list[Any] = []
+        self._trees: list[Any] = []
         structures = []
         for index, group in enumerate(params if grouped else [{"params": params}]):
             own = {**bound.arguments, **{k: v for k, v in group.items() if k != "params"}}
             settings = self.check_options(own, f"params[{index}]: " if grouped else "")
             structure = structure_of(group["params"])
             structures.append(structure)
-            trees.append(self._add_group(index, structure, group["params"], settings, grouped))
-        self._structure = Structure(list, tuple(range(len(trees))), tuple(structures)) if grouped else structures[0]
-        self.params = trees if grouped else trees[0]
+            self._trees.append(self._add_group(index, structure, group["params"], settings, grouped))
+        self._structure = (
+            Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
+        )
+        self.params = self._trees if grouped else self._trees[0]
         if not self.slots:
             raise ValueError("params: expected at least one array, got none")
         self.check_arrays()
+        places = [slot.place for slot in self.slots]
+        if len(set(places)) != len(places):
+            raise ValueError("params: expected keys that differ when printed, got two arrays in places of one name")
 
         self._step_count = 0
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
@@ -244,9 +251,12 @@ class Optimizer(_FieldsAreArguments):
         """Updates the parameters in place.
 
         `grads` has the structure and shapes of `params`; None in the place of an array leaves that parameter, its
-        state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.
+        state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.  Several
+        threads may step an optimizer each, but not one and the same at once.
         """
         flat = self._structure.match(grads, "grads")
+        if len(self.param_groups) != len(self._trees):
+            raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         updates = [self._update(index) for index in range(len(self.param_groups))]
         update_of = self._late_updates(updates) if self._missed else None
         if self._engine is None:
@@ -290,6 +300,10 @@ class Optimizer(_FieldsAreArguments):
         except ValueError:  # an assigned array has no truth value
             pass
         place = f"param_groups[{index}]: "
+        if group.get("params") is not self._trees[index]:
+            raise ValueError(
+                f"{place}params: expected the parameters it was made with; make a new optimizer for others"
+            )
         if missing := self.defaults.keys() - group.keys():
             raise TypeError(f"{place}expected the options {list(self.defaults)}, missing {sorted(missing)}")
         changed = self.check_options({k: v for k, v in group.items() if k != "params"}, place)
@@ -307,7 +321,7 @@ class Optimizer(_FieldsAreArguments):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on with identical bits: dicts, lists, numbers, strings and copies of the arrays.
 
-        A learning rate that is a callable is left out; the optimizer that loads keeps its own.
+        A learning rate that is a callable is left out: the optimizer that loads keeps its own, whatever that is.
         """
         settings = [self._settings(index) for index in range(len(self.param_groups))]
         return {
@@ -333,7 +347,8 @@ class Optimizer(_FieldsAreArguments):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict`, with its options and state.
 
-        Checks all of it first, and changes nothing where it refuses.
+        A saved learning rate replaces the present one, a callable too.  Checks all of it first, and changes nothing
+        where it refuses.
         """
         step_count, groups, arrays = checkpoint.check(self, state_dict)
         for group, loaded in zip(self.param_groups, groups, strict=True):

@@ -63,7 +63,7 @@ def check_option(annotation: Any, value: Any, place: str) -> Any:
             raise TypeError(f"{place}: expected {len(args)} numbers, got {value!r}")
         return tuple(check_option(args[i], item, f"{place}[{i}]") for i, item in enumerate(value))
     if origin is Literal:
-        if value not in args:
+        if not any(type(value) is type(known) and value == known for known in args):
             raise ValueError(f"{place}: expected one of {list(args)}, got {value!r}")
         return value
     if annotation is bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, compute_dtype
-from .engine import Settings, Slot, Update, check_gradients
+from .engine import Settings, Slot, Update, check_one, check_targets
 
 
 def prepare(p: Array, g: Array, settings: Settings, lr: float) -> Array:
@@ -78,7 +78,11 @@ class Engine:
 
     def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> bool:
         """Updates every array that has a gradient; see fastoptim.engine.Engine."""
-        checked = check_gradients(self._slots, grads)
+        territory = check_targets(self._slots)
+        checked = [
+            None if grad is None else check_one(slot, grad, territory)
+            for slot, grad in zip(self._slots, grads, strict=True)
+        ]
         for i, (slot, grad) in enumerate(zip(self._slots, checked, strict=True)):
             if grad is not None:
                 update = updates[slot.group if update_of is None else update_of[i]]

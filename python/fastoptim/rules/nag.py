@@ -76,14 +76,28 @@ class NAG(Optimizer):
                     slot.p[...] = ahead.astype(slot.p.dtype)
             yield
         finally:
-            for slot, p in zip(self.slots, saved, strict=True):
-                slot.p[...] = p
             self._looking_ahead = False
+            self._put_back(saved)
+
+    def _put_back(self, saved: list[Array]) -> None:
+        """Every array that still lets itself be written, before complaining of one that does not."""
+        locked = None
+        for slot, p in zip(self.slots, saved, strict=True):
+            try:
+                slot.p[...] = p
+            except ValueError:
+                locked = slot.p_place
+        if locked:
+            raise ValueError(f"{locked}: expected an array as it was before lookahead; it could not be put back")
 
     def step(self, grads: Any) -> None:
         """Updates the parameters in place; see `Optimizer.step`."""
         self._refuse_inside()
         super().step(grads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_inside()
+        return super().__getstate__()
 
     def _refuse_inside(self) -> None:
         if self._looking_ahead:

@@ -24,7 +24,8 @@ class SGD(Optimizer):
         params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
         momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.
-        dampening: :math:`\tau`, in [0, 1].
+        dampening: :math:`\tau`, in [0, 1].  The undamped first step is the array's first, t = 1: momentum that is
+            switched on later starts from a zero buffer and is damped.
         nesterov: Steps along :math:`g + \mu b`; needs momentum, and no dampening.
         weight_decay: Adds ``weight_decay * p`` to the gradient.
         maximize: Ascends instead.
