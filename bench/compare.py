@@ -2,9 +2,11 @@
 
     pip install '.[peers]' && python bench/compare.py
 
-Every row is one process, the same arrays, the rivals in turn, medians of many rounds; before a row is timed its rivals'
-parameters are compared after three steps.  The pass adds 1 in place to each of the four arrays (p, g, m, v) with NumPy,
-on as many threads as the others use.
+Every row is one process, the same arrays, medians of many rounds; before a row is timed its rivals' parameters are
+compared after three steps.  In a round each rival takes --block steps in a row and then gives way to the next: with
+the default its arrays are in cache where they fit, with --block 1 the others have driven them out, as the rest of a
+training loop may.  The pass adds 1 in place to each of the four arrays (p, g, m, v) with NumPy, on as many threads as
+the others use.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=fo.get_num_threads(), help="threads of every rival")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long a row is measured")
+    parser.add_argument("--block", type=int, default=20, help="steps in a row before the next rival")
     arguments = parser.parse_args()
     fo.set_num_threads(arguments.threads)
 
@@ -47,11 +50,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     info = fo.build_info()
     print(f"fastoptim {info['version']} ({info['isa']}), PyTorch {torch.__version__}, {arguments.threads} threads")
-    print("float32; microseconds a step: median (10th to 90th percentile)\n")
+    print(f"float32; microseconds a step in blocks of {arguments.block}: median (10th to 90th percentile)\n")
     print(f"{'work':<21}{'fastoptim':>28}{'PyTorch fused':>28}{'times':>8}{'pass':>28}{'share':>8}")
     for name, shapes in WORK.items():
         steps = rivals(shapes, arguments.threads)
-        ours, theirs, memory = measure(steps, arguments.seconds)
+        ours, theirs, memory = measure(steps, arguments.seconds, arguments.block)
         print(
             f"{name:<21}{spread(ours):>28}{spread(theirs):>28}{median(theirs) / median(ours):>8.2f}"
             f"{spread(memory):>28}{median(ours) / median(memory):>8.2f}",
@@ -94,8 +97,8 @@ def read_modify_write(arrays: Sequence[Array], threads: int) -> Callable[[], Any
     return lambda: list(pool.map(add, range(threads)))
 
 
-def measure(steps: Sequence[Callable[[], Any]], seconds: float) -> list[list[float]]:
-    """Times the steps in turn, again and again; microseconds."""
+def measure(steps: Sequence[Callable[[], Any]], seconds: float, block: int) -> list[list[float]]:
+    """Times the steps in turn, again and again; microseconds a step."""
     for step in steps:
         step()
     times: list[list[float]] = [[] for _ in steps]
@@ -103,8 +106,9 @@ def measure(steps: Sequence[Callable[[], Any]], seconds: float) -> list[list[flo
     while time.perf_counter() < end or len(times[0]) < 5:
         for step, took in zip(steps, times, strict=True):
             start = time.perf_counter()
-            step()
-            took.append((time.perf_counter() - start) * 1e6)
+            for _ in range(block):
+                step()
+            took.append((time.perf_counter() - start) / block * 1e6)
     return times
 
 
