@@ -275,12 +275,13 @@ def random_entry(rng: np.random.Generator, case: Case, shape: tuple[int, ...], p
 
 @lru_cache(maxsize=1)
 def one_at_a_time(name: str) -> list[tuple[Array, Arrays]]:
-    """Each array with an optimizer of its own, by the reference."""
+    """Each array with an optimizer of its own, by the reference; a step without its gradient never was."""
     results = []
     for case, p, grads in model(name):
         opt = case.optimize(p.copy(), "reference")
         for grad in grads:
-            opt.step(grad)
+            if grad is not None:
+                opt.step(grad)
         results.append((opt.params, opt.state))
     return results
 
