@@ -45,7 +45,7 @@ def _constant(name: str, file: str, otherwise: int) -> int:
 
 
 TILE = _constant("kTile", "loop.cpp", 1024)  # elements that are worked on at a time
-MIN_SHARE = _constant("kMinShare", "step.cpp", 131072)  # elements that a thread has at least
+MIN_SHARE = _constant("kMinShare", "step.cpp", 32768)  # elements that a thread has at least
 
 # ---- optimizers with their options
 
