@@ -14,8 +14,7 @@ struct RecipeSignum {
 
     T lr, keep, fresh;
 
-    FO_HD RecipeSignum(const Clock&, double lr, double beta)
-        : lr(T(lr)), keep(decay<T>(beta)), fresh(rise(keep)) {}
+    FO_HD RecipeSignum(const Clock&, double lr, double beta) : lr(T(lr)), keep(decay<T>(beta)), fresh(rise(keep)) {}
 
     FO_HD void operator()(T& p, T g, T& m) const {
         m = keep * m + fresh * g;
