@@ -241,3 +241,18 @@ def test_all_public_names_are_there() -> None:
     assert expected <= set(dir(fo))
     assert {cls.__name__ for cls in fo.OPTIMIZERS.values()} <= set(dir(fo))
     assert all(getattr(fo, cls.__name__) is cls for cls in fo.OPTIMIZERS.values())
+
+
+def test_bfloat16_loaded_after_the_first_step() -> None:
+    """In a process of its own, which a step that never ends must not outlive."""
+    pytest.importorskip("ml_dtypes")
+    code = """
+import numpy as np, fastoptim as fo
+p = np.ones(3, np.float32)
+opt = fo.SGD(p, lr=1.0)
+opt.step(np.ones(3, np.float32))
+import ml_dtypes
+opt.step(np.ones(3, ml_dtypes.bfloat16))
+assert p.tolist() == [-1, -1, -1]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -50,19 +50,25 @@ class Engine:
             if stepped == plan.CHANGED:
                 plan = self._make_plan(updates, update_of)
                 continue
+            _name_bfloat16()  # the user may have loaded it since
             odd = plan.FIRST_ODD - stepped
             grads[odd] = check_one(self._slots[odd], grads[odd], self._territory)
         return stepped == len(grads)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
-        if (brain := bfloat16()) is not None:
-            _core.set_bfloat16(brain)
+        _name_bfloat16()
         self._territory = check_targets(self._slots)
         groups = [slot.group for slot in self._slots]
         used = [updates[which].settings.state for which in (groups if update_of is None else update_of)]
         states = [[slot.state[name] for name in names] for slot, names in zip(self._slots, used, strict=True)]
         self._plan = _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
         return self._plan
+
+
+def _name_bfloat16() -> None:
+    """Tells native code which dtype is bfloat16, once there is one."""
+    if (dtype := bfloat16()) is not None:
+        _core.set_bfloat16(dtype)
 
 
 def _hyper(settings: Settings) -> _core.Hyper:

@@ -172,7 +172,7 @@ class Optimizer(_FieldsAreArguments):
         self.slots: list[Slot] = []
         self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
         self.param_groups: list[dict[str, Any]] = []
-        self._resolved: list[tuple[Any, Settings]] = []  # by group: the values last seen, and what they mean
+        self._resolved: list[tuple[tuple[Any, ...], Settings]] = []  # by group: the values last seen, and what they mean
         grouped = _is_groups(params)
         self._trees: list[Any] = []
         structures = []
@@ -212,8 +212,9 @@ class Optimizer(_FieldsAreArguments):
             self._allocate(slot, settings)
             self.slots.append(slot)
         own_tree = structure.build(iter(arrays))
-        self.param_groups.append({"params": own_tree, **settings.options})
-        self._resolved.append((None, settings))
+        group = {"params": own_tree, **settings.options}
+        self.param_groups.append(group)
+        self._resolved.append((tuple(group.values()), settings))
         return own_tree
 
     def _allocate(self, slot: Slot, settings: Settings) -> None:
