@@ -172,7 +172,7 @@ class Optimizer(_FieldsAreArguments):
         self.slots: list[Slot] = []
         self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
         self.param_groups: list[dict[str, Any]] = []
-        self._resolved: list[tuple[tuple[Any, ...], Settings]] = []  # by group: the values last seen, and what they mean
+        self._resolved: list[tuple[tuple[Any, ...], Settings]] = []  # by group: values last seen, what they mean
         grouped = _is_groups(params)
         self._trees: list[Any] = []
         structures = []
