@@ -52,3 +52,10 @@ class Plan:
         update_of: list[int] | None,
         updates: list[tuple[Hyper, float, int, float, tuple[float, ...]]],
     ) -> int: ...
+
+# None for a leaf, a tuple for a list or tuple, a dict for a dict
+Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
+
+class Repeat:
+    def __init__(self, plan: Plan, nesting: Nesting, groups: list[tuple[tuple[Any, ...], int, Hyper]]) -> None: ...
+    def __call__(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
