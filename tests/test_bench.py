@@ -379,6 +379,20 @@ def test_steps_are_taken_in_turn_in_blocks() -> None:
     assert {name: len(took) for name, took in times.items()} == {"a": 2, "b": 2}
 
 
+def test_what_comes_between_rounds_is_called_before_each() -> None:
+    calls: list[str] = []
+    steps = {"a": lambda: calls.append("a")}
+    timing.interleave(steps, seconds=0, block=1, rounds=3, between=lambda: calls.append("-"))
+    assert calls == list("-a-a-a")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_are_turned_around(dtype: DType) -> None:
+    g = np.array([[1.5, -2.0], [0.0, -np.inf]], dtype)
+    measure.turn_around([g, np.empty(0, dtype)])
+    assert (bits(g) == bits(np.array([[-1.5, 2.0], [-0.0, np.inf]], dtype))).all()
+
+
 def test_without_a_block_cold_steps_are_all_timed() -> None:
     calls: list[str] = []
     timing.interleave({"a": lambda: calls.append("a")}, seconds=0, block=1, rounds=4)

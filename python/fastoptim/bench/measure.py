@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from ..arrays import Array
 from .check import check
 from .results import Row, times_of
 from .task import Task, configured, set_up
@@ -23,7 +25,8 @@ def measure(
     with configured(task):
         whole, empty = set_up(task), set_up(task.on(task.work.of_ones()))
         steps = {"step": whole.step, "limit": whole.limit, "fixed": empty.step, "fixed limit": empty.limit}
-        times = interleave(steps, seconds=seconds, rounds=rounds, block=block, on_round=on_round)
+        turn = partial(turn_around, [*whole.grads, *empty.grads])
+        times = interleave(steps, seconds=seconds, rounds=rounds, block=block, between=turn, on_round=on_round)
     step, limit, fixed, limit_fixed = (summary(times[name]) for name in steps)
     return Row(
         optimizer=task.optimizer,
@@ -48,6 +51,17 @@ def measure(
         noise=verdict(times["step"], times["limit"]),
         checked_elements=checked,
     )
+
+
+def turn_around(grads: Sequence[Array]) -> None:
+    """Changes every sign.
+
+    Where a gradient never changes, means of its changes (Adan's) decay until they are subnormal, and arithmetic on
+    those is many times slower than in any training.
+    """
+    for g in grads:
+        words = g.reshape(-1).view(f"u{g.itemsize}")
+        words ^= words.dtype.type(1 << (8 * g.itemsize - 1))
 
 
 def share_beyond(step: Spread, limit: Spread, fixed: Spread, limit_fixed: Spread) -> float | None:
