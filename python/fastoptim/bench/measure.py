@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 
 from ..arrays import Array
 from .check import check
@@ -24,10 +25,14 @@ def measure(
     checked = check(task)
     with configured(task):
         whole, empty = set_up(task), set_up(task.on(task.work.of_ones()))
-        steps = {"step": whole.step, "limit": whole.limit, "fixed": empty.step, "fixed limit": empty.limit}
+        steps = {"step": whole.step, "fixed": empty.step}
+        steps |= {f"limit {isa}": limit for isa, limit in whole.limits.items()}
+        steps |= {f"fixed limit {isa}": limit for isa, limit in empty.limits.items()}
         turn = partial(turn_around, [*whole.grads, *empty.grads])
         times = interleave(steps, seconds=seconds, rounds=rounds, block=block, between=turn, on_round=on_round)
-    step, limit, fixed, limit_fixed = (summary(times[name]) for name in steps)
+    isa = min(whole.limits, key=lambda isa: median(times[f"limit {isa}"]))
+    step, fixed = summary(times["step"]), summary(times["fixed"])
+    limit, limit_fixed = summary(times[f"limit {isa}"]), summary(times[f"fixed limit {isa}"])
     return Row(
         optimizer=task.optimizer,
         options=dict(task.options),
@@ -42,13 +47,14 @@ def measure(
         bytes=task.bytes_moved,
         seconds=times_of(step),
         limit_seconds=times_of(limit),
+        limit_isa=isa,
         fixed_seconds=times_of(fixed),
         limit_fixed_seconds=times_of(limit_fixed),
         share=limit.median / step.median,
         share_beyond_fixed=share_beyond(step, limit, fixed, limit_fixed),
         ns_per_element=step.median / task.work.elements * 1e9,
         gb_per_s=task.bytes_moved / step.median / 1e9,
-        noise=verdict(times["step"], times["limit"]),
+        noise=verdict(times["step"], times[f"limit {isa}"]),
         checked_elements=checked,
     )
 
@@ -56,8 +62,8 @@ def measure(
 def turn_around(grads: Sequence[Array]) -> None:
     """Changes every sign.
 
-    Where a gradient never changes, means of its changes (Adan's) decay until they are subnormal, and arithmetic on
-    those is many times slower than in any training.
+    Where a gradient never changes, means of its changes (Adan's) decay until they are subnormal.  Arithmetic
+    on those is slow, and no training sees it.
     """
     for g in grads:
         words = g.reshape(-1).view(f"u{g.itemsize}")
