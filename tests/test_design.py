@@ -84,9 +84,9 @@ def test_the_stages_know_calls_and_rules_alone(name: str) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_python_is_seen_by_the_bindings_alone(path: Path) -> None:
     ours, others = includes(path)
-    may = path.parent == CSRC and path.stem in {"bindings", "buffer", "plan", "repeat"}
+    may = path.parent == CSRC and path.stem in {"bindings", "buffer", "limit", "plan", "repeat"}
     seen = [header for header in others if re.search(r"pybind11|Python\.h|numpy", header)]
-    seen += [header for header in ours if header in {"buffer.h", "plan.h", "repeat.h"}]
+    seen += [header for header in ours if header in {"buffer.h", "limit.h", "plan.h", "repeat.h"}]
     assert may or not seen
 
 
@@ -218,6 +218,18 @@ def test_numpy_is_the_only_package_imported(path: Path) -> None:
     assert absolute <= {"numpy", "fastoptim", *sys.stdlib_module_names}
 
 
+def imported_by_name(path: Path) -> set[str]:
+    """The packages that `import_module` is called with."""
+    names = re.findall(r"""import_module\(["']([\w.]+)""", path.read_text(encoding="utf-8"))
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_benchmark_alone_imports_extras_and_only_where_it_needs_them(path: Path) -> None:
+    extras = {"matplotlib", "ml_dtypes", "tqdm"}
+    assert imported_by_name(path) <= (extras if path.parent.name == "bench" else set())
+
+
 def test_numpy_is_the_only_dependency() -> None:
     declared = re.search(r"^dependencies = \[(.*?)\]", (CHECKOUT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
     assert declared
@@ -296,6 +308,11 @@ def loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def limit_loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(CSRC / "cpu" / "limit_loop.cpp", isa, tmp_path_factory.mktemp("limit_loop") / f"{isa}.o")
+
+
+@pytest.fixture(scope="module")
 def bodies(loop: Path) -> dict[str, str]:
     return disassembled(loop)
 
@@ -325,13 +342,15 @@ def test_the_flags_are_those_of_the_build(isa: str) -> None:
     assert isa == "baseline" or any(flag.startswith("-m") for flag in flags)
 
 
-def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, isa: str) -> None:
+def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, limit_loop: Path, isa: str) -> None:
     """A weak one could, if its name does not say whose it is: the linker keeps any one, and the baseline could end up
     running AVX-512 code.
     """
-    defined = [line.split(maxsplit=2)[1:] for line in run_tool(need("nm"), "-C", "--defined-only", loop).splitlines()]
-    assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
-    assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::loops_{isa}()"]
+    for target, function in ((loop, "loops"), (limit_loop, "limits")):
+        listed = run_tool(need("nm"), "-C", "--defined-only", target).splitlines()
+        defined = [line.split(maxsplit=2)[1:] for line in listed]
+        assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
+        assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::{function}_{isa}()"]
 
 
 def test_no_multiplication_is_fused_with_an_addition(bodies: dict[str, str]) -> None:
@@ -387,3 +406,12 @@ def test_divisions_and_roots_are_packed(bodies: dict[str, str], isa: str, kind: 
     code = rules_of(bodies, kind)
     for rule, operation in {"Adam": "div", "Rmsprop": "sqrt", "Adagrad": "div"}.items():
         assert re.search(rf"\sv?{operation}{SUFFIXES[kind][0]}\s.*%{WIDE[isa]}", code[rule]), rule
+
+
+@reads_x86
+def test_the_limit_is_as_wide_as_the_rules(limit_loop: Path, isa: str) -> None:
+    """Or steps would be measured against less than the processor can do."""
+    packed = re.compile(rf"\sv?p?xor[a-z]*\s.*%{WIDE[isa]}")
+    code = {name: body for name, body in disassembled(limit_loop).items() if "pass_over<" in name}
+    assert len(code) > 10
+    assert [name for name, body in code.items() if not packed.search(body)] == []

@@ -1,0 +1,77 @@
+"""One row: the step, its limit and what both cost without elements, timed in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+
+from ..arrays import Array
+from .check import check
+from .results import Row, times_of
+from .task import Task, configured, set_up
+from .timing import Spread, interleave, summary, verdict
+
+
+def measure(
+    task: Task,
+    *,
+    seconds: float,
+    rounds: int | None = None,
+    block: int | None = None,
+    on_round: Callable[[float], object] = lambda share: None,
+) -> Row:
+    """Checks the answer, then times it; the arguments are those of `interleave`."""
+    checked = check(task)
+    with configured(task):
+        whole, empty = set_up(task), set_up(task.on(task.work.of_ones()))
+        steps = {"step": whole.step, "fixed": empty.step}
+        steps |= {f"limit {isa}": limit for isa, limit in whole.limits.items()}
+        steps |= {f"fixed limit {isa}": limit for isa, limit in empty.limits.items()}
+        turn = partial(turn_around, [*whole.grads, *empty.grads])
+        times = interleave(steps, seconds=seconds, rounds=rounds, block=block, between=turn, on_round=on_round)
+    isa = min(whole.limits, key=lambda isa: median(times[f"limit {isa}"]))
+    step, fixed = summary(times["step"]), summary(times["fixed"])
+    limit, limit_fixed = summary(times[f"limit {isa}"]), summary(times[f"fixed limit {isa}"])
+    return Row(
+        optimizer=task.optimizer,
+        options=dict(task.options),
+        work=task.work.name,
+        elements=task.work.elements,
+        arrays=len(task.work.shapes),
+        dtype=task.dtype,
+        grad_dtype=task.grad_dtype,
+        threads=task.threads,
+        isa=task.isa,
+        device=task.device,
+        bytes=task.bytes_moved,
+        seconds=times_of(step),
+        limit_seconds=times_of(limit),
+        limit_isa=isa,
+        fixed_seconds=times_of(fixed),
+        limit_fixed_seconds=times_of(limit_fixed),
+        share=limit.median / step.median,
+        share_beyond_fixed=share_beyond(step, limit, fixed, limit_fixed),
+        ns_per_element=step.median / task.work.elements * 1e9,
+        gb_per_s=task.bytes_moved / step.median / 1e9,
+        noise=verdict(times["step"], times[f"limit {isa}"]),
+        checked_elements=checked,
+    )
+
+
+def turn_around(grads: Sequence[Array]) -> None:
+    """Changes every sign.
+
+    Where a gradient never changes, means of its changes (Adan's) decay until they are subnormal.  Arithmetic
+    on those is slow, and no training sees it.
+    """
+    for g in grads:
+        words = g.reshape(-1).view(f"u{g.itemsize}")
+        words ^= words.dtype.type(1 << (8 * g.itemsize - 1))
+
+
+def share_beyond(step: Spread, limit: Spread, fixed: Spread, limit_fixed: Spread) -> float | None:
+    """The limit's time over the step's, each without its fixed cost; None where that is no more than it varies."""
+    own, other = step.median - fixed.median, limit.median - limit_fixed.median
+    least = max(fixed.high - fixed.low, limit_fixed.high - limit_fixed.low)
+    return other / own if min(own, other) > least else None
