@@ -1,7 +1,8 @@
-// The module fastoptim._core.  With plan.cpp and buffer.cpp the only files that see pybind11.
+// The module fastoptim._core.  With plan.cpp, limit.cpp and buffer.cpp the only files that see pybind11.
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "cuda/cuda.h"
+#include "limit.h"
 #include "plan.h"
 #include "table.h"
 
@@ -10,15 +11,24 @@ namespace {
 
 py::tuple names(std::span<const char* const> all) { return py::cast(std::vector<std::string>(all.begin(), all.end())); }
 
-// name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's)
+// What a pass does with p, g and each state array, as Python reads it: "", "r" or "rw".
+py::tuple accesses(std::span<const Access> all) {
+    std::vector<std::string> shown;
+    for (const Access access : all)
+        shown.emplace_back(access == Access::kWrite ? "rw" : access == Access::kRead ? "r" : "");
+    return py::cast(shown);
+}
+
+// name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's, what the pass for
+// the sums does with p, g and each state array, what the update does)
 py::dict rule_table() {
     py::dict table;
     const auto all = rules();
     for (std::size_t i = 0; i < all.size(); ++i) {
         const RuleInfo& rule = all[i];
         if (table.contains(rule.name)) throw std::runtime_error(std::string("two rules are named ") + rule.name);
-        table[rule.name] =
-            py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalars), rule.sums, rule.sums_of_group);
+        table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalars), rule.sums,
+                                          rule.sums_of_group, accesses(rule.measured), accesses(rule.updated));
     }
     return table;
 }
@@ -90,6 +100,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def_readonly_static("SKIPPED", &Plan::kSkipped)
         .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
         .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
+
+    py::class_<Limit>(m, "Limit")
+        .def(py::init<int, std::vector<py::array>, std::vector<py::array>, std::vector<std::vector<py::array>>,
+                      std::vector<std::vector<py::array>>, const std::string&>(),
+             py::arg("rule"), py::arg("params"), py::arg("grads"), py::arg("states"), py::arg("averages"),
+             py::arg("isa") = "")
+        .def("run", &Limit::run, py::arg("mask"));
 }
 
 }  // namespace

@@ -13,6 +13,9 @@ inline constexpr int kMaxScalars = 4;
 inline constexpr int kMaxSums = 4;
 inline constexpr std::size_t kRuleBytes = 192;
 
+// What a pass does with an array's elements.  What is written was read before.
+enum class Access : std::uint8_t { kNone, kRead, kWrite };
+
 // One parameter array and its state.  Lasts as long as the optimizer.
 struct Segment {
     void* p;

@@ -37,6 +37,9 @@
 #include "rules/sophia.h"
 #include "rules/yogi.h"
 
+#include "call.h"
+
+#include <type_traits>
 #include <utility>
 
 namespace fo::FO_TARGET {
@@ -60,5 +63,43 @@ inline constexpr int kSums = 0;
 template <class R>
     requires requires { R::sums; }
 inline constexpr int kSums<R> = R::sums;
+
+// What a pass of a rule does with p, g and each state array, in this order.
+template <class R>
+inline constexpr std::size_t kArrays = 2 + R::state.size();
+
+// The pass that takes the sums, as a function of an element that is only named in types.
+template <class R>
+struct Measuring {
+    template <class... A>
+    auto operator()(A&&... a) const -> decltype(std::declval<const R&>().measure(std::forward<A>(a)...));
+};
+
+// What no argument but one that is not read is made from.
+struct Nothing {};
+
+// Whether F takes an Other in the place of its argument number kAt.
+template <class F, class T, std::size_t kAt, class Other, std::size_t... I>
+constexpr bool takes(std::index_sequence<I...>) {
+    return std::is_invocable_v<const F&, std::conditional_t<I == kAt, Other, std::conditional_t<I == 1, T, T&>>...>;
+}
+
+// Read, unless F takes Nothing there; written, where F takes no constant there.
+template <class F, class T, std::size_t kAt, std::size_t... I>
+constexpr Access access_at(std::index_sequence<I...> all) {
+    static_assert(std::is_invocable_v<const F&, std::conditional_t<I == 1, T, T&>...>);
+    if (takes<F, T, kAt, Nothing&>(all)) return Access::kNone;
+    return kAt == 1 || takes<F, T, kAt, const T&>(all) ? Access::kRead : Access::kWrite;
+}
+
+template <class F, class T, std::size_t... I>
+constexpr auto access_of(std::index_sequence<I...> all) {
+    return std::array{access_at<F, T, I>(all)...};
+}
+
+template <class R, class T>
+inline constexpr auto kUpdateAccess = access_of<R, T>(std::make_index_sequence<kArrays<R>>{});
+template <class R, class T>
+inline constexpr auto kMeasureAccess = access_of<Measuring<R>, T>(std::make_index_sequence<kArrays<R>>{});
 
 }  // namespace fo::FO_TARGET

@@ -56,7 +56,14 @@ void adapt(Scalars& scalars, Format format, const double* sums, double* const* o
 template <int kRule>
 constexpr RuleInfo describe() {
     using R = target::Rule<kRule, float>;
-    RuleInfo info{R::name, R::hyper, R::state, {}, target::kSums<R>, false, &construct<kRule>, nullptr, nullptr};
+    RuleInfo info{};
+    info.name = R::name;
+    info.hyper = R::hyper;
+    info.state = R::state;
+    info.sums = target::kSums<R>;
+    info.updated = target::kUpdateAccess<R, float>;
+    info.construct = &construct<kRule>;
+    if constexpr (target::kSums<R> > 0) info.measured = target::kMeasureAccess<R, float>;
     if constexpr (requires { R::scalars; }) info.scalars = R::scalars;
     if constexpr (requires { R::sums_of_group; }) info.sums_of_group = R::sums_of_group;
     if constexpr (requires { &R::begin; }) info.begin = &begin<kRule>;

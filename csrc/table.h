@@ -14,6 +14,8 @@ struct RuleInfo {
     std::span<const char* const> scalars;  // state that is one number for the whole array
     int sums;                              // over an array, that the rule needs before its pass over the elements
     bool sums_of_group;                    // over all arrays of a group
+    std::span<const Access> measured;      // what the pass for the sums does with p, g and each state array; or empty
+    std::span<const Access> updated;       // and what the update does
     // Fills in Scalars::rule_f32 and rule_f64 from the hyper-parameters, in the order of `hyper`.
     void (*construct)(std::int64_t t, const double* hyper, Scalars& scalars);
     // Takes up an array's numbers before its sums are taken; null where those do not depend on them.

@@ -39,13 +39,13 @@ def _constant(name: str, file: str, otherwise: int) -> int:
     source = Path(__file__).parents[1] / "csrc" / "cpu" / file
     if not source.exists():
         return otherwise
-    found = re.search(rf"constexpr Index {name} = (\d+);", source.read_text(encoding="utf-8"))
+    found = re.search(rf"constexpr (?:Index|std::int64_t) {name} = (\d+);", source.read_text(encoding="utf-8"))
     assert found, f"{source}: no constant {name}"
     return int(found[1])
 
 
 TILE = _constant("kTile", "loop.cpp", 1024)  # elements that are worked on at a time
-MIN_SHARE = _constant("kMinShare", "step.cpp", 32768)  # elements that a thread has at least
+MIN_SHARE = _constant("kMinShare", "step.h", 32768)  # elements that a thread has at least
 
 # ---- optimizers with their options
 

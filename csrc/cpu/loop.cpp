@@ -7,23 +7,10 @@
 #include "../rules.h"
 #include "../storage.h"
 #include "../sums.h"
+#include "independent.h"
 
 #include <algorithm>
 #include <type_traits>
-
-// The arrays of a call never overlap (the caller checked), so the iterations of a loop do not depend on each other.
-#if defined(__clang__)
-#define FO_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define FO_INDEPENDENT _Pragma("GCC ivdep")
-#elif defined(_MSC_VER)
-#define FO_INDEPENDENT __pragma(loop(ivdep))
-#else
-#define FO_INDEPENDENT
-#endif
-
-#define FO_JOIN_(a, b) a##b
-#define FO_JOIN(a, b) FO_JOIN_(a, b)
 
 namespace fo::FO_TARGET {
 namespace {
@@ -139,7 +126,7 @@ auto state_at(const Segment& segment, Index begin) {
 // Whether f writes its K-th state: not where it takes that by value or const reference.
 template <std::size_t K, class T, class F, std::size_t... S>
 constexpr bool writes(const F&, std::index_sequence<S...>) {
-    return !std::is_invocable_v<const F&, T&, T, std::conditional_t<S == K, const T&, T&>...>;
+    return access_at<F, T, K + 2>(std::make_index_sequence<sizeof...(S) + 2>{}) == Access::kWrite;
 }
 
 // One element: into locals, through f, and back.

@@ -16,13 +16,6 @@ namespace {
 
 using Index = std::int64_t;
 
-// A share of fewer elements is not worth a thread.  A region opens in microseconds on an idle machine, but waits long
-// where another runtime of the process (a BLAS, PyTorch) still spins on the other processors: docs/performance.md.
-constexpr Index kMinShare = 32768;
-
-// Shares begin at multiples of this, so that two threads seldom write to one cache line.
-constexpr Index kAlign = 64;
-
 const Scalars& scalars_of(const Call& call, Index i) { return call.scalars[call.gradients[i].scalars]; }
 
 template <class Function>

@@ -8,6 +8,13 @@
 
 namespace fo::cpu {
 
+// A share of fewer elements is not worth a thread.  A region opens in microseconds on an idle machine, but waits long
+// where another runtime of the process (a BLAS, PyTorch) still spins on the other processors: docs/performance.md.
+inline constexpr std::int64_t kMinShare = 32768;
+
+// Shares begin at multiples of this, so that two threads seldom write to one cache line.
+inline constexpr std::int64_t kAlign = 64;
+
 // The arrays were checked; nothing here can fail but the allocation of small tables, before the first write.
 // False if a gradient is not finite and the step was to be skipped then; nothing was written.
 bool step(const Call& call, const Loops& loops);

@@ -55,7 +55,7 @@ struct Lamb {
         rate = T(p > 0 && u > 0 ? lr * (p / u) : lr);
     }
 
-    FO_HD void operator()(T& p, T, const T& m, const T& v) const {
+    FO_HD void operator()(T& p, Unread, const T& m, const T& v) const {
         const T shrunk = keep * p;
         p = shrunk - rate * step(shrunk, m, v);
     }

@@ -35,7 +35,7 @@ struct Lars {
     FO_HD T decayed(T g, T p) const { return decoupled ? g : g + weight_decay * p; }
 
     // The squares of the parameter and of the gradient, the latter with its decay if that is to count.
-    FO_HD std::array<double, sums> measure(T p, T g, T) const {
+    FO_HD std::array<double, sums> measure(T p, T g, Unread) const {
         const T shrunk = keep * p;
         const double x(shrunk), y(decayed_norm ? decayed(g, shrunk) : g);
         return {x * x, y * y};

@@ -30,7 +30,7 @@ struct Novograd {
           first(clock.t == 1),
           decoupled(decoupled != 0) {}
 
-    FO_HD std::array<double, sums> measure(T, T g, T) const { return {double(g) * double(g)}; }
+    FO_HD std::array<double, sums> measure(Unread, T g, Unread) const { return {double(g) * double(g)}; }
 
     FO_HD void adapt(const double* squares, double* const* own) {
         double& v = *own[0];

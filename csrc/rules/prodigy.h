@@ -84,7 +84,7 @@ struct Prodigy {
         if (decoupled) keep = T(1 - double(weight_decay) * moved);
     }
 
-    FO_HD void operator()(T& p, T, const T& m, const T& v, const T&, const T&) const {
+    FO_HD void operator()(T& p, Unread, const T& m, const T& v, Unread, Unread) const {
         p = moves ? keep * p - step * m / (sqrt(v) + floor) : p;  // -0 - 0*m may be +0
     }
 };

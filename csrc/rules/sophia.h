@@ -34,7 +34,7 @@ struct SophiaHessian {
 
     FO_HD SophiaHessian(const Clock&, double beta2) : keep(decay<T>(beta2)), fresh(rise(keep)) {}
 
-    FO_HD void operator()(T&, T g, T& h) const { h = keep * h + fresh * g; }
+    FO_HD void operator()(Unread, T g, T& h) const { h = keep * h + fresh * g; }
 };
 
 FO_RULE(Sophia)

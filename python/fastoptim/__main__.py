@@ -1,19 +1,26 @@
-"""``python -m fastoptim``: what this build is and what this machine has."""
+"""``python -m fastoptim``: what this build is, what this machine has, and how fast it steps."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from . import build_info
+from .bench import cli
 
 
-def main() -> None:
-    """Runs the command line."""
+def main() -> int:
+    """Runs the command line and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer updates for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print the build and what it found on this machine")
-    parser.parse_args()
+    bench = commands.add_parser("bench", help="time steps on this machine, beside what its memory allows")
+    cli.add_arguments(bench)
+    arguments = parser.parse_args()
+    if arguments.command == "bench":
+        return cli.run(arguments, bench)
     print_info()
+    return 0
 
 
 def print_info() -> None:
@@ -26,4 +33,4 @@ def print_info() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,8 +3,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-# name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's)
-RULES: dict[str, tuple[int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool]]
+# name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's, what the pass for
+# the sums does with p, g and each state array, what the update does)
+RULES: dict[
+    str,
+    tuple[int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, tuple[str, ...], tuple[str, ...]],
+]
 
 def build_info() -> dict[str, Any]: ...
 def set_bfloat16(dtype: np.dtype[Any]) -> None: ...
@@ -52,3 +56,15 @@ class Plan:
         update_of: list[int] | None,
         updates: list[tuple[Hyper, float, int, float, tuple[float, ...]]],
     ) -> int: ...
+
+class Limit:
+    def __init__(
+        self,
+        rule: int,
+        params: Arrays,
+        grads: Arrays,
+        states: list[Arrays],
+        averages: list[Arrays],
+        isa: str = "",
+    ) -> None: ...
+    def run(self, mask: int) -> int: ...

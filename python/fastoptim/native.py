@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import _core
@@ -23,6 +23,10 @@ class Rule(NamedTuple):
     scalars: tuple[str, ...]
     sums: int
     sums_of_group: bool
+    measured: tuple[str, ...]
+    """What the pass for the sums does with p, g and each array of `state`, "", "r" or "rw"; empty if there is none."""
+    updated: tuple[str, ...]
+    """The same of the update."""
 
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}
@@ -88,6 +92,25 @@ class Engine:
         states = [_state(slot, settings) for slot, settings in zip(self._slots, used, strict=True)]
         self._plan = _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
         return self._plan
+
+
+def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, isa: str = "") -> Callable[[int], int]:
+    """The pass that a step over these arrays is measured against.
+
+    It reads and writes what the step does, where the step does, and adds its argument by exclusive or to each word that
+    a step writes: with 0 it changes nothing.  It returns that of all words that a step only reads.
+    """
+    _name_bfloat16()
+    states = [_state(slot, settings) for slot in slots]
+    pass_over = _core.Limit(
+        rule=RULES[settings.variant].number,
+        params=[slot.p for slot in slots],
+        grads=list(grads),
+        states=[arrays for arrays, _, _ in states],
+        averages=[average for _, _, average in states],
+        isa=isa,
+    )
+    return pass_over.run
 
 
 def _state(slot: Slot, settings: Settings) -> tuple[list[Array], list[Array], list[Array]]:

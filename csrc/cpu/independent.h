@@ -1,0 +1,16 @@
+// What the files that are compiled once per instruction set write before their loops and around their names.
+#pragma once
+
+// The arrays of a call never overlap (the caller checked), so the iterations of a loop do not depend on each other.
+#if defined(__clang__)
+#define FO_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define FO_INDEPENDENT _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define FO_INDEPENDENT __pragma(loop(ivdep))
+#else
+#define FO_INDEPENDENT
+#endif
+
+#define FO_JOIN_(a, b) a##b
+#define FO_JOIN(a, b) FO_JOIN_(a, b)

@@ -1,0 +1,25 @@
+#include "limit.h"
+
+#include "shares.h"
+#include "step.h"
+
+#include <atomic>
+
+namespace fo::cpu {
+
+std::uint64_t limit(const LimitPasses& passes, const Segment* segments, const Gradient* gradients, std::int64_t count,
+                    std::uint64_t mask) {
+    const auto begins = concatenate(count, [&](std::int64_t i) { return segments[i].size; });
+    std::atomic<std::uint64_t> read{0};
+    const auto run = [&](LimitPass f32, LimitPass f64) {
+        for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+            const LimitPass pass = segments[i].format == Format::kFloat64 ? f64 : f32;
+            read.fetch_xor(pass(segments[i], gradients[i], mask, begin, end), std::memory_order_relaxed);
+        });
+    };
+    if (passes.measure_f32) run(passes.measure_f32, passes.measure_f64);
+    run(passes.update_f32, passes.update_f64);
+    return read.load(std::memory_order_relaxed);
+}
+
+}  // namespace fo::cpu
