@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
+
 from fastoptim.bench.results import Times, times_of
 from fastoptim.bench.timing import QUIET, interleave, summary, verdict
 from rivals import Array, Contender, Options, Ours, Peer
@@ -156,8 +157,6 @@ def contest(
 ) -> Row:
     """Compares the answers of a peer and fastoptim, and times them in turn if they agree.
 
-    Two at a time: the threads of a third, which wait for work and spin, would be counted to whoever comes next.
-
     Args:
         work: The arrays.
         optimizer: By its name here; one that the peer offers.
@@ -167,7 +166,21 @@ def contest(
         on_round: Called with how much of the timing is done.
     """
     pair = line_up(work, optimizer, peer)
-    row = Row(
+    row = row_of(work, optimizer, peer, pair.compared, pair.problem)
+    if pair.problem is None:
+        times = interleave(pair.steps, seconds=seconds, block=block, on_round=on_round)
+        ours, theirs = summary(times[OURS]), summary(times[THEIRS])
+        row["ours_seconds"], row["seconds"] = times_of(ours), times_of(theirs)
+        row["times_as_fast"] = theirs.median / ours.median
+        row["noise"] = verdict(times[OURS], times[THEIRS])
+    del pair  # and its arrays, before the next one makes its own
+    gc.collect()
+    return row
+
+
+def row_of(work: Work, optimizer: str, peer: Peer, compared: int = 0, problem: str | None = None) -> Row:
+    """A row without times."""
+    return Row(
         work=work.name,
         title=work.title,
         optimizer=optimizer,
@@ -179,16 +192,7 @@ def contest(
         seconds=None,
         ours_seconds=None,
         times_as_fast=None,
-        checked_elements=pair.compared,
+        checked_elements=compared,
         noise=QUIET,
-        problem=pair.problem,
+        problem=problem,
     )
-    if pair.problem is None:
-        times = interleave(pair.steps, seconds=seconds, block=block, on_round=on_round)
-        ours, theirs = summary(times[OURS]), summary(times[THEIRS])
-        row["ours_seconds"], row["seconds"] = times_of(ours), times_of(theirs)
-        row["times_as_fast"] = theirs.median / ours.median
-        row["noise"] = verdict(times[OURS], times[THEIRS])
-    del pair  # and its arrays, before the next one makes its own
-    gc.collect()
-    return row

@@ -2,15 +2,15 @@
 
     pip install '.[peers]'
     python bench/peers.py                                          Adam on every work, against all that are installed
-    python bench/peers.py --work 1.6e7 --optimizer all --peer torch        every optimizer of PyTorch's, fused or foreach
+    python bench/peers.py --work 1.6e7 --optimizer all --peer torch        every optimizer that PyTorch has
     python bench/peers.py --work many 1e6 --block 1                cold caches: each step finds its arrays driven out
     python bench/peers.py --work 2^12 2^18 --peer numba --threads 1
     python bench/peers.py --list                                   works, and the peers with what they have
 
-All are in one process, over arrays of the same float32 numbers, with the same hyper-parameters and as many threads.
-Each peer meets fastoptim alone.  First both take eight steps, and their parameters are compared, fastoptim's in the
-peer's convention; one that answers otherwise is named and not timed.  Then they are timed in turn, a block of steps
-each, round after round.  `times` is how many times as fast as the peer fastoptim is.  Who is not installed is skipped.
+Each peer has a process of its own, with fastoptim beside it: the same float32 numbers, hyper-parameters and number of
+threads.  First both take eight steps, and their parameters are compared, fastoptim's in the peer's convention; one that
+answers otherwise is named and not timed.  Then they are timed in turn, a block of steps each, round after round.
+`times` is how many times as fast as the peer fastoptim is.  Who is not installed is skipped.
 
 DeepSpeed is not in the extra: `pip install deepspeed`, and it compiles its kernel when it is first used.
 """
@@ -18,19 +18,21 @@ DeepSpeed is not in the extra: `pip install deepspeed`, and it compiles its kern
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from contest import Row, bind, contest
+import fastoptim as fo
+from apart import Plan, reports
+from contest import Row, bind
 from fastoptim.bench import machine
+from fastoptim.bench.progress import Progress
 from fastoptim.bench.results import SCHEMA, Times, judge, write
 from fastoptim.bench.timing import QUIET
 from rivals import PEERS, Peer
 from works import OPTIONS, WORKS
-
-import fastoptim as fo
 
 HEADER = ("work", "optimizer", "peer", "a step of the peer", "of fastoptim", "times")
 LINE = "{:<29} {:<9} {:<13} {:>26} {:>26} {:>7}  {}"
@@ -39,32 +41,23 @@ LINE = "{:<29} {:<9} {:<13} {:>26} {:>26} {:>7}  {}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Times what is asked for and prints it as it comes."""
     args = parser().parse_args(arguments)
-    bind(args.threads)
-    fo.set_num_threads(args.threads)
     if args.list:
         print(listed())
         return 0
+    fo.set_num_threads(args.threads)
+    bind(args.threads)
     peers = [peer for peer in chosen(args.peer) if peer.installed()]
     missing = [peer.name for peer in chosen(args.peer) if not peer.installed()]
-    for peer in peers:
-        peer.use(args.threads)
     print(headline(peers, args.threads))
     if missing:
         print(f"not installed, so skipped: {', '.join(missing)}")
     print("\n" + LINE.format(*HEADER, "").rstrip())
-    watch = machine.Watch()
-    rows = []
-    for optimizer in OPTIONS if "all" in args.optimizer else args.optimizer:
-        for work in map(WORKS.__getitem__, args.work):
-            for peer in (peer for peer in peers if optimizer in peer.offers):
-                progress = Progress(f"{work.title}, {optimizer}, {peer.name}")
-                rows.append(contest(work, optimizer, peer, seconds=args.seconds, block=args.block, on_round=progress))
-                print(line(rows[-1]), flush=True)
-    noise = judge(rows, watch.report())
+    rows, watched = run([plan_of(peer, args) for peer in peers])
+    noise = judge(rows, watched)
     print(f"\n{noise['verdict']}")
     if args.json:
         settings = {
-            "command": "python bench/peers.py " + " ".join(sys.argv[1:] if arguments is None else arguments),
+            "command": shlex.join(["python", "bench/peers.py", *(sys.argv[1:] if arguments is None else arguments)]),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **{name: getattr(args, name) for name in ("threads", "seconds", "block")},
             "peers": {peer.name: peer.version() for peer in peers},
@@ -73,6 +66,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = {"schema": SCHEMA, "machine": machine.describe(), "settings": settings, "noise": noise, "rows": rows}
         write(args.json, results)
     return 0
+
+
+def plan_of(peer: Peer, args: argparse.Namespace) -> Plan:
+    """What a peer is asked for and has."""
+    optimizers = OPTIONS if "all" in args.optimizer else args.optimizer
+    contests = [(work, optimizer) for optimizer in optimizers for work in args.work if optimizer in peer.offers]
+    return Plan(peer.name, contests, args.threads, args.seconds, args.block)
+
+
+def run(plans: Sequence[Plan]) -> tuple[list[Row], dict[str, float | None]]:
+    """Follows the plans one after another; the rows, and the busiest that others were."""
+    rows: list[Row] = []
+    watched: dict[str, float | None] = {"load_before": machine.load(), "load_after": None, "others": None}
+    with Progress(sum(len(plan.contests) for plan in plans)) as progress:
+        for plan in plans:
+            progress.begin(plan.peer)
+            for report in reports(plan) if plan.contests else ():
+                if report.share is not None:
+                    progress.part(report.share)
+                if report.row is not None:
+                    rows.append(report.row)
+                    print(("\r\033[K" if sys.stderr.isatty() else "") + line(report.row), flush=True)
+                    progress.end()
+                if report.watched is not None:
+                    watched["others"] = max(watched["others"] or 0.0, report.watched["others"] or 0.0)
+    return rows, {**watched, "load_after": machine.load()}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "--peer", nargs="+", default=[""], metavar="NAME", help='names or their beginnings: "torch" is all of its ways'
     )
     made.add_argument("--threads", type=int, default=fo.get_num_threads(), help="of every contender")
-    made.add_argument("--seconds", type=float, default=3.0, help="how long a pair is timed")
+    made.add_argument("--seconds", type=float, default=3.0, help="how long a row is timed")
     made.add_argument("--block", type=int, help="steps in a row before the next one's turn; else a millisecond of them")
     made.add_argument("--json", type=Path, metavar="FILE", help="writes the run there")
     made.add_argument("--list", action="store_true", help="says what can be chosen, and stops")
@@ -117,7 +136,8 @@ def headline(peers: Sequence[Peer], threads: int) -> str:
     versions = ", ".join(dict.fromkeys(f"{peer.package} {peer.version()}" for peer in peers))
     return (
         f"fastoptim {info['version']} ({info['isa']}) beside {versions}\n"
-        f"{machine.describe()['processor']}, {threads} threads; float32; medians, and from the 10th to the 90th percentile"
+        f"{machine.describe()['processor']}, {threads} threads; float32\n"
+        "medians, and from the 10th to the 90th percentile"
     )
 
 
@@ -133,21 +153,9 @@ def line(row: Row) -> str:
 
 def spread(times: Times) -> str:
     """The median, and where most of the times lie, in microseconds."""
-    median, low, high = (1e6 * times[key] for key in ("median", "low", "high"))  # type: ignore[literal-required]
+    median, low, high = (1e6 * times[key] for key in ("median", "low", "high"))
     digits = 0 if median >= 1000 else 1
     return f"{median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f}) us"
-
-
-class Progress:
-    """What is going on, in the line that the next row overwrites; nothing where that is no terminal."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self(0.0)
-
-    def __call__(self, share: float) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{self._what}: {share:4.0%}{'':<40}", end="\r", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-Shape = tuple[int, ...]
+from fastoptim.bench.models import Shape, gpt2, mlp
 
 
 class Work(NamedTuple):
@@ -22,19 +22,11 @@ class Work(NamedTuple):
         return sum(map(prod, self.shapes))
 
 
-def gpt2(layers: int = 12, width: int = 768, words: int = 50257, context: int = 1024) -> tuple[Shape, ...]:
-    """The arrays of GPT-2's smallest model, whose output shares the embedding."""
-    norm: tuple[Shape, ...] = ((width,), (width,))
-    attention: tuple[Shape, ...] = ((width, 3 * width), (3 * width,), (width, width), (width,))
-    mlp: tuple[Shape, ...] = ((width, 4 * width), (4 * width,), (4 * width, width), (width,))
-    return ((words, width), (context, width), *(norm + attention + norm + mlp) * layers, *norm)
-
-
 WORKS: dict[str, Work] = {
     work.name: work
     for work in (
         Work("one", "1 array of 1", ((1,),)),
-        Work("mlp", "784-256-10 network, 4 arrays", ((784, 256), (256,), (256, 10), (10,))),
+        Work("mlp", "784-256-10 network, 4 arrays", mlp()),
         Work("many", "1,000 arrays of 256", ((256,),) * 1000),
         Work("1e5", "1 array of 1e5", ((10**5,),)),
         Work("1e6", "1 array of 1e6", ((10**6,),)),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Options = Mapping[str, Any]
+Names = Mapping[str, str | tuple[str, ...]]  # a peer's of our options
 
 
 class Contender(Protocol):
@@ -56,15 +57,15 @@ class Peer(ABC):
         """Of the installed package."""
         return importlib.metadata.version(self.package)
 
-    def use(self, threads: int) -> None:
-        """Works with so many threads from now on.  `contest.bind` has told the environment before the first import."""
+    def use(self, threads: int) -> None:  # noqa: B027 (most peers read the environment, which `contest.bind` has set)
+        """Works with so many threads from now on."""
 
     @abstractmethod
     def make(self, optimizer: str, options: Options, params: Sequence[Array], grads: Sequence[Array]) -> Contender:
         """A contender over copies of these arrays, at step 0."""
 
 
-def renamed(options: Options, names: Mapping[str, str | tuple[str, ...]]) -> dict[str, Any]:
+def renamed(options: Options, names: Names) -> dict[str, Any]:
     """The options by a peer's names; of a pair each part has its own."""
     found: dict[str, Any] = {}
     for option, value in options.items():

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Contender, Offer, Options, Peer, renamed
+from .base import Array, Contender, Names, Offer, Options, Peer, renamed
 
-NAMES = {"lr": "learning_rate", "betas": ("beta_1", "beta_2"), "eps": "epsilon", "alpha": "rho"}
+NAMES: Names = {"lr": "learning_rate", "betas": ("beta_1", "beta_2"), "eps": "epsilon", "alpha": "rho"}
 HAT = {"eps_hat": True}
 
 

@@ -1,4 +1,4 @@
-"""MLX on the CPU, whose arrays are replaced and not written: compiled for small models, operation by operation for large."""
+"""MLX on the CPU, whose arrays are replaced and not written: compiled for small models, by operations for large."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Offer, Options, Peer, renamed
+from .base import Array, Names, Offer, Options, Peer, renamed
 
-NAMES = {"lr": "learning_rate"}
+NAMES: Names = {"lr": "learning_rate"}
 #: Elements below which `mx.compile` pays; above, what it generates is slower than MLX's own operations.
 MOST_COMPILED = 100_000
 

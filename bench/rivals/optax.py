@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Offer, Options, Peer, renamed
+from .base import Array, Names, Offer, Options, Peer, renamed
 
-NAMES = {"lr": "learning_rate", "betas": ("b1", "b2"), "alpha": "decay"}
+NAMES: Names = {"lr": "learning_rate", "betas": ("b1", "b2"), "alpha": "decay"}
 IN_ROOT = {"eps": 0.0, "eps_root": 1e-10}  # where it has Adagrad's eps of works.OPTIONS
 
 

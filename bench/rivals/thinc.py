@@ -1,4 +1,4 @@
-"""thinc's Adam for NumPy, called for each array as its models do.  It clears the gradient, which is so written again."""
+"""thinc's Adam for NumPy, called for each array as its models do.  It clears the gradients, so a step writes them."""
 
 from __future__ import annotations
 
