@@ -1,9 +1,10 @@
-// The module fastoptim._core.  With plan.cpp, limit.cpp and buffer.cpp the only files that see pybind11.
+// The module fastoptim._core.  With buffer.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that see pybind11.
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "cuda/cuda.h"
 #include "limit.h"
 #include "plan.h"
+#include "repeat.h"
 #include "table.h"
 
 namespace fo {
@@ -38,7 +39,10 @@ Hyper make_hyper(int rule, std::vector<double> values, int lr_at, std::vector<in
                  double weight_decay, bool decoupled, std::optional<double> ema, std::optional<std::int64_t> swa_start,
                  std::int64_t swa_every) {
     if (rule < 0 || static_cast<std::size_t>(rule) >= rules().size()) throw std::invalid_argument("expected a rule");
-    if (values.size() != rules()[static_cast<std::size_t>(rule)].hyper.size())
+    const auto count = rules()[static_cast<std::size_t>(rule)].hyper.size();
+    const auto is_one = [count](int at) { return at >= 0 && static_cast<std::size_t>(at) < count; };
+    if (values.size() != count || (lr_at != -1 && !is_one(lr_at)) ||
+        !std::all_of(step_scalars_at.begin(), step_scalars_at.end(), is_one))
         throw std::invalid_argument("expected the rule's hyper-parameters");
     return {rule,
             std::move(values),
@@ -87,13 +91,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("squared_norms", &squared_norms);
     m.def("set_num_threads", &cpu::set_num_threads);
 
-    py::class_<Hyper>(m, "Hyper")
+    py::class_<Hyper, std::shared_ptr<Hyper>>(m, "Hyper")
         .def(py::init(&make_hyper), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),
              py::arg("step_scalars_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
              py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("l1"), py::arg("weight_decay"),
              py::arg("decoupled"), py::arg("ema"), py::arg("swa_start"), py::arg("swa_every"));
 
-    py::class_<Plan>(m, "Plan")
+    py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const std::string&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("isa") = "")
         .def_readonly_static("CHANGED", &Plan::kChanged)
@@ -101,12 +105,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
         .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
 
+    py::class_<Repeat>(m, "Repeat")
+        .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<Repeat::Group>>(), py::arg("plan"),
+             py::arg("nesting"), py::arg("groups"))
+        .def("__call__", &Repeat::step, py::arg("groups"), py::arg("grads"), py::arg("step_count"));
+
     py::class_<Limit>(m, "Limit")
         .def(py::init<int, std::vector<py::array>, std::vector<py::array>, std::vector<std::vector<py::array>>,
                       std::vector<std::vector<py::array>>, const std::string&>(),
              py::arg("rule"), py::arg("params"), py::arg("grads"), py::arg("states"), py::arg("averages"),
              py::arg("isa") = "")
-        .def("run", &Limit::run, py::arg("mask"));
+        .def("__call__", &Limit::run, py::arg("mask"));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ namespace fo {
 
 enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
 
+inline constexpr int kMaxHyper = 16;
 inline constexpr int kMaxState = 8;
 inline constexpr int kMaxScalars = 4;
 inline constexpr int kMaxSums = 4;

@@ -26,10 +26,11 @@ void expect(bool holds, const char* what) {
 Scalars Hyper::at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars) const {
     const DefaultFloatEnvironment environment;
     expect(step_scalars.size() == step_scalars_at.size(), "expected the rule's step scalars");
-    std::vector<double> all = values;
-    if (lr_at >= 0) all.at(static_cast<std::size_t>(lr_at)) = lr;
+    std::array<double, kMaxHyper> all;
+    std::copy(values.begin(), values.end(), all.begin());
+    if (lr_at >= 0) all[static_cast<std::size_t>(lr_at)] = lr;
     for (std::size_t k = 0; k < step_scalars.size(); ++k)
-        all.at(static_cast<std::size_t>(step_scalars_at[k])) = step_scalars[k];
+        all[static_cast<std::size_t>(step_scalars_at[k])] = step_scalars[k];
 
     Scalars scalars{};
     scalars.rule = rule;
@@ -124,42 +125,56 @@ bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
     return true;
 }
 
+std::int64_t Plan::take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const {
+    std::int64_t taken = 0;
+    for (std::size_t i = 0; i < count(); ++i) {
+        if (grads[i].is_none()) continue;
+        if (!unchanged(i)) return kChanged;
+        if (!accept(i, grads[i], gradients[i])) return kFirstOdd - static_cast<std::int64_t>(i);
+        ++taken;
+    }
+    return taken;
+}
+
+bool Plan::run(std::vector<Gradient>& gradients, const std::vector<int>& update_of,
+               std::vector<Scalars>& scalars) const {
+    const std::size_t updates = scalars.size();
+    for (std::size_t i = 0; i < count(); ++i) {
+        if (!gradients[i].data) continue;
+        const auto update = static_cast<std::size_t>(update_of[i]);
+        expect(update < updates, "expected an update");
+        expect_state(i, scalars[update]);
+        gradients[i].clip = 1;
+        gradients[i].scalars = update_of[i];
+        if (rules()[static_cast<std::size_t>(scalars[update].rule)].adapt) {
+            gradients[i].scalars = static_cast<std::int32_t>(scalars.size());
+            scalars.push_back(Scalars(scalars[update]));
+        }
+    }
+
+    const py::gil_scoped_release unlocked;
+    const Call call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), scalars.data(),
+                    static_cast<std::int64_t>(scalars.size())};
+    return cpu::step(call, loops_);
+}
+
 std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                         const std::vector<Update>& updates) const {
-    const std::size_t count = segments_.size();
     const std::vector<int>& which = update_of ? *update_of : groups_;
-    expect(grads.size() == count && which.size() == count, "expected one gradient and one update an array");
-
+    expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<Scalars> scalars;
     scalars.reserve(updates.size());
     for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
         expect(hyper != nullptr, "expected hyper-parameters");
         scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
     }
-
-    std::vector<Gradient> gradients(count);
-    std::int64_t stepped = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        const py::handle grad = PyList_GET_ITEM(grads.ptr(), static_cast<py::ssize_t>(i));
-        if (grad.is_none()) continue;
-        if (!unchanged(i)) return kChanged;
-        if (!accept(i, grad, gradients[i])) return kFirstOdd - static_cast<std::int64_t>(i);
-        const auto update = static_cast<std::size_t>(which[i]);
-        expect(update < updates.size(), "expected an update");
-        expect_state(i, scalars[update]);
-        gradients[i].clip = 1;
-        gradients[i].scalars = which[i];
-        if (rules()[static_cast<std::size_t>(scalars[update].rule)].adapt) {
-            gradients[i].scalars = static_cast<std::int32_t>(scalars.size());
-            scalars.push_back(Scalars(scalars[update]));
-        }
-        ++stepped;
-    }
-
-    const py::gil_scoped_release unlocked;
-    const Call call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count), scalars.data(),
-                    static_cast<std::int64_t>(scalars.size())};
-    return cpu::step(call, loops_) ? stepped : kSkipped;
+    std::vector<py::object> held;
+    held.reserve(count());
+    for (const py::handle grad : grads) held.push_back(py::reinterpret_borrow<py::object>(grad));
+    std::vector<Gradient> gradients(count());
+    const std::int64_t taken = take(held, gradients);
+    if (taken < 0) return taken;
+    return run(gradients, which, scalars) ? taken : kSkipped;
 }
 
 std::vector<double> squared_norms(const std::vector<py::array>& arrays) {

@@ -55,6 +55,14 @@ class Plan {
     std::int64_t step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                       const std::vector<Update>& updates) const;
 
+    // The two halves of a step.  `take` reads the gradients and returns how many there are, or as `step` what is amiss;
+    // `run` takes the step, the i-th array by scalars[update_of[i]], and returns whether it was not to be skipped.
+    std::int64_t take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
+    bool run(std::vector<Gradient>& gradients, const std::vector<int>& update_of, std::vector<Scalars>& scalars) const;
+
+    std::size_t count() const { return segments_.size(); }
+    const std::vector<int>& groups() const { return groups_; }
+
   private:
     bool unchanged(std::size_t i) const;
     bool accept(std::size_t i, py::handle grad, Gradient& gradient) const;

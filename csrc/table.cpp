@@ -11,7 +11,7 @@ namespace target = FO_TARGET;
 
 template <class R, std::size_t... I>
 void construct_as(std::int64_t t, const double* hyper, std::byte* bytes, std::index_sequence<I...>) {
-    static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState);
+    static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState && R::hyper.size() <= kMaxHyper);
     const R rule(target::Clock{t}, hyper[I]...);
     std::memcpy(bytes, &rule, sizeof rule);
 }

@@ -3,8 +3,7 @@
     python docs/tables.py            writes
     python docs/tables.py --check    exits with 1 if a page is out of date
 
-What a step moves is counted from the signatures of the rules' C++ functions: what has a name is read, what is taken by
-reference is written.
+What a step moves is counted from what the compiled module says of its rules, which takes it from their signatures.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import fastoptim as fo
 from fastoptim.native import RULES
 
 CHECKOUT = Path(__file__).parents[1]
-SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(CHECKOUT.glob("csrc/rules/*.h"))}
 MEASURED = CHECKOUT / "docs" / "data" / "choosing.json"
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -61,34 +59,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 # ---- what a step moves
 
 
-def accesses(signature: str) -> int:
-    """How many times a function with these parameters reads or writes an array's elements: p, g and the state."""
-    reads: list[bool] = []
-    writes: list[bool] = []
-    for parameter in signature.split(","):
-        match = re.fullmatch(r"\s*(const )?T(&?)\s*(\w*)\s*", parameter)
-        if match is None:
-            raise ValueError(f"not understood: {parameter!r}")
-        constant, reference, name = match.groups()
-        reads.append(name != "")
-        writes.append(name != "" and reference != "" and not constant)
-    return sum(reads) + sum(writes)
-
-
-def signature(rule: str, function: str) -> str:
-    """The parameters of `operator()` or `measure` of a rule."""
-    (source,) = (text for text in SOURCES.values() if f'name = "{rule}";' in text)
-    found: list[str] = sorted(set(re.findall(rf"\b{function}\(([^()]*\bT\b[^()]*)\) const", source)))
-    fitting = [text for text in found if text.count(",") + 1 == 2 + len(RULES[rule].state)]
-    if not fitting or any(accesses(text) != accesses(fitting[0]) for text in fitting):
-        raise ValueError(f"{rule}: expected one signature of {function}, got {found}")
-    return fitting[0]
-
-
 def bytes_moved(rule: str) -> int:
     """Read and written for each element of a float32 parameter with its gradient, in all passes."""
-    functions = [r"operator\(\)"] + ["measure"] * (RULES[rule].sums > 0)
-    return 4 * sum(accesses(signature(rule, function)) for function in functions)
+    passes = (RULES[rule].measured, RULES[rule].updated)
+    return 4 * sum(len(access) for accesses in passes for access in accesses)
 
 
 # ---- the optimizers

@@ -224,7 +224,7 @@ def names_in(body: list[ast.stmt]) -> set[str]:
 
 
 def public(names: Mapping[str, object]) -> set[str]:
-    return {name for name in names if not name.startswith("_") or name == "__init__"}
+    return {name for name in names if not name.startswith("_") or name in ("__init__", "__call__")}
 
 
 def test_the_stub_names_what_the_native_module_has() -> None:

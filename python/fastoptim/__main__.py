@@ -11,16 +11,22 @@ from .bench import cli
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
+    parser = make_parser()
+    arguments = parser.parse_args()
+    if arguments.command == "bench":
+        return cli.run(arguments)
+    print_info()
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
     parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer updates for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print the build and what it found on this machine")
     bench = commands.add_parser("bench", help="time steps on this machine, beside what its memory allows")
     cli.add_arguments(bench)
-    arguments = parser.parse_args()
-    if arguments.command == "bench":
-        return cli.run(arguments, bench)
-    print_info()
-    return 0
+    return parser
 
 
 def print_info() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 
 from .arrays import Array, Territory, check_gradient, check_scalar, check_state, check_target
 from .options import scale_at
+from .trees import Structure
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -100,6 +101,14 @@ def update_at(settings: Settings, lr: float, t: int, place: str) -> Update:
     return Update(settings, lr, t, scale_at(options["grad_scale"], f"{place}['grad_scale']"), scalars)
 
 
+class Seen(NamedTuple):
+    """A group's options as last seen: their values in order, where among them the learning rate is, what they mean."""
+
+    values: tuple[Any, ...]
+    lr_at: int
+    settings: Settings
+
+
 class Engine(Protocol):
     """A backend over a fixed list of arrays."""
 
@@ -109,6 +118,13 @@ class Engine(Protocol):
         """Updates every array whose gradient is not None, the i-th by ``updates[update_of[i]]``, else by its group's.
 
         Refuses before the first write.  Returns how many arrays had a gradient; None if the step was skipped.
+        """
+
+    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> Callable[[list[Any], Any, int], bool] | None:
+        """A shorter way for steps like the last one: ``(param_groups, grads, step_count)`` to whether it took the step.
+
+        It does so where options and structure are still the same and every array has an ordinary gradient; else it has
+        done nothing.  None where there is no shorter way.
         """
 
 

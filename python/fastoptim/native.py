@@ -8,8 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from . import _core
 from .arrays import Array, Territory, bfloat16
-from .engine import AVERAGE, Settings, Slot, Update, check_one, check_targets
+from .engine import AVERAGE, Seen, Settings, Slot, Update, check_one, check_targets
 from .options import expand
+from .trees import Structure
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
@@ -84,6 +85,13 @@ class Engine:
             grads[odd] = check_one(self._slots[odd], grads[odd], self._territory)
         return stepped
 
+    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> _core.Repeat | None:
+        """See fastoptim.engine.Engine."""
+        if self._plan is None or any(settings.skips or not settings.is_steady for _, _, settings in groups):
+            return None
+        seen = [(values, lr_at, _hyper(settings)) for values, lr_at, settings in groups]
+        return _core.Repeat(self._plan, structure.nesting(), seen)
+
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
         _name_bfloat16()
         self._territory = check_targets(self._slots)
@@ -102,7 +110,7 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
     """
     _name_bfloat16()
     states = [_state(slot, settings) for slot in slots]
-    pass_over = _core.Limit(
+    return _core.Limit(
         rule=RULES[settings.variant].number,
         params=[slot.p for slot in slots],
         grads=list(grads),
@@ -110,7 +118,6 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
         averages=[average for _, _, average in states],
         isa=isa,
     )
-    return pass_over.run
 
 
 def _state(slot: Slot, settings: Settings) -> tuple[list[Array], list[Array], list[Array]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import checkpoint, native, reference
 from .arrays import Array, check_target, compute_dtype
-from .engine import AVERAGE, Engine, Settings, Slot, Update, check_targets, update_at
+from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
 from .fields import FieldsAreArguments, State, argument, collect_options, option, signature_of
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
@@ -206,7 +206,7 @@ class Optimizer(FieldsAreArguments):
         self.slots: list[Slot] = []
         self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
         self.param_groups: list[dict[str, Any]] = []
-        self._resolved: list[tuple[tuple[Any, ...], Settings]] = []  # by group: values last seen, what they mean
+        self._resolved: list[Seen] = []  # by group
         grouped = _is_groups(params)
         self._trees: list[Any] = []
         structures = []
@@ -231,6 +231,7 @@ class Optimizer(FieldsAreArguments):
         self._shown_by = ""  # the method that shows other values in the parameters' place
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
+        self._repeat: Callable[[list[Any], Any, int], bool] | None = None  # the engine's shorter way, once there is one
 
     def check_arrays(self) -> None:
         """Refuses parameters and state that a step could not write as they are now."""
@@ -249,7 +250,7 @@ class Optimizer(FieldsAreArguments):
         own_tree = structure.build(iter(arrays))
         group = {"params": own_tree, **settings.options}
         self.param_groups.append(group)
-        self._resolved.append((tuple(group.values()), settings))
+        self._resolved.append(_as_seen(group, settings))
         return own_tree
 
     def _allocate(self, slot: Slot, settings: Settings) -> None:
@@ -345,8 +346,15 @@ class Optimizer(FieldsAreArguments):
 
         Returns None; with `skip_nonfinite` whether the step was taken.
         """
-        if self._shown_by:
-            self.refuse_while_shown()
+        if self._repeat and not self._shown_by and self._repeat(self.param_groups, grads, self._step_count):
+            self._step_count += 1
+            return None
+        return self._step_in_full(grads)
+
+    def _step_in_full(self, grads: Any) -> bool | None:
+        """A step of which anything may be new, or amiss."""
+        self._repeat = None
+        self.refuse_while_shown()
         flat = self._structure.match(grads, "grads")
         if len(self.param_groups) != len(self._trees):
             raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
@@ -362,6 +370,8 @@ class Optimizer(FieldsAreArguments):
             for i, grad in enumerate(flat):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
+        if not self._missed:
+            self._repeat = self._engine.repeat(self._structure, self._resolved)
         for update in updates:
             if update.settings.skips:
                 return True
@@ -393,7 +403,7 @@ class Optimizer(FieldsAreArguments):
     def _settings(self, index: int) -> Settings:
         """A group's options, checked again if one was assigned."""
         group = self.param_groups[index]
-        seen, settings = self._resolved[index]
+        seen, _, settings = self._resolved[index]
         if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # not ==, for which True is 1.0
             return settings
         place = f"param_groups[{index}]: "
@@ -410,9 +420,9 @@ class Optimizer(FieldsAreArguments):
             for slot in self.slots:
                 if slot.group == index:
                     self._allocate(slot, changed)
-            self._engine = None
+            self._engine = self._repeat = None
         group.update(changed.options)
-        self._resolved[index] = (tuple(group.values()), changed)
+        self._resolved[index] = _as_seen(group, changed)
         return changed
 
     # ---- checkpoints
@@ -470,11 +480,11 @@ class Optimizer(FieldsAreArguments):
                 np.copyto(slot.state[name], array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-        self._engine = None
+        self._engine = self._repeat = None
 
     def __getstate__(self) -> dict[str, Any]:
         self.refuse_while_shown()
-        return {**vars(self), "_engine": None, "_views": None}
+        return {**vars(self), "_engine": None, "_repeat": None, "_views": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
@@ -494,6 +504,10 @@ def _is_groups(params: Any) -> bool:
             f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
         )
     return any(groups)
+
+
+def _as_seen(group: dict[str, Any], settings: Settings) -> Seen:
+    return Seen(tuple(group.values()), list(group).index("lr"), settings)
 
 
 def _like(p: Array) -> Array:

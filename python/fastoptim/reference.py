@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, compute_dtype
-from .engine import AVERAGE, Slot, Update, check_one, check_targets
+from .engine import AVERAGE, Seen, Slot, Update, check_one, check_targets
+from .trees import Structure
 
 TILE, LANES = 1024, 32
 
@@ -230,6 +231,9 @@ class Engine:
                     dtype = compute_dtype(slot.p.dtype)
                     works.append(_Work(slot, update, slot.p.astype(dtype), grad.astype(dtype)))
             return len(works) if _step(works, updates) else None
+
+    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> None:
+        """None; see fastoptim.engine.Engine."""
 
 
 def _step(works: list[_Work], updates: Sequence[Update]) -> bool:

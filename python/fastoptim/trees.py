@@ -42,6 +42,13 @@ class Structure:
             return self.kind._make(values)
         return tuple(values) if issubclass(self.kind, tuple) else values
 
+    def nesting(self) -> Any:
+        """The same as native code takes it: None for a leaf, a dict for a dict, a tuple for anything else."""
+        if self.kind is None:
+            return None
+        children = [child.nesting() for child in self.children]
+        return dict(zip(self.keys, children, strict=True)) if issubclass(self.kind, dict) else tuple(children)
+
     @cached_property
     def _is_flat(self) -> bool:
         return self.kind is not None and all(child.kind is None for child in self.children)

@@ -67,14 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the share of the limit against the size")
 
 
-def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Does what the arguments say, and returns the exit status."""
     try:
         tasks = tasks_of(arguments)
         refuse(tasks)
         _refuse_files(arguments)
     except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-        parser.error(str(error))
+        return _complain(error, 2)
     rows: list[results.Row] = []
     watch = machine.Watch()
     status = 0
@@ -84,9 +84,13 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         print(f"interrupted after {len(rows)} of {len(tasks)} rows", file=sys.stderr)
         status = 130
     except WrongAnswerError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        status = 1
+        status = _complain(error, 1)
     _put_out(arguments, rows, watch)
+    return status
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"python -m fastoptim bench: error: {error}", file=sys.stderr)
     return status
 
 

@@ -101,7 +101,7 @@ def conclusion(noise: Noise) -> str:
     seen = []
     if noise["load_before"] is not None and noise["load_after"] is not None:
         seen.append(f"load {noise['load_before']:.1f} before, {noise['load_after']:.1f} after")
-    if noise["others"] is not None:
+    if noise["others"] is not None and "others" not in noise["verdict"]:
         seen.append(f"others took {noise['others']:.0%} of the processors".replace("%", " %"))
     measured = f" ({'; '.join(seen)})" if seen else ""
     if noise["verdict"] == QUIET:

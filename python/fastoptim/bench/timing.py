@@ -19,9 +19,9 @@ FEWEST_ROUNDS = 5
 #: A block of steps lasts at least this long, so that the clock's resolution and its calls do not count.
 BLOCK_SECONDS = 1e-3
 #: From the 10th to the 90th percentile, as a part of the median: a machine at rest stays far below.
-WIDEST_SPREAD = 0.4
+WIDEST_SPREAD = 0.5
 #: The ratio of two medians in the first half of the rounds beside that in the second.
-WIDEST_DRIFT = 0.05
+WIDEST_DRIFT = 0.1
 
 QUIET = "quiet"
 
@@ -133,7 +133,7 @@ def verdict(times: Sequence[float], others: Sequence[float]) -> str:
     >>> verdict([1.0, 1.01, 1.0, 1.02, 1.0], [2.0, 2.01, 2.0, 2.0, 2.02])
     'quiet'
     >>> verdict([1.0, 1.01, 1.0, 1.5, 1.5, 1.6], [2.0, 2.01, 2.0, 2.0, 2.02, 2.0])
-    'noisy: spread 44 %, halves differ by 50 %'
+    'noisy: halves differ by 50 %'
     """
     rounds = min(len(times), len(others))
     if rounds < FEWEST_ROUNDS:

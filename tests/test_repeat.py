@@ -1,0 +1,275 @@
+"""A step like the one before it takes a shorter way; whatever differs must be noticed.
+
+The reference has no such way: what it does after the same history is what must come.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import FLOAT32, VARIANT_CASES, Array, Case, assert_same_bits, case_id, ordinary_values
+
+Backend = Literal["native", "reference"]
+
+Change = tuple[Callable[[int], Any], str, Callable[[fo.Optimizer, Any], Any]]
+
+STEPS_BEFORE = 3
+
+
+class Pair(NamedTuple):
+    w: Any
+    b: Any
+
+
+class OwnList(list[Any]):
+    """A list that means something else by its entries."""
+
+    def __iter__(self) -> Any:
+        return reversed(list(super().__iter__()))
+
+
+def numbers(seed: int, size: int = 5) -> Array:
+    return ordinary_values(np.random.default_rng(seed), FLOAT32, size)
+
+
+def a_dict(seed: int) -> dict[str, Any]:
+    return {"w": numbers(seed), "b": [numbers(seed + 50, 2), (numbers(seed + 70, 1),)]}
+
+
+def a_list(seed: int) -> list[Any]:
+    return [numbers(seed), numbers(seed + 50)]
+
+
+def optimizer_of(make: Callable[[int], Any], backend: Backend, **options: Any) -> fo.Optimizer:
+    """After a few ordinary steps."""
+    opt = fo.Adam(make(0), **{"lr": 0.1, **options}, backend=backend)
+    for t in range(STEPS_BEFORE):
+        opt.step(make(t + 1))
+    return opt
+
+
+def outcome(change: Callable[[fo.Optimizer, Any], Any], make: Callable[[int], Any], backend: Backend) -> Any:
+    """What three more steps, the first with that change, make of parameters and state, or how they are refused."""
+    opt = optimizer_of(make, backend)
+    grads = make(9)
+    changed = change(opt, grads)
+    said: list[Any] = []
+    for tree in (changed if changed is not None else grads, make(10), make(11)):
+        try:
+            said.append(opt.step(tree))
+        except (TypeError, ValueError, RuntimeError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+    options = [{name: value for name, value in group.items() if name != "params"} for group in opt.param_groups]
+    arrays = [array for slot in opt.slots for array in (slot.p, *slot.state.values())]
+    return said, opt.step_count, opt._missed, options, arrays
+
+
+def put(key: Any, value: Any) -> Callable[[fo.Optimizer, Any], None]:
+    return lambda opt, grads: grads.__setitem__(key, value)
+
+
+def assign(name: str, value: Any) -> Callable[[fo.Optimizer, Any], None]:
+    return lambda opt, grads: opt.param_groups[0].__setitem__(name, value)
+
+
+def lock(opt: fo.Optimizer, grads: Any) -> None:
+    opt.slots[0].p.flags.writeable = False
+
+
+def new_group(opt: fo.Optimizer, grads: Any) -> None:
+    opt.param_groups[0] = {**opt.param_groups[0], "lr": 0.3}
+
+
+def load(opt: fo.Optimizer, grads: Any) -> None:
+    saved = opt.state_dict()
+    saved["step_count"] = 100
+    for array in saved["arrays"]:
+        array["steps"] = 100
+    opt.load_state_dict(saved)
+
+
+DICT_CHANGES: dict[str, Callable[[fo.Optimizer, Any], Any]] = {
+    "nothing": lambda opt, grads: None,
+    "no gradient": put("w", None),
+    "a key missing": lambda opt, grads: {"w": grads["w"]},
+    "another key": lambda opt, grads: {"w": grads["w"], "c": grads["b"]},
+    "one key too many": put("c", numbers(1)),
+    "keys in another order": lambda opt, grads: {"b": grads["b"], "w": grads["w"]},
+    "another kind of dict": lambda opt, grads: OrderedDict(grads),
+    "a tuple for a list": lambda opt, grads: {**grads, "b": tuple(grads["b"])},
+    "a named tuple for a list": lambda opt, grads: {**grads, "b": Pair(*grads["b"])},
+    "an array for a list": put("b", numbers(1)),
+    "a list for an array": put("w", [numbers(1)]),
+    "a list too short": lambda opt, grads: {**grads, "b": grads["b"][:1]},
+    "an array for all": lambda opt, grads: numbers(1),
+    "None for all": lambda opt, grads: [],
+    "another shape": put("w", numbers(1, 6)),
+    "another dtype": put("w", numbers(1).astype(np.float16)),
+    "integers": put("w", np.ones(5, np.int32)),
+    "strided": put("w", numbers(1, 10)[::2]),
+    "a list of numbers": put("w", [1.0] * 5),
+    "a masked array": put("w", np.ma.masked_less(numbers(1), 0)),
+    "the parameter": lambda opt, grads: {**grads, "w": opt.slots[0].p},
+    "its own state": lambda opt, grads: {**grads, "w": opt.slots[0].state["m"]},
+    "part of its own state": lambda opt, grads: {**grads, "b": [opt.slots[0].state["m"][1:3], grads["b"][1]]},
+    "lr": assign("lr", 0.5),
+    "lr of another type": assign("lr", "fast"),
+    "lr below zero": assign("lr", -1.0),
+    "an equal lr": assign("lr", float("0.1")),
+    "eps": assign("eps", 0.1),
+    "amsgrad": assign("amsgrad", True),
+    "1 for True": assign("amsgrad", 1),
+    "weight decay": assign("weight_decay", 0.1),
+    "skipping": assign("skip_nonfinite", True),
+    "an average": assign("ema", 0.5),
+    "scale": assign("grad_scale", 4.0),
+    "a scale that is an array": assign("grad_scale", np.array(4.0)),
+    "an unknown option": assign("momentum", 0.5),
+    "an option gone": lambda opt, grads: opt.param_groups[0].pop("eps") and None,
+    "the last option gone": lambda opt, grads: opt.param_groups[0].popitem() and None,
+    "other parameters": assign("params", [numbers(0)]),
+    "a schedule": assign("lr", lambda step: 0.1 / (1 + step)),
+    "a schedule of ints": assign("lr", lambda step: 1),
+    "a schedule of NumPy's numbers": assign("lr", lambda step: np.float32(0.25)),
+    "a schedule below zero": assign("lr", lambda step: -1.0),
+    "a schedule of NaN": assign("lr", lambda step: float("nan")),
+    "an infinite schedule": assign("lr", lambda step: float("inf")),
+    "a schedule of words": assign("lr", lambda step: "fast"),
+    "all rates": lambda opt, grads: setattr(opt, "lr", 0.7),
+    "a locked parameter": lock,
+    "another group": new_group,
+    "no group": lambda opt, grads: opt.param_groups.clear(),
+    "a loaded state": load,
+}
+
+LIST_CHANGES: dict[str, Callable[[fo.Optimizer, Any], Any]] = {
+    "nothing": lambda opt, grads: None,
+    "a tuple": lambda opt, grads: tuple(grads),
+    "a list of its own kind": lambda opt, grads: OwnList(reversed(grads)),
+    "one too many": lambda opt, grads: [*grads, None],
+    "no gradients": lambda opt, grads: [None, None],
+    "an iterator": lambda opt, grads: iter(grads),
+    "a dict": lambda opt, grads: dict(enumerate(grads)),
+}
+
+CHANGES: list[Change] = [(a_dict, name, change) for name, change in DICT_CHANGES.items()]
+CHANGES += [(a_list, name, change) for name, change in LIST_CHANGES.items()]
+
+
+@pytest.mark.parametrize(
+    ("make", "change"), [(make, change) for make, _, change in CHANGES], ids=[name for _, name, _ in CHANGES]
+)
+def test_what_changes_is_noticed(make: Callable[[int], Any], change: Callable[[fo.Optimizer, Any], Any]) -> None:
+    *native, native_arrays = outcome(change, make, "native")
+    *expected, expected_arrays = outcome(change, make, "reference")
+    assert [re.sub("0x[0-9a-f]+", "", str(part)) for part in native] == [
+        re.sub("0x[0-9a-f]+", "", str(part)) for part in expected
+    ]
+    for got, want in zip(native_arrays, expected_arrays, strict=True):
+        assert_same_bits(got, want, "after the change")
+
+
+def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Callable[[int], Any]) -> int:
+    """How many of ten more steps go the long way."""
+    taken = []
+    in_full = opt._step_in_full
+
+    def counted(tree: Any) -> bool | None:
+        taken.append(tree)
+        return in_full(tree)
+
+    monkeypatch.setattr(opt, "_step_in_full", counted)
+    before = opt.step_count
+    for t in range(10):
+        opt.step(grads(t))
+    assert opt.step_count == before + 10
+    return len(taken)
+
+
+@pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
+def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = case.optimize(numbers(0))
+    opt.step(numbers(1))
+    steady = all(group.settings.is_steady and not group.settings.skips for group in opt._resolved)
+    assert steps_in_full(monkeypatch, opt, numbers) == (0 if steady else 10)
+
+
+def test_a_schedule_goes_the_shorter_way_and_is_asked_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
+    opt.step(numbers(1))
+    assert steps_in_full(monkeypatch, opt, numbers) == 0
+    assert asked == list(range(11))
+
+
+def test_a_schedule_is_asked_once_also_where_a_gradient_is_strided() -> None:
+    asked: list[int] = []
+    opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
+    for t in range(5):
+        opt.step(numbers(t, 10)[::2])
+    assert asked == list(range(5))
+
+
+def test_the_shorter_way_is_found_again_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = optimizer_of(a_dict, "native")
+    opt.param_groups[0]["lr"] = 0.5
+    opt.step(a_dict(20))
+    assert steps_in_full(monkeypatch, opt, a_dict) == 0
+
+
+def test_an_exception_of_a_schedule_is_its_own() -> None:
+    def lr(step: int) -> float:
+        if step == 4:
+            raise KeyError("step 4")
+        return 0.1
+
+    opt = fo.Adam(p := numbers(0), lr=lr)
+    for t in range(4):
+        opt.step(numbers(t))
+    before = p.copy()
+    with pytest.raises(KeyError, match="step 4"):
+        opt.step(numbers(4))
+    assert_same_bits(p, before, "nothing written")
+    assert opt.step_count == 4
+
+
+@pytest.mark.parametrize("odd", [-1.0, float("nan"), float("inf"), "fast"])
+def test_a_schedule_that_goes_wrong_late_is_refused(odd: Any) -> None:
+    opt = fo.Adam(p := numbers(0), lr=lambda step: odd if step == 4 else 0.1)
+    for t in range(4):
+        opt.step(numbers(t))
+    before = p.copy()
+    with pytest.raises((TypeError, ValueError), match=r"param_groups\[0\]\['lr'\] at step 4"):
+        opt.step(numbers(4))
+    assert_same_bits(p, before, "nothing written")
+
+
+def test_gradients_may_go_while_a_schedule_is_asked() -> None:
+    """What a step reads lives until it has read it."""
+    grads = a_list(1)
+
+    def lr(step: int) -> float:
+        grads.clear()
+        grads.extend(a_list(1))
+        return 0.1
+
+    native, expected = fo.Adam(a_list(0), lr=lr), fo.Adam(a_list(0), lr=0.1)
+    for _ in range(5):
+        native.step(grads)
+        expected.step(a_list(1))
+    for slot, want in zip(native.slots, expected.slots, strict=True):
+        assert_same_bits(slot.p, want.p, "after five steps")
+
+
+def test_while_shown_no_way_is_open() -> None:
+    opt = optimizer_of(a_dict, "native", ema=0.5)
+    with opt.averaged(), pytest.raises(RuntimeError, match="averaged"):
+        opt.step(a_dict(5))
+    opt.step(a_dict(5))
