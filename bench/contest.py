@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -24,6 +24,8 @@ COMPARED = 2**18
 #: array, and in units of the parameter's last place for each step.
 PART_OF_MOVE = 1e-4
 LAST_PLACES = 2.0
+#: Bytes that no cache holds beside anything else.
+DRIVING_OUT = 128 * 2**20
 
 #: Where numbers of threads are read from; the last is XLA's.
 THREADS_VARIABLES = (
@@ -162,13 +164,14 @@ def contest(
         optimizer: By its name here; one that the peer offers.
         peer: An installed one.
         seconds: How long both are timed.
-        block: Steps in a row; see `interleave`.
+        block: Steps in a row; see `interleave`.  With 1 they find their arrays driven out of the caches.
         on_round: Called with how much of the timing is done.
     """
     pair = line_up(work, optimizer, peer)
     row = row_of(work, optimizer, peer, pair.compared, pair.problem)
     if pair.problem is None:
-        times = interleave(pair.steps, seconds=seconds, block=block, on_round=on_round)
+        steps = cold(pair.steps) if block == 1 else pair.steps
+        times = interleave(steps, seconds=seconds, block=block, on_round=on_round)
         ours, theirs = summary(times[OURS]), summary(times[THEIRS])
         row["ours_seconds"], row["seconds"] = times_of(ours), times_of(theirs)
         row["times_as_fast"] = theirs.median / ours.median
@@ -176,6 +179,16 @@ def contest(
     del pair  # and its arrays, before the next one makes its own
     gc.collect()
     return row
+
+
+def cold(steps: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """The same, with something before each that fills the caches."""
+    other = np.zeros(DRIVING_OUT, np.uint8)
+
+    def drive_out() -> None:
+        np.add(other, 1, out=other)
+
+    return {key: value for name, step in steps.items() for key, value in ((f"before {name}", drive_out), (name, step))}
 
 
 def row_of(work: Work, optimizer: str, peer: Peer, compared: int = 0, problem: str | None = None) -> Row:

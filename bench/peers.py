@@ -3,7 +3,7 @@
     pip install '.[peers]'
     python bench/peers.py                                          Adam on every work, against all that are installed
     python bench/peers.py --work 1.6e7 --optimizer all --peer torch        every optimizer that PyTorch has
-    python bench/peers.py --work many 1e6 --block 1                cold caches: each step finds its arrays driven out
+    python bench/peers.py --work many 1e6 --block 1                each step finds its arrays driven out of the caches
     python bench/peers.py --work 2^12 2^18 --peer numba --threads 1
     python bench/peers.py --list                                   works, and the peers with what they have
 
@@ -18,10 +18,8 @@ DeepSpeed is not in the extra: `pip install deepspeed`, and it compiles its kern
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 import fastoptim as fo
@@ -57,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{noise['verdict']}")
     if args.json:
         settings = {
-            "command": shlex.join(["python", "bench/peers.py", *(sys.argv[1:] if arguments is None else arguments)]),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **{name: getattr(args, name) for name in ("threads", "seconds", "block")},
             "peers": {peer.name: peer.version() for peer in peers},
             "missing": missing,
@@ -106,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--threads", type=int, default=fo.get_num_threads(), help="of every contender")
     made.add_argument("--seconds", type=float, default=3.0, help="how long a row is timed")
-    made.add_argument("--block", type=int, help="steps in a row before the next one's turn; else a millisecond of them")
+    made.add_argument("--block", type=int, help="steps in a row; default: a millisecond of them; 1: caches are cold")
     made.add_argument("--json", type=Path, metavar="FILE", help="writes the run there")
     made.add_argument("--list", action="store_true", help="says what can be chosen, and stops")
     return made
