@@ -17,7 +17,7 @@ from works import OPTIONS, Work
 OURS, THEIRS = "ours", "theirs"
 #: Answers are compared after a step with each of these multiples of the gradients: signs turn, and RAdam reaches its
 #: second form.
-MULTIPLES = (1.0, 1.0, -0.5, 2.0, -1.0, 0.25, 0.25, 1.0)
+MULTIPLES = (1.0, 2.0, -0.5, 4.0, -1.0, 0.25, 0.5, 3.0)
 #: Elements of all arrays that are compared, spread evenly.
 COMPARED = 2**18
 #: How far a peer's parameter may be from ours, which is rounded in another order: as a part of the largest move of its

@@ -12,7 +12,8 @@ threads.  First both take eight steps, and their parameters are compared, fastop
 answers otherwise is named and not timed.  Then they are timed in turn, a block of steps each, round after round.
 `times` is how many times as fast as the peer fastoptim is.  Who is not installed is skipped.
 
-DeepSpeed is not in the extra: `pip install deepspeed`, and it compiles its kernel when it is first used.
+Two are not in the extra: `pip install deepspeed`, which compiles its kernel when it is first used, and `pip install
+'mlx[cpu]'`, whose wheel wants glibc 2.35.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.list:
         print(listed())
         return 0
+    if wrong := refused(args):
+        parser().error(wrong)
     fo.set_num_threads(args.threads)
     bind(args.threads)
     peers = [peer for peer in chosen(args.peer) if peer.installed()]
@@ -106,6 +109,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, metavar="FILE", help="writes the run there")
     made.add_argument("--list", action="store_true", help="says what can be chosen, and stops")
     return made
+
+
+def refused(args: argparse.Namespace) -> str | None:
+    """What is wrong with the numbers and the file, before anything is measured."""
+    for name in ("threads", "block"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            return f"--{name}: expected a whole number >= 1, got {value}"
+    if not 0 <= args.seconds < float("inf"):
+        return f"--seconds: expected a number >= 0, got {args.seconds}"
+    if args.json and not args.json.absolute().parent.is_dir():
+        return f"--json: expected a file in a directory that exists, got {str(args.json)!r}"
+    return None
 
 
 def chosen(names: Sequence[str]) -> list[Peer]:

@@ -137,7 +137,7 @@ def faster(runs: Iterable[Run]) -> str:
     rows = [row for run in runs for row in run["rows"] if row["times_as_fast"] is not None]
     beaten = [row for row in rows if row["times_as_fast"] < 1 - TIE]
     even = [row for row in rows if abs(row["times_as_fast"] - 1) <= TIE]
-    return f"Faster than fastoptim here: {told(beaten)}.  As fast, within {TIE:.0%}: {told(even)}.".replace("%", " %")
+    return f"Faster than fastoptim here: {told(beaten)}.  As fast, within {100 * TIE:.0f} %: {told(even)}."
 
 
 def told(rows: Sequence[Row]) -> str:
@@ -207,9 +207,10 @@ INK, OURS, THEIRS = "#333333", "#2a6f97", "#c44536"
 def draw_adam(path: Path) -> None:
     """A panel for each work, a bar for each peer."""
     rows = [row for name in ADAM for row in load(name)["rows"] if row["times_as_fast"] is not None]
-    panels: dict[str, dict[str, float]] = {}
+    rows.sort(key=lambda row: PEERS.index(row["peer"]))
+    panels: dict[str, dict[str, float]] = {row["title"]: {} for name in ADAM for row in load(name)["rows"]}
     for row in rows:
-        panels.setdefault(row["title"], {})[row["peer"]] = row["times_as_fast"]
+        panels[row["title"]][row["peer"]] = row["times_as_fast"]
     draw(path, panels, "Adam, float32: how many times as fast as each peer fastoptim is")
 
 
@@ -226,33 +227,30 @@ def draw_optimizers(path: Path) -> None:
 def draw(path: Path, panels: Mapping[str, Mapping[str, float]], heading: str) -> None:
     """Horizontal bars from 1, to the right where fastoptim is faster, on a logarithmic axis that all panels share."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
+    labels = list(dict.fromkeys(label for bars in panels.values() for label in bars))[::-1]
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
-    most = max(len(bars) for bars in panels.values())
-    figure = Figure(figsize=(3.3 * columns + 0.4, lines * (0.26 * most + 0.8) + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns + 1, lines * (0.24 * len(labels) + 0.6) + 0.5), layout="constrained")
     figure.suptitle(heading, color=INK)
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True).flat
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat
     every = [number for bars in panels.values() for number in bars.values()]
-    low, high = min(0.6, *every) * 0.8, max(every) * 4
     for (name, bars), axis in zip(panels.items(), axes, strict=False):
-        labels = list(bars)[::-1]
-        numbers = [bars[label] for label in labels]
-        colours = [OURS if number >= 1 else THEIRS for number in numbers]
-        axis.barh(labels, [number - 1 for number in numbers], left=1, color=colours, height=0.7)
-        for place, number in enumerate(numbers):
-            axis.text(max(number, 1) * 1.15, place, times(number), va="center", fontsize=8, color=INK)
+        for place, label in enumerate(labels):
+            if (number := bars.get(label)) is not None:
+                axis.barh(place, number - 1, left=1, color=OURS if number >= 1 else THEIRS, height=0.7)
+                axis.text(max(number, 1) * 1.15, place, times(number), va="center", fontsize=8, color=INK)
         axis.axvline(1, color=INK, linewidth=0.8)
-        axis.set(xscale="log", xlim=(low, high), ylim=(-0.6, most - 0.4 if len(bars) == most else len(bars) - 0.4))
-        axis.set_title(name, fontsize=10, color=INK)
+        axis.set(xscale="log", xlim=(min(0.6, *every) * 0.8, max(every) * 3), ylim=(-0.6, len(labels) - 0.4))
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set_title(name, fontsize=9, color=INK)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.tick_params(labelsize=8, length=0, colors=INK)
+        axis.tick_params(which="both", labelsize=8, length=0, colors=INK)
         axis.spines[["top", "right", "left", "bottom"]].set_visible(False)
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
-    for axis in list(axes):
+    for axis in axes:  # the rest
         axis.set_visible(False)
     figure.savefig(path, dpi=110)
 

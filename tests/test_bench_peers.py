@@ -200,6 +200,15 @@ def test_an_unknown_peer_is_refused() -> None:
         peers.main(["--peer", "pytorch"])
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--threads", "0"], ["--block", "0"], ["--seconds", "nan"], ["--json", "no/such/directory/run.json"]]
+)
+def test_numbers_and_files_that_cannot_be_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        peers.main(["--work", "one", "--peer", "numpy", *wrong])
+    assert f"{wrong[0]}: expected" in capsys.readouterr().err
+
+
 def test_rows_of_a_process_that_died_say_so() -> None:
     bad: Any = "two"
     plan = Plan("numpy", [("one", "adam"), ("mlp", "adam")], bad, 0, None)
