@@ -208,24 +208,24 @@ def draw_adam(path: Path) -> None:
     """A panel for each work, a bar for each peer."""
     rows = [row for name in ADAM for row in load(name)["rows"] if row["times_as_fast"] is not None]
     rows.sort(key=lambda row: PEERS.index(row["peer"]))
-    panels: dict[str, dict[str, float]] = {row["title"]: {} for name in ADAM for row in load(name)["rows"]}
+    panels: dict[str, dict[str, Row]] = {row["title"]: {} for name in ADAM for row in load(name)["rows"]}
     for row in rows:
-        panels[row["title"]][row["peer"]] = row["times_as_fast"]
-    draw(path, panels, "Adam, float32: how many times as fast as each peer fastoptim is")
+        panels[row["title"]][row["peer"]] = row
+    draw(path, panels, "Adam, float32: how many times as fast as each peer fastoptim is (pale: noisy)")
 
 
 def draw_optimizers(path: Path) -> None:
     """A panel for each way of PyTorch's, a bar for each optimizer."""
-    panels: dict[str, dict[str, float]] = {}
+    panels: dict[str, dict[str, Row]] = {}
     for row in load("optimizers")["rows"]:
         if row["times_as_fast"] is not None:
             way = "torch foreach (Lion: eager)" if row["peer"] != "torch fused" else "torch fused"
-            panels.setdefault(way, {})[class_name(row).strip("`")] = row["times_as_fast"]
-    draw(path, panels, "1.6e7 float32 elements: how many times as fast as PyTorch fastoptim is")
+            panels.setdefault(way, {})[class_name(row).strip("`")] = row
+    draw(path, panels, "1.6e7 float32 elements: how many times as fast as PyTorch fastoptim is (pale: noisy)")
 
 
-def draw(path: Path, panels: Mapping[str, Mapping[str, float]], heading: str) -> None:
-    """Horizontal bars from 1, to the right where fastoptim is faster, on a logarithmic axis that all panels share."""
+def draw(path: Path, panels: Mapping[str, Mapping[str, Row]], heading: str) -> None:
+    """Bars from 1, to the right where fastoptim is faster, pale where noisy; all on one logarithmic axis."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -235,11 +235,12 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, float]], heading: str) ->
     figure = Figure(figsize=(2.6 * columns + 1, lines * (0.24 * len(labels) + 0.6) + 0.5), layout="constrained")
     figure.suptitle(heading, color=INK)
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat
-    every = [number for bars in panels.values() for number in bars.values()]
+    every = [row["times_as_fast"] for bars in panels.values() for row in bars.values()]
     for (name, bars), axis in zip(panels.items(), axes, strict=False):
         for place, label in enumerate(labels):
-            if (number := bars.get(label)) is not None:
-                axis.barh(place, number - 1, left=1, color=OURS if number >= 1 else THEIRS, height=0.7)
+            if label in bars:
+                number, alpha = bars[label]["times_as_fast"], 1 if bars[label]["noise"] == QUIET else 0.5
+                axis.barh(place, number - 1, left=1, color=OURS if number >= 1 else THEIRS, alpha=alpha, height=0.7)
                 axis.text(max(number, 1) * 1.15, place, times(number), va="center", fontsize=8, color=INK)
         axis.axvline(1, color=INK, linewidth=0.8)
         axis.set(xscale="log", xlim=(min(0.6, *every) * 0.8, max(every) * 3), ylim=(-0.6, len(labels) - 0.4))
