@@ -221,7 +221,7 @@ def draw_optimizers(path: Path) -> None:
         if row["times_as_fast"] is not None:
             way = "torch foreach (Lion: eager)" if row["peer"] != "torch fused" else "torch fused"
             panels.setdefault(way, {})[class_name(row).strip("`")] = row
-    draw(path, panels, "1.6e7 float32 elements: how many times as fast as PyTorch fastoptim is (pale: noisy)")
+    draw(path, panels, "1.6e7 elements: times as fast as PyTorch (pale: noisy)")
 
 
 def draw(path: Path, panels: Mapping[str, Mapping[str, Row]], heading: str) -> None:
