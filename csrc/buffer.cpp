@@ -13,17 +13,25 @@ constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
 // NumPy's number for another package's dtype; none yet.
 std::atomic<int> bfloat16{-1};
 
-// NumPy's own fields, read without touching the reference count.
-const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }
+// NumPy's own objects for its own dtypes; another package's, and an unpickled array's, is found by its number.
+struct Common {
+    const void* float32 = py::dtype::of<float>().release().ptr();
+    const void* float64 = py::dtype::of<double>().release().ptr();
+};
+
+const Common& common() {
+    static const Common all;
+    return all;
+}
 
 }  // namespace
 
 void set_bfloat16(const py::dtype& dtype) { bfloat16.store(dtype.num(), std::memory_order_relaxed); }
 
-bool is_plain_array(py::handle thing) { return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
-
 // By number and not by identity: an array that was unpickled has a dtype object of its own.
 std::optional<Format> format_of(py::handle array) {
+    if (raw(array).descr == common().float32) return Format::kFloat32;
+    if (raw(array).descr == common().float64) return Format::kFloat64;
     const auto dtype = py::reinterpret_borrow<py::dtype>(raw(array).descr);
     const char order = dtype.byteorder();
     if (order != '=' && order != '|') return std::nullopt;
@@ -35,27 +43,24 @@ std::optional<Format> format_of(py::handle array) {
     return std::nullopt;
 }
 
-Layout::Layout(const py::array& array) : flags_(array.flags()), shape_(array.shape(), array.shape() + array.ndim()) {
+Layout::Layout(const py::array& array)
+    : ndim_(static_cast<int>(array.ndim())),
+      flags_(array.flags()),
+      shape_{},
+      whole_shape_(array.shape(), array.shape() + array.ndim()) {
+    std::copy_n(whole_shape_.begin(), std::min(ndim_, kNear), shape_.begin());
     for (py::ssize_t i = 0; i < array.ndim(); ++i) strides_.push_back(array.strides(i) / array.itemsize());
 }
 
-bool Layout::fits(py::handle array) const {
+bool Layout::fits_in_full(py::handle array) const {
     const auto& other = raw(array);
-    if (static_cast<std::size_t>(other.nd) != shape_.size()) return false;
-    if (!std::equal(shape_.begin(), shape_.end(), other.dimensions)) return false;
+    if (!std::equal(whole_shape_.begin(), whole_shape_.end(), other.dimensions)) return false;
     if (flags_ & other.flags & (py::array::c_style | py::array::f_style)) return true;
     const auto item = py::reinterpret_borrow<py::array>(array).itemsize();
-    for (std::size_t i = 0; i < shape_.size(); ++i)
-        if (shape_[i] > 1 && strides_[i] * item != other.strides[i]) return false;
+    for (std::size_t i = 0; i < strides_.size(); ++i)
+        if (whole_shape_[i] > 1 && strides_[i] * item != other.strides[i]) return false;
     return true;
 }
-
-Identity::Identity(py::handle array)
-    : data(raw(array).data),
-      dtype(raw(array).descr),
-      writeable((raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0) {}
-
-void* data_of(py::handle array) { return raw(array).data; }
 
 Interval interval_of(const void* data, std::int64_t size, Format format) {
     const auto begin = reinterpret_cast<std::uintptr_t>(data);

@@ -5,6 +5,7 @@
 #include "call.h"
 
 #include <pybind11/numpy.h>
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -15,8 +16,13 @@ namespace py = pybind11;
 // bfloat16 is another package's dtype; it is named here when arrays.py first meets one.
 void set_bfloat16(const py::dtype& dtype);
 
+// NumPy's own fields, read without touching the reference count.
+inline const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }
+
 // Whether it is an ndarray and of no subclass, which might mean its elements otherwise.
-bool is_plain_array(py::handle thing);
+inline bool is_plain_array(py::handle thing) {
+    return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+}
 
 // The format of an array, if it is one of ours in native byte order.
 std::optional<Format> format_of(py::handle array);
@@ -27,25 +33,37 @@ class Layout {
     explicit Layout(const py::array& array);
 
     // Whether that array has the same shape and the same elements at the same places.
-    bool fits(py::handle array) const;
+    bool fits(py::handle array) const {
+        const auto& other = raw(array);
+        if (other.nd != ndim_) return false;
+        for (int i = 0; i < ndim_ && i < kNear; ++i)
+            if (other.dimensions[i] != shape_[i]) return false;
+        if (ndim_ <= kNear && (flags_ & other.flags & (py::array::c_style | py::array::f_style))) return true;
+        return fits_in_full(array);
+    }
 
   private:
-    int flags_;
-    std::vector<py::ssize_t> shape_, strides_;  // strides in elements
+    static constexpr int kNear = 4;  // axes whose lengths are beside the rest
+
+    bool fits_in_full(py::handle array) const;
+
+    int ndim_, flags_;
+    std::array<py::ssize_t, kNear> shape_;
+    std::vector<py::ssize_t> whole_shape_, strides_;  // strides in elements
 };
 
 // What may change about an array while a plan holds it: NumPy lets a user resize it or lock it.
 struct Identity {
-    explicit Identity(py::handle array);
+    explicit Identity(py::handle array)
+        : data(raw(array).data),
+          dtype(raw(array).descr),
+          writeable((raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0) {}
     bool operator==(const Identity&) const = default;
 
     const void* data;
     const void* dtype;
     bool writeable;
 };
-
-// The address of an array's first byte.
-void* data_of(py::handle array);
 
 // Addresses of the first byte of a dense array and of the one behind its last.
 struct Interval {

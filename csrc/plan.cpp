@@ -100,6 +100,14 @@ void Plan::expect_state(std::size_t i, const Scalars& scalars) const {
            "expected the rule's state arrays");
 }
 
+void Plan::expect_groups(const std::vector<Scalars>& scalars) const {
+    for (std::size_t i = 0; i < count(); ++i) {
+        const auto group = static_cast<std::size_t>(groups_[i]);
+        expect(group < scalars.size(), "expected an update a group");
+        expect_state(i, scalars[group]);
+    }
+}
+
 bool Plan::overlaps_own(Interval grad) const {
     const auto next = std::upper_bound(own_.begin(), own_.end(), grad.begin,
                                        [](auto address, auto& own) { return address < own.end; });
@@ -115,14 +123,19 @@ bool Plan::accept(std::size_t i, py::handle grad, Gradient& gradient) const {
     const auto format = format_of(grad);
     if (!format || !layouts_[i].fits(grad)) return false;
 
-    gradient.data = data_of(grad);
+    gradient.data = raw(grad).data;
     gradient.format = *format;
-    const Interval bytes = interval_of(gradient.data, segments_[i].size, *format);
-    const auto seen = bytes.begin * 4 + static_cast<std::uintptr_t>(*format);
+    const auto seen = reinterpret_cast<std::uintptr_t>(gradient.data) * 4 + static_cast<std::uintptr_t>(*format);
     if (clear_[i].load(std::memory_order_relaxed) == seen) return true;
-    if (segments_[i].size > 0 && overlaps_own(bytes)) return false;
+    if (segments_[i].size > 0 && overlaps_own(interval_of(gradient.data, segments_[i].size, *format))) return false;
     clear_[i].store(seen, std::memory_order_relaxed);
     return true;
+}
+
+std::vector<Gradient> Plan::no_gradients() const {
+    std::vector<Gradient> gradients(count());
+    for (std::size_t i = 0; i < count(); ++i) gradients[i] = {nullptr, 1, groups_[i], {}};
+    return gradients;
 }
 
 std::int64_t Plan::take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const {
@@ -136,22 +149,18 @@ std::int64_t Plan::take(const std::vector<py::object>& grads, std::vector<Gradie
     return taken;
 }
 
-bool Plan::run(std::vector<Gradient>& gradients, const std::vector<int>& update_of,
-               std::vector<Scalars>& scalars) const {
-    const std::size_t updates = scalars.size();
-    for (std::size_t i = 0; i < count(); ++i) {
-        if (!gradients[i].data) continue;
-        const auto update = static_cast<std::size_t>(update_of[i]);
-        expect(update < updates, "expected an update");
-        expect_state(i, scalars[update]);
-        gradients[i].clip = 1;
-        gradients[i].scalars = update_of[i];
-        if (rules()[static_cast<std::size_t>(scalars[update].rule)].adapt) {
-            gradients[i].scalars = static_cast<std::int32_t>(scalars.size());
-            scalars.push_back(Scalars(scalars[update]));
+bool Plan::run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) const {
+    const auto adapts = [](const Scalars& each) {
+        return rules()[static_cast<std::size_t>(each.rule)].adapt != nullptr;
+    };
+    if (std::any_of(scalars.begin(), scalars.end(), adapts)) {
+        for (Gradient& gradient : gradients) {
+            const auto shared = static_cast<std::size_t>(gradient.scalars);
+            if (!gradient.data || !adapts(scalars[shared])) continue;
+            gradient.scalars = static_cast<std::int32_t>(scalars.size());
+            scalars.push_back(Scalars(scalars[shared]));
         }
     }
-
     const py::gil_scoped_release unlocked;
     const Call call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), scalars.data(),
                     static_cast<std::int64_t>(scalars.size())};
@@ -171,10 +180,17 @@ std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<i
     std::vector<py::object> held;
     held.reserve(count());
     for (const py::handle grad : grads) held.push_back(py::reinterpret_borrow<py::object>(grad));
-    std::vector<Gradient> gradients(count());
+    std::vector<Gradient> gradients = no_gradients();
     const std::int64_t taken = take(held, gradients);
     if (taken < 0) return taken;
-    return run(gradients, which, scalars) ? taken : kSkipped;
+    for (std::size_t i = 0; i < count(); ++i) {
+        if (!gradients[i].data) continue;
+        const auto update = static_cast<std::size_t>(which[i]);
+        expect(update < scalars.size(), "expected an update");
+        expect_state(i, scalars[update]);
+        gradients[i].scalars = which[i];
+    }
+    return run(gradients, scalars) ? taken : kSkipped;
 }
 
 std::vector<double> squared_norms(const std::vector<py::array>& arrays) {

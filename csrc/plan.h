@@ -56,12 +56,17 @@ class Plan {
                       const std::vector<Update>& updates) const;
 
     // The two halves of a step.  `take` reads the gradients and returns how many there are, or as `step` what is amiss;
-    // `run` takes the step, the i-th array by scalars[update_of[i]], and returns whether it was not to be skipped.
+    // `run` takes the step, each array by the scalars that its gradient names, and returns whether it was not skipped.
     std::int64_t take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
-    bool run(std::vector<Gradient>& gradients, const std::vector<int>& update_of, std::vector<Scalars>& scalars) const;
+    bool run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) const;
+
+    // Throws where a group's arrays lack state that these need, the i-th for the i-th group.
+    void expect_groups(const std::vector<Scalars>& scalars) const;
+
+    // One an array, which name its group's scalars.
+    std::vector<Gradient> no_gradients() const;
 
     std::size_t count() const { return segments_.size(); }
-    const std::vector<int>& groups() const { return groups_; }
 
   private:
     bool unchanged(std::size_t i) const;

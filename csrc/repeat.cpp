@@ -59,14 +59,26 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     }
     if (!PyList_CheckExact(tree.ptr()) && !PyTuple_CheckExact(tree.ptr())) return false;
     if (PySequence_Fast_GET_SIZE(tree.ptr()) != count) return false;
-    for (Py_ssize_t i = 0; i < count; ++i)
-        if (!children_[static_cast<std::size_t>(i)].gather(PySequence_Fast_GET_ITEM(tree.ptr(), i), leaves))
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        const Nesting& child = children_[static_cast<std::size_t>(i)];
+        const py::handle entry = PySequence_Fast_GET_ITEM(tree.ptr(), i);
+        if (child.kind_ == Kind::kLeaf)
+            leaves.push_back(py::reinterpret_borrow<py::object>(entry));
+        else if (!child.gather(entry, leaves))
             return false;
+    }
     return true;
 }
 
 Repeat::Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting, std::vector<Group> groups)
-    : plan_(std::move(plan)), nesting_(nesting), groups_(std::move(groups)) {}
+    : plan_(std::move(plan)), nesting_(nesting), groups_(std::move(groups)) {
+    std::vector<Scalars> scalars;
+    for (const auto& [seen, lr_at, hyper] : groups_) {
+        if (lr_at >= seen.size() || !hyper) throw std::invalid_argument("expected a group as it was seen");
+        scalars.push_back(hyper->at(0, 1, 1, {}));
+    }
+    plan_->expect_groups(scalars);
+}
 
 bool Repeat::unchanged(const py::list& groups) const {
     if (groups.size() != groups_.size()) return false;
@@ -89,12 +101,12 @@ bool Repeat::step(const py::list& groups, py::handle grads, std::int64_t step_co
     if (!unchanged(groups)) return false;
     std::vector<py::object> leaves;
     leaves.reserve(plan_->count());
-    std::vector<Gradient> gradients(plan_->count());
+    std::vector<Gradient> gradients = plan_->no_gradients();
     if (!nesting_.gather(grads, leaves) || leaves.size() != plan_->count()) return false;
     if (plan_->take(leaves, gradients) != static_cast<std::int64_t>(leaves.size())) return false;
     std::vector<Scalars> scalars;
     scalars.reserve(groups_.size());
-    return scalars_at(step_count, scalars) && plan_->run(gradients, plan_->groups(), scalars);
+    return scalars_at(step_count, scalars) && plan_->run(gradients, scalars);
 }
 
 }  // namespace fo

@@ -67,6 +67,7 @@ def a_row(**changed: Any) -> results.Row:
         "bytes": 28 * 10**6,
         "seconds": times,
         "limit_seconds": times,
+        "limit_isa": "baseline",
         "fixed_seconds": tiny,
         "limit_fixed_seconds": tiny,
         "share": 1.0,
@@ -379,6 +380,20 @@ def test_steps_are_taken_in_turn_in_blocks() -> None:
     assert {name: len(took) for name, took in times.items()} == {"a": 2, "b": 2}
 
 
+def test_what_comes_between_rounds_is_called_before_each() -> None:
+    calls: list[str] = []
+    steps = {"a": lambda: calls.append("a")}
+    timing.interleave(steps, seconds=0, block=1, rounds=3, between=lambda: calls.append("-"))
+    assert calls == list("-a-a-a")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_are_turned_around(dtype: DType) -> None:
+    g = np.array([[1.5, -2.0], [0.0, -np.inf]], dtype)
+    measure.turn_around([g, np.empty(0, dtype)])
+    assert (bits(g) == bits(np.array([[-1.5, 2.0], [-0.0, np.inf]], dtype))).all()
+
+
 def test_without_a_block_cold_steps_are_all_timed() -> None:
     calls: list[str] = []
     timing.interleave({"a": lambda: calls.append("a")}, seconds=0, block=1, rounds=4)
@@ -561,6 +576,34 @@ def test_the_file_has_the_shape_that_is_promised(tmp_path: Path) -> None:
     assert first["noise"] == "noisy: 1 rounds"
 
 
+def test_what_is_timed_is_the_step_and_each_instruction_set_s_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: dict[str, timing.Step] = {}
+
+    def noted(steps: dict[str, timing.Step], **budget: Any) -> dict[str, list[float]]:
+        timed.update(steps)
+        slower = {f"limit {isa}": [2.0 + (isa != ISAS[0])] * 5 for isa in ISAS}
+        return {name: slower.get(name, [4.0] * 5) for name in steps}
+
+    setups: list[task.Setup] = []
+
+    def kept(about: Task) -> task.Setup:
+        setups.append(task.set_up(about))
+        return setups[-1]
+
+    monkeypatch.setattr(measure, "interleave", noted)
+    monkeypatch.setattr(measure, "set_up", kept)
+    row = measure.measure(Task("adam", one_array(50), isa=ISAS[-1]), seconds=0)
+    assert (row["limit_isa"], row["share"]) == (ISAS[0], 0.5)
+    whole, empty = (setup.opt.slots[0] for setup in setups)
+    changes = {}
+    for name, step in timed.items():
+        before = [slot.p.tobytes() for slot in (whole, empty)]
+        step()
+        changes[name] = [slot.p.tobytes() != p for slot, p in zip((whole, empty), before, strict=True)]
+    limits = [f"{kind} {isa}" for kind in ("limit", "fixed limit") for isa in ISAS]
+    assert changes == {"step": [True, False], "fixed": [False, True]} | {name: [False, False] for name in limits}
+
+
 def test_settings_are_put_back() -> None:
     before = (fo.get_num_threads(), native.Engine.isa)
     bench("sgd", "--size", "10", "--threads", str(before[0] + 1), "--isa", ISAS[0])
@@ -701,7 +744,7 @@ def test_a_panel_for_each_setting() -> None:
     assert list(panels)[2].startswith("float16 with float32 gradients")
 
 
-@pytest.mark.parametrize("places", [[0.1] * 5, [0.0, 0.01, 0.5, 1.0], [1.0] * 40, []])
+@pytest.mark.parametrize("places", [[0.1] * 5, [0.0, 0.01, 0.5, 1.0], [1.0] * 40, [0.97, 0.99, 1.0], []])
 def test_names_keep_clear_of_each_other(places: list[float]) -> None:
     found = plot.spaced(places, 0.05, 1.0)
     assert len(found) == len(places)

@@ -308,6 +308,11 @@ def loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def limit_loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(CSRC / "cpu" / "limit_loop.cpp", isa, tmp_path_factory.mktemp("limit_loop") / f"{isa}.o")
+
+
+@pytest.fixture(scope="module")
 def bodies(loop: Path) -> dict[str, str]:
     return disassembled(loop)
 
@@ -337,13 +342,15 @@ def test_the_flags_are_those_of_the_build(isa: str) -> None:
     assert isa == "baseline" or any(flag.startswith("-m") for flag in flags)
 
 
-def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, isa: str) -> None:
+def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, limit_loop: Path, isa: str) -> None:
     """A weak one could, if its name does not say whose it is: the linker keeps any one, and the baseline could end up
     running AVX-512 code.
     """
-    defined = [line.split(maxsplit=2)[1:] for line in run_tool(need("nm"), "-C", "--defined-only", loop).splitlines()]
-    assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
-    assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::loops_{isa}()"]
+    for target, function in ((loop, "loops"), (limit_loop, "limits")):
+        listed = run_tool(need("nm"), "-C", "--defined-only", target).splitlines()
+        defined = [line.split(maxsplit=2)[1:] for line in listed]
+        assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
+        assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::{function}_{isa}()"]
 
 
 def test_no_multiplication_is_fused_with_an_addition(bodies: dict[str, str]) -> None:
@@ -399,3 +406,12 @@ def test_divisions_and_roots_are_packed(bodies: dict[str, str], isa: str, kind: 
     code = rules_of(bodies, kind)
     for rule, operation in {"Adam": "div", "Rmsprop": "sqrt", "Adagrad": "div"}.items():
         assert re.search(rf"\sv?{operation}{SUFFIXES[kind][0]}\s.*%{WIDE[isa]}", code[rule]), rule
+
+
+@reads_x86
+def test_the_limit_is_as_wide_as_the_rules(limit_loop: Path, isa: str) -> None:
+    """Or steps would be measured against less than the processor can do."""
+    packed = re.compile(rf"\sv?p?xor[a-z]*\s.*%{WIDE[isa]}")
+    code = {name: body for name, body in disassembled(limit_loop).items() if "pass_over<" in name}
+    assert len(code) > 10
+    assert [name for name, body in code.items() if not packed.search(body)] == []

@@ -182,3 +182,26 @@ def test_more_elements_than_an_int_counts(threads: int) -> None:
     fo.SGD(p, lr=0.25).step(g)
     assert p[-3:].tolist() == [0.5, 0.25, 0.0]
     assert all((part == 0.75).all() for part in np.array_split(p[:-3], 64))
+
+
+@pytest.mark.parametrize("axes", range(1, 9))
+def test_any_number_of_axes(axes: int) -> None:
+    """Also in an order that is neither C's nor Fortran's, and every axis counts."""
+    shape = tuple(range(2, 2 + axes)) if axes < 5 else (2,) * (axes - 1) + (3,)
+    order = np.roll(np.arange(axes), 1)
+    make = [np.empty(shape, np.float32), np.empty(shape, np.float32, order="F")]
+    make += [np.empty(tuple(np.array(shape)[np.argsort(order)]), np.float32).transpose(order)]
+    for p in make:
+        g, expected = np.empty_like(p), np.empty(shape, np.float32)
+        filled(p, 1)
+        expected[...] = p
+        opt, reference = fo.SGD(p, lr=0.1), fo.SGD(expected, lr=0.1, backend="reference")
+        for step in range(STEPS):
+            opt.step(filled(g, step))
+            reference.step(np.ascontiguousarray(g))
+        assert_same_bits(p, expected, f"{axes} axes")
+        for axis in range(axes):
+            other = list(shape)
+            other[axis] += 1
+            with pytest.raises(ValueError, match="expected shape"):
+                opt.step(np.empty(other, np.float32))

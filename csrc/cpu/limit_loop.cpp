@@ -31,23 +31,35 @@ constexpr Streams streams_of(const std::array<Access, kArrays>& all) {
 }
 
 template <Access kAccess, class Word>
-void touch(Cell<Word>& cell, Word mask, Word& sum) {
-    if constexpr (kAccess == Access::kWrite) cell.value = Word(cell.value ^ mask);
-    if constexpr (kAccess == Access::kRead) sum = Word(sum ^ cell.value);
+Word loaded(const Cell<Word>& cell) {
+    return kAccess == Access::kNone ? Word(0) : cell.value;
 }
 
-// `state`: first what is written, then what is read.
+template <Access kAccess, class Word>
+void use(Word word, Cell<Word>& cell, Word mask, Word& sum) {
+    if constexpr (kAccess == Access::kWrite) cell.value = Word(word ^ mask);
+    if constexpr (kAccess == Access::kRead) sum = Word(sum ^ word);
+}
+
+// `state`: first what is written, then what is read.  As a rule does, it loads all of an element before it stores any:
+// a load behind a store at the same offset in another page would wait for it.
 template <Streams kStreams, class P, class G, class S, std::size_t... K>
 std::uint64_t stream(Cell<P>* p, Cell<G>* g, [[maybe_unused]] Cell<S>* const* state, std::uint64_t mask, Index n,
                      std::index_sequence<K...>) {
+    constexpr auto access_of_state = [](std::size_t k) {
+        return k < kStreams.written ? Access::kWrite : Access::kRead;
+    };
     P p_sum = 0;
     G g_sum = 0;
     S s_sum = 0;
     FO_INDEPENDENT
     for (Index i = 0; i < n; ++i) {
-        touch<kStreams.p>(p[i], P(mask), p_sum);
-        touch<kStreams.g>(g[i], G(mask), g_sum);
-        (touch<(K < kStreams.written ? Access::kWrite : Access::kRead)>(state[K][i], S(mask), s_sum), ...);
+        const P x = loaded<kStreams.p>(p[i]);
+        const G y = loaded<kStreams.g>(g[i]);
+        [[maybe_unused]] const S s[sizeof...(K) + 1] = {state[K][i].value...};
+        use<kStreams.g>(y, g[i], G(mask), g_sum);
+        use<kStreams.p>(x, p[i], P(mask), p_sum);
+        (use<access_of_state(K)>(s[K], state[K][i], S(mask), s_sum), ...);
     }
     return std::uint64_t(p_sum) ^ std::uint64_t(g_sum) ^ std::uint64_t(s_sum);
 }

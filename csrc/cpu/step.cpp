@@ -84,11 +84,11 @@ void add_up_groups(const Call& call, std::vector<double>& sums, InfoOf info_of) 
 
 // Makes each array's rule its own where it depends on sums over the array or on numbers of the array's.
 void adapt(const Call& call, const Loops& loops) {
+    bool any = false;
+    for (Index k = 0; k < call.scalars_count; ++k) any |= rules()[call.scalars[k].rule].adapt != nullptr;
+    if (!any) return;
     const auto info_of = [&](Index i) -> const RuleInfo& { return rules()[scalars_of(call, i).rule]; };
     const auto adapts = [&](Index i) { return call.gradients[i].data && info_of(i).adapt; };
-    bool any = false;
-    for (Index i = 0; i < call.count; ++i) any |= adapts(i);
-    if (!any) return;
 
     for (Index i = 0; i < call.count; ++i) {
         const DefaultFloatEnvironment environment;

@@ -97,7 +97,7 @@ def _name_lines(axes: Any, ends: Sequence[tuple[float, float, str, str]], top: f
             fontsize=8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "alpha": 0.6, "relpos": (0, 0.5)},
         )
 
 

@@ -43,6 +43,7 @@ class Row(TypedDict):
     bytes: int  # read and written by a step
     seconds: Times  # a step
     limit_seconds: Times  # the pass that reads and writes the same bytes, on the same arrays
+    limit_isa: str  # the instruction set whose pass was the fastest
     fixed_seconds: Times  # a step of as many arrays of one element
     limit_fixed_seconds: Times  # that pass over those
     share: float  # of the limit: limit_seconds / seconds

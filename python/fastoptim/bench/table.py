@@ -25,7 +25,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 KEY = """\
-limit   a native pass that reads and writes the same bytes of the same arrays with next to no arithmetic, timed in turn
+limit   a native pass that reads and writes the same bytes of the same arrays with next to no arithmetic, timed in turn:
+        the fastest of each instruction set's
 share   of the limit: its time over the step's
 fixed   what a step of as many arrays of one element takes, and its part of the whole
 beyond  the share without what either costs at one element"""

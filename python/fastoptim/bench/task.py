@@ -128,12 +128,15 @@ def in_gigabytes(count: float) -> str:
 
 @dataclass(frozen=True)
 class Setup:
-    """Arrays, an optimizer that has taken one step on them, and the limit over the very same arrays."""
+    """Arrays, an optimizer that has taken one step on them, and the limit over the very same arrays.
+
+    The limit is the machine's, not an instruction set's: wider registers are not always faster, so each has its pass.
+    """
 
     opt: Optimizer
     grads: Sequence[Array]
     step: Step
-    limit: Step
+    limits: dict[str, Step]
 
 
 def set_up(task: Task) -> Setup:
@@ -141,8 +144,9 @@ def set_up(task: Task) -> Setup:
     opt, grads = optimizer_of(task, "native")
     step = partial(opt.step, grads)
     step()
-    limit = native.limit_of(opt.slots, grads, task.settings, task.isa)
-    return Setup(opt, grads, step, partial(limit, 0))
+    usable: list[str] = native.build_info()["isa_usable"]
+    limits: dict[str, Step] = {isa: partial(native.limit_of(opt.slots, grads, task.settings, isa), 0) for isa in usable}
+    return Setup(opt, grads, step, limits)
 
 
 def optimizer_of(task: Task, backend: Backend) -> tuple[Optimizer, list[Array]]:

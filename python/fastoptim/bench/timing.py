@@ -48,6 +48,7 @@ def interleave(
     seconds: float,
     block: int | None = None,
     rounds: int | None = None,
+    between: Step = lambda: None,
     on_round: Callable[[float], object] = lambda share: None,
 ) -> dict[str, list[float]]:
     """Times the steps in turn, round after round, so that what disturbs the machine disturbs all of them.
@@ -61,6 +62,7 @@ def interleave(
         block: Steps a block; by default each takes as many as last `BLOCK_SECONDS`.  With 1 every step finds its arrays
             driven out of the caches by the others', where those are large enough.
         rounds: Exactly so many rounds, however long they take.
+        between: Called before each round; not timed.
         on_round: Called after each round with how much of the work is done, from 0 to 1.
 
     Returns:
@@ -72,6 +74,7 @@ def interleave(
         start = time.perf_counter()
         count, done = 0, 0.0
         while done < 1:
+            between()
             for name, step in steps.items():
                 times[name].append(_time(step, blocks[name]))
             count += 1
