@@ -99,8 +99,8 @@ def cell(row: Row | None) -> str:
 def where(run: Run) -> str:
     """Machine, versions, date and command, in a sentence each."""
     machine, settings = run["machine"], run["settings"]
-    peers = settings.get("peers", {})
-    with_peers = f" with {', '.join(f'{name} {version}' for name, version in peers.items())}" if peers else ""
+    peers = dict.fromkeys(f"{name.split()[0]} {version}" for name, version in settings.get("peers", {}).items())
+    with_peers = f" with {', '.join(peers)}" if peers else ""
     return (
         f"`{settings['command']}` on {settings['date'][:10]}: {machine['processor']}, {machine['threads']} threads, "
         f"fastoptim {machine['fastoptim']} ({machine['isa']}), Python {machine['python']}, "
