@@ -215,6 +215,17 @@ const std::byte* rule_bytes(const Scalars& scalars) {
     return sizeof(T) == 4 ? scalars.rule_f32 : scalars.rule_f64;
 }
 
+// How many elements there are before the next cache line of an array in the compute type, a whole tile where it is too
+// short for that to pay: NumPy's arrays begin 16 bytes behind a line, and a vector of 64 bytes that straddles two is
+// loaded twice.  State that the optimizer allocated lies in its lines as its parameter does.
+template <class T>
+Index until_line(const T* array, Index begin, Index end) {
+    constexpr std::uintptr_t kLine = 64;
+    const auto behind = reinterpret_cast<std::uintptr_t>(array + begin) % kLine;
+    if (end - begin < 2 * kTile || behind == 0 || behind % sizeof(T) != 0) return kTile;
+    return Index((kLine - behind) / sizeof(T));
+}
+
 template <class R, class T>
 void update(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index begin, Index end) {
     const R rule = restore<R>(rule_bytes<T>(scalars));
@@ -222,8 +233,9 @@ void update(const Segment& segment, const Gradient& gradient, const Scalars& sca
     const bool own = segment.format == kOwnFormat<T> && gradient.format == kOwnFormat<T>;
     const bool in_one_loop = own && (prepare.changes_gradient || prepare.shrinks);
     Tile<T> tile(segment, gradient, prepare);
-    for (Index n = 0; begin < end; begin += n) {
-        n = std::min(end - begin, kTile);
+    Index most = own ? until_line(static_cast<const T*>(segment.p), begin, end) : kTile;
+    for (Index n = 0; begin < end; begin += n, most = kTile) {
+        n = std::min(end - begin, most);
         if (in_one_loop) {
             tile.open_unprepared(begin);
             apply<Prepared<R, T>, T>({rule, prepare}, tile.p, tile.g, segment, begin, n);

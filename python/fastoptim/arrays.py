@@ -16,6 +16,11 @@ from .trees import describe
 Array = npt.NDArray[Any]
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
+CACHE_LINE = 64
+
+#: Bytes of a parameter from which the place of its state in a cache line is looked at.
+LINED_UP = 8192
+
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
@@ -114,6 +119,23 @@ def is_dense(array: Array) -> bool:
             return False
         expected *= length
     return True
+
+
+def state_like(p: Array) -> Array:
+    """Zeros for a parameter's state: its shape and memory order, in its compute type.
+
+    An array of some size begins as far behind a cache line as its parameter, so that the loops' vectors straddle lines
+    in none of the two or in both.
+    """
+    dtype = compute_dtype(p.dtype)
+    if p.dtype != dtype or p.nbytes < LINED_UP:
+        return np.zeros_like(p, dtype=dtype, subok=False)
+    memory = np.zeros(p.nbytes + CACHE_LINE, np.uint8)
+    first = (p.ctypes.data - memory.ctypes.data) % CACHE_LINE
+    axes = sorted(range(p.ndim), key=lambda axis: -p.strides[axis])
+    in_order = memory[first : first + p.nbytes].view(dtype).reshape([p.shape[axis] for axis in axes])
+    state: Array = in_order.transpose(np.argsort(axes))
+    return state
 
 
 def same_layout(a: Array, b: Array) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from . import checkpoint, native, reference
-from .arrays import Array, check_target, compute_dtype
+from .arrays import Array, check_target, state_like
 from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
 from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
@@ -187,7 +187,7 @@ class Optimizer(FieldsAreArguments):
         start = "p" if name == AVERAGE else cls.initial(name, options)
         if name in cls.scalars:
             return np.full((), start, np.float64)
-        array = _like(p)
+        array = state_like(p)
         if start:
             array[...] = p if start == "p" else start
         return array
@@ -478,7 +478,7 @@ class Optimizer(FieldsAreArguments):
                 del slot.state[name]
             for name, array in state.items():
                 if name not in slot.state:
-                    slot.state[name] = np.empty_like(array) if name in self.scalars else _like(slot.p)
+                    slot.state[name] = np.empty_like(array) if name in self.scalars else state_like(slot.p)
                 np.copyto(slot.state[name], array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
@@ -510,11 +510,6 @@ def _is_groups(params: Any) -> bool:
 
 def _as_seen(group: dict[str, Any], settings: Settings) -> Seen:
     return Seen(tuple(group.values()), list(group).index("lr"), settings)
-
-
-def _like(p: Array) -> Array:
-    """Zeros for a parameter's state: its shape and memory order, in its compute type."""
-    return np.zeros_like(p, dtype=compute_dtype(p.dtype), subok=False)
 
 
 def _check_against_native(cls: type[Optimizer]) -> None:
