@@ -1,0 +1,111 @@
+// CUDA's memory, streams and errors.  The run-time library is linked statically and looks for a driver only when it is
+// used, so a process without one may load it.
+#include "device.h"
+
+#include "cuda.h"
+
+#include <cuda_runtime_api.h>
+
+#include <stdexcept>
+
+namespace fo::cuda {
+namespace {
+
+std::string as_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+std::string meaning(cudaError_t error) {
+    return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
+}
+
+// While a stream of this thread captures, allocations are allowed only so.
+class Relaxed {
+  public:
+    Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+    ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+    Relaxed(const Relaxed&) = delete;
+    Relaxed& operator=(const Relaxed&) = delete;
+
+  private:
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+cudaStream_t handle_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle); }
+
+}  // namespace
+
+Info info() {
+    Info info;
+    info.version = as_version(CUDART_VERSION);
+    const std::string all = FO_CUDA_ARCHITECTURES;
+    for (std::size_t begin = 0; begin < all.size();) {
+        const std::size_t end = std::min(all.find(',', begin), all.size());
+        info.architectures.push_back(all.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    for (int device = 0; device < device_count(); ++device) {
+        cudaDeviceProp properties{};
+        if (cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+            info.devices.push_back(std::string(properties.name) + " (" + std::to_string(properties.major) + "." +
+                                   std::to_string(properties.minor) + ")");
+    }
+    return info;
+}
+
+int device_count() {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess) return count < kMaxDevices ? count : kMaxDevices;
+    cudaGetLastError();  // told; the next call is not to report it again
+    return 0;
+}
+
+std::string status() {
+    int driver = 0, count = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver was found";
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver)
+        return "the CUDA driver (" + as_version(driver) +
+               ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return "no CUDA device was found";
+    return error == cudaSuccess ? "" : "CUDA cannot be used: " + meaning(error);
+}
+
+void check(int error, const std::string& where) {
+    if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
+}
+
+OnDevice::OnDevice(int device) {
+    check(cudaGetDevice(&before_), "CUDA: asking for the current device");
+    check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
+}
+
+OnDevice::~OnDevice() { cudaSetDevice(before_); }
+
+void* allocate(std::size_t bytes) {
+    const Relaxed relaxed;
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes), "CUDA: allocating " + std::to_string(bytes) + " bytes");
+    return memory;
+}
+
+void release(void* memory) noexcept {
+    const Relaxed relaxed;
+    cudaFree(memory);
+}
+
+bool is_capturing(const Stream& stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(handle_of(stream), &status), "CUDA: asking the stream whether it captures");
+    return status != cudaStreamCaptureStatusNone;
+}
+
+void clear(const Stream& stream, void* memory, std::size_t bytes) {
+    check(cudaMemsetAsync(memory, 0, bytes, handle_of(stream)), "CUDA: clearing memory");
+}
+
+void read(const Stream& stream, void* to, const void* from, std::size_t bytes) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, handle_of(stream)), "CUDA: reading results");
+    check(cudaStreamSynchronize(handle_of(stream)), "CUDA: the step");
+}
+
+}  // namespace fo::cuda
