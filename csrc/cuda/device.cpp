@@ -17,18 +17,6 @@ std::string meaning(cudaError_t error) {
     return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
 }
 
-// While a stream of this thread captures, allocations are allowed only so.
-class Relaxed {
-  public:
-    Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-    ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-    Relaxed(const Relaxed&) = delete;
-    Relaxed& operator=(const Relaxed&) = delete;
-
-  private:
-    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 cudaStream_t handle_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle); }
 
 }  // namespace
@@ -74,24 +62,36 @@ void check(int error, const std::string& where) {
     if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
 }
 
+// While a stream of this thread captures, memory is allocated and a kernel is loaded for the first time only so.
 OnDevice::OnDevice(int device) {
-    check(cudaGetDevice(&before_), "CUDA: asking for the current device");
-    check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    mode_ = mode;
+
+    try {
+        check(cudaGetDevice(&before_), "CUDA: asking for the current device");
+        check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
+    } catch (...) {
+        leave();
+        throw;
+    }
 }
 
-OnDevice::~OnDevice() { cudaSetDevice(before_); }
+OnDevice::~OnDevice() { leave(); }
+
+void OnDevice::leave() noexcept {
+    if (before_ >= 0) cudaSetDevice(before_);
+    auto mode = static_cast<cudaStreamCaptureMode>(mode_);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+}
 
 void* allocate(std::size_t bytes) {
-    const Relaxed relaxed;
     void* memory = nullptr;
     check(cudaMalloc(&memory, bytes), "CUDA: allocating " + std::to_string(bytes) + " bytes");
     return memory;
 }
 
-void release(void* memory) noexcept {
-    const Relaxed relaxed;
-    cudaFree(memory);
-}
+void release(void* memory) noexcept { cudaFree(memory); }
 
 bool is_capturing(const Stream& stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

@@ -20,7 +20,7 @@ int device_count();
 // Throws std::runtime_error unless a cudaError_t, as a number, is none.
 void check(int error, const std::string& where);
 
-// Makes a device the thread's current one while it lives.
+// Makes a device the thread's current one while it lives, and allows what is safe while a stream captures.
 class OnDevice {
   public:
     explicit OnDevice(int device);
@@ -29,10 +29,13 @@ class OnDevice {
     OnDevice& operator=(const OnDevice&) = delete;
 
   private:
-    int before_ = 0;
+    void leave() noexcept;
+
+    int before_ = -1;
+    int mode_ = 0;
 };
 
-// Memory of the current device; also while a stream captures.  Released memory may still be in use: that waits.
+// Memory of the current device.  Released memory may still be in use: that waits.
 void* allocate(std::size_t bytes);
 void release(void* memory) noexcept;
 

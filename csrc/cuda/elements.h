@@ -37,7 +37,8 @@ FO_DEVICE inline bool has_all(const Span& span) {
 FO_DEVICE inline bool is_empty(const Span& span) { return span.first >= span.high; }
 
 // An array in the compute type.  `wide`: 16 bytes at once, as all elements are there and the address allows it.
-template <class T>
+// kEdges: some may not be there.
+template <bool kEdges, class T>
 FO_DEVICE inline void load_own(const char* array, const Span& span, bool wide, T* x) {
     if (wide) {
         FO_UNROLL
@@ -48,11 +49,11 @@ FO_DEVICE inline void load_own(const char* array, const Span& span, bool wide, T
     } else {
         FO_UNROLL
         for (int e = 0; e < kEach; ++e)
-            x[e] = has<T>(span, e) ? load<T>(array + place<T>(span, e) * int(sizeof(T))) : T(0);
+            x[e] = !kEdges || has<T>(span, e) ? load<T>(array + place<T>(span, e) * int(sizeof(T))) : T(0);
     }
 }
 
-template <class T>
+template <bool kEdges, class T>
 FO_DEVICE inline void store_own(char* array, const Span& span, bool wide, const T* x) {
     if (wide) {
         FO_UNROLL
@@ -64,13 +65,13 @@ FO_DEVICE inline void store_own(char* array, const Span& span, bool wide, const 
     } else {
         FO_UNROLL
         for (int e = 0; e < kEach; ++e)
-            if (has<T>(span, e)) store(array + place<T>(span, e) * int(sizeof(T)), x[e]);
+            if (!kEdges || has<T>(span, e)) store(array + place<T>(span, e) * int(sizeof(T)), x[e]);
     }
 }
 
 // Other formats, whose elements must be contiguous.  Loaded as they are, so that no load waits for another's bits; then
 // decoded in place.
-template <class T>
+template <bool kEdges, class T>
 FO_DEVICE inline void load_halves(const char* array, const Span& span, bool wide, T* x) {
     Vector vector{};
     if (wide) {
@@ -78,7 +79,7 @@ FO_DEVICE inline void load_halves(const char* array, const Span& span, bool wide
     } else {
         FO_UNROLL
         for (int e = 0; e < kEach; ++e)
-            if (has<T>(span, e))
+            if (!kEdges || has<T>(span, e))
                 vector.word[e / 2] |= std::uint32_t(load<std::uint16_t>(array + (span.first + e) * 2)) << e % 2 * 16;
     }
     std::memcpy(x, &vector, sizeof vector);
@@ -88,13 +89,14 @@ FO_DEVICE inline std::uint16_t half_of(const Vector& vector, int e) {
     return std::uint16_t(vector.word[e / 2] >> e % 2 * 16);
 }
 
+template <bool kEdges>
 FO_DEVICE inline void store_halves(char* array, const Span& span, bool wide, const Vector& vector) {
     if (wide) {
         store(array + span.first * 2, vector);
     } else {
         FO_UNROLL
         for (int e = 0; e < kEach; ++e)
-            if (has<float>(span, e)) store(array + (span.first + e) * 2, half_of(vector, e));
+            if (!kEdges || has<float>(span, e)) store(array + (span.first + e) * 2, half_of(vector, e));
     }
 }
 
@@ -107,6 +109,7 @@ FO_DEVICE inline float half_of(double pair, int which) {
     return bits<float>(std::uint32_t(bits<std::uint64_t>(pair) >> which * 32));
 }
 
+template <bool kEdges>
 FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide, double* x) {
     FO_UNROLL
     for (int e = 0; e < kEach; e += 4) {
@@ -116,7 +119,8 @@ FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide
         } else {
             FO_UNROLL
             for (int k = 0; k < 4; ++k)
-                if (has<double>(span, e + k)) vector.word[k] = load<std::uint32_t>(array + (span.first + e + k) * 4);
+                if (!kEdges || has<double>(span, e + k))
+                    vector.word[k] = load<std::uint32_t>(array + (span.first + e + k) * 4);
         }
         x[e / 2] = pair(vector.word[0], vector.word[1]);
         x[e / 2 + 1] = pair(vector.word[2], vector.word[3]);
@@ -124,6 +128,7 @@ FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide
 }
 
 // float64 beside float32, which is seldom: rounded at once, as there is no room for it.
+template <bool kEdges>
 FO_DEVICE inline void load_doubles(const char* array, const Span& span, bool wide, float* x) {
     FO_UNROLL
     for (int e = 0; e < kEach; e += 2) {
@@ -132,24 +137,24 @@ FO_DEVICE inline void load_doubles(const char* array, const Span& span, bool wid
             const Vector vector = load<Vector>(array + (span.first + e) * 8);
             std::memcpy(d, &vector, sizeof vector);
         } else {
-            if (has<float>(span, e)) d[0] = load<double>(array + (span.first + e) * 8);
-            if (has<float>(span, e + 1)) d[1] = load<double>(array + (span.first + e + 1) * 8);
+            if (!kEdges || has<float>(span, e)) d[0] = load<double>(array + (span.first + e) * 8);
+            if (!kEdges || has<float>(span, e + 1)) d[1] = load<double>(array + (span.first + e + 1) * 8);
         }
         x[e] = float(d[0]);
         x[e + 1] = float(d[1]);
     }
 }
 
-template <class T>
+template <bool kEdges, class T>
 FO_DEVICE inline void load_as_is(Format format, const char* array, const Span& span, bool wide, T* x) {
     if (format == kOwnFormat<T>)
-        load_own(array, span, wide, x);
+        load_own<kEdges>(array, span, wide, x);
     else if (format == Format::kFloat16 || format == Format::kBfloat16)
-        load_halves(array, span, wide, x);
+        load_halves<kEdges>(array, span, wide, x);
     else if constexpr (sizeof(T) == 8)
-        load_floats(array, span, wide, x);
+        load_floats<kEdges>(array, span, wide, x);
     else
-        load_doubles(array, span, wide, x);
+        load_doubles<kEdges>(array, span, wide, x);
 }
 
 template <class Kind, class T>
@@ -182,15 +187,35 @@ FO_DEVICE inline Vector encode_halves(const float* x) {
 }
 
 // A parameter: float64 is kept in no other format.
-template <class T>
+template <bool kEdges, class T>
 FO_DEVICE inline void encode_and_store(Format format, char* array, const Span& span, bool wide, const T* x) {
     if constexpr (sizeof(T) == 8)
-        store_own(array, span, wide, x);
+        store_own<kEdges>(array, span, wide, x);
     else if (format == Format::kFloat32)
-        store_own(array, span, wide, x);
+        store_own<kEdges>(array, span, wide, x);
     else
-        store_halves(array, span, wide,
-                     format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
+        store_halves<kEdges>(array, span, wide,
+                             format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
+}
+
+// One element of any format.
+template <class T>
+FO_DEVICE inline T load_one(Format format, const char* array, std::int32_t i) {
+    if (format == kOwnFormat<T>) return load<T>(array + i * int(sizeof(T)));
+    if (format == Format::kFloat16) return Float16::decode<T>(load<std::uint16_t>(array + i * 2));
+    if (format == Format::kBfloat16) return Bfloat16::decode<T>(load<std::uint16_t>(array + i * 2));
+    if constexpr (sizeof(T) == 8) return load<float>(array + i * 4);
+    return T(load<double>(array + i * 8));
+}
+
+template <class T>
+FO_DEVICE inline void store_one(Format format, char* array, std::int32_t i, T x) {
+    if constexpr (sizeof(T) == 8)
+        store(array + i * 8, x);
+    else if (format == Format::kFloat32)
+        store(array + i * 4, x);
+    else
+        store(array + i * 2, format == Format::kFloat16 ? Float16::encode(x) : Bfloat16::encode(x));
 }
 
 }  // namespace fo::FO_TARGET

@@ -50,7 +50,8 @@ void check(int error, const std::string& where) {
 }
 
 OnDevice::OnDevice(int) {}
-OnDevice::~OnDevice() {}
+OnDevice::~OnDevice() { leave(); }
+void OnDevice::leave() noexcept {}
 
 // Not zero, as new memory of a GPU is not.
 void* allocate(std::size_t bytes) {

@@ -30,6 +30,11 @@ int worth(unsigned wide) {
     return count;
 }
 
+bool all_wide(unsigned wide, const Item& item, const RuleInfo& rule) {
+    const unsigned average = item.segment->average ? kWideAverage : 0;
+    return wide == (kWideP | kWideG | average | ((1u << rule.state.size()) - 1) * kWideState);
+}
+
 Job make_job(const Item& item, const RuleInfo& rule) {
     Job job{};
     job.p = static_cast<char*>(item.segment->p);
@@ -41,6 +46,7 @@ Job make_job(const Item& item, const RuleInfo& rule) {
     job.p_format = item.segment->format;
     job.g_format = item.gradient->format;
     job.sum_wide = job.wide = wide_at(0, item, rule);
+    if (all_wide(job.wide, item, rule)) return job;
     for (int shift = 1; shift < kEach; ++shift)
         if (const auto wide = wide_at(shift, item, rule); worth(wide) > worth(job.wide)) {
             job.wide = wide;

@@ -37,13 +37,14 @@ class Block {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads) kernel(const __grid_constant__ Arguments arguments) {
+__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) kernel(const __grid_constant__ Arguments arguments) {
     __shared__ double shared[Body::kShared + 1];
     Block block(shared);
     Body()(block, arguments);
 }
 
 // How many blocks the device holds at once.
+template <class Body>
 cudaError_t find_resident(int device, std::uint32_t& blocks) {
     static std::atomic<std::uint32_t> known[cuda::kMaxDevices];
     blocks = known[device].load(std::memory_order_relaxed);
@@ -66,9 +67,9 @@ int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t
     std::uint32_t resident = 0;
     if (const cudaError_t error = find_resident<Body>(stream.device, resident)) return error;
     const std::uint32_t most = kWaves * resident;
-    kernel<Body> < <<blocks<most ? blocks : most, Body::kThreads, 0, static_cast<cudaStream_t>(stream.handle)>>>(
-                       arguments);
-    return cudaGetLastError();
+    void* parameters[] = {const_cast<Arguments*>(&arguments)};
+    return cudaLaunchKernel(kernel<Body>, dim3(blocks < most ? blocks : most), dim3(Body::kThreads), parameters, 0,
+                            static_cast<cudaStream_t>(stream.handle));
 }
 
 #else

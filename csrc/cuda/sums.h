@@ -85,7 +85,7 @@ struct GradientTerms {
 
     FO_DEVICE void operator()(const Span& span, double (*lanes)[kEach]) const {
         T g[kEach];
-        load_as_is(job.g_format, array, span, has_all<T>(span) && job.sum_wide & kWideG, g);
+        load_as_is<true>(job.g_format, array, span, has_all<T>(span) && job.sum_wide & kWideG, g);
         decode(job.g_format, g);
         FO_UNROLL
         for (int e = 0; e < kEach; ++e) {
@@ -102,6 +102,7 @@ template <class T>
 struct SumGradients {
     static constexpr const char* name = "gradient norm";
     static constexpr int kThreads = kSumThreads;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = kSumThreads * kGradientTerms;
 
     template <class Block>
@@ -137,22 +138,22 @@ struct RuleTerms {
         const bool whole = has_all<T>(span);
         T p[kEach], g[kEach];
         State<R, T> state(job, begin, job.sum_wide);
-        load_as_is(job.p_format, job.p + begin * std::int64_t(item_size(job.p_format)), span,
-                   whole && job.sum_wide & kWideP, p);
-        load_as_is(job.g_format, job.g + begin * std::int64_t(item_size(job.g_format)), span,
-                   whole && job.sum_wide & kWideG, g);
-        state.load(span, whole);
+        load_as_is<true>(job.p_format, job.p + begin * std::int64_t(item_size(job.p_format)), span,
+                         whole && job.sum_wide & kWideP, p);
+        load_as_is<true>(job.g_format, job.g + begin * std::int64_t(item_size(job.g_format)), span,
+                         whole && job.sum_wide & kWideG, g);
+        state.template load<true>(span, whole);
         decode(job.p_format, p);
         decode(job.g_format, g);
         FO_UNROLL
         for (int e = 0; e < kEach; ++e) {
             if (!has<T>(span, e)) continue;
             T x = p[e];
-            const auto terms = apply(measure, x, prepare.gradient(g[e], p[e]), state.value, e, State<R, T>::kAll);
+            const auto terms = apply(measure, x, prepare.gradient(g[e], p[e]), state.value, e, kStateOf<R>);
             FO_UNROLL
             for (int k = 0; k < R::sums; ++k) lanes[k][e] += terms[k];
         }
-        state.store(measure, span, whole);
+        state.template store<true>(measure, span, whole);
     }
 };
 
@@ -161,6 +162,7 @@ template <class R, class T>
 struct Measure {
     static constexpr const char* name = "sums";
     static constexpr int kThreads = kSumThreads;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = kSumThreads * R::sums;
 
     template <class Block>
@@ -193,6 +195,7 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
 struct Finish {
     static constexpr const char* name = "sums of arrays";
     static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     template <class Block>
@@ -206,6 +209,7 @@ template <class T>
 struct FinishGradients {
     static constexpr const char* name = "gradient norms of arrays";
     static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     template <class Block>
@@ -230,6 +234,7 @@ struct FinishGradients {
 struct ClipAll {
     static constexpr const char* name = "norm of all gradients";
     static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 1;
 
     template <class Block>
@@ -256,6 +261,7 @@ struct ClipAll {
 struct AddGroups {
     static constexpr const char* name = "sums of groups";
     static constexpr int kThreads = 32;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = kMaxSums;
 
     template <class Block>
@@ -300,6 +306,7 @@ template <class R, class T>
 struct Begin {
     static constexpr const char* name = "begin";
     static constexpr int kThreads = 128;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     template <class Block>
@@ -313,6 +320,7 @@ template <class R, class T>
 struct Adapt {
     static constexpr const char* name = "adapt";
     static constexpr int kThreads = 128;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     template <class Block>
@@ -327,6 +335,7 @@ struct Adapt {
 struct Put {
     static constexpr const char* name = "upload";
     static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     // `jobs` counts vectors here.

@@ -24,6 +24,9 @@ FO_DEVICE inline Prepare<T> prepare_of(const Arguments& arguments, const Job& jo
     return prepare;
 }
 
+template <class R>
+inline constexpr auto kStateOf = std::make_index_sequence<R::state.size()>{};
+
 // The element's values through f, a rule's update or its sums.
 template <class F, class T, std::size_t... S>
 FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kEach], [[maybe_unused]] int e,
@@ -31,34 +34,50 @@ FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[k
     return f(p, g, state[S][e]...);
 }
 
-// The state arrays: element `begin` of each, and how they are loaded and stored.
+// The state arrays from element `begin` of each, and how they are loaded and stored.
 template <class R, class T>
 class State {
   public:
-    static constexpr auto kAll = std::make_index_sequence<R::state.size()>{};
-
     FO_DEVICE State(const Job& job, std::int64_t begin, unsigned wide)
         : arrays_(pointers_of<char>(job)), offset_(begin * std::int64_t(sizeof(T))), wide_(wide / kWideState) {}
 
+    template <bool kEdges>
     FO_DEVICE void load(const Span& span, bool whole) {
         FO_UNROLL
-        for (int k = 0; k < int(R::state.size()); ++k)
-            load_own(arrays_[k] + offset_, span, whole && wide_ >> k & 1, value[k]);
+        for (int k = 0; k < int(R::state.size()); ++k) load_own<kEdges>(at(k), span, whole && wide_ >> k & 1, value[k]);
+    }
+
+    template <bool kEdges, class F>
+    FO_DEVICE void store(const F& f, const Span& span, bool whole) {
+        store_written<kEdges>(f, span, whole, kStateOf<R>);
+    }
+
+    // One element, in the first place of each.
+    FO_DEVICE void load_one_of(std::int32_t i) {
+        FO_UNROLL
+        for (int k = 0; k < int(R::state.size()); ++k) value[k][0] = load_one<T>(kOwnFormat<T>, at(k), i);
     }
 
     template <class F>
-    FO_DEVICE void store(const F& f, const Span& span, bool whole) {
-        store_written(f, span, whole, kAll);
+    FO_DEVICE void store_one_of(const F& f, std::int32_t i) {
+        store_one_written(f, i, kStateOf<R>);
     }
 
     T value[R::state.size() + 1][kEach];
 
   private:
-    template <class F, std::size_t... S>
+    FO_DEVICE char* at(std::size_t k) const { return arrays_[k] + offset_; }
+
+    template <bool kEdges, class F, std::size_t... S>
     FO_DEVICE void store_written(const F& f, [[maybe_unused]] const Span& span, [[maybe_unused]] bool whole,
                                  [[maybe_unused]] std::index_sequence<S...> all) {
-        ((writes<S, T>(f, all) ? store_own(arrays_[S] + offset_, span, whole && wide_ >> S & 1, value[S]) : void()),
-         ...);
+        ((writes<S, T>(f, all) ? store_own<kEdges>(at(S), span, whole && wide_ >> S & 1, value[S]) : void()), ...);
+    }
+
+    template <class F, std::size_t... S>
+    FO_DEVICE void store_one_written(const F& f, [[maybe_unused]] std::int32_t i,
+                                     [[maybe_unused]] std::index_sequence<S...> all) {
+        ((writes<S, T>(f, all) ? store_one<T>(kOwnFormat<T>, at(S), i, value[S][0]) : void()), ...);
     }
 
     char* const* arrays_;
@@ -66,42 +85,84 @@ class State {
     unsigned wide_;
 };
 
+// A chunk of an array as a thread sees it.
 template <class R, class T>
-FO_DEVICE inline void update_elements(const Arguments& arguments, const Job& job, const Numbers<T>& numbers,
-                                      std::int64_t begin, const Span& span) {
-    if (is_empty(span)) return;
-    const bool whole = has_all<T>(span);
-    char* const p_begin = job.p + begin * std::int64_t(item_size(job.p_format));
-    const char* const g_begin = job.g + begin * std::int64_t(item_size(job.g_format));
-    char* const average_begin = job.average + begin * std::int64_t(sizeof(T));
-    const bool averages = numbers.prepare.averages;
+class Stretch {
+  public:
+    FO_DEVICE Stretch(const Arguments& arguments, const Job& job, const Numbers<T>& numbers, std::int64_t begin)
+        : arguments_(arguments),
+          job_(job),
+          numbers_(numbers),
+          begin_(begin),
+          p_(job.p + begin * std::int64_t(item_size(job.p_format))),
+          g_(job.g + begin * std::int64_t(item_size(job.g_format))),
+          average_(job.average + begin * std::int64_t(sizeof(T))) {}
 
-    T p[kEach], g[kEach], average[kEach];
-    State<R, T> state(job, begin, job.wide);
-    load_as_is(job.p_format, p_begin, span, whole && job.wide & kWideP, p);
-    load_as_is(job.g_format, g_begin, span, whole && job.wide & kWideG, g);
-    state.load(span, whole);
-    if (averages) load_own(average_begin, span, whole && job.wide & kWideAverage, average);
-
-    decode(job.p_format, p);
-    decode(job.g_format, g);
-    const Prepared<R, T> f{rule_of<R>(arguments, job, numbers), prepare_of(arguments, job, numbers)};
-    FO_UNROLL
-    for (int e = 0; e < kEach; ++e) apply(f, p[e], g[e], state.value, e, State<R, T>::kAll);
-
-    if (averages) {
-        FO_UNROLL
-        for (int e = 0; e < kEach; ++e) average[e] = f.prepare.averaged(average[e], p[e]);
-        store_own(average_begin, span, whole && job.wide & kWideAverage, average);
+    FO_DEVICE void update(const Span& span) const {
+        if (is_empty(span)) return;
+        if (has_all<T>(span)) return update_all(span);
+        for (int e = 0; e < kEach; ++e)
+            if (has<T>(span, e)) update_one(place<T>(span, e));
     }
-    state.store(f, span, whole);
-    encode_and_store(job.p_format, p_begin, span, whole && job.wide & kWideP, p);
-}
+
+  private:
+    // Everything is loaded before anything is waited for.
+    FO_DEVICE void update_all(const Span& span) const {
+        const bool averages = numbers_.prepare.averages;
+        T p[kEach], g[kEach], average[kEach];
+        State<R, T> state(job_, begin_, job_.wide);
+        load_as_is<false>(job_.p_format, p_, span, job_.wide & kWideP, p);
+        load_as_is<false>(job_.g_format, g_, span, job_.wide & kWideG, g);
+        state.template load<false>(span, true);
+        if (averages) load_own<false>(average_, span, job_.wide & kWideAverage, average);
+
+        decode(job_.p_format, p);
+        decode(job_.g_format, g);
+        const auto f = prepared();
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
+
+        if (averages) {
+            FO_UNROLL
+            for (int e = 0; e < kEach; ++e) average[e] = f.prepare.averaged(average[e], p[e]);
+            store_own<false>(average_, span, job_.wide & kWideAverage, average);
+        }
+        state.template store<false>(f, span, true);
+        encode_and_store<false>(job_.p_format, p_, span, job_.wide & kWideP, p);
+    }
+
+    // At an array's edges.
+    FO_DEVICE void update_one(std::int32_t i) const {
+        T p = load_one<T>(job_.p_format, p_, i);
+        const T g = load_one<T>(job_.g_format, g_, i);
+        State<R, T> state(job_, begin_, 0);
+        state.load_one_of(i);
+        const auto f = prepared();
+        apply(f, p, g, state.value, 0, kStateOf<R>);
+        if (numbers_.prepare.averages)
+            store_one<T>(kOwnFormat<T>, average_, i, f.prepare.averaged(load_one<T>(kOwnFormat<T>, average_, i), p));
+        state.store_one_of(f, i);
+        store_one<T>(job_.p_format, p_, i, p);
+    }
+
+    FO_DEVICE Prepared<R, T> prepared() const {
+        return {rule_of<R>(arguments_, job_, numbers_), prepare_of(arguments_, job_, numbers_)};
+    }
+
+    const Arguments& arguments_;
+    const Job& job_;
+    const Numbers<T>& numbers_;
+    const std::int64_t begin_;
+    char* const p_;
+    const char* const g_;
+    char* const average_;
+};
 
 template <class R, class T>
 struct Update {
     static constexpr const char* name = "update";
-    static constexpr int kThreads = 256;
+    static constexpr int kThreads = 128;
+    static constexpr int kBlocks = sizeof(T) == 8 ? 2 : R::state.size() < 4 ? 4 : 3;  // at least, on a processor
     static constexpr int kShared = 0;
 
     template <class Block>
@@ -120,12 +181,12 @@ struct Update {
             const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
             // Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16 bytes is one
             // thread's.
+            const Stretch<R, T> stretch(arguments, job, numbers, begin);
             const bool own = job.p_format == kOwnFormat<T> && job.g_format == kOwnFormat<T>;
             block.each([&](int thread) {
                 for (std::int32_t round = 0; round < high; round += kThreads * kEach)
-                    update_elements<R, T>(arguments, job, numbers, begin,
-                                          {round + thread * (own ? kGroup<T> : kEach),
-                                           own ? kThreads * kGroup<T> : kGroup<T>, low, high});
+                    stretch.update({round + thread * (own ? kGroup<T> : kEach), own ? kThreads * kGroup<T> : kGroup<T>,
+                                    low, high});
             });
         }
     }
