@@ -87,6 +87,7 @@ std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Forma
     const std::size_t count = segments_.size();
     expect(grads.size() == count && which.size() == count && (!each || each->size() == count),
            "expected one gradient, one format and one update an array");
+    const Format of_all = each ? Format::kFloat32 : format_named(std::get<std::string>(formats));
     std::vector<Gradient> gradients(count);
     for (std::size_t i = 0; i < count; ++i) {
         const bool empty = segments_[i].size == 0;
@@ -94,7 +95,7 @@ std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Forma
         const auto update = static_cast<std::size_t>(which[i]);
         expect(update < scalars.size(), "expected an update");
         expect_state(i, scalars[update]);
-        const Format format = format_named(each ? (*each)[i] : std::get<std::string>(formats));
+        const Format format = each ? format_named((*each)[i]) : of_all;
         // An empty array has no address, but takes part.
         const void* data = empty ? &segments_[i] : element_at(*grads[i], format, place("grads", i));
         gradients[i] = {data, 1, which[i], format};

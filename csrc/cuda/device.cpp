@@ -6,6 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace fo::cuda {
@@ -64,13 +65,15 @@ void check(int error, const std::string& where) {
 
 // While a stream of this thread captures, memory is allocated and a kernel is loaded for the first time only so.
 OnDevice::OnDevice(int device) {
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    auto mode = cudaStreamCaptureModeRelaxed;
     cudaThreadExchangeStreamCaptureMode(&mode);
     mode_ = mode;
-
     try {
-        check(cudaGetDevice(&before_), "CUDA: asking for the current device");
+        int before = 0;
+        check(cudaGetDevice(&before), "CUDA: asking for the current device");
+        if (before == device) return;  // choosing a device makes a context there
         check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
+        before_ = before;
     } catch (...) {
         leave();
         throw;
