@@ -169,6 +169,14 @@ def make_infinite(model: Model) -> None:
             return
 
 
+@pytest.mark.parametrize("rule", ["adam", "lamb"])
+def test_arrays_of_many_sums(rule: str) -> None:
+    model = Model(rule, AROUND["norms"], 3, 11, (700_001, 300_000))
+    for t in (1, 2):
+        assert model.on_cpu(t) == model.on_cuda(t)
+        model.check()
+
+
 @pytest.mark.parametrize("around", ["nothing", "norms"])
 @pytest.mark.parametrize("rule", ["sgd", "adam", "lamb", "prodigy", "schedule_free_sgd"])
 def test_more_arrays_than_fit_into_the_arguments(rule: str, around: str) -> None:
