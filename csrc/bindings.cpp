@@ -1,5 +1,5 @@
-// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that see
-// pybind11.
+// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that
+// see pybind11.
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "cuda/cuda.h"
