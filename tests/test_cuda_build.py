@@ -26,10 +26,6 @@ CSRC = CHECKOUT / "csrc"
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
 SAMPLE = ("Sgd", "Adam", "Madgrad", "Lamb", "Prodigy")
 
-# State that the update only reads; and what it does not even read, as the sums' pass did: the gradient, and state.
-READ_ONLY = {"lamb": 2, "prodigy": 4, "madgrad": 1, "sophia": 1}
-UNREAD = {"lamb": 0, "prodigy": 2}
-
 
 class Code(NamedTuple):
     """By kernel, as in ``Update<Adam<float>,float>``."""
@@ -197,10 +193,10 @@ VECTORS = {
 
 
 def vectors(rule: str, kind: str) -> tuple[int, int]:
-    """How many a kernel loads and stores, the average among the state."""
-    per, state = VECTORS[kind], len(native.RULES[rule].state) + 1
-    loads = per["p"] + per["g"] * (rule not in UNREAD) + per["state"] * (state - UNREAD.get(rule, 0))
-    return loads, per["p"] + per["state"] * (state - READ_ONLY.get(rule, 0))
+    """How many a kernel loads and stores at least, the average among the state; the parameter may decay, always."""
+    per, (_, g, *state) = VECTORS[kind], (*native.RULES[rule].updated, "rw")
+    loads = per["p"] + per["g"] * ("r" in g) + per["state"] * sum("r" in each for each in state)
+    return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 
 
 def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
