@@ -88,16 +88,9 @@ def flags() -> list[str]:
 
 def of_sample(nvcc: Path, work: Path) -> Code:
     source = work / "sample.cu"
-    rules = "".join(f"sample<{rule}<float>, float>(); sample<{rule}<double>, double>();" for rule in SAMPLE)
-    source.write_text(
-        f"""#define FO_PART 4
-            #include "{CSRC}/cuda/kernels.cu"
-            void fo::FO_TARGET::sample();
-            namespace fo::FO_TARGET {{
-            template <class R, class T> void sample() {{ make<R, T>(); }}
-            void sample() {{ {rules} }}
-            }}"""
-    )
+    made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
+    text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
+    source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")
     command: list[str | Path] = [
         nvcc,
         "-std=c++20",
