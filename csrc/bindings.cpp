@@ -108,6 +108,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
 
     m.def("cuda_status", &cuda::status);
+    m.def(
+        "cuda_device_of", [](CudaPlan::Address address) { return cuda::device_of(reinterpret_cast<void*>(address)); },
+        py::arg("address"));
     m.def("cuda_squared_norms", &cuda_squared_norms, py::arg("arrays"), py::arg("device"), py::arg("stream"));
     py::class_<CudaPlan>(m, "CudaPlan")
         .def(py::init<const std::vector<CudaPlan::Parameter>&, const std::vector<CudaPlan::ItsState>&, std::vector<int>,

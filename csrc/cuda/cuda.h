@@ -22,6 +22,9 @@ Info info();
 // Empty where there is a device to use, else why there is none.
 std::string status();
 
+// The device whose memory this address is in; 0 where it is in none's, or in one that all share.
+int device_of(const void* address);
+
 // A model's arrays on one device.  Everything happens in the order of the stream given, and nothing waits for it but
 // what says so.  Gradients are by segment; `data` is null where there is none.  Errors are std::runtime_error, and
 // where nothing can be launched nothing was written.

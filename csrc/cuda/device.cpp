@@ -59,6 +59,13 @@ std::string status() {
     return error == cudaSuccess ? "" : "CUDA cannot be used: " + meaning(error);
 }
 
+int device_of(const void* address) {
+    cudaPointerAttributes attributes{};
+    const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
+    cudaGetLastError();  // told; the next call is not to report it again
+    return error == cudaSuccess && attributes.type == cudaMemoryTypeDevice ? attributes.device : 0;
+}
+
 void check(int error, const std::string& where) {
     if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
 }

@@ -9,6 +9,8 @@ Info info() { return {}; }
 
 std::string status() { return "this fastoptim was built without CUDA"; }
 
+int device_of(const void*) { return 0; }
+
 std::unique_ptr<Plan> make_plan(std::vector<Segment>, int) { throw std::runtime_error(status()); }
 
 }  // namespace fo::cuda
