@@ -1,7 +1,9 @@
-// The module fastoptim._core.  With buffer.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that see pybind11.
+// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that
+// see pybind11.
 #include "cpu/isa.h"
 #include "cpu/threads.h"
 #include "cuda/cuda.h"
+#include "cuda_plan.h"
 #include "limit.h"
 #include "plan.h"
 #include "repeat.h"
@@ -104,6 +106,22 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def_readonly_static("SKIPPED", &Plan::kSkipped)
         .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
         .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
+
+    m.def("cuda_status", &cuda::status);
+    m.def(
+        "cuda_device_of", [](CudaPlan::Address address) { return cuda::device_of(reinterpret_cast<void*>(address)); },
+        py::arg("address"));
+    m.def("cuda_squared_norms", &cuda_squared_norms, py::arg("arrays"), py::arg("device"), py::arg("stream"));
+    py::class_<CudaPlan>(m, "CudaPlan")
+        .def(py::init<const std::vector<CudaPlan::Parameter>&, const std::vector<CudaPlan::ItsState>&, std::vector<int>,
+                      int>(),
+             py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("device"))
+        .def_readonly_static("SKIPPED", &CudaPlan::kSkipped)
+        .def("step", &CudaPlan::step, py::arg("grads"), py::arg("formats"), py::arg("update_of"), py::arg("updates"),
+             py::arg("stream"), py::arg("whole_norm") = py::none())
+        .def("measure", &CudaPlan::measure, py::arg("grads"), py::arg("formats"), py::arg("update_of"),
+             py::arg("updates"), py::arg("stream"))
+        .def("advance", &CudaPlan::advance, py::arg("update_of"), py::arg("updates"), py::arg("stream"));
 
     py::class_<Repeat>(m, "Repeat")
         .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<Repeat::Group>>(), py::arg("plan"),

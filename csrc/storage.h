@@ -97,7 +97,7 @@ inline constexpr Format kOwnFormat = sizeof(T) == 8 ? Format::kFloat64 : Format:
 
 // Calls f with the format's type: the one place where a format turns from a value into a type.
 template <class F>
-auto with_format(Format format, F f) {
+FO_HD auto with_format(Format format, F f) {
     switch (format) {
         case Format::kFloat64: return f(Float64{});
         case Format::kFloat32: return f(Float32{});
@@ -107,7 +107,7 @@ auto with_format(Format format, F f) {
     return f(Bfloat16{});
 }
 
-inline std::size_t item_size(Format format) {
+FO_HD inline std::size_t item_size(Format format) {
     return with_format(format, [](auto kind) { return sizeof(typename decltype(kind)::type); });
 }
 

@@ -1,27 +1,34 @@
-"""Fixtures, and the marker of tests that are too big to run unasked."""
+"""Fixtures, and the markers of tests that are not run unasked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import fastoptim as fo
 import fastoptim.native
 from cases import ISAS
+from devices import import_module
+
+UNASKED = {
+    "large": "needs some 10 GB of memory; run with -m large",
+    "gpu": "needs a GPU, CuPy and a build with CUDA; run with -m gpu",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "large: needs some 10 GB of memory; run with -m large")
+    for name, what in UNASKED.items():
+        config.addinivalue_line("markers", f"{name}: {what}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "large" in config.option.markexpr:
-        return
-    large = [item for item in items if item.get_closest_marker("large")]
-    if large:
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in large]
+    unasked = [name for name in UNASKED if name not in config.option.markexpr]
+    left = [item for item in items if any(item.get_closest_marker(name) for name in unasked)]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +44,9 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name = str(request.param)
     monkeypatch.setattr(fastoptim.native.Engine, "isa", name)
     return name
+
+
+@pytest.fixture
+def xp(request: pytest.FixtureRequest) -> Any:
+    """CuPy, or its double in an emulated build."""
+    return import_module(request.param)

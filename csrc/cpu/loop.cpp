@@ -3,6 +3,7 @@
 // Compiled once per instruction set; FO_TARGET names the copy.
 #include "loop.h"
 
+#include "../apply.h"
 #include "../prepare.h"
 #include "../rules.h"
 #include "../storage.h"
@@ -123,12 +124,6 @@ auto state_at(const Segment& segment, Index begin) {
     return state;
 }
 
-// Whether f writes its K-th state: not where it takes that by value or const reference.
-template <std::size_t K, class T, class F, std::size_t... S>
-constexpr bool writes(const F&, std::index_sequence<S...>) {
-    return access_at<F, T, K + 2>(std::make_index_sequence<sizeof...(S) + 2>{}) == Access::kWrite;
-}
-
 // One element: into locals, through f, and back.
 template <class T, class F, std::size_t... S>
 void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
@@ -139,24 +134,6 @@ void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T
     p[i].value = x;
     ((writes<S, T>(f, all) ? void(state[S][i].value = s[S]) : void()), ...);
 }
-
-// A rule with what happens to its element before it.  Where all is in the compute type, one loop does both: memory then
-// sees one long stream an array, as without preparation, and not two short ones in turn.
-template <class R, class T>
-struct Prepared {
-    static constexpr auto& state = R::state;
-
-    R rule;
-    Prepare<T> prepare;
-
-    template <class... S>
-        requires std::is_invocable_v<const R&, T&, T, S&...>
-    void operator()(T& p, T g, S&... s) const {
-        const T ready = prepare.gradient(g, p);
-        p = prepare.parameter(p);
-        rule(p, ready, s...);
-    }
-};
 
 template <class R, class T>
 void apply(const R rule, Cell<T>* p, const Cell<T>* g, const Segment& segment, Index begin, Index n) {
@@ -188,9 +165,7 @@ void sum_tile(const Terms terms, Index n, double* sums) {
 template <class R, class T, std::size_t... S>
 void measure_tile(const R rule, const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
                   double* sums, [[maybe_unused]] std::index_sequence<S...> all) {
-    const auto measure = [rule](T x, T y, auto&... s)
-        requires requires { rule.measure(x, y, s...); }
-    { return rule.measure(x, y, s...); };
+    const Measured<R> measure{rule};
     sum_tile<R::sums>(
         [=](Index i) {
             T s[sizeof...(S) + 1] = {state[S][i].value...};
@@ -238,6 +213,7 @@ void update(const Segment& segment, const Gradient& gradient, const Scalars& sca
         n = std::min(end - begin, most);
         if (in_one_loop) {
             tile.open_unprepared(begin);
+            // Memory then sees one long stream an array, as without preparation, and not two short ones in turn.
             apply<Prepared<R, T>, T>({rule, prepare}, tile.p, tile.g, segment, begin, n);
         } else {
             tile.open(begin, n);
@@ -275,14 +251,7 @@ void measure_gradient(const Segment& segment, const Gradient& gradient, const Sc
     alignas(64) Cell<T> g[kTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         load<T>(gradient.format, at(gradient.data, gradient.format, begin), g, n);
-        sum_tile<cpu::kGradientSums>(
-            [&g, prepare](Index i) {
-                const T scaled = prepare.scaled(g[i].value);
-                const T odd = scaled - scaled;  // 0, but NaN for an infinity or a NaN
-                const double bounded(prepare.bounded(g[i].value));
-                return std::array{bounded * bounded, double(odd)};
-            },
-            n, out);
+        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms(prepare, g[i].value); }, n, out);
     });
 }
 

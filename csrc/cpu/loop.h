@@ -14,9 +14,6 @@ using Update = void (*)(const Segment&, const Gradient&, const Scalars&, std::in
 using Measure = void (*)(const Segment&, const Gradient&, const Scalars&, std::int64_t begin, std::int64_t end,
                          double* sums);
 
-// The sums of a gradient before its norm: of its squares, and one that is NaN where an element is not finite.
-inline constexpr int kGradientSums = 2;
-
 struct Updates {
     Update f32, f64;
     Measure measure_f32, measure_f64;  // null where the rule needs no sums

@@ -19,7 +19,7 @@ inline constexpr std::int64_t kAlign = 64;
 // False if a gradient is not finite and the step was to be skipped then; nothing was written.
 bool step(const Call& call, const Loops& loops);
 
-// Sums over each array's gradient as it is before its norm is bounded, kMaxSums apart: see kGradientSums.
+// Sums over each array's gradient as it is before its norm is bounded, kMaxSums apart: see gradient_terms.
 std::vector<double> gradient_sums(const Call& call, const Loops& loops);
 
 }  // namespace fo::cpu

@@ -1,4 +1,4 @@
-// Stands in for the CUDA loop where there is none, so that no other file needs to know.
+// Stands in for CUDA where there is none, so that no other file needs to know.
 #include "cuda.h"
 
 #include <stdexcept>
@@ -7,6 +7,10 @@ namespace fo::cuda {
 
 Info info() { return {}; }
 
-void step(const Call&) { throw std::runtime_error("this fastoptim was built without CUDA"); }
+std::string status() { return "this fastoptim was built without CUDA"; }
+
+int device_of(const void*) { return 0; }
+
+std::unique_ptr<Plan> make_plan(std::vector<Segment>, int) { throw std::runtime_error(status()); }
 
 }  // namespace fo::cuda

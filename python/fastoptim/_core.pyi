@@ -37,6 +37,8 @@ class Hyper:
         swa_every: int,
     ) -> None: ...
 
+# each with its learning rate, step, loss scale and step scalars
+Updates = list[tuple[Hyper, float, int, float, tuple[float, ...]]]
 Arrays = list[npt.NDArray[Any]]
 
 class Plan:
@@ -54,7 +56,7 @@ class Plan:
         self,
         grads: list[Any],
         update_of: list[int] | None,
-        updates: list[tuple[Hyper, float, int, float, tuple[float, ...]]],
+        updates: Updates,
     ) -> int: ...
 
 class Limit:
@@ -75,3 +77,40 @@ Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
 class Repeat:
     def __init__(self, plan: Plan, nesting: Nesting, groups: list[tuple[tuple[Any, ...], int, Hyper]]) -> None: ...
     def __call__(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
+
+# ---- CUDA: arrays are addresses, streams are handles
+
+Addresses = list[int]
+Parameter = tuple[int, int, str]  # its first element, its size, its format
+
+def cuda_status() -> str: ...
+def cuda_device_of(address: int) -> int: ...
+def cuda_squared_norms(arrays: list[Parameter], device: int, stream: int) -> list[float]: ...
+
+class CudaPlan:
+    SKIPPED: ClassVar[int]
+    def __init__(
+        self,
+        params: list[Parameter],
+        states: list[tuple[Addresses, Addresses, Addresses]],
+        groups: list[int],
+        device: int,
+    ) -> None: ...
+    def step(
+        self,
+        grads: list[int | None],
+        formats: str | list[str],
+        update_of: list[int] | None,
+        updates: Updates,
+        stream: int,
+        whole_norm: float | None = None,
+    ) -> int: ...
+    def measure(
+        self,
+        grads: list[int | None],
+        formats: str | list[str],
+        update_of: list[int] | None,
+        updates: Updates,
+        stream: int,
+    ) -> list[float] | None: ...
+    def advance(self, update_of: list[int] | None, updates: Updates, stream: int) -> None: ...

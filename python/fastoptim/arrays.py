@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .cuda_libraries import Outline
+from .libraries import library_of
 from .trees import describe
 
 Array = npt.NDArray[Any]
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
-CACHE_LINE = 64
-
-#: Bytes of a parameter from which the place of its state in a cache line is looked at.
-LINED_UP = 8192
-
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
@@ -44,17 +42,26 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def check_array(array: Any, place: str) -> Array:
-    """A NumPy array of one of the four formats."""
-    if hasattr(array, "__cuda_array_interface__"):
-        raise RuntimeError(
-            f"{place}: got a CUDA array ({describe(array)}), but this fastoptim was built without CUDA; "
-            f"expected a NumPy array"
-        )
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+    """The outline of an array of one of the four formats: NumPy's own, or of an array in a GPU's memory."""
+    library = library_of(array)
+    if library is None:
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
-    if canonical_dtype(array.dtype) is None:
-        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {array.dtype!r}")
-    return array
+    outline = library.outline(array, place)
+    if canonical_dtype(outline.dtype) is None:
+        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {outline.dtype!r}")
+    return outline
+
+
+def memory_of(outline: Array) -> str:
+    """Whose memory an array is in."""
+    return f"CUDA device {outline.gpu}" if isinstance(outline, Outline) else "the CPU"
+
+
+def check_beside(outline: Array, place: str, p: Array) -> None:
+    """Refuses an array that is not in the memory that the parameter is in."""
+    expected, got = memory_of(p), memory_of(outline)
+    if got != expected:
+        raise ValueError(f"{place}: expected an array on {expected} as the parameter, got one on {got}")
 
 
 def check_target(array: Any, place: str) -> Array:
@@ -73,6 +80,7 @@ def check_target(array: Any, place: str) -> Array:
 def check_state(array: Any, place: str, p: Array) -> Array:
     """A state array for that parameter."""
     checked = check_target(array, place)
+    check_beside(checked, place, p)
     expected = compute_dtype(p.dtype)
     if checked.dtype != expected:
         raise TypeError(f"{place}: expected {expected} beside a {p.dtype} parameter, got {checked.dtype}")
@@ -86,6 +94,7 @@ def check_state(array: Any, place: str, p: Array) -> Array:
 def check_scalar(array: Any, place: str, p: Array) -> Array:
     """A state array that is one number for the whole of a parameter."""
     checked = check_target(array, place)
+    check_beside(checked, place, p)
     if checked.dtype != np.float64:
         raise TypeError(f"{place}: expected float64, got {checked.dtype}")
     if checked.shape != ():
@@ -94,19 +103,25 @@ def check_scalar(array: Any, place: str, p: Array) -> Array:
 
 
 def check_gradient(grad: Any, place: str, p: Array) -> Array:
-    """A gradient for that parameter, as an array in the parameter's memory order; a copy only where it has another."""
+    """The outline of a gradient for that parameter, in whatever memory order."""
     if isinstance(grad, np.generic):  # what NumPy's own reductions return in place of a 0-d array
         grad = np.asarray(grad)
     checked = check_array(grad, place)
+    check_beside(checked, place, p)
     if checked.shape != p.shape:
         raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
-    dtype = canonical_dtype(checked.dtype)
+    return checked
+
+
+def in_order_of(p: Array, grad: Array) -> Array:
+    """A gradient as a plain array in the parameter's memory order; a copy only where it has another."""
+    dtype = canonical_dtype(grad.dtype)
     assert dtype is not None
-    if not same_layout(checked, p):
+    if not same_layout(grad, p):
         ordered = np.empty_like(p, dtype=dtype, subok=False)
-        ordered[...] = checked
+        ordered[...] = grad
         return ordered
-    return checked if type(checked) is np.ndarray and checked.dtype is dtype else checked.view(dtype, np.ndarray)
+    return grad if type(grad) is np.ndarray and grad.dtype is dtype else grad.view(dtype, np.ndarray)
 
 
 def is_dense(array: Array) -> bool:
@@ -119,23 +134,6 @@ def is_dense(array: Array) -> bool:
             return False
         expected *= length
     return True
-
-
-def state_like(p: Array) -> Array:
-    """Zeros for a parameter's state: its shape and memory order, in its compute type.
-
-    An array of some size begins as far behind a cache line as its parameter, so that the loops' vectors straddle lines
-    in none of the two or in both.
-    """
-    dtype = compute_dtype(p.dtype)
-    if p.dtype != dtype or p.nbytes < LINED_UP:
-        return np.zeros_like(p, dtype=dtype, subok=False)
-    memory = np.zeros(p.nbytes + CACHE_LINE, np.uint8)
-    first = (p.ctypes.data - memory.ctypes.data) % CACHE_LINE
-    axes = sorted(range(p.ndim), key=lambda axis: -p.strides[axis])
-    in_order = memory[first : first + p.nbytes].view(dtype).reshape([p.shape[axis] for axis in axes])
-    state: Array = in_order.transpose(np.argsort(axes))
-    return state
 
 
 def same_layout(a: Array, b: Array) -> bool:
@@ -175,10 +173,28 @@ class Territory:
             if np.shares_memory(grad, owned):
                 raise ValueError(f"{place}: overlaps {owned_place}; expected a gradient with memory of its own")
 
+    def overlapping(self, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> list[int]:
+        """Which of these stretches share a byte with what is written."""
+        owned_begins, owned_ends = self._borders
+        reached = owned_begins[np.searchsorted(owned_ends, begins, "right")] < ends
+        shared: list[int] = np.flatnonzero(reached & (begins < ends)).tolist()
+        return shared
+
+    @cached_property
+    def _borders(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All begins, and one that is never reached; all ends."""
+        begins = [begin for begin, _, _, _ in self._owned]
+        return np.array([*begins, np.iinfo(np.int64).max]), np.array(self._ends, np.int64)
+
+
+def address_of(array: Array) -> int:
+    """Of the first element."""
+    return int(array.__array_interface__["data"][0])
+
 
 def _bounds(array: Array) -> tuple[int, int]:
     """The first byte and the one behind the last of an array with elements."""
-    begin = end = int(array.__array_interface__["data"][0])
+    begin = end = address_of(array)
     for stride, length in zip(array.strides, array.shape, strict=True):
         reach = stride * (length - 1)
         begin, end = begin + min(reach, 0), end + max(reach, 0)

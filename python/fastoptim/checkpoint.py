@@ -69,18 +69,19 @@ def _check_array(
     optimizer: Optimizer, slot: Slot, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
 ) -> Loaded:
     place = f"state of params{slot.place}"
-    _expect(_entry(entry, "dtype", place), slot.p.dtype.name, f"{place}: dtype")
+    p = slot.outline
+    _expect(_entry(entry, "dtype", place), p.dtype.name, f"{place}: dtype")
     shape = _entry(entry, "shape", place)
-    _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, slot.p.shape, f"{place}: shape")
+    _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, p.shape, f"{place}: shape")
     steps = _count(_entry(entry, "steps", place), f"{place}: steps")
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
     state = _entry(entry, "state", place)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*type(optimizer).state, AVERAGE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
-    dtype = compute_dtype(slot.p.dtype)
+    dtype = compute_dtype(p.dtype)
     for name, array in state.items():
-        kept = (np.dtype(np.float64), ()) if name in slot.scalars else (dtype, slot.p.shape)
+        kept = (np.dtype(np.float64), ()) if name in slot.scalars else (dtype, p.shape)
         if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != kept:
             got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
             raise ValueError(f"{place}: expected {name!r} as {kept[0]} of shape {kept[1]}, got {got}")

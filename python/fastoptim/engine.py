@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-
-from .arrays import Array, Territory, check_gradient, check_scalar, check_state, check_target
+from .arrays import Array, Territory, check_gradient, check_scalar, check_state, check_target, in_order_of
+from .libraries import Library, library_of
 from .options import scale_at
 from .trees import Structure
 
@@ -24,8 +23,8 @@ AVERAGE = "average"
 class Slot:
     """One parameter array with its live state arrays, its group, and the places that messages name."""
 
-    p: Array
-    state: dict[str, Array]
+    p: Any  # of the user's library, as the state
+    state: dict[str, Any]
     group: int = 0
     place: str = ""  # of the gradient and the state in their structures, as in grads['w1']
     p_place: str = "p"
@@ -41,9 +40,17 @@ class Slot:
         """What a message calls a state array."""
         return f"state{self.place}[{name!r}]"
 
-    def targets(self) -> list[tuple[str, Array]]:
-        """Every array that a step writes, with its place."""
-        return [(self.p_place, self.p), *((self.state_place(k), s) for k, s in self.state.items())]
+    @property
+    def library(self) -> Library:
+        """What made the parameter."""
+        library = library_of(self.p)
+        assert library is not None
+        return library
+
+    @property
+    def outline(self) -> Array:
+        """The parameter's shape, dtype and place in memory."""
+        return self.library.outline(self.p, self.p_place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +137,21 @@ class Engine(Protocol):
 
 def check_targets(slots: Sequence[Slot]) -> Territory:
     """Refuses parameters and state that a step could not write as they are now."""
+    targets = []
     for slot in slots:
-        check_target(slot.p, slot.p_place)
+        if slot.library is not slots[0].library:
+            first, name = slots[0], slot.library.name
+            raise ValueError(f"{slot.p_place}: expected {first.library.name}'s array as {first.p_place}, got {name}'s")
+        p = check_target(slot.p, slot.p_place)
+        targets.append((slot.p_place, p))
         for name, array in slot.state.items():
             check = check_scalar if name in slot.scalars else check_state
-            check(array, slot.state_place(name), slot.p)
-    return Territory(target for slot in slots for target in slot.targets())
+            targets.append((slot.state_place(name), check(array, slot.state_place(name), p)))
+    return Territory(targets)
 
 
 def check_one(slot: Slot, grad: Any, territory: Territory) -> Array:
-    """A gradient in its parameter's memory order, or its refusal."""
-    ordered = check_gradient(grad, slot.g_place, slot.p)
-    territory.check_clear(np.asarray(grad), slot.g_place)
-    return ordered
+    """A NumPy gradient in its parameter's memory order, or its refusal."""
+    checked = check_gradient(grad, slot.g_place, slot.p)
+    territory.check_clear(checked, slot.g_place)
+    return in_order_of(slot.p, checked)

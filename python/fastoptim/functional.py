@@ -20,23 +20,23 @@ from functools import cache
 from typing import Any
 
 from .arrays import Array, check_scalar, check_state, check_target
-from .engine import Engine, Slot, update_at
-from .native import Engine as NativeEngine
+from .backends import check_backend, engine_for
+from .engine import Slot, update_at
 from .optimizer import OPTIMIZERS, Optimizer
 from .options import rate_at
 
 
-def bind(name: str, engine: type[Engine], module: str) -> Callable[..., bool | None]:
+def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
     """The update of the optimizer of that name by that backend, as a function."""
     if name not in OPTIMIZERS:
         raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
-    return _bind(OPTIMIZERS[name], engine, module)  # type: ignore[arg-type]  # mypy: a class has no hash
+    return _bind(OPTIMIZERS[name], backend, module)  # type: ignore[arg-type]  # mypy: a class has no hash
 
 
 @cache
-def _bind(optimizer: type[Optimizer], engine: type[Engine], module: str) -> Callable[..., bool | None]:
+def _bind(optimizer: type[Optimizer], backend: str, module: str) -> Callable[..., bool | None]:
     def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> bool | None:
-        return _update(optimizer, engine, p, g, state, step, hyperparameters)
+        return _update(optimizer, backend, p, g, state, step, hyperparameters)
 
     update.__name__ = update.__qualname__ = optimizer.name
     update.__module__ = module
@@ -57,7 +57,7 @@ def _signature(optimizer: type[Optimizer]) -> inspect.Signature:
 
 def _update(
     optimizer: type[Optimizer],
-    engine: type[Engine],
+    backend: str,
     p: Array,
     g: Array,
     state: tuple[Array, ...],
@@ -80,18 +80,19 @@ def _update(
         raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
     names = used if len(state) == len(used) else every
 
-    check_target(p, "p")
+    outline = check_target(p, "p")
+    check_backend(backend, outline, "p")
     for name, array in zip(names, state, strict=True):
-        (check_scalar if name in optimizer.scalars else check_state)(array, name, p)
+        (check_scalar if name in optimizer.scalars else check_state)(array, name, outline)
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
     slot = Slot(p, dict(zip(names, state, strict=True)), g_name="g", scalars=optimizer.scalars)
-    stepped = engine([slot]).step([g], [update])
+    stepped = engine_for(backend, [slot]).step([g], [update])
     return stepped is not None if settings.options["skip_nonfinite"] else None
 
 
 def __getattr__(name: str) -> Callable[..., bool | None]:
-    return bind(name, NativeEngine, __name__)
+    return bind(name, "native", __name__)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import _core
@@ -32,6 +32,10 @@ class Rule(NamedTuple):
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}
 build_info = _core.build_info
+cuda_status = _core.cuda_status
+cuda_device_of = _core.cuda_device_of
+cuda_squared_norms = _core.cuda_squared_norms
+CudaPlan = _core.CudaPlan
 get_num_threads = _core.get_num_threads
 
 
@@ -69,9 +73,7 @@ class Engine:
 
     def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> int | None:
         """Updates every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
-        numbers = [
-            (_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates
-        ]
+        numbers = numbers_of(updates)
         plan = self._plan or self._make_plan(updates, update_of)
         while (stepped := plan.step(grads, update_of, numbers)) < 0:
             # Nothing was written, as something is not as it mostly is.  Refuse it here, or make it fit.
@@ -97,7 +99,7 @@ class Engine:
         self._territory = check_targets(self._slots)
         groups = [slot.group for slot in self._slots]
         used = [updates[which].settings for which in (groups if update_of is None else update_of)]
-        states = [_state(slot, settings) for slot, settings in zip(self._slots, used, strict=True)]
+        states = [state_of(slot, settings) for slot, settings in zip(self._slots, used, strict=True)]
         self._plan = _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
         return self._plan
 
@@ -109,7 +111,7 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
     a step writes: with 0 it changes nothing.  It returns that of all words that a step only reads.
     """
     _name_bfloat16()
-    states = [_state(slot, settings) for slot in slots]
+    states = [state_of(slot, settings) for slot in slots]
     return _core.Limit(
         rule=RULES[settings.variant].number,
         params=[slot.p for slot in slots],
@@ -120,7 +122,12 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
     )
 
 
-def _state(slot: Slot, settings: Settings) -> tuple[list[Array], list[Array], list[Array]]:
+def numbers_of(updates: Iterable[Update]) -> _core.Updates:
+    """A step's numbers as a plan takes them."""
+    return [(_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates]
+
+
+def state_of(slot: Slot, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:
     """An array's state as a plan takes it: the rule's arrays, its numbers, and the average if one is kept."""
     rule = RULES[settings.variant]
     average = [slot.state[AVERAGE]] if settings.averages else []

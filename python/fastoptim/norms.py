@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import native
+from . import cuda, native
 from .arrays import Array, canonical_dtype, check_array, is_dense
+from .cuda_libraries import Outline
+from .libraries import library_of
 from .trees import structure_of
 
 
@@ -32,20 +34,44 @@ def global_norm(arrays: Any) -> float:
     named = zip(structure.match(arrays, "arrays"), structure.paths("arrays"), strict=True)
     checked = [_readable(array, place) for array, place in named if array is not None]
     whole = 0.0
-    for squared in native.squared_norms(
-        checked
-    ):  # as clip_global_norm adds; sum() would compensate from Python 3.12 on
+    for squared in _squared_norms(checked):  # as clip_global_norm adds; sum() would compensate from Python 3.12 on
         norm = math.sqrt(squared)
         whole += norm * norm
     return math.sqrt(whole)
 
 
-def _readable(array: Any, place: str) -> Array:
-    """As a plain dense array, in its own memory where that is dense."""
+class _Dense(NamedTuple):
+    """An array without gaps, and its outline."""
+
+    array: Any
+    outline: Array
+    place: str
+
+
+def _readable(array: Any, place: str) -> _Dense:
+    """In its own memory where that is dense."""
     if isinstance(array, np.generic):  # what NumPy's own reductions return in place of a 0-d array
         array = np.asarray(array)
-    checked = check_array(array, place)
-    dtype = canonical_dtype(checked.dtype)
+    outline = check_array(array, place)
+    if not is_dense(outline):
+        library = library_of(array)
+        assert library is not None
+        array = library.contiguous(array)
+        outline = library.outline(array, place)
+    return _Dense(array, outline, place)
+
+
+def _squared_norms(arrays: list[_Dense]) -> list[float]:
+    on_gpu = [isinstance(dense.outline, Outline) for dense in arrays]
+    if any(on_gpu):
+        if not all(on_gpu):
+            odd = arrays[on_gpu.index(False)]
+            raise ValueError(f"{odd.place}: expected a CUDA array as its neighbours, got a NumPy array")
+        return cuda.squared_norms([dense.array for dense in arrays])
+    return native.squared_norms([_plain(dense.outline) for dense in arrays])
+
+
+def _plain(array: Array) -> Array:
+    dtype = canonical_dtype(array.dtype)
     assert dtype is not None
-    dense = checked if is_dense(checked) else np.ascontiguousarray(checked)
-    return dense.view(dtype, np.ndarray)
+    return array.view(dtype, np.ndarray)

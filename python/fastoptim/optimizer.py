@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import checkpoint, native, reference
-from .arrays import Array, check_target, state_like
+from . import checkpoint, cuda, native
+from .arrays import Array, check_target, compute_dtype
+from .backends import check_backend, engine_for
 from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
 from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
@@ -19,8 +20,6 @@ from .trees import Structure, describe, structure_of
 
 #: Every optimizer by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
-
-ENGINES: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
 
 STATE_DICT_VERSION = 1
 
@@ -182,14 +181,15 @@ class Optimizer(FieldsAreArguments):
         return {**cls.defaults, **cls.conventions[convention]}
 
     @classmethod
-    def first_state(cls, name: str, p: Array, options: Mapping[str, Any]) -> Array:
-        """A new state array for a parameter, as it is before the first step."""
-        start = "p" if name == AVERAGE else cls.initial(name, options)
+    def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:
+        """A new state array for a parameter, of the parameter's library, as it is before the first step."""
+        slot = Slot(p, {})
+        start: Any = "p" if name == AVERAGE else cls.initial(name, options)
         if name in cls.scalars:
-            return np.full((), start, np.float64)
-        array = state_like(p)
+            return slot.library.number(p, start)
+        array = _like(slot)
         if start:
-            array[...] = p if start == "p" else start
+            slot.library.assign(array, p if start == "p" else start)
         return array
 
     # ---- an instance
@@ -235,6 +235,10 @@ class Optimizer(FieldsAreArguments):
         self._engine: Engine | None = None
         self._repeat: Callable[[list[Any], Any, int], bool] | None = None  # the engine's shorter way, once there is one
 
+    def engine_for(self, slots: Sequence[Slot]) -> Engine:
+        """What steps these arrays on this optimizer's backend."""
+        return engine_for(self.backend, slots)
+
     def check_arrays(self) -> None:
         """Refuses parameters and state that a step could not write as they are now."""
         check_targets(self.slots)
@@ -245,7 +249,7 @@ class Optimizer(FieldsAreArguments):
         arrays = structure.match(tree, "params" + inside)
         for p, path in zip(arrays, structure.paths(), strict=True):
             place = f"params{inside}{path}"
-            check_target(p, place)
+            check_backend(self.backend, check_target(p, place), place)
             slot = Slot(p, {}, index, prefix + path, place, scalars=self.scalars)
             self._allocate(slot, settings)
             self.slots.append(slot)
@@ -259,7 +263,10 @@ class Optimizer(FieldsAreArguments):
         """Gives an array the state that these settings need and it does not have yet."""
         for name in settings.state:
             if name not in slot.state:
-                slot.state[name] = self.first_state(name, slot.p, settings.options)
+                try:
+                    slot.state[name] = self.first_state(name, slot.p, settings.options)
+                except TypeError as error:
+                    raise TypeError(f"{slot.p_place}: {error}") from None
                 self._views = None
 
     @property
@@ -273,7 +280,7 @@ class Optimizer(FieldsAreArguments):
         The arrays are views, so that locking or resizing one is the caller's affair alone.
         """
         if self._views is None:
-            self._views = [{name: array.view() for name, array in slot.state.items()} for slot in self.slots]
+            self._views = [{k: slot.library.view(array) for k, array in slot.state.items()} for slot in self.slots]
         return self._structure.build(iter([dict(views) for views in self._views]))
 
     @contextmanager
@@ -305,17 +312,16 @@ class Optimizer(FieldsAreArguments):
             yield
 
     @contextmanager
-    def showing(self, how: str, values: Sequence[Array | None]) -> Iterator[None]:
+    def showing(self, how: str, values: Sequence[Any]) -> Iterator[None]:
         """Shows these values in the parameters' place, and puts those back bit for bit, also after an exception."""
         self.refuse_while_shown()
         self.check_arrays()
-        saved = [slot.p.copy(order="K") for slot in self.slots]
+        saved = [slot.library.copy(slot.p) for slot in self.slots]
         self._shown_by = how
         try:
             for slot, value in zip(self.slots, values, strict=True):
                 if value is not None:
-                    with np.errstate(all="ignore"):
-                        slot.p[...] = value.astype(slot.p.dtype)
+                    slot.library.assign(slot.p, value)
             yield
         finally:
             self._shown_by = ""
@@ -328,12 +334,12 @@ class Optimizer(FieldsAreArguments):
                 f"{self._shown_by}: expected its block to have ended; the parameters are not in their place yet"
             )
 
-    def _put_back(self, saved: list[Array], how: str) -> None:
+    def _put_back(self, saved: list[Any], how: str) -> None:
         """Every array that still lets itself be written, before complaining of one that does not."""
         locked = None
         for slot, p in zip(self.slots, saved, strict=True):
             try:
-                slot.p[...] = p
+                slot.library.assign(slot.p, p)
             except ValueError:
                 locked = slot.p_place
         if locked:
@@ -346,7 +352,8 @@ class Optimizer(FieldsAreArguments):
         state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.  Several
         threads may step an optimizer each, but not one and the same at once.
 
-        Returns None; with `skip_nonfinite` whether the step was taken.
+        Returns None; with `skip_nonfinite` whether the step was taken; False while a CUDA graph captures it, see
+        `graph_step`.
         """
         if self._repeat and not self._shown_by and self._repeat(self.param_groups, grads, self._step_count):
             self._step_count += 1
@@ -363,7 +370,7 @@ class Optimizer(FieldsAreArguments):
         updates = [self._update(index) for index in range(len(self.param_groups))]
         update_of = self._late_updates(updates) if self._missed else None
         if self._engine is None:
-            self._engine = ENGINES[self.backend](self.slots)
+            self._engine = self.engine_for(self.slots)
         stepped = self._engine.step(flat, updates, update_of)
         if stepped is None:
             return False
@@ -378,6 +385,35 @@ class Optimizer(FieldsAreArguments):
             if update.settings.skips:
                 return True
         return None
+
+    def graph_step(self) -> None:
+        """Takes the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
+
+        The learning rate, the step count and all other numbers of the next step go to where the graph reads them.
+        Arrays, gradients' buffers and which of them are None stay as they were when the graph was captured, and so do
+        all options but `lr` and `grad_scale`; RuntimeError where they have changed.  A `step` that is captured is none
+        yet: it returns False and is not counted.
+
+        With CuPy, after an ordinary first step::
+
+            with cupy.cuda.Stream(non_blocking=True) as stream:
+                opt.step(grads)
+                stream.begin_capture()
+                opt.step(grads)
+                graph = stream.end_capture()
+                for batch in data:
+                    ...  # new numbers into the arrays of grads
+                    opt.graph_step()
+                    graph.launch()
+        """
+        self.refuse_while_shown()
+        updates = [self._update(index) for index in range(len(self.param_groups))]
+        if not isinstance(self._engine, cuda.Engine):
+            raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
+        absent = self._engine.replay(updates, self._missed)
+        self._step_count += 1
+        for i in absent:
+            self._missed[i] = self._missed.get(i, 0) + 1
 
     def _update(self, index: int) -> Update:
         """What a group's arrays do in this step."""
@@ -452,10 +488,10 @@ class Optimizer(FieldsAreArguments):
             "arrays": [
                 {
                     "place": slot.place,
-                    "dtype": slot.p.dtype.name,
-                    "shape": list(slot.p.shape),
+                    "dtype": slot.outline.dtype.name,
+                    "shape": list(slot.outline.shape),
                     "steps": self._step_count - self._missed.get(i, 0),
-                    "state": {name: array.copy(order="K") for name, array in slot.state.items()},
+                    "state": {name: slot.library.to_numpy(array) for name, array in slot.state.items()},
                 }
                 for i, slot in enumerate(self.slots)
             ],
@@ -478,8 +514,8 @@ class Optimizer(FieldsAreArguments):
                 del slot.state[name]
             for name, array in state.items():
                 if name not in slot.state:
-                    slot.state[name] = np.empty_like(array) if name in self.scalars else state_like(slot.p)
-                np.copyto(slot.state[name], array)
+                    slot.state[name] = slot.library.number(slot.p, 0.0) if name in self.scalars else _like(slot)
+                slot.library.assign(slot.state[name], array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
         self._engine = self._repeat = None
@@ -491,7 +527,7 @@ class Optimizer(FieldsAreArguments):
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
         chosen = "".join(f", {k}={v!r}" for k, v in options.items())
-        elements = sum(slot.p.size for slot in self.slots)
+        elements = sum(slot.outline.size for slot in self.slots)
         return f"<{type(self).__name__} of {len(self.slots)} arrays, {elements:,} elements{chosen}>"
 
 
@@ -510,6 +546,11 @@ def _is_groups(params: Any) -> bool:
 
 def _as_seen(group: dict[str, Any], settings: Settings) -> Seen:
     return Seen(tuple(group.values()), list(group).index("lr"), settings)
+
+
+def _like(slot: Slot) -> Any:
+    """Zeros for a parameter's state: its shape and memory order, in its compute type."""
+    return slot.library.zeros(slot.p, compute_dtype(slot.outline.dtype))
 
 
 def _check_against_native(cls: type[Optimizer]) -> None:

@@ -278,7 +278,7 @@ def _measure(works: list[_Work]) -> None:
 def __getattr__(name: str) -> Callable[..., bool | None]:
     from .functional import bind
 
-    return bind(name, Engine, __name__)
+    return bind(name, "reference", __name__)
 
 
 def __dir__() -> list[str]:

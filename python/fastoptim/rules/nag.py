@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from ..arrays import Array, compute_dtype
 from ..engine import Slot
 from ..optimizer import Optimizer
@@ -75,8 +73,8 @@ class NAG(Optimizer):
         Momentum.reference(p, g, v, t=t, lr=lr, momentum=momentum, nesterov=False, form="velocity")
 
 
-def _ahead(slot: Slot, momentum: float) -> Array:
+def _ahead(slot: Slot, momentum: float) -> Any:
     """Where the momentum is about to carry a parameter, in the compute type."""
-    dtype = compute_dtype(slot.p.dtype)
-    with np.errstate(all="ignore"):
-        return np.asarray(slot.p.astype(dtype) + dtype.type(momentum) * slot.state["v"])
+    dtype = compute_dtype(slot.outline.dtype)
+    with slot.library.arithmetic(slot.p):
+        return slot.library.astype(slot.p, dtype) + dtype.type(momentum) * slot.state["v"]

@@ -26,7 +26,7 @@ class ScheduleFree(Optimizer):
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(params, *args, **kwargs)
-        self._trained: list[Array] = []  # the parameters, while the averages stand in their place
+        self._trained: list[Any] = []  # the parameters, while the averages stand in their place
 
     @staticmethod
     def between(options: Mapping[str, Any]) -> float:
@@ -61,11 +61,10 @@ class ScheduleFree(Optimizer):
         self.check_arrays()
         groups = [self._settings(index).options for index in range(len(self.param_groups))]
         averages = [_average(slot, self.between(groups[slot.group])) for slot in self.slots]
-        self._trained = [slot.p.copy(order="K") for slot in self.slots]
+        self._trained = [slot.library.copy(slot.p) for slot in self.slots]
         self._shown_by = "eval"
         for slot, x in zip(self.slots, averages, strict=True):
-            with np.errstate(all="ignore"):
-                slot.p[...] = x.astype(slot.p.dtype)
+            slot.library.assign(slot.p, x)
 
     def train(self) -> None:
         """Puts the parameters back, bit for bit as they were before `eval`; nothing if they are there already."""
@@ -85,12 +84,12 @@ class ScheduleFree(Optimizer):
         super().load_state_dict(state_dict)
 
 
-def _average(slot: Slot, between: float) -> Array:
+def _average(slot: Slot, between: float) -> Any:
     """The x of which y is ``(1 - between)*z + between*x``, in the compute type."""
-    number = compute_dtype(slot.p.dtype).type
-    y, z = slot.p.astype(number), slot.state["z"]
-    with np.errstate(all="ignore"):
-        return np.asarray(y + number(1 / between - 1) * (y - z))
+    dtype = compute_dtype(slot.outline.dtype)
+    with slot.library.arithmetic(slot.p):
+        y, z = slot.library.astype(slot.p, dtype), slot.state["z"]
+        return y + dtype.type(1 / between - 1) * (y - z)
 
 
 def _step(

@@ -8,7 +8,7 @@ from typing import Any
 from ..arrays import Array
 from ..engine import Settings, Update
 from ..fields import option
-from ..optimizer import ENGINES, Optimizer
+from ..optimizer import Optimizer
 from ..options import Decay, LearningRate, NonNegative
 from ..reference import decay, maximum, minimum
 
@@ -82,7 +82,7 @@ class Sophia(Optimizer):
             raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         every = [_of_hessian(self._settings(index)) for index in range(len(self._trees))]
         slots = [replace(slot, g_name="hessians") for slot in self.slots]
-        taken = ENGINES[self.backend](slots).step(flat, [Update(settings, 0.0, 1) for settings in every])
+        taken = self.engine_for(slots).step(flat, [Update(settings, 0.0, 1) for settings in every])
         skips = any(settings.options["skip_nonfinite"] for settings in every)
         return taken is not None if skips else None
 

@@ -1,0 +1,121 @@
+// CUDA's memory, streams and errors.  The run-time library is linked statically and looks for a driver only when it is
+// used, so a process without one may load it.
+#include "device.h"
+
+#include "cuda.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace fo::cuda {
+namespace {
+
+std::string as_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+std::string meaning(cudaError_t error) {
+    return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
+}
+
+cudaStream_t handle_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle); }
+
+}  // namespace
+
+Info info() {
+    Info info;
+    info.version = as_version(CUDART_VERSION);
+    const std::string all = FO_CUDA_ARCHITECTURES;
+    for (std::size_t begin = 0; begin < all.size();) {
+        const std::size_t end = std::min(all.find(',', begin), all.size());
+        info.architectures.push_back(all.substr(begin, end - begin));
+        begin = end + 1;
+    }
+    for (int device = 0; device < device_count(); ++device) {
+        cudaDeviceProp properties{};
+        if (cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+            info.devices.push_back(std::string(properties.name) + " (" + std::to_string(properties.major) + "." +
+                                   std::to_string(properties.minor) + ")");
+    }
+    return info;
+}
+
+int device_count() {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess) return count < kMaxDevices ? count : kMaxDevices;
+    cudaGetLastError();  // told; the next call is not to report it again
+    return 0;
+}
+
+std::string status() {
+    int driver = 0, count = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver was found";
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver)
+        return "the CUDA driver (" + as_version(driver) +
+               ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return "no CUDA device was found";
+    return error == cudaSuccess ? "" : "CUDA cannot be used: " + meaning(error);
+}
+
+int device_of(const void* address) {
+    cudaPointerAttributes attributes{};
+    const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
+    cudaGetLastError();  // told; the next call is not to report it again
+    return error == cudaSuccess && attributes.type == cudaMemoryTypeDevice ? attributes.device : 0;
+}
+
+void check(int error, const std::string& where) {
+    if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
+}
+
+// While a stream of this thread captures, memory is allocated and a kernel is loaded for the first time only so.
+OnDevice::OnDevice(int device) {
+    auto mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    mode_ = mode;
+    try {
+        int before = 0;
+        check(cudaGetDevice(&before), "CUDA: asking for the current device");
+        if (before == device) return;  // choosing a device makes a context there
+        check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
+        before_ = before;
+    } catch (...) {
+        leave();
+        throw;
+    }
+}
+
+OnDevice::~OnDevice() { leave(); }
+
+void OnDevice::leave() noexcept {
+    if (before_ >= 0) cudaSetDevice(before_);
+    auto mode = static_cast<cudaStreamCaptureMode>(mode_);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+}
+
+void* allocate(std::size_t bytes) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes), "CUDA: allocating " + std::to_string(bytes) + " bytes");
+    return memory;
+}
+
+void release(void* memory) noexcept { cudaFree(memory); }
+
+bool is_capturing(const Stream& stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(handle_of(stream), &status), "CUDA: asking the stream whether it captures");
+    return status != cudaStreamCaptureStatusNone;
+}
+
+void clear(const Stream& stream, void* memory, std::size_t bytes) {
+    check(cudaMemsetAsync(memory, 0, bytes, handle_of(stream)), "CUDA: clearing memory");
+}
+
+void read(const Stream& stream, void* to, const void* from, std::size_t bytes) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, handle_of(stream)), "CUDA: reading results");
+    check(cudaStreamSynchronize(handle_of(stream)), "CUDA: the step");
+}
+
+}  // namespace fo::cuda

@@ -1,0 +1,221 @@
+// The elements that a thread works on at a time, and their way between memory and registers.
+#pragma once
+
+#include "../storage.h"
+#include "memory.h"
+
+namespace fo::FO_TARGET {
+
+inline constexpr int kEach = 8;  // elements a thread: 16 bytes of a 16-bit format
+
+// Elements of a compute type in 16 bytes.
+template <class T>
+inline constexpr int kGroup = 16 / int(sizeof(T));
+
+// Which elements of a chunk: groups that stand `step` apart, as far as they are between `low` and `high`.
+struct Span {
+    std::int32_t first, step;
+    std::int32_t low, high;
+};
+
+template <class T>
+FO_DEVICE inline std::int32_t place(const Span& span, int e) {
+    return span.first + e / kGroup<T> * span.step + e % kGroup<T>;
+}
+
+template <class T>
+FO_DEVICE inline bool has(const Span& span, int e) {
+    return place<T>(span, e) >= span.low && place<T>(span, e) < span.high;
+}
+
+template <class T>
+FO_DEVICE inline bool has_all(const Span& span) {
+    return span.first >= span.low && place<T>(span, kEach - 1) < span.high;
+}
+
+// The steps are such that what is first decides.
+FO_DEVICE inline bool is_empty(const Span& span) { return span.first >= span.high; }
+
+// An array in the compute type.  `wide`: 16 bytes at once, as all elements are there and the address allows it.
+// kEdges: some may not be there.
+template <bool kEdges, class T>
+FO_DEVICE inline void load_own(const char* array, const Span& span, bool wide, T* x) {
+    if (wide) {
+        FO_UNROLL
+        for (int e = 0; e < kEach; e += kGroup<T>) {
+            const Vector vector = load<Vector>(array + place<T>(span, e) * int(sizeof(T)));
+            std::memcpy(x + e, &vector, sizeof vector);
+        }
+    } else {
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e)
+            x[e] = !kEdges || has<T>(span, e) ? load<T>(array + place<T>(span, e) * int(sizeof(T))) : T(0);
+    }
+}
+
+template <bool kEdges, class T>
+FO_DEVICE inline void store_own(char* array, const Span& span, bool wide, const T* x) {
+    if (wide) {
+        FO_UNROLL
+        for (int e = 0; e < kEach; e += kGroup<T>) {
+            Vector vector;
+            std::memcpy(&vector, x + e, sizeof vector);
+            store(array + place<T>(span, e) * int(sizeof(T)), vector);
+        }
+    } else {
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e)
+            if (!kEdges || has<T>(span, e)) store(array + place<T>(span, e) * int(sizeof(T)), x[e]);
+    }
+}
+
+// Other formats, whose elements must be contiguous.  Loaded as they are, so that no load waits for another's bits; then
+// decoded in place.
+template <bool kEdges, class T>
+FO_DEVICE inline void load_halves(const char* array, const Span& span, bool wide, T* x) {
+    Vector vector{};
+    if (wide) {
+        vector = load<Vector>(array + span.first * 2);
+    } else {
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e)
+            if (!kEdges || has<T>(span, e))
+                vector.word[e / 2] |= std::uint32_t(load<std::uint16_t>(array + (span.first + e) * 2)) << e % 2 * 16;
+    }
+    std::memcpy(x, &vector, sizeof vector);
+}
+
+FO_DEVICE inline std::uint16_t half_of(const Vector& vector, int e) {
+    return std::uint16_t(vector.word[e / 2] >> e % 2 * 16);
+}
+
+template <bool kEdges>
+FO_DEVICE inline void store_halves(char* array, const Span& span, bool wide, const Vector& vector) {
+    if (wide) {
+        store(array + span.first * 2, vector);
+    } else {
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e)
+            if (!kEdges || has<float>(span, e)) store(array + (span.first + e) * 2, half_of(vector, e));
+    }
+}
+
+// float32 beside float64: two of them in each of the first half of x.
+FO_DEVICE inline double pair(std::uint32_t low, std::uint32_t high) {
+    return bits<double>(std::uint64_t(high) << 32 | low);
+}
+
+FO_DEVICE inline float half_of(double pair, int which) {
+    return bits<float>(std::uint32_t(bits<std::uint64_t>(pair) >> which * 32));
+}
+
+template <bool kEdges>
+FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide, double* x) {
+    FO_UNROLL
+    for (int e = 0; e < kEach; e += 4) {
+        Vector vector{};
+        if (wide) {
+            vector = load<Vector>(array + (span.first + e) * 4);
+        } else {
+            FO_UNROLL
+            for (int k = 0; k < 4; ++k)
+                if (!kEdges || has<double>(span, e + k))
+                    vector.word[k] = load<std::uint32_t>(array + (span.first + e + k) * 4);
+        }
+        x[e / 2] = pair(vector.word[0], vector.word[1]);
+        x[e / 2 + 1] = pair(vector.word[2], vector.word[3]);
+    }
+}
+
+// float64 beside float32, which is seldom: rounded at once, as there is no room for it.
+template <bool kEdges>
+FO_DEVICE inline void load_doubles(const char* array, const Span& span, bool wide, float* x) {
+    FO_UNROLL
+    for (int e = 0; e < kEach; e += 2) {
+        double d[2] = {0, 0};
+        if (wide) {
+            const Vector vector = load<Vector>(array + (span.first + e) * 8);
+            std::memcpy(d, &vector, sizeof vector);
+        } else {
+            if (!kEdges || has<float>(span, e)) d[0] = load<double>(array + (span.first + e) * 8);
+            if (!kEdges || has<float>(span, e + 1)) d[1] = load<double>(array + (span.first + e + 1) * 8);
+        }
+        x[e] = float(d[0]);
+        x[e + 1] = float(d[1]);
+    }
+}
+
+template <bool kEdges, class T>
+FO_DEVICE inline void load_as_is(Format format, const char* array, const Span& span, bool wide, T* x) {
+    if (format == kOwnFormat<T>)
+        load_own<kEdges>(array, span, wide, x);
+    else if (format == Format::kFloat16 || format == Format::kBfloat16)
+        load_halves<kEdges>(array, span, wide, x);
+    else if constexpr (sizeof(T) == 8)
+        load_floats<kEdges>(array, span, wide, x);
+    else
+        load_doubles<kEdges>(array, span, wide, x);
+}
+
+template <class Kind, class T>
+FO_DEVICE inline void decode_halves(T* x) {
+    Vector vector;
+    std::memcpy(&vector, x, sizeof vector);
+    FO_UNROLL
+    for (int e = 0; e < kEach; ++e) x[e] = Kind::template decode<T>(half_of(vector, e));
+}
+
+template <class T>
+FO_DEVICE inline void decode(Format format, T* x) {
+    if (format == kOwnFormat<T>) return;
+    if (format == Format::kFloat16) {
+        decode_halves<Float16>(x);
+    } else if (format == Format::kBfloat16) {
+        decode_halves<Bfloat16>(x);
+    } else if constexpr (sizeof(T) == 8) {
+        FO_UNROLL
+        for (int e = kEach - 1; e >= 0; --e) x[e] = half_of(x[e / 2], e % 2);
+    }
+}
+
+template <class Kind>
+FO_DEVICE inline Vector encode_halves(const float* x) {
+    Vector vector{};
+    FO_UNROLL
+    for (int e = 0; e < kEach; ++e) vector.word[e / 2] |= std::uint32_t(Kind::encode(x[e])) << e % 2 * 16;
+    return vector;
+}
+
+// A parameter: float64 is kept in no other format.
+template <bool kEdges, class T>
+FO_DEVICE inline void encode_and_store(Format format, char* array, const Span& span, bool wide, const T* x) {
+    if constexpr (sizeof(T) == 8)
+        store_own<kEdges>(array, span, wide, x);
+    else if (format == Format::kFloat32)
+        store_own<kEdges>(array, span, wide, x);
+    else
+        store_halves<kEdges>(array, span, wide,
+                             format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
+}
+
+// One element of any format.
+template <class T>
+FO_DEVICE inline T load_one(Format format, const char* array, std::int32_t i) {
+    if (format == kOwnFormat<T>) return load<T>(array + i * int(sizeof(T)));
+    if (format == Format::kFloat16) return Float16::decode<T>(load<std::uint16_t>(array + i * 2));
+    if (format == Format::kBfloat16) return Bfloat16::decode<T>(load<std::uint16_t>(array + i * 2));
+    if constexpr (sizeof(T) == 8) return load<float>(array + i * 4);
+    return T(load<double>(array + i * 8));
+}
+
+template <class T>
+FO_DEVICE inline void store_one(Format format, char* array, std::int32_t i, T x) {
+    if constexpr (sizeof(T) == 8)
+        store(array + i * 8, x);
+    else if (format == Format::kFloat32)
+        store(array + i * 4, x);
+    else
+        store(array + i * 2, format == Format::kFloat16 ? Float16::encode(x) : Bfloat16::encode(x));
+}
+
+}  // namespace fo::FO_TARGET

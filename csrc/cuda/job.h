@@ -1,0 +1,118 @@
+// What a kernel is told: plain data, laid out by the host, read by every thread.
+#pragma once
+
+#include "../prepare.h"
+#include "memory.h"
+
+namespace fo::FO_TARGET {
+
+// One array in one launch.  Behind it stand the addresses of the rule's state arrays and numbers.
+struct Job {
+    char* p;
+    const char* g;
+    char* average;
+    std::int64_t size;
+    std::uint32_t index;     // of the array in its plan
+    std::uint32_t numbers;   // of its update
+    std::uint16_t wide;      // which arrays the update may touch 16 bytes at once: p, g, the average, the state
+    std::uint16_t sum_wide;  // and which the sums, whose tiles begin where the array does
+    std::uint8_t shift;      // the update's chunks begin as if the array did so many elements earlier
+    Format p_format, g_format;
+};
+
+enum Wide { kWideP = 1, kWideG = 2, kWideAverage = 4, kWideState = 8 };
+static_assert(kWideState << kMaxState <= 1 << 16);
+
+// One update's numbers.
+template <class T>
+struct alignas(16) Numbers {
+    double clip_norm, clip_global_norm;
+    alignas(16) std::byte rule[kRuleBytes];
+    Prepare<T> prepare;
+};
+
+// What passes leave for one another in device memory, by the array's index in its plan; null where unused.
+struct Workspace {
+    double* partials;   // sums over each chunk of tiles, kMaxSums apart
+    double* sums;       // over each array, kMaxSums apart
+    double* clips;      // what the norms leave of each gradient
+    double* lefts;      // the square of the norm that clip_norm leaves
+    double* bounds;     // clip_global_norm
+    double* norm;       // of all gradients, where it is given
+    std::int32_t* odd;  // not 0 where some gradient is not finite
+    std::byte* rules;   // those that are each array's own, kRuleBytes apart
+};
+
+// A kernel's parameters may be so large (CUDA 12.1, Volta) or 4096 bytes.
+#if !defined(FO_ARGUMENT_BYTES)
+#define FO_ARGUMENT_BYTES 32752
+#endif
+
+struct ArgumentsHead {
+    const std::byte* numbers;  // null: first in `bytes`
+    const std::byte* table;    // null: in `bytes`, behind the numbers
+    Workspace workspace;
+    std::uint32_t table_at;
+    std::uint32_t jobs;
+    std::uint32_t job_bytes;
+    std::uint32_t sums;  // how many an array
+};
+
+inline constexpr std::size_t kTableBytes = (FO_ARGUMENT_BYTES - sizeof(ArgumentsHead)) / 16 * 16 - 16;
+
+struct alignas(16) Arguments : ArgumentsHead {
+    alignas(16) std::byte bytes[kTableBytes];
+};
+static_assert(sizeof(Arguments) <= FO_ARGUMENT_BYTES);
+
+// The table: where each job's chunks begin, of the update and of the sums, with the end behind the last; and the jobs.
+class Table {
+  public:
+    FO_DEVICE explicit Table(const Arguments& arguments)
+        : numbers_(arguments.numbers ? arguments.numbers : arguments.bytes),
+          begins_(reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table
+                                                                         : arguments.bytes + arguments.table_at)),
+          count_(arguments.jobs),
+          job_bytes_(arguments.job_bytes) {}
+
+    FO_DEVICE std::uint32_t count() const { return count_; }
+    FO_DEVICE const std::uint32_t* update_begins() const { return begins_; }
+    FO_DEVICE const std::uint32_t* sum_begins() const { return begins_ + count_ + 1; }
+
+    FO_DEVICE const Job& job(std::uint32_t i) const {
+        const auto* jobs = reinterpret_cast<const std::byte*>(begins_ + 2 * (count_ + 1));
+        return *reinterpret_cast<const Job*>(jobs + std::size_t(i) * job_bytes_);
+    }
+
+    template <class T>
+    FO_DEVICE const Numbers<T>& numbers(const Job& job) const {
+        return reinterpret_cast<const Numbers<T>*>(numbers_)[job.numbers];
+    }
+
+  private:
+    const std::byte* numbers_;
+    const std::uint32_t* begins_;
+    std::uint32_t count_, job_bytes_;
+};
+
+template <class T = char>
+FO_DEVICE inline T* const* pointers_of(const Job& job) {
+    return reinterpret_cast<T* const*>(&job + 1);
+}
+
+// The job of a chunk, which is in or behind job `from`: the last that begins no later.
+FO_DEVICE inline std::uint32_t find(const std::uint32_t* begins, std::uint32_t from, std::uint32_t count,
+                                    std::uint32_t chunk) {
+    if (chunk < begins[from + 1]) return from;
+    std::uint32_t end = count;
+    while (end - from > 1) {
+        const std::uint32_t middle = from + (end - from) / 2;
+        if (begins[middle] <= chunk)
+            from = middle;
+        else
+            end = middle;
+    }
+    return from;
+}
+
+}  // namespace fo::FO_TARGET

@@ -1,0 +1,64 @@
+// The kernels of every rule whose number modulo kParts is FO_PART; compiled once for each.
+#include "kernels.h"
+
+#include "../rules.h"
+#include "launch.h"
+#include "sums.h"
+
+#define FO_JOIN_(a, b) a##b
+#define FO_JOIN(a, b) FO_JOIN_(a, b)
+
+namespace fo::FO_TARGET {
+namespace {
+
+template <class T>
+inline constexpr const char* kTypeName = sizeof(T) == 8 ? "float64" : "float32";
+
+template <class Body>
+Kernel kernel_of(const char* rule, const char* type) {
+    return {&launch<Body>, Body::name, rule, type};
+}
+
+template <class R, class T>
+RuleKernels make() {
+    RuleKernels kernels;
+    const auto as_kernel = [](auto body) { return kernel_of<decltype(body)>(R::name, kTypeName<T>); };
+    kernels.update = as_kernel(Update<R, T>());
+    if constexpr (kBegins<R>) kernels.begin = as_kernel(Begin<R, T>());
+    if constexpr (kSums<R> > 0) kernels.measure = as_kernel(Measure<R, T>());
+    if constexpr (kAdapts<R>) kernels.adapt = as_kernel(Adapt<R, T>());
+    return kernels;
+}
+
+template <int kRule>
+void make_if(int rule, bool is_double, RuleKernels& made) {
+    if constexpr (kRule % kParts == FO_PART)
+        if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
+}
+
+}  // namespace
+
+RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
+    RuleKernels made;
+    for_rules([&](auto... each) {
+        (make_if<each>(rule, is_double, made), ...);
+        return 0;
+    });
+    return made;
+}
+
+#if FO_PART == 0
+CommonKernels common_kernels() {
+    const char* const none = "";
+    return {{kernel_of<SumGradients<float>>(none, kTypeName<float>),
+             kernel_of<SumGradients<double>>(none, kTypeName<double>)},
+            {kernel_of<FinishGradients<float>>(none, kTypeName<float>),
+             kernel_of<FinishGradients<double>>(none, kTypeName<double>)},
+            kernel_of<Finish>(none, none),
+            kernel_of<ClipAll>(none, none),
+            kernel_of<AddGroups>(none, none),
+            kernel_of<Put>(none, none)};
+}
+#endif
+
+}  // namespace fo::FO_TARGET

@@ -1,0 +1,49 @@
+// The kernels as the plan launches them.
+#pragma once
+
+#include "device.h"
+#include "job.h"
+
+#include <array>
+
+namespace fo::FO_TARGET {
+
+// `what` and `name` are what an error calls it.
+struct Kernel {
+    // Returns a cudaError_t.
+    using Launch = int (*)(const cuda::Stream&, const Arguments&, std::uint32_t blocks);
+
+    Launch launch = nullptr;
+    const char* what = nullptr;
+    const char* rule = nullptr;
+    const char* type = nullptr;
+};
+
+// Of one rule in one compute type; those that it does not need have no launch.
+struct RuleKernels {
+    Kernel update, begin, measure, adapt;
+};
+
+// By compute type: float32, float64.
+struct CommonKernels {
+    std::array<Kernel, 2> sum_gradients, finish_gradients;
+    Kernel finish, clip_all, add_groups, put;
+};
+
+// The rules are shared out among several sources, so that as many compilers work at once: the I-th rule is in the
+// source I % kParts.
+inline constexpr int kParts = 4;
+RuleKernels kernels_of_0(int rule, bool is_double);
+RuleKernels kernels_of_1(int rule, bool is_double);
+RuleKernels kernels_of_2(int rule, bool is_double);
+RuleKernels kernels_of_3(int rule, bool is_double);
+
+inline RuleKernels kernels_of(int rule, bool is_double) {
+    constexpr std::array parts{&kernels_of_0, &kernels_of_1, &kernels_of_2, &kernels_of_3};
+    static_assert(parts.size() == kParts);
+    return parts[std::size_t(rule % kParts)](rule, is_double);
+}
+
+CommonKernels common_kernels();
+
+}  // namespace fo::FO_TARGET

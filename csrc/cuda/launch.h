@@ -1,0 +1,116 @@
+// One launch: a grid of blocks that all run one body.  CUDA's, or loops over blocks and threads that do the same.
+#pragma once
+
+#include "device.h"
+#include "job.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#include <atomic>
+#endif
+
+namespace fo::FO_TARGET {
+
+#if defined(__CUDACC__)
+
+class Block {
+  public:
+    explicit FO_DEVICE Block(double* memory) : shared(memory) {}
+
+    FO_DEVICE std::uint32_t index() const { return blockIdx.x; }
+    FO_DEVICE std::uint32_t count() const { return gridDim.x; }
+
+    // Calls f(thread) for all threads.
+    template <class F>
+    FO_DEVICE void each(F f) {
+        f(int(threadIdx.x));
+    }
+
+    // The same; and what one thread wrote, all see afterwards.
+    template <class F>
+    FO_DEVICE void phase(F f) {
+        f(int(threadIdx.x));
+        __syncthreads();
+    }
+
+    double* const shared;
+};
+
+template <class Body>
+__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) kernel(const __grid_constant__ Arguments arguments) {
+    __shared__ double shared[Body::kShared + 1];
+    Block block(shared);
+    Body()(block, arguments);
+}
+
+// How many blocks the device holds at once.
+template <class Body>
+cudaError_t find_resident(int device, std::uint32_t& blocks) {
+    static std::atomic<std::uint32_t> known[cuda::kMaxDevices];
+    blocks = known[device].load(std::memory_order_relaxed);
+    if (blocks > 0) return cudaSuccess;
+    int each = 0, processors = 0;
+    cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel<Body>, Body::kThreads, 0);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error != cudaSuccess) return error;
+    blocks = std::uint32_t(each * processors);
+    known[device].store(blocks, std::memory_order_relaxed);
+    return cudaSuccess;
+}
+
+// A grid no larger than this many times what the device holds: the rest is the blocks' own loop.
+inline constexpr std::uint32_t kWaves = 32;
+
+// Returns a cudaError_t.
+template <class Body>
+int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t blocks) {
+    std::uint32_t resident = 0;
+    if (const cudaError_t error = find_resident<Body>(stream.device, resident)) return error;
+    const std::uint32_t most = kWaves * resident;
+    void* parameters[] = {const_cast<Arguments*>(&arguments)};
+    return cudaLaunchKernel(kernel<Body>, dim3(blocks < most ? blocks : most), dim3(Body::kThreads), parameters, 0,
+                            static_cast<cudaStream_t>(stream.handle));
+}
+
+#else
+
+class Block {
+  public:
+    Block(std::uint32_t index, std::uint32_t count, int threads, double* memory)
+        : shared(memory), index_(index), count_(count), threads_(threads) {}
+
+    std::uint32_t index() const { return index_; }
+    std::uint32_t count() const { return count_; }
+
+    template <class F>
+    void each(F f) {
+        for (int thread = 0; thread < threads_; ++thread) f(thread);
+    }
+
+    template <class F>
+    void phase(F f) {
+        each(f);
+    }
+
+    double* const shared;
+
+  private:
+    std::uint32_t index_, count_;
+    int threads_;
+};
+
+// Half as many blocks as there is work for, so that they take turns.
+template <class Body>
+int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t blocks) {
+    const std::uint32_t count = (blocks + 1) / 2;
+    cuda::run_blocks(stream, count, [arguments, count](std::uint32_t index) {
+        double shared[Body::kShared + 1];
+        Block block(index, count, Body::kThreads, shared);
+        Body()(block, arguments);
+    });
+    return 0;
+}
+
+#endif
+
+}  // namespace fo::FO_TARGET

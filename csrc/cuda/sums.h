@@ -1,0 +1,353 @@
+// The passes that add up, in the shape of ../sums.h, and what is made of the sums.
+#pragma once
+
+#include "../sums.h"
+#include "update.h"
+
+namespace fo::FO_TARGET {
+
+// Tiles that a block adds up.  A power of two, so that a block's sum is one of the tree's.
+inline constexpr int kSumTiles = 16;
+inline constexpr std::int64_t kSumChunk = kSumTiles * kSumTile;
+
+// A tile's lanes lie side by side in as few threads as take 8 each.
+inline constexpr int kSumThreads = kSumTiles * kLanes / kEach;
+
+// Neighbours of `count` values, `stride` apart, are added in pairs, an odd one carried: the sum ends up in the first.
+// Each value stays where it is until it is added to its left neighbour.
+template <class Block>
+FO_DEVICE inline void add_pairwise(Block& block, int threads, double* values, std::uint32_t count, int stride, int sums,
+                                   int sum_stride) {
+    for (std::uint32_t width = 1; width < count; width *= 2)
+        block.phase([&](int thread) {
+            for (std::uint32_t i = thread * 2 * width; i + width < count; i += threads * 2 * width)
+                for (int k = 0; k < sums; ++k)
+                    values[std::size_t(i) * stride + k * sum_stride] +=
+                        values[std::size_t(i + width) * stride + k * sum_stride];
+        });
+}
+
+// A thread's lanes of one tile, the first at `lane`.  Terms(span) gives an array [kEach][kTerms] in double.
+template <int kTerms, class Terms>
+FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
+                                Terms terms) {
+    double lanes[kTerms][kEach] = {};
+    const std::int32_t end = high < tile + kSumTile ? high : tile + std::int32_t(kSumTile);
+    for (std::int32_t row = tile + lane; row < end; row += kLanes) terms(Span{row, group, 0, high}, lanes);
+    FO_UNROLL
+    for (int k = 0; k < kTerms; ++k) {
+        FO_UNROLL
+        for (int width = 1; width < kEach; width *= 2) {
+            FO_UNROLL
+            for (int e = 0; e < kEach; e += 2 * width) lanes[k][e] += lanes[k][e + width];
+        }
+        sums[k * stride] = lanes[k][0];
+    }
+}
+
+// For each chunk of tiles: what `terms(job, numbers, begin)` makes of it, to the partial sums.
+template <class T, int kTerms, class Block, class Terms>
+FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms terms) {
+    const Table table(arguments);
+    const std::uint32_t* begins = table.sum_begins();
+    const std::uint32_t end = begins[table.count()];
+    std::uint32_t i = 0;
+    for (std::uint32_t chunk = begins[0] + block.index(); chunk < end; chunk += block.count()) {
+        i = find(begins, i, table.count(), chunk);
+        const Job& job = table.job(i);
+        const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
+        const std::int64_t left = job.size - begin;
+        const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
+        const auto of_chunk = terms(job, table.template numbers<T>(job), begin);
+        block.phase([&](int thread) {
+            const std::int32_t tile = thread / (kLanes / kEach) * std::int32_t(kSumTile);
+            sum_lanes<kTerms>(tile, thread % (kLanes / kEach) * kEach, high, kGroup<T>, block.shared + thread,
+                              kSumThreads, of_chunk);
+        });
+        const int tiles = int((high + kSumTile - 1) / kSumTile);
+        add_pairwise(block, kSumThreads, block.shared, tiles * (kLanes / kEach), 1, kTerms, kSumThreads);
+        block.phase([&](int thread) {
+            if (thread < kTerms)
+                arguments.workspace.partials[std::size_t(chunk) * kMaxSums + thread] =
+                    block.shared[thread * kSumThreads];
+        });
+    }
+}
+
+template <class T>
+struct GradientTerms {
+    const Job& job;
+    const Prepare<T> prepare;
+    const char* array;
+
+    FO_DEVICE GradientTerms(const Job& job, const Numbers<T>& numbers, std::int64_t begin)
+        : job(job), prepare(numbers.prepare), array(job.g + begin * std::int64_t(item_size(job.g_format))) {}
+
+    FO_DEVICE void operator()(const Span& span, double (*lanes)[kEach]) const {
+        T g[kEach];
+        load_as_is<true>(job.g_format, array, span, has_all<T>(span) && job.sum_wide & kWideG, g);
+        decode(job.g_format, g);
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e) {
+            if (!has<T>(span, e)) continue;
+            const auto terms = gradient_terms(prepare, g[e]);
+            FO_UNROLL
+            for (int k = 0; k < kGradientTerms; ++k) lanes[k][e] += terms[k];
+        }
+    }
+};
+
+// The sums of the gradients, before their norms are bounded.
+template <class T>
+struct SumGradients {
+    static constexpr const char* name = "gradient norm";
+    static constexpr int kThreads = kSumThreads;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = kSumThreads * kGradientTerms;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        sum_chunks<T, kGradientTerms>(block, arguments,
+                                      [](const Job& job, const Numbers<T>& numbers, std::int64_t begin) {
+                                          return GradientTerms<T>(job, numbers, begin);
+                                      });
+    }
+};
+
+// A rule that takes up its array's numbers before its sums has been made the array's own by then.
+template <class R>
+inline constexpr bool kBegins = requires { &R::begin; };
+
+template <class R>
+inline constexpr bool kAdapts = requires { &R::adapt; };
+
+template <class R, class T>
+struct RuleTerms {
+    const Job& job;
+    const Prepare<T> prepare;
+    const Measured<R> measure;
+    const std::int64_t begin;
+
+    FO_DEVICE RuleTerms(const Arguments& arguments, const Job& job, const Numbers<T>& numbers, std::int64_t begin)
+        : job(job),
+          prepare(prepare_of(arguments, job, numbers)),
+          measure{kBegins<R> ? rule_of<R>(arguments, job, numbers) : *reinterpret_cast<const R*>(numbers.rule)},
+          begin(begin) {}
+
+    FO_DEVICE void operator()(const Span& span, double (*lanes)[kEach]) const {
+        const bool whole = has_all<T>(span);
+        T p[kEach], g[kEach];
+        State<R, T> state(job, begin, job.sum_wide);
+        load_as_is<true>(job.p_format, job.p + begin * std::int64_t(item_size(job.p_format)), span,
+                         whole && job.sum_wide & kWideP, p);
+        load_as_is<true>(job.g_format, job.g + begin * std::int64_t(item_size(job.g_format)), span,
+                         whole && job.sum_wide & kWideG, g);
+        state.template load<true>(span, whole);
+        decode(job.p_format, p);
+        decode(job.g_format, g);
+        FO_UNROLL
+        for (int e = 0; e < kEach; ++e) {
+            if (!has<T>(span, e)) continue;
+            T x = p[e];
+            const auto terms = apply(measure, x, prepare.gradient(g[e], p[e]), state.value, e, kStateOf<R>);
+            FO_UNROLL
+            for (int k = 0; k < R::sums; ++k) lanes[k][e] += terms[k];
+        }
+        state.template store<true>(measure, span, whole);
+    }
+};
+
+// The sums that a rule wants.
+template <class R, class T>
+struct Measure {
+    static constexpr const char* name = "sums";
+    static constexpr int kThreads = kSumThreads;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = kSumThreads * R::sums;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        sum_chunks<T, R::sums>(block, arguments, [&](const Job& job, const Numbers<T>& numbers, std::int64_t begin) {
+            return RuleTerms<R, T>(arguments, job, numbers, begin);
+        });
+    }
+};
+
+// Adds up an array's partial sums.  Calls f(job), in one thread, when they are there.
+template <int kThreads, class Block, class F>
+FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
+    const Table table(arguments);
+    const std::uint32_t* begins = table.sum_begins();
+    for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
+        const std::uint32_t count = begins[i + 1] - begins[i];
+        double* const partials = arguments.workspace.partials + std::size_t(begins[i]) * kMaxSums;
+        add_pairwise(block, kThreads, partials, count, kMaxSums, int(arguments.sums), 1);
+        block.each([&](int thread) {
+            if (thread > 0) return;
+            const Job& job = table.job(i);
+            for (std::uint32_t k = 0; k < arguments.sums; ++k)
+                arguments.workspace.sums[std::size_t(job.index) * kMaxSums + k] = count > 0 ? partials[k] : 0;
+            f(table, job);
+        });
+    }
+}
+
+struct Finish {
+    static constexpr const char* name = "sums of arrays";
+    static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 0;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        finish<kThreads>(block, arguments, [](const Table&, const Job&) {});
+    }
+};
+
+// And what clip_norm leaves of each gradient.
+template <class T>
+struct FinishGradients {
+    static constexpr const char* name = "gradient norms of arrays";
+    static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 0;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const Workspace& at = arguments.workspace;
+        finish<kThreads>(block, arguments, [&](const Table& table, const Job& job) {
+            const Numbers<T>& numbers = table.template numbers<T>(job);
+            const double* sums = at.sums + std::size_t(job.index) * kMaxSums;
+            const double norm = sqrt(sums[0]);
+            const double clip = clip_factor(numbers.clip_norm, norm);
+            const double left = clip != 0 ? clip * norm : 0;
+            at.clips[job.index] = clip;
+            at.lefts[job.index] = left * left;
+            at.bounds[job.index] = numbers.clip_global_norm;
+            if (sums[1] != 0) *at.odd = 1;
+        });
+    }
+};
+
+// What clip_global_norm leaves of each gradient: the squares are added one after another.  `jobs` are the plan's arrays
+// here, those without a gradient too, whose square is 0.
+struct ClipAll {
+    static constexpr const char* name = "norm of all gradients";
+    static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 1;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const Workspace& at = arguments.workspace;
+        block.phase([&](int thread) {
+            if (thread > 0) return;
+            double whole = 0;
+            if (!at.norm) {
+                FO_UNROLL
+                for (std::uint32_t i = 0; i < arguments.jobs; ++i) whole += at.lefts[i];
+            }
+            block.shared[0] = at.norm ? *at.norm : sqrt(whole);
+        });
+        block.each([&](int thread) {
+            for (std::uint32_t i = thread; i < arguments.jobs; i += kThreads)
+                at.clips[i] *= clip_factor(at.bounds[i], block.shared[0]);
+        });
+    }
+};
+
+// Replaces the sums of arrays by those of their group.  The table: where each group's members begin, with the end
+// behind the last, and the members.
+struct AddGroups {
+    static constexpr const char* name = "sums of groups";
+    static constexpr int kThreads = 32;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = kMaxSums;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const auto* begins =
+            reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table : arguments.bytes);
+        const std::uint32_t* members = begins + arguments.jobs + 1;
+        for (std::uint32_t group = block.index(); group < arguments.jobs; group += block.count())
+            block.each([&](int thread) {
+                if (thread >= kMaxSums) return;
+                double* const sums = arguments.workspace.sums + thread;
+                double whole = 0;
+                for (std::uint32_t j = begins[group]; j < begins[group + 1]; ++j)
+                    whole += sums[std::size_t(members[j]) * kMaxSums];
+                for (std::uint32_t j = begins[group]; j < begins[group + 1]; ++j)
+                    sums[std::size_t(members[j]) * kMaxSums] = whole;
+            });
+    }
+};
+
+// Calls f(job, numbers, rule) for each job, a thread each, with a copy of its rule that becomes the array's own.
+template <class R, class T, bool kIsOwn, int kThreads, class Block, class F>
+FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
+    const Table table(arguments);
+    block.each([&](int thread) {
+        for (std::uint32_t i = block.index() * kThreads + thread; i < table.count(); i += block.count() * kThreads) {
+            const Job& job = table.job(i);
+            const Numbers<T>& numbers = table.template numbers<T>(job);
+            R rule = kIsOwn ? rule_of<R>(arguments, job, numbers) : *reinterpret_cast<const R*>(numbers.rule);
+            f(job, rule);
+            *reinterpret_cast<R*>(arguments.workspace.rules + std::size_t(job.index) * kRuleBytes) = rule;
+        }
+    });
+}
+
+template <class R>
+FO_DEVICE inline double* const* numbers_of(const Job& job) {
+    return pointers_of<double>(job) + R::state.size();
+}
+
+template <class R, class T>
+struct Begin {
+    static constexpr const char* name = "begin";
+    static constexpr int kThreads = 128;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 0;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        change_rules<R, T, false, kThreads>(block, arguments,
+                                            [](const Job& job, R& rule) { rule.begin(numbers_of<R>(job)); });
+    }
+};
+
+template <class R, class T>
+struct Adapt {
+    static constexpr const char* name = "adapt";
+    static constexpr int kThreads = 128;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 0;
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        change_rules<R, T, kBegins<R>, kThreads>(block, arguments, [&](const Job& job, R& rule) {
+            rule.adapt(arguments.workspace.sums + std::size_t(job.index) * kMaxSums, numbers_of<R>(job));
+        });
+    }
+};
+
+// Writes `bytes` to the table's place: an upload in the stream's order for which nobody waits.
+struct Put {
+    static constexpr const char* name = "upload";
+    static constexpr int kThreads = 256;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = 0;
+
+    // `jobs` counts vectors here.
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const auto* from = reinterpret_cast<const Vector*>(arguments.bytes);
+        auto* to = reinterpret_cast<Vector*>(const_cast<std::byte*>(arguments.table));
+        block.each([&](int thread) {
+            for (std::uint32_t i = block.index() * kThreads + thread; i < arguments.jobs; i += block.count() * kThreads)
+                to[i] = from[i];
+        });
+    }
+};
+
+}  // namespace fo::FO_TARGET

@@ -1,0 +1,150 @@
+#include "cuda_plan.h"
+
+#include "storage.h"
+#include "table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace fo {
+namespace {
+
+void expect(bool holds, const std::string& what) {
+    if (!holds) throw std::invalid_argument(what);
+}
+
+Format format_named(const std::string& name) {
+    if (name == "float64") return Format::kFloat64;
+    if (name == "float32") return Format::kFloat32;
+    if (name == "float16") return Format::kFloat16;
+    expect(name == "bfloat16", "expected a format, got '" + name + "'");
+    return Format::kBfloat16;
+}
+
+void* pointer(CudaPlan::Address address) { return reinterpret_cast<void*>(address); }
+
+// A GPU cannot load an element from elsewhere.
+void* element_at(CudaPlan::Address address, Format format, const std::string& what) {
+    expect(address % FO_TARGET::item_size(format) == 0,
+           what + ": expected an address that is a multiple of its item size");
+    return pointer(address);
+}
+
+std::vector<Scalars> scalars_of(const std::vector<Update>& updates) {
+    std::vector<Scalars> scalars;
+    scalars.reserve(updates.size());
+    for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
+        expect(hyper != nullptr, "expected hyper-parameters");
+        scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
+    }
+    return scalars;
+}
+
+std::string place(const char* what, std::size_t i) { return std::string(what) + "[" + std::to_string(i) + "]"; }
+
+}  // namespace
+
+CudaPlan::CudaPlan(const std::vector<Parameter>& params, const std::vector<ItsState>& states, std::vector<int> groups,
+                   int device)
+    : groups_(std::move(groups)) {
+    expect(states.size() == params.size() && groups_.size() == params.size(),
+           "expected one state and one group an array");
+    for (std::size_t i = 0; i < params.size(); ++i) {
+        const auto& [address, size, format] = params[i];
+        const auto& [state, scalars, average] = states[i];
+        expect(size >= 0, "expected a size");
+        expect(state.size() <= kMaxState && scalars.size() <= kMaxScalars && average.size() <= 1,
+               "expected fewer state arrays");
+        Segment segment{};
+        segment.size = size;
+        segment.format = format_named(format);
+        segment.group = groups_[i];
+        const Format kept = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
+        const auto element = [&](Address at, Format its) { return element_at(at, its, place("params", i)); };
+        segment.p = element(address, segment.format);
+        for (std::size_t k = 0; k < state.size(); ++k) segment.state[k] = element(state[k], kept);
+        for (std::size_t k = 0; k < scalars.size(); ++k)
+            segment.scalars[k] = static_cast<double*>(element(scalars[k], Format::kFloat64));
+        if (!average.empty()) segment.average = element(average[0], kept);
+        segments_.push_back(segment);
+        state_counts_.emplace_back(state.size(), scalars.size());
+    }
+    plan_ = cuda::make_plan(segments_, device);
+}
+
+void CudaPlan::expect_state(std::size_t i, const Scalars& scalars) const {
+    const RuleInfo& rule = rules()[static_cast<std::size_t>(scalars.rule)];
+    expect(state_counts_[i] == std::pair(rule.state.size(), rule.scalars.size()) &&
+               (scalars.average_keep == 1 || segments_[i].average || segments_[i].size == 0),
+           "expected the rule's state arrays");
+}
+
+std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
+                                             const std::vector<Scalars>& scalars) const {
+    const std::vector<int>& which = update_of ? *update_of : groups_;
+    const auto* each = std::get_if<std::vector<std::string>>(&formats);
+    const std::size_t count = segments_.size();
+    expect(grads.size() == count && which.size() == count && (!each || each->size() == count),
+           "expected one gradient, one format and one update an array");
+    const Format of_all = each ? Format::kFloat32 : format_named(std::get<std::string>(formats));
+    std::vector<Gradient> gradients(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        const bool empty = segments_[i].size == 0;
+        if (!grads[i] || (*grads[i] == 0 && !empty)) continue;
+        const auto update = static_cast<std::size_t>(which[i]);
+        expect(update < scalars.size(), "expected an update");
+        expect_state(i, scalars[update]);
+        const Format format = each ? format_named((*each)[i]) : of_all;
+        // An empty array has no address, but takes part.
+        const void* data = empty ? &segments_[i] : element_at(*grads[i], format, place("grads", i));
+        gradients[i] = {data, 1, which[i], format};
+    }
+    return gradients;
+}
+
+std::int64_t CudaPlan::step(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
+                            const std::vector<Update>& updates, Address stream, std::optional<double> whole_norm) {
+    const auto scalars = scalars_of(updates);
+    const auto gradients = gradients_of(grads, formats, update_of, scalars);
+    const py::gil_scoped_release unlocked;
+    if (!plan_->step(gradients, scalars, pointer(stream), whole_norm)) return kSkipped;
+    return std::count_if(gradients.begin(), gradients.end(), [](auto& gradient) { return gradient.data; });
+}
+
+std::optional<std::vector<double>> CudaPlan::measure(const Gradients& grads, const Formats& formats,
+                                                     const UpdateOf& update_of, const std::vector<Update>& updates,
+                                                     Address stream) {
+    const auto scalars = scalars_of(updates);
+    const auto gradients = gradients_of(grads, formats, update_of, scalars);
+    const py::gil_scoped_release unlocked;
+    return plan_->measure(gradients, scalars, pointer(stream));
+}
+
+void CudaPlan::advance(const UpdateOf& update_of, const std::vector<Update>& updates, Address stream) {
+    const auto scalars = scalars_of(updates);
+    expect(!update_of || update_of->size() == segments_.size(), "expected one update an array");
+    const py::gil_scoped_release unlocked;
+    plan_->advance(scalars, pointer(stream));
+}
+
+std::vector<double> cuda_squared_norms(const std::vector<CudaPlan::Parameter>& arrays, int device,
+                                       CudaPlan::Address stream) {
+    std::vector<Segment> segments;
+    std::vector<Gradient> gradients;
+    for (const auto& [address, size, format] : arrays) {
+        Segment segment{};
+        segment.size = size;
+        segment.format = format_named(format);
+        segment.p = element_at(address, segment.format, "arrays");
+        segments.push_back(segment);
+        gradients.push_back({size > 0 ? segment.p : nullptr, 1, 0, segment.format});
+    }
+    Scalars scalars{};
+    scalars.gain = 1;
+    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
+    const py::gil_scoped_release unlocked;
+    return cuda::make_plan(segments, device)->squared_norms(gradients, {scalars}, pointer(stream));
+}
+
+}  // namespace fo

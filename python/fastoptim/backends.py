@@ -1,0 +1,27 @@
+"""Which engine steps which arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import cuda, native, reference
+from .arrays import Array
+from .cuda_libraries import Outline
+from .engine import Engine, Slot
+
+_OF_NUMPY: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
+
+
+def check_backend(backend: str, p: Array, place: str) -> None:
+    """Refuses parameters that the backend does not compute on."""
+    if backend == "reference" and isinstance(p, Outline):
+        raise ValueError(
+            f"{place}: expected a NumPy array, as the reference computes with NumPy alone, got a CUDA array; "
+            f"make NumPy arrays of parameters and gradients, or take the native backend"
+        )
+
+
+def engine_for(backend: str, slots: Sequence[Slot]) -> Engine:
+    """The engine of that backend for these arrays, all of one library."""
+    on_gpu = isinstance(slots[0].outline, Outline)
+    return cuda.Engine(slots) if on_gpu else _OF_NUMPY[backend](slots)

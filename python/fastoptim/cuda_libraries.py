@@ -1,0 +1,327 @@
+"""Arrays in a GPU's memory: CuPy's, PyTorch's, and any with a `__cuda_array_interface__`.
+
+None of these packages is ever imported: whoever passes their arrays has done so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from operator import attrgetter
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from .trees import describe
+
+Array = npt.NDArray[Any]
+
+
+class Outline(np.ndarray[Any, Any]):
+    """Shape, strides, dtype and address of an array in a GPU's memory.
+
+    A NumPy array, so that whatever asks for no element works on it as on others.  To read an element would end the
+    process, so its operators refuse.
+    """
+
+    __array_ufunc__: Any = None
+    gpu: int
+    """Which GPU's, by its number."""
+
+    def __array_finalize__(self, base: Any) -> None:
+        self.gpu = getattr(base, "gpu", 0)
+
+
+class _Interface:
+    """What NumPy makes an array of without touching its memory."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], strides: Any, itemsize: int, writeable: bool) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, not writeable),
+            "shape": shape,
+            "strides": strides,
+            "typestr": f"|V{itemsize}",
+        }
+
+
+def outline_of(
+    address: int,
+    shape: Sequence[int],
+    strides: Sequence[int] | None,
+    dtype: np.dtype[Any],
+    *,
+    writeable: bool = True,
+    gpu: int,
+) -> Outline:
+    """Strides are in bytes; None for an array in C order."""
+    interface = _Interface(
+        address, tuple(shape), None if strides is None else tuple(strides), dtype.itemsize, writeable
+    )
+    outline = np.asarray(interface).view(dtype).view(Outline)
+    outline.gpu = gpu
+    return outline
+
+
+class Stream(NamedTuple):
+    """Where work goes."""
+
+    pointer: int
+    records: bool
+    """Whether what goes there is recorded in a graph instead of done."""
+
+
+class Cuda:
+    """Any array that has a `__cuda_array_interface__` (versions 2 and 3).
+
+    Enough for gradients and for buffers that the caller keeps; new arrays are the affair of the libraries below.
+    """
+
+    name = "CUDA"
+    moves = True
+    """Whether an array may come to stand for other memory."""
+
+    def made(self, thing: Any) -> bool:
+        """A PyTorch tensor on the CPU, which has the attribute and will not show it, is none."""
+        return hasattr(thing, "__cuda_array_interface__")
+
+    def outline(self, array: Any, place: str) -> Outline:
+        """RuntimeError where no CUDA array can be used."""
+        refuse_without_cuda(array, place)
+        outline = self._outline(array, place)
+        if not outline.flags.aligned:
+            raise ValueError(
+                f"{place}: expected elements at multiples of their {outline.itemsize} bytes, as GPUs read them, got "
+                f"address {outline.__array_interface__['data'][0]:#x} with strides {outline.strides}"
+            )
+        return outline
+
+    def _outline(self, array: Any, place: str) -> Outline:
+        from .native import cuda_device_of
+
+        interface = array.__cuda_array_interface__
+        try:
+            dtype = np.dtype(interface["typestr"])
+            if dtype.kind == "V":  # bfloat16 has no typestr of its own
+                dtype = np.dtype(getattr(array, "dtype", dtype))
+            address, read_only = interface["data"]
+            shape, strides = interface["shape"], interface.get("strides")
+        except (KeyError, TypeError, ValueError):
+            raise TypeError(f"{place}: expected a __cuda_array_interface__ as documented, got {interface!r}") from None
+        if interface.get("mask") is not None:
+            raise TypeError(f"{place}: expected an array without a mask, got {describe(array)} with one")
+        device = cuda_device_of(address)
+        return outline_of(address, shape, strides, dtype, writeable=not read_only, gpu=device)
+
+    def key(self, array: Any) -> Any:
+        """What two arrays of one shape, memory order, dtype and device have in common."""
+        outline = self._outline(array, "")
+        return outline.shape, outline.strides, outline.dtype, outline.gpu
+
+    def address(self, array: Any) -> int:
+        """Of the first element."""
+        return int(array.__cuda_array_interface__["data"][0])
+
+    def stream(self, gpu: int) -> Stream:
+        """The stream that the library works on now, on that GPU; here the default one."""
+        return Stream(0, False)
+
+    def view(self, array: Any) -> Any:
+        """The array itself."""
+        return array
+
+    def _refuse(self, array: Any, *_: Any) -> NoReturn:
+        raise TypeError(
+            f"expected CuPy arrays or PyTorch tensors, as others like them are to be made, got {describe(array)}; "
+            f"cupy.asarray(array) is a CuPy array over the same memory"
+        )
+
+    zeros: Any = _refuse
+    number: Any = _refuse
+    copy: Any = _refuse
+    contiguous: Any = _refuse
+    assign: Any = _refuse
+    astype: Any = _refuse
+    to_numpy: Any = _refuse
+    arithmetic: Any = _refuse
+
+
+class CuPy(Cuda):
+    """CuPy's arrays, whose memory stays theirs."""
+
+    moves = False
+
+    def __init__(self, module: str = "cupy") -> None:
+        self.name = "CuPy"
+        self._module = module
+
+    @property
+    def _cupy(self) -> Any:
+        return sys.modules[self._module]
+
+    def made(self, thing: Any) -> bool:
+        """Also of a class derived from CuPy's."""
+        module = sys.modules.get(self._module)
+        return module is not None and isinstance(thing, getattr(module, "ndarray", ()))
+
+    def _outline(self, array: Any, place: str) -> Outline:
+        device = int(array.data.device_id)
+        return outline_of(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
+
+    key = staticmethod(attrgetter("shape", "strides", "dtype", "data.device_id"))  # type: ignore[assignment]
+    address = staticmethod(attrgetter("data.ptr"))  # type: ignore[assignment]
+
+    def stream(self, gpu: int) -> Stream:
+        """CuPy's current one."""
+        stream = self._cupy.cuda.get_current_stream(gpu)
+        return Stream(stream.ptr, stream.is_capturing())
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """On that array's device."""
+        with self.arithmetic(like):
+            return self._cupy.zeros_like(like, dtype=dtype)
+
+    def number(self, like: Any, value: float) -> Any:
+        """On that array's device."""
+        with self.arithmetic(like):
+            return self._cupy.full((), value, np.float64)
+
+    def copy(self, array: Any) -> Any:
+        """In the same memory order."""
+        with self.arithmetic(array):
+            return array.copy(order="K")
+
+    def contiguous(self, array: Any) -> Any:
+        """In C order."""
+        with self.arithmetic(array):
+            return array.copy(order="C")
+
+    def view(self, array: Any) -> Any:
+        """Over the same memory."""
+        return array.view()
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Also from NumPy, and from any array that CuPy can show as its own."""
+        with self.arithmetic(target):
+            target[...] = source if isinstance(source, (int, float)) else self._cupy.asarray(source)
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """A copy."""
+        with self.arithmetic(array):
+            return array.astype(dtype)
+
+    def to_numpy(self, array: Any) -> Array:
+        """Waits for the current stream."""
+        with self.arithmetic(array):
+            return np.asarray(self._cupy.asnumpy(array))
+
+    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
+        """CuPy makes arrays on its current device: the array's."""
+        return self._cupy.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
+
+
+class Torch(Cuda):
+    """PyTorch's tensors on CUDA, behind autograd's back."""
+
+    name = "PyTorch"
+
+    @property
+    def _torch(self) -> Any:
+        return sys.modules["torch"]
+
+    def made(self, thing: Any) -> bool:
+        """Not those on the CPU."""
+        module = sys.modules.get("torch")
+        return module is not None and isinstance(thing, getattr(module, "Tensor", ())) and self._on_device(thing)
+
+    def _on_device(self, tensor: Any) -> bool:
+        return bool(tensor.is_cuda)
+
+    def _outline(self, array: Any, place: str) -> Outline:
+        if array.layout is not self._torch.strided:
+            raise TypeError(f"{place}: expected a strided tensor, got one of layout {array.layout}")
+        dtype = self._dtype(array, place)
+        strides = [stride * dtype.itemsize for stride in array.stride()]
+        return outline_of(array.data_ptr(), array.shape, strides, dtype, gpu=array.device.index or 0)
+
+    def _dtype(self, tensor: Any, place: str) -> np.dtype[Any]:
+        name = str(tensor.dtype).removeprefix("torch.")
+        kind = getattr(sys.modules.get("ml_dtypes", np), name, None)  # NumPy has no bfloat16 of its own
+        try:
+            return np.dtype(kind or name)
+        except TypeError:
+            after = " after `import ml_dtypes`" * (name == "bfloat16")
+            expected = f"float64, float32, float16 or bfloat16{after}"
+            raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
+
+    @staticmethod
+    def key(array: Any) -> Any:
+        """As PyTorch names them."""
+        return array.shape, array.stride(), array.dtype, array.device
+
+    @staticmethod
+    def address(array: Any) -> int:
+        """Of the first element."""
+        return array.data_ptr()  # type: ignore[no-any-return]
+
+    def stream(self, gpu: int) -> Stream:
+        """PyTorch's current one."""
+        cuda = self._torch.cuda
+        with cuda.device(gpu):
+            return Stream(cuda.current_stream().cuda_stream, cuda.is_current_stream_capturing())
+
+    def _named(self, dtype: np.dtype[Any]) -> Any:
+        return getattr(self._torch, dtype.name)
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """Without a gradient of their own."""
+        return self._torch.zeros_like(like, dtype=self._named(dtype), requires_grad=False)
+
+    def number(self, like: Any, value: float) -> Any:
+        """On that tensor's device."""
+        return self._torch.full((), value, dtype=self._torch.float64, device=like.device)
+
+    def copy(self, array: Any) -> Any:
+        """In the same memory order."""
+        return array.detach().clone()
+
+    def contiguous(self, array: Any) -> Any:
+        """In C order."""
+        return array.detach().contiguous()
+
+    def view(self, array: Any) -> Any:
+        """Over the same memory."""
+        return array.detach()
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Also from NumPy, and from any array that PyTorch can show as its own."""
+        if isinstance(source, (int, float)):
+            target.detach().fill_(source)
+        else:
+            target.detach().copy_(self._torch.as_tensor(source))
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """A copy."""
+        return array.detach().to(self._named(dtype), copy=True)
+
+    def to_numpy(self, array: Any) -> Array:
+        """Waits for the current stream."""
+        return np.array(array.detach().cpu().numpy())
+
+    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
+        """No graph is built."""
+        return self._torch.no_grad()  # type: ignore[no-any-return]
+
+
+#: Those that know more first.
+LIBRARIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
+
+
+def refuse_without_cuda(array: Any, place: str) -> None:
+    """RuntimeError where this process cannot use CUDA arrays, saying why."""
+    from .native import cuda_status
+
+    if status := cuda_status():
+        raise RuntimeError(f"{place}: got a CUDA array ({describe(array)}), but {status}; expected a NumPy array")

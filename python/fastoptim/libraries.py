@@ -1,0 +1,131 @@
+"""Array libraries: what the rest asks of an array beside its numbers, whoever made it.
+
+A NumPy array stands for itself.  One in a GPU's memory is seen through its outline, on which every check works as on a
+NumPy array; cuda_libraries.py has those.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from . import cuda_libraries
+
+Array = npt.NDArray[Any]
+
+CACHE_LINE = 64
+
+#: Bytes of a parameter from which the place of its state in a cache line is looked at.
+LINED_UP = 8192
+
+
+class Library(Protocol):
+    """What an optimizer needs of the library that its parameters come from."""
+
+    name: str
+
+    def made(self, thing: Any) -> bool:
+        """Whether this is one of the library's arrays."""
+
+    def outline(self, array: Any, place: str) -> Array:
+        """Its shape, strides, dtype, address and whether it may be written; or the refusal."""
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """An array of that shape and memory order, beside it in memory."""
+
+    def number(self, like: Any, value: float) -> Any:
+        """A float64 array without dimensions, beside that array in memory."""
+
+    def copy(self, array: Any) -> Any:
+        """A copy in the same memory order."""
+
+    def contiguous(self, array: Any) -> Any:
+        """A copy in C order."""
+
+    def view(self, array: Any) -> Any:
+        """Another object over the same memory."""
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Writes a number, or another array's elements in the target's dtype."""
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """A copy in that dtype, which the library's operators take."""
+
+    def to_numpy(self, array: Any) -> Array:
+        """A NumPy array of its own memory."""
+
+    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
+        """Where its operators on arrays beside that one mean plain arithmetic."""
+
+
+class NumPy:
+    """Arrays of the CPU's memory."""
+
+    name = "NumPy"
+
+    def made(self, thing: Any) -> bool:
+        """Masked arrays are none: which elements count is theirs to say."""
+        return isinstance(thing, np.ndarray) and not isinstance(thing, np.ma.MaskedArray)
+
+    def outline(self, array: Any, place: str) -> Array:
+        """The array itself."""
+        return array  # type: ignore[no-any-return]
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """No subclass, whatever the parameter is; of some size, as far behind a cache line as that.
+
+        The loops' vectors then straddle lines in none of the two or in both.
+        """
+        if like.dtype != dtype or like.nbytes < LINED_UP:
+            return np.zeros_like(like, dtype=dtype, subok=False)
+        memory = np.zeros(like.nbytes + CACHE_LINE, np.uint8)
+        first = (like.ctypes.data - memory.ctypes.data) % CACHE_LINE
+        axes = sorted(range(like.ndim), key=lambda axis: -like.strides[axis])
+        in_order = memory[first : first + like.nbytes].view(dtype).reshape([like.shape[axis] for axis in axes])
+        return in_order.transpose(np.argsort(axes))
+
+    def number(self, like: Any, value: float) -> Any:
+        """Of float64."""
+        return np.full((), value, np.float64)
+
+    def copy(self, array: Any) -> Any:
+        """In the same memory order."""
+        return array.copy(order="K")
+
+    def contiguous(self, array: Any) -> Any:
+        """In C order."""
+        return array.copy(order="C")
+
+    def view(self, array: Any) -> Any:
+        """Over the same memory."""
+        return array.view()
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Casts without a warning."""
+        with np.errstate(all="ignore"):
+            target[...] = source
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """A copy."""
+        return array.astype(dtype)
+
+    def to_numpy(self, array: Any) -> Array:
+        """A copy in the same memory order."""
+        return np.array(array, order="K")
+
+    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
+        """Without warnings."""
+        return np.errstate(all="ignore")
+
+
+NUMPY = NumPy()
+
+
+def library_of(thing: Any) -> Library | None:
+    """The library that made this array; None of what is no array."""
+    if isinstance(thing, np.ndarray):
+        return NUMPY if NUMPY.made(thing) else None
+    return next((library for library in cuda_libraries.LIBRARIES if library.made(thing)), None)

@@ -1,0 +1,194 @@
+"""As much of CuPy's interface as fastoptim and its tests use, over the CPU's memory: the device of an emulated build.
+
+Its arrays are no NumPy arrays and do not become one by themselves, as CuPy's do not.  Names and arguments are CuPy's.
+"""
+
+from __future__ import annotations
+
+import copy as copying
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+import fastoptim.native
+
+_current: dict[str, Any] = {"device": 0, "streams": {}}
+
+
+class MemoryPointer:
+    """Where an array begins, and on which device."""
+
+    __slots__ = ("device_id", "ptr")
+
+    def __init__(self, ptr: int, device_id: int) -> None:
+        self.ptr, self.device_id = ptr, device_id
+
+
+class ndarray:  # noqa: N801  # CuPy's name
+    """An array of a device's memory."""
+
+    __slots__ = ("__weakref__", "data", "dtype", "host", "shape", "size", "strides")
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: Any, device: int | None = None) -> None:
+        self.host = np.asarray(host)
+        self.shape, self.strides = self.host.shape, self.host.strides
+        self.dtype, self.size = self.host.dtype, self.host.size
+        ptr = self.host.__array_interface__["data"][0] if self.size else 0
+        self.data = MemoryPointer(ptr, _current["device"] if device is None else device)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        strides = None if self.host.flags.c_contiguous else self.strides
+        data = (self.data.ptr, False)
+        return {"shape": self.shape, "typestr": self.dtype.str, "strides": strides, "data": data, "version": 3}
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with np.errstate(all="ignore"):
+            self.host[key] = value.host if isinstance(value, ndarray) else value
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return self._like(self.host[key])
+
+    def __eq__(self, other: object) -> Any:
+        raise AssertionError("compared element by element, which would launch a kernel")
+
+    def _like(self, host: Any) -> ndarray:
+        return ndarray(host, self.data.device_id)
+
+    def _operate(self, operator: Any, other: Any) -> ndarray:
+        assert not isinstance(other, np.ndarray)
+        assert _current["device"] == self.data.device_id, "on a device that is not current"
+        return self._like(operator(self.host, other.host if isinstance(other, ndarray) else other))
+
+    def __add__(self, other: Any) -> ndarray:
+        return self._operate(np.add, other)
+
+    def __sub__(self, other: Any) -> ndarray:
+        return self._operate(np.subtract, other)
+
+    def __rmul__(self, other: Any) -> ndarray:
+        return self._operate(np.multiply, other)
+
+    def copy(self, order: Any = "C") -> ndarray:
+        return ndarray(self.host.copy(order=order))
+
+    def astype(self, dtype: Any, order: Any = "K") -> ndarray:
+        return ndarray(self.host.astype(dtype, order=order))
+
+    def view(self, dtype: Any = None) -> ndarray:
+        return self._like(self.host.view() if dtype is None else self.host.view(dtype))
+
+    def transpose(self, *axes: int) -> ndarray:
+        return self._like(self.host.transpose(*axes))
+
+    def reshape(self, *shape: Any) -> ndarray:
+        return self._like(self.host.reshape(*shape))
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return self._like(copying.deepcopy(self.host, memo))
+
+    def __reduce__(self) -> Any:
+        return ndarray, (self.host,)
+
+
+def asarray(a: Any, dtype: Any = None) -> ndarray:
+    if isinstance(a, ndarray):
+        return a
+    interface = getattr(a, "__cuda_array_interface__", None)
+    return ndarray(np.array(a, dtype)) if interface is None else ndarray(np.asarray(_OnHost(interface)))
+
+
+class _OnHost:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def asnumpy(a: ndarray, stream: Any = None, order: Any = "C") -> Any:
+    return a.host.copy(order=order)
+
+
+def zeros_like(a: ndarray, dtype: Any = None) -> ndarray:
+    return ndarray(np.zeros_like(a.host, dtype))
+
+
+def zeros(shape: Any, dtype: Any = float) -> ndarray:
+    return ndarray(np.zeros(shape, dtype))
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
+    return ndarray(np.full(shape, fill_value, dtype))
+
+
+class Device:
+    """The current device while it is entered."""
+
+    def __init__(self, device: int) -> None:
+        self.id = device
+
+    def __enter__(self) -> Device:
+        self._before, _current["device"] = _current["device"], self.id
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _current["device"] = self._before
+
+
+class Graph:
+    """What was launched while a stream captured."""
+
+    def launch(self, stream: Any = None) -> None:
+        _emulation().fo_emulated_replay()
+
+
+class Stream:
+    """Work in an order, here the one in which it is handed over."""
+
+    null: Stream
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr = 0 if null else id(self)
+        self._captures = False
+
+    def __enter__(self) -> Stream:
+        self._before = _current["streams"].get(_current["device"])
+        _current["streams"][_current["device"]] = self
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _current["streams"][_current["device"]] = self._before
+
+    def is_capturing(self) -> bool:
+        return self._captures
+
+    def begin_capture(self) -> None:
+        self._captures = True
+        _emulation().fo_emulated_begin_capture()
+
+    def end_capture(self) -> Graph:
+        self._captures = False
+        _emulation().fo_emulated_end_capture()
+        return Graph()
+
+    def synchronize(self) -> None:
+        pass
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return _current["streams"].get(_current["device"] if device_id == -1 else device_id) or Stream.null
+
+
+def _emulation() -> Any:
+    return ctypes.CDLL(fastoptim.native.__dict__["_core"].__file__)
+
+
+cuda = SimpleNamespace(Device=Device, Stream=Stream, get_current_stream=get_current_stream)
