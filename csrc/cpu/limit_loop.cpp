@@ -46,7 +46,7 @@ void use(Word word, Cell<Word>& cell, Word mask, Word& sum) {
 template <Streams kStreams, class P, class G, class S, std::size_t... K>
 std::uint64_t stream(Cell<P>* p, Cell<G>* g, [[maybe_unused]] Cell<S>* const* state, std::uint64_t mask, Index n,
                      std::index_sequence<K...>) {
-    constexpr auto access_of_state = [](std::size_t k) {
+    [[maybe_unused]] constexpr auto access_of_state = [](std::size_t k) {
         return k < kStreams.written ? Access::kWrite : Access::kRead;
     };
     P p_sum = 0;
