@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import is_
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from . import checkpoint, native, reference
 from .arrays import Array, check_target, compute_dtype
 from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
-from .fields import FieldsAreArguments, State, argument, collect_options, option, signature_of
+from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
 
@@ -65,6 +65,8 @@ class Optimizer(FieldsAreArguments):
     native rules and the state arrays of each), `variant` (which of them the options mean) and `reference` (the formula
     in NumPy).  Defining it registers it; loops, dtypes, bindings, tests and docs follow.
     """
+
+    __signature__ = Signature()
 
     params: Any
     weight_decay: NonNegative = option(default=0.0, kw_only=True)
@@ -131,13 +133,13 @@ class Optimizer(FieldsAreArguments):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        hints = get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
         options = collect_options(cls)
         cls.shared = frozenset(name for name in options if name in vars(Optimizer))
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
         cls.state = State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
-        cls.__signature__ = signature_of(cls, options, hints)  # type: ignore[attr-defined]
+        check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
         _check_against_native(cls)
