@@ -452,7 +452,7 @@ def test_noise_is_noticed(times: list[float], others: list[float], expected: str
     [
         (["quiet"] * 3, 0.01, "quiet"),
         (["quiet"] * 3, None, "quiet"),
-        (["quiet"] * 3, 0.5, "noisy: others took 50 % of the processors"),
+        (["quiet"] * 3, 0.5, "noisy: others took 50 %"),
         (["quiet", "noisy: spread 90 %"], 0.0, "noisy: 1 of 2 rows"),
     ],
 )

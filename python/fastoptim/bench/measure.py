@@ -8,7 +8,8 @@ from statistics import median
 
 from ..arrays import Array
 from .check import check
-from .results import Row, times_of
+from .machine import Watch
+from .results import Row, blamed, times_of
 from .task import Task, configured, set_up
 from .timing import Spread, interleave, summary, verdict
 
@@ -28,8 +29,10 @@ def measure(
         steps = {"step": whole.step, "fixed": empty.step}
         steps |= {f"limit {isa}": limit for isa, limit in whole.limits.items()}
         steps |= {f"fixed limit {isa}": limit for isa, limit in empty.limits.items()}
+        watch = Watch()
         turn = partial(turn_around, [*whole.grads, *empty.grads])
         times = interleave(steps, seconds=seconds, rounds=rounds, block=block, between=turn, on_round=on_round)
+    others = watch.report()["others"]
     isa = min(whole.limits, key=lambda isa: median(times[f"limit {isa}"]))
     step, fixed = summary(times["step"]), summary(times["fixed"])
     limit, limit_fixed = summary(times[f"limit {isa}"]), summary(times[f"fixed limit {isa}"])
@@ -54,7 +57,7 @@ def measure(
         share_beyond_fixed=share_beyond(step, limit, fixed, limit_fixed),
         ns_per_element=step.median / task.work.elements * 1e9,
         gb_per_s=task.bytes_moved / step.median / 1e9,
-        noise=verdict(times["step"], times[f"limit {isa}"]),
+        noise=blamed(verdict(times["step"], times[f"limit {isa}"]), others),
         checked_elements=checked,
     )
 

@@ -83,19 +83,28 @@ def judge(rows: Sequence[Mapping[str, Any]], watched: Mapping[str, float | None]
 
     `rows` need a ``noise`` each, `watched` is what `machine.Watch` reports.
     """
-    others = watched["others"]
-    reasons = []
-    if others is not None and others > BUSIEST:
-        reasons.append(f"others took {100 * others:.0f} % of the processors")
     noisy = sum(row["noise"] != QUIET for row in rows)
-    if noisy:
-        reasons.append(f"{noisy} of {len(rows)} rows")
+    verdict = f"noisy: {noisy} of {len(rows)} rows" if noisy else QUIET
     return Noise(
-        verdict=f"noisy: {', '.join(reasons)}" if reasons else QUIET,
+        verdict=blamed(verdict, watched["others"]),
         load_before=watched["load_before"],
         load_after=watched["load_after"],
-        others=others,
+        others=watched["others"],
     )
+
+
+def blamed(verdict: str, others: float | None) -> str:
+    """A verdict that also takes into account which part of the processors others took meanwhile.
+
+    Two steps that both wait for the processor most of the time look alike, and steady.
+
+    >>> blamed("quiet", 0.05), blamed("quiet", 0.5), blamed("noisy: 4 rounds", 0.5)
+    ('quiet', 'noisy: others took 50 %', 'noisy: 4 rounds, others took 50 %')
+    """
+    if others is None or others <= BUSIEST:
+        return verdict
+    reasons = [] if verdict == QUIET else [verdict.removeprefix("noisy: ")]
+    return f"noisy: {', '.join([*reasons, f'others took {100 * others:.0f} %'])}"
 
 
 def write(path: Path, results: Mapping[str, Any]) -> None:

@@ -103,11 +103,12 @@ def conclusion(noise: Noise) -> str:
     if noise["load_before"] is not None and noise["load_after"] is not None:
         seen.append(f"load {noise['load_before']:.1f} before, {noise['load_after']:.1f} after")
     if noise["others"] is not None and "others" not in noise["verdict"]:
-        seen.append(f"others took {noise['others']:.0%} of the processors".replace("%", " %"))
+        seen.append(f"{100 * noise['others']:.0f} % of the processors for others")
     measured = f" ({'; '.join(seen)})" if seen else ""
     if noise["verdict"] == QUIET:
         return f"The machine was quiet{measured}."
-    return f"The machine was too noisy to conclude from this: {noise['verdict'].removeprefix('noisy: ')}{measured}."
+    reasons = noise["verdict"].removeprefix("noisy: ")
+    return f"The machine was too noisy to conclude from this: {reasons}{measured}."
 
 
 def fixed(row: Row) -> str:
