@@ -338,6 +338,7 @@ def test_global_norm(xp: Any) -> None:
     arrays: list[Array] = [*model(1), wide[::2]]
     there = [put(xp, array) for array in arrays[:-1]] + [put(xp, wide)[::2]]
     assert fo.global_norm(there) == fo.global_norm(arrays)
+    assert fo.global_norm(there[-1]) == fo.global_norm(arrays[-1])
     assert fo.global_norm({"a": there[0], "b": None}) == fo.global_norm(arrays[0])
     assert fo.global_norm([put(xp, np.array([np.inf, 1.0]))]) == np.inf
 
