@@ -188,6 +188,16 @@ def test_more_arrays_than_fit_into_the_arguments(rule: str, around: str) -> None
         model.check()
 
 
+@pytest.mark.parametrize("count", [4, 150])
+def test_gradients_that_move(count: int) -> None:
+    """Each step has its gradients elsewhere, and others: the table is made anew."""
+    model = Model("adam", {}, count, 13, (3, 100, 5000))
+    for t in (1, 2, 3):
+        assert model.on_cpu(t) == model.on_cuda(t)
+        model.check()
+        model.grads = [None if g is None else g * g.dtype.type(2) for g in model.grads]
+
+
 def captured(take: Callable[[], Any]) -> None:
     library = ctypes.CDLL(core.__file__)
     library.fo_emulated_begin_capture()
