@@ -1,7 +1,5 @@
 #include "repeat.h"
 
-#include <cmath>
-
 namespace fo {
 namespace {
 
@@ -12,16 +10,6 @@ bool same_values(py::handle group, const py::tuple& seen) {
     for (Py_ssize_t at = 0, i = 0; PyDict_Next(group.ptr(), &at, &key, &value); ++i)
         if (value != PyTuple_GET_ITEM(seen.ptr(), i)) return false;
     return true;
-}
-
-// A learning rate that needs no second look, else NaN.
-double rate_of(py::handle value) {
-    const double rate = PyFloat_Check(value.ptr()) ? PyFloat_AS_DOUBLE(value.ptr()) : NAN;
-    return rate >= 0 && rate < INFINITY ? rate : NAN;
-}
-
-double rate_at(py::handle lr, std::int64_t step_count) {
-    return PyFloat_CheckExact(lr.ptr()) ? rate_of(lr) : rate_of(lr(step_count));
 }
 
 }  // namespace
@@ -72,41 +60,34 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
 
 Repeat::Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting, std::vector<Group> groups)
     : plan_(std::move(plan)), nesting_(nesting), groups_(std::move(groups)) {
-    std::vector<Scalars> scalars;
-    for (const auto& [seen, lr_at, hyper] : groups_) {
-        if (lr_at >= seen.size() || !hyper) throw std::invalid_argument("expected a group as it was seen");
-        scalars.push_back(hyper->at(0, 1, 1, {}));
-    }
-    plan_->expect_groups(scalars);
+    plan_->expect_groups(scalars_of(1));
 }
 
-bool Repeat::unchanged(const py::list& groups) const {
-    if (groups.size() != groups_.size()) return false;
+bool Repeat::unchanged(py::handle groups) const {
+    if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(groups_.size()))
+        return false;
     for (std::size_t i = 0; i < groups_.size(); ++i)
-        if (!same_values(groups[i], std::get<py::tuple>(groups_[i]))) return false;
+        if (!same_values(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), std::get<py::tuple>(groups_[i])))
+            return false;
     return true;
 }
 
-bool Repeat::scalars_at(std::int64_t step_count, std::vector<Scalars>& scalars) const {
-    for (const auto& [seen, lr_at, hyper] : groups_) {
-        const double lr = rate_at(py::handle(PyTuple_GET_ITEM(seen.ptr(), static_cast<Py_ssize_t>(lr_at))), step_count);
-        if (std::isnan(lr)) return false;
-        scalars.push_back(hyper->at(lr, step_count + 1, 1, {}));
-    }
-    return true;
+std::vector<Scalars> Repeat::scalars_of(std::int64_t t) const {
+    std::vector<Scalars> scalars;
+    scalars.reserve(groups_.size());
+    for (const auto& [seen, lr, hyper] : groups_) scalars.push_back(hyper->at(lr, t, 1, {}));
+    return scalars;
 }
 
-// The learning rate's callable comes last: it is the caller's code, and is to run once a step.
-bool Repeat::step(const py::list& groups, py::handle grads, std::int64_t step_count) const {
+bool Repeat::step(py::handle groups, py::handle grads, std::int64_t step_count) const {
     if (!unchanged(groups)) return false;
     std::vector<py::object> leaves;
     leaves.reserve(plan_->count());
     std::vector<Gradient> gradients = plan_->no_gradients();
     if (!nesting_.gather(grads, leaves) || leaves.size() != plan_->count()) return false;
     if (plan_->take(leaves, gradients) != static_cast<std::int64_t>(leaves.size())) return false;
-    std::vector<Scalars> scalars;
-    scalars.reserve(groups_.size());
-    return scalars_at(step_count, scalars) && plan_->run(gradients, scalars);
+    std::vector<Scalars> scalars = scalars_of(step_count + 1);
+    return plan_->run(gradients, scalars);
 }
 
 }  // namespace fo

@@ -27,18 +27,17 @@ class Nesting {
 
 class Repeat {
   public:
-    // Of each group the values of its options as last seen, where among them the learning rate is, and what the others
-    // mean.
-    using Group = std::tuple<py::tuple, std::size_t, std::shared_ptr<const Hyper>>;
+    // Of each group the values of its options as last seen, the learning rate, and what the others mean.
+    using Group = std::tuple<py::tuple, double, std::shared_ptr<const Hyper>>;
 
     Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting, std::vector<Group> groups);
 
     // Whether it took step `step_count + 1`; if not, nothing was written.
-    bool step(const py::list& groups, py::handle grads, std::int64_t step_count) const;
+    bool step(py::handle groups, py::handle grads, std::int64_t step_count) const;
 
   private:
-    bool unchanged(const py::list& groups) const;
-    bool scalars_at(std::int64_t step_count, std::vector<Scalars>& scalars) const;
+    bool unchanged(py::handle groups) const;
+    std::vector<Scalars> scalars_of(std::int64_t t) const;
 
     std::shared_ptr<const Plan> plan_;
     Nesting nesting_;

@@ -5,7 +5,9 @@ The reference has no such way: what it does after the same history is what must 
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -197,16 +199,77 @@ def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Cal
 def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
-    steady = all(group.settings.is_steady and not group.settings.skips for group in opt._resolved)
-    assert steps_in_full(monkeypatch, opt, numbers) == (0 if steady else 10)
+    own = case.optimizer.step_scalars or case.options["skip_nonfinite"] or case.options["grad_scale"] != 1
+    assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
-def test_a_schedule_goes_the_shorter_way_and_is_asked_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [float, np.float32, int], ids=str)
+def test_a_schedule_goes_the_long_way_and_is_asked_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
+    opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or number(1))  # type: ignore[func-returns-value]
     opt.step(numbers(1))
-    assert steps_in_full(monkeypatch, opt, numbers) == 0
+    assert steps_in_full(monkeypatch, opt, numbers) == 10
     assert asked == list(range(11))
+
+
+class Trainer:
+    """A schedule that refers to its optimizer."""
+
+    def __init__(self, p: Array) -> None:
+        self.opt = fo.Adam(p, lr=self.rate)
+
+    def rate(self, step: int) -> float:
+        return 0.1
+
+
+def test_an_optimizer_whose_schedule_refers_to_it_is_collected() -> None:
+    trainer = Trainer(numbers(0))
+    for t in range(3):
+        trainer.opt.step(numbers(t))
+    gone = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("which", ["p", "g"])
+def test_a_schedule_may_resize_what_it_likes(which: str) -> None:
+    p, g = np.ones(50000, np.float32), np.ones(50000, np.float32)
+
+    def lr(step: int) -> float:
+        if step == 3:
+            {"p": p, "g": g}[which].resize(1, refcheck=False)
+        return 0.1
+
+    opt = fo.SGD(p, lr=lr)
+    for _ in range(3):
+        opt.step(g)
+    with pytest.raises(ValueError, match="expected"):
+        opt.step(g)
+
+
+def test_a_schedule_may_change_another_group() -> None:
+    def outcome_of(backend: Backend) -> list[Array]:
+        def lr(step: int) -> float:
+            if step == 2:
+                opt.param_groups[1]["lr"] = 0.5
+            return 0.1
+
+        params = [numbers(0), numbers(1)]
+        opt = fo.SGD([{"params": params[0], "lr": lr}, {"params": params[1], "lr": 0.1}], backend=backend)
+        for t in range(4):
+            opt.step([numbers(t), numbers(t)])
+        return params
+
+    for got, expected in zip(outcome_of("native"), outcome_of("reference"), strict=True):
+        assert_same_bits(got, expected, "after four steps")
+
+
+def test_groups_that_are_no_list() -> None:
+    opt = optimizer_of(a_dict, "native")
+    opt.param_groups = tuple(opt.param_groups)  # type: ignore[assignment]
+    for t in range(3):
+        opt.step(a_dict(t))
 
 
 def test_a_schedule_is_asked_once_also_where_a_gradient_is_strided() -> None:

@@ -109,10 +109,9 @@ def update_at(settings: Settings, lr: float, t: int, place: str) -> Update:
 
 
 class Seen(NamedTuple):
-    """A group's options as last seen: their values in order, where among them the learning rate is, what they mean."""
+    """A group's options as last seen: their values in order, and what they mean."""
 
     values: tuple[Any, ...]
-    lr_at: int
     settings: Settings
 
 

@@ -89,9 +89,9 @@ class Engine:
 
     def repeat(self, structure: Structure, groups: Sequence[Seen]) -> _core.Repeat | None:
         """See fastoptim.engine.Engine."""
-        if self._plan is None or any(settings.skips or not settings.is_steady for _, _, settings in groups):
+        if self._plan is None or not all(_can_repeat(settings) for _, settings in groups):
             return None
-        seen = [(values, lr_at, _hyper(settings)) for values, lr_at, settings in groups]
+        seen = [(values, settings.options["lr"], _hyper(settings)) for values, settings in groups]
         return _core.Repeat(self._plan, structure.nesting(), seen)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
@@ -125,6 +125,13 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
 def numbers_of(updates: Iterable[Update]) -> _core.Updates:
     """A step's numbers as a plan takes them."""
     return [(_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates]
+
+
+def _can_repeat(settings: Settings) -> bool:
+    """A callable's own side effects come before the step is looked at; and it may refer to the optimizer, in a circle
+    that Python could not see through a native object.
+    """
+    return settings.is_steady and not settings.skips and isinstance(settings.options["lr"], float)
 
 
 def state_of(slot: Slot, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:
