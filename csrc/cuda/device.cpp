@@ -52,9 +52,12 @@ std::string status() {
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver was found";
     const cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
-    if (error == cudaErrorInsufficientDriver)
+    // Older drivers of the same major version are let in by the run-time library, but know neither 32 KB of arguments
+    // (12.1) nor compressed kernels (12.4).
+    if (error == cudaErrorInsufficientDriver || driver < 12040)
         return "the CUDA driver (" + as_version(driver) +
-               ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION);
+               ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION) +
+               " and needs one of 12.4 or later";
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return "no CUDA device was found";
     return error == cudaSuccess ? "" : "CUDA cannot be used: " + meaning(error);
 }

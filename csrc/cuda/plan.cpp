@@ -166,6 +166,9 @@ class DevicePlan final : public Plan {
         const OnDevice here(device_);
         stream_ = {device_, stream};
         if (!captured_) throw std::runtime_error("no step of these arrays was captured in a CUDA graph");
+        if (is_capturing(stream_))  // every replay would put this step's numbers back
+            throw std::runtime_error(
+                "graph_step: expected to be called before a replay, not while a graph is captured");
         bool fits = scalars.size() == captured_->rules.size();
         for (std::size_t i = 0; fits && i < scalars.size(); ++i)
             fits = scalars[i].rule == captured_->rules[i] && !scalars[i].skip_nonfinite &&

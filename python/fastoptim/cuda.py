@@ -42,14 +42,15 @@ class Engine:
 
         None also of a step that a graph records, which is yet to be taken.
         """
-        is_first = not self._parts
-        if is_first or (self._library.moves and self._have_moved()):
+        if not self._parts or (self._library.moves and self._have_moved()):
+            for slot in self._slots:
+                self._library.check_takes_place(slot.p)
             self._make_parts(updates, update_of)
         self._gradients.read(grads)
         streams = [self._library.stream(part.gpu) for part in self._parts]
         records = any(stream.records for stream in streams)
         if records:
-            self._check_recording(is_first, updates)
+            self._check_recording(updates)
         if not self._launch(updates, update_of, streams):
             return None
         if records:
@@ -131,9 +132,7 @@ class Engine:
 
     # ---- graphs
 
-    def _check_recording(self, is_first: bool, updates: Sequence[Update]) -> None:
-        if is_first:
-            raise RuntimeError("step: expected an ordinary step before the one that a CUDA graph captures")
+    def _check_recording(self, updates: Sequence[Update]) -> None:
         if any(update.settings.skips for update in updates):
             raise ValueError("skip_nonfinite: expected False in a step that a CUDA graph captures: nobody waits for it")
         if self._gradients.copies:

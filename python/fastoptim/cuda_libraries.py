@@ -128,6 +128,11 @@ class Cuda:
         """The stream that the library works on now, on that GPU; here the default one."""
         return Stream(0, False)
 
+    def check_takes_place(self, array: Any) -> None:
+        """RuntimeError where a CUDA graph would only record it."""
+        if self.stream(self._outline(array, "").gpu).records:
+            raise RuntimeError("step: expected an ordinary step before the one that a CUDA graph captures")
+
     def view(self, array: Any) -> Any:
         """The array itself."""
         return array

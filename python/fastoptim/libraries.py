@@ -39,6 +39,9 @@ class Library(Protocol):
     def number(self, like: Any, value: float) -> Any:
         """A float64 array without dimensions, beside that array in memory."""
 
+    def check_takes_place(self, array: Any) -> None:
+        """RuntimeError where work on that array would not be done now."""
+
     def copy(self, array: Any) -> Any:
         """A copy in the same memory order."""
 
@@ -90,6 +93,9 @@ class NumPy:
     def number(self, like: Any, value: float) -> Any:
         """Of float64."""
         return np.full((), value, np.float64)
+
+    def check_takes_place(self, array: Any) -> None:
+        """It always is."""
 
     def copy(self, array: Any) -> Any:
         """In the same memory order."""

@@ -256,7 +256,7 @@ class Optimizer(FieldsAreArguments):
         own_tree = structure.build(iter(arrays))
         group = {"params": own_tree, **settings.options}
         self.param_groups.append(group)
-        self._resolved.append(_as_seen(group, settings))
+        self._resolved.append(Seen(tuple(group.values()), settings))
         return own_tree
 
     def _allocate(self, slot: Slot, settings: Settings) -> None:
@@ -394,10 +394,11 @@ class Optimizer(FieldsAreArguments):
         all options but `lr` and `grad_scale`; RuntimeError where they have changed.  A `step` that is captured is none
         yet: it returns False and is not counted.
 
-        With CuPy, after an ordinary first step::
+        With CuPy::
 
+            cupy.cuda.Device().synchronize()  # the arrays are there, whatever stream they were made on
             with cupy.cuda.Stream(non_blocking=True) as stream:
-                opt.step(grads)
+                opt.step(grads)  # an ordinary step first
                 stream.begin_capture()
                 opt.step(grads)
                 graph = stream.end_capture()
@@ -441,7 +442,7 @@ class Optimizer(FieldsAreArguments):
     def _settings(self, index: int) -> Settings:
         """A group's options, checked again if one was assigned."""
         group = self.param_groups[index]
-        seen, _, settings = self._resolved[index]
+        seen, settings = self._resolved[index]
         if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # not ==, for which True is 1.0
             return settings
         place = f"param_groups[{index}]: "
@@ -460,7 +461,7 @@ class Optimizer(FieldsAreArguments):
                     self._allocate(slot, changed)
             self._engine = self._repeat = None
         group.update(changed.options)
-        self._resolved[index] = _as_seen(group, changed)
+        self._resolved[index] = Seen(tuple(group.values()), changed)
         return changed
 
     # ---- checkpoints
@@ -542,10 +543,6 @@ def _is_groups(params: Any) -> bool:
             f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
         )
     return any(groups)
-
-
-def _as_seen(group: dict[str, Any], settings: Settings) -> Seen:
-    return Seen(tuple(group.values()), list(group).index("lr"), settings)
 
 
 def _like(slot: Slot) -> Any:
