@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,5 +49,9 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def xp(request: pytest.FixtureRequest) -> Any:
-    """CuPy, or its double in an emulated build."""
-    return import_module(request.param)
+    """CuPy, or its double in an emulated build.  FASTOPTIM_CUPY_POOL=OFF gives each array memory of its own from the
+    driver, so that a tool sees what is written beside it."""
+    module = import_module(request.param)
+    if os.environ.get("FASTOPTIM_CUPY_POOL") == "OFF":
+        module.cuda.set_allocator(None)
+    return module

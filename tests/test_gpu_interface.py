@@ -370,8 +370,11 @@ def test_a_loss_scale_and_steps_that_are_skipped(xp: Any) -> None:
 @with_device
 def test_steps_on_streams_of_the_caller_s(xp: Any) -> None:
     """Two in flight, each on its own stream; what follows on a stream sees what came before."""
-    pairs = [Pair(xp, lambda params, backend: fo.Adam(params, backend=backend), model(seed)) for seed in (0, 1)]
-    streams = [xp.cuda.Stream(non_blocking=True) for _ in pairs]
+    streams = [xp.cuda.Stream(non_blocking=True) for _ in range(2)]
+    pairs = []
+    for seed, stream in enumerate(streams):
+        with stream:
+            pairs.append(Pair(xp, lambda params, backend: fo.Adam(params, backend=backend), model(seed)))
     for seed in range(2, 8):
         for pair, stream in zip(pairs, streams, strict=True):
             with stream:
@@ -410,8 +413,8 @@ GRAPHED: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
 def test_a_captured_step_goes_on(
     xp: Any, optimizer: type[fo.Optimizer], options: dict[str, Any], missing: tuple[int, ...]
 ) -> None:
-    pair = Pair(xp, lambda params, backend: optimizer(params, **options, backend=backend), model(0))
     with xp.cuda.Stream(non_blocking=True) as stream:
+        pair = Pair(xp, lambda params, backend: optimizer(params, **options, backend=backend), model(0))
         pair.step([None, *model(1)[1:]])  # an array that is late ever after
         absent = [None if i in missing else g for i, g in enumerate(model(2))]
         grads = pair.onto(absent)
@@ -440,20 +443,20 @@ def test_steps_that_some_arrays_miss_between_replays(xp: Any) -> None:
         first, *rest = leaves(params)
         return fo.Adam([{"params": [first]}, {"params": rest}], backend=backend)
 
-    there, here = (
-        make([array(p) for p in model(0)], how)
-        for array, how in ((lambda p: put(xp, p), "native"), (np.array, "reference"))
-    )
-    given = [put(xp, g) for g in model(1)]
-    grads = [given[:1], given[1:]]
-
-    def step(missing: Sequence[int]) -> None:
-        for opt, values in ((there, [put(xp, g) for g in model(2)]), (here, model(2))):
-            some = [None if i in missing else g for i, g in enumerate(values)]
-            opt.step([some[:1], some[1:]])
-
-    step([])
     with xp.cuda.Stream(non_blocking=True) as stream:
+        there, here = (
+            make([array(p) for p in model(0)], how)
+            for array, how in ((lambda p: put(xp, p), "native"), (np.array, "reference"))
+        )
+        given = [put(xp, g) for g in model(1)]
+        grads = [given[:1], given[1:]]
+
+        def step(missing: Sequence[int]) -> None:
+            for opt, values in ((there, [put(xp, g) for g in model(2)]), (here, model(2))):
+                some = [None if i in missing else g for i, g in enumerate(values)]
+                opt.step([some[:1], some[1:]])
+
+        step([])
         graph = captured(xp, stream, lambda: there.step(grads))
         step([0])
         for _ in range(2):
@@ -474,10 +477,10 @@ def test_many_arrays_captured(xp: Any) -> None:
     rng = np.random.default_rng(0)
     p = [ordinary(rng, FLOAT32, 7) for _ in range(1500)]
     g = [ordinary(rng, FLOAT32, 7) for _ in range(1500)]
-    there: Any = fo.Adam([put(xp, a) for a in p], clip_global_norm=1.0)
     here = fo.Adam([a.copy() for a in p], clip_global_norm=1.0)
-    grads = [put(xp, a) for a in g]
     with xp.cuda.Stream(non_blocking=True) as stream:
+        there: Any = fo.Adam([put(xp, a) for a in p], clip_global_norm=1.0)
+        grads = [put(xp, a) for a in g]
         there.step(grads)
         graph = captured(xp, stream, lambda: there.step(grads))
         for _ in range(3):
@@ -511,6 +514,12 @@ def test_a_capture_that_cannot_be(xp: Any) -> None:
     opt.step(g)
     refused(opt, put(xp, np.ones((3, 2), np.float32)).transpose(1, 0), ValueError, "memory order")
     assert opt.step_count == 1
+    opt.amsgrad = True  # whose state would be made in the graph, and never
+    refused(opt, g, RuntimeError, "step: expected an ordinary step before")
+    refused(opt, g, RuntimeError, "step: expected an ordinary step before")
+    assert "v_max" not in opt.state
+    opt.step(g)
+    assert (get(xp, opt.state["v_max"]) > 0).all()
 
 
 @with_device
@@ -540,6 +549,11 @@ def test_a_replay_that_cannot_be(xp: Any) -> None:
             opt.graph_step()
         setattr(opt, name, before)
     opt.graph_step()
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="before a replay"):
+            opt.graph_step()
+        stream.end_capture()
     opt.amsgrad = True
     with pytest.raises(RuntimeError, match=nothing):
         opt.graph_step()
