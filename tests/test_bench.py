@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import math
@@ -165,7 +166,8 @@ def test_options_are_given_to_the_optimizer() -> None:
         (["--size", "1e99"], ["--size", "'1e99'"]),
         (["--size", "nan"], ["--size", "'nan'"]),
         (["--size", "2^"], ["--size", "'2^'"]),
-        (["--size", "2^999999999"], ["--size"]),
+        (["--size", "0^-1"], ["--size", "'0^-1'"]),
+        (["--size", "10^999999999"], ["--size", "'10^999999999'"]),
         (["--size", "1e14"], ["adam on 1e14 float32", "needs 1,600,000.0 GB", "are free"]),
         (["--model", "bert"], ["--model", "gpt2"]),
         (["--dtype", "int8"], ["--dtype", "float32"]),
@@ -179,8 +181,13 @@ def test_options_are_given_to_the_optimizer() -> None:
         (["--option", "lr=-1"], ["adam: lr", ">= 0", "-1"]),
         (["--option", "speed=2"], ["adam: speed", "not an option of Adam"]),
         (["--option", "clip_norm=1.0"], ["clip_norm", "pass of their own"]),
+        (["--option", "clip_norm=0"], ["clip_norm", "pass of their own"]),
+        (["--option", "clip_global_norm=0"], ["clip_global_norm", "pass of their own"]),
         (["--option", "skip_nonfinite=True"], ["skip_nonfinite", "pass of their own"]),
+        (["--option", "lr={[]: 1}"], ["--option lr: expected a number", "{[]: 1}"]),
         (["--json", "no/such/directory/a.json"], ["--json", "directory that exists"]),
+        (["--json", ""], ["--json", "can be written", "Is a directory"]),
+        (["--json", os.sep], ["--json", "can be written", f"'{os.sep}'"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -193,6 +200,49 @@ def test_what_cannot_be_is_refused_before_anything_is_timed(
     assert [word for word in words if word not in printed.err] == [], printed.err
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux's /proc takes no new files")
+def test_a_file_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--json", "/proc/x") == 2
+    assert "--json: expected a file that can be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x"])
+def test_a_picture_of_an_unknown_format_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason=MATPLOTLIB)
+    assert bench("--plot", name) == 2
+    printed = capsys.readouterr()
+    assert "--plot: expected a name that ends with one of " in printed.err
+    assert ".png" in printed.err
+    assert printed.out == ""
+
+
+def test_trying_a_file_changes_nothing(tmp_path: Path) -> None:
+    there, new = tmp_path / "there.json", tmp_path / "new.json"
+    there.write_text("before")
+    for file in (there, new):
+        assert bench("--json", str(file), "--plot", str(tmp_path / "no" / "a.png")) == 2
+    assert there.read_text() == "before"
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("value", ["-" * 10_000 + "1", "9" * 5000, "a" * 5000], ids=["deep", "digits", "text"])
+def test_a_long_option_is_refused_in_one_short_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--option", f"lr={value}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lr: expected " in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, TypeError])
+def test_an_option_that_cannot_be_read_is_named(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(value: str) -> None:
+        raise error
+
+    monkeypatch.setattr(ast, "literal_eval", fails)
+    with pytest.raises(ValueError, match=r"--option lr: expected a number, .* got 1"):
+        cli.option_of("lr=1")
+
+
 @pytest.mark.skipif(bool(fo.build_info()["cuda_devices"]), reason="has a CUDA device")
 def test_a_missing_device_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--device", "cuda") == 2
@@ -203,6 +253,7 @@ def test_a_missing_device_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     ("module", "arguments", "extra"),
     [
         ("matplotlib", ["--plot", "a.png"], "fastoptim[bench]"),
+        ("matplotlib.figure", ["--plot", "a.png"], "fastoptim[bench]"),
         ("ml_dtypes", ["--dtype", "bfloat16"], "fastoptim[bfloat16]"),
     ],
 )
@@ -211,7 +262,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert bench(*arguments) == 2
-    assert f"needs {module}; pip install '{extra}'" in capsys.readouterr().err
+    assert f"needs {module.partition('.')[0]}; pip install '{extra}'" in capsys.readouterr().err
 
 
 def test_help_shows_examples_that_can_be_parsed() -> None:
@@ -625,6 +676,56 @@ def test_an_interrupted_run_prints_what_it_has(
     assert "interrupted after 1 of 3 rows" in printed.err
     assert re.search(r"^adam ", printed.out, re.MULTILINE)
     assert [row["optimizer"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["adam"]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(MemoryError(), "MemoryError"), (RuntimeError("two\nlines"), "RuntimeError: two lines")]
+)
+def test_a_run_that_fails_prints_what_it_has(
+    error: Exception, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def failing(about: Task, **budget: Any) -> results.Row:
+        if about.optimizer == "lion":
+            raise error
+        return measure.measure(about, **budget)
+
+    monkeypatch.setattr(cli, "measure", failing)
+    file = tmp_path / "run.json"
+    assert bench("adam", "lion", "sgd", "--size", "10", "--json", str(file)) == 1
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.endswith(f": error: {shown}, after 1 of 3 rows")
+    assert re.search(r"^adam ", printed.out, re.MULTILINE)
+    assert [row["optimizer"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["adam"]
+
+
+def test_a_file_that_fails_in_the_end_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(path: Path, run: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(results, "write", full)
+    assert bench("adam", "--size", "10", "--json", str(tmp_path / "run.json")) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "No space left on device" in printed.err
+    assert re.search(r"^adam ", printed.out, re.MULTILINE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    command = [sys.executable, "-m", "fastoptim", "bench", "sgd", "--size", "10", "--rounds", "1", "--json", str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(fo.__file__).parents[1])}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert len(json.loads(file.read_text(encoding="utf-8"))["rows"]) == 1
 
 
 def test_a_run_interrupted_at_once_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from .table import report
 from .task import DEVICES, DTYPES, Task, refuse
 
 DEFAULT_SIZES = ("1e3", "1e5", "1e7")
+
+#: Characters of an error; longer is only what was given and is repeated.
+LONGEST_ERROR = 500
 
 DESCRIPTION = """\
 Times optimizer steps on this machine, beside its limit: a native pass that reads and writes the same bytes of the same
@@ -74,24 +79,36 @@ def run(arguments: argparse.Namespace) -> int:
         refuse(tasks)
         _refuse_files(arguments)
     except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-        return _complain(error, 2)
+        return _complain(str(error), 2)
     rows: list[results.Row] = []
     watch = machine.Watch()
-    status = 0
+    interrupted, failure = False, ""
     try:
         _measure_all(tasks, rows, arguments)
     except KeyboardInterrupt:
-        print(f"interrupted after {len(rows)} of {len(tasks)} rows", file=sys.stderr)
-        status = 130
+        interrupted = True
     except WrongAnswerError as error:
-        status = _complain(error, 1)
-    _put_out(arguments, rows, watch)
+        failure = str(error)
+    except Exception as error:
+        failure = f"{_with_type(error)}, after {len(rows)} of {len(tasks)} rows"
+    status = _put_out(arguments, rows, watch)
+    if interrupted:
+        print(f"interrupted after {len(rows)} of {len(tasks)} rows", file=sys.stderr)
+        return 130
+    return _complain(failure, 1) if failure else status
+
+
+def _complain(message: str, status: int) -> int:
+    line = " ".join(message.split())
+    if len(line) > LONGEST_ERROR:
+        line = f"{line[:LONGEST_ERROR]}..."
+    print(f"python -m fastoptim bench: error: {line}", file=sys.stderr)
     return status
 
 
-def _complain(error: Exception, status: int) -> int:
-    print(f"python -m fastoptim bench: error: {error}", file=sys.stderr)
-    return status
+def _with_type(error: Exception) -> str:
+    """For errors that nobody foresaw, whose words alone may say little, or nothing."""
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def _measure_all(tasks: Sequence[Task], rows: list[results.Row], arguments: argparse.Namespace) -> None:
@@ -110,7 +127,8 @@ def _measure_all(tasks: Sequence[Task], rows: list[results.Row], arguments: argp
             progress.end()
 
 
-def _put_out(arguments: argparse.Namespace, rows: list[results.Row], watch: machine.Watch) -> None:
+def _put_out(arguments: argparse.Namespace, rows: list[results.Row], watch: machine.Watch) -> int:
+    """Prints, writes and draws, each even if another fails; returns the exit status."""
     run = results.Results(
         schema=results.SCHEMA,
         machine=machine.describe(),
@@ -118,11 +136,28 @@ def _put_out(arguments: argparse.Namespace, rows: list[results.Row], watch: mach
         noise=results.judge(rows, watch.report()),
         rows=rows,
     )
-    print(report(run))
+    outputs: list[Callable[[], None]] = [lambda: _show(report(run))]
     if arguments.json:
-        results.write(arguments.json, run)
+        outputs.append(partial(results.write, arguments.json, run))
     if arguments.plot and rows:
-        plot.draw(rows, arguments.plot, run["machine"])
+        outputs.append(partial(plot.draw, rows, arguments.plot, run["machine"]))
+    status = 0
+    for output in outputs:
+        try:
+            output()
+        except Exception as error:
+            status = _complain(_with_type(error), 1)
+    return status
+
+
+def _show(text: str) -> None:
+    """Prints, unless nobody reads any more; then nothing complains at the end of Python either."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def tasks_of(arguments: argparse.Namespace) -> list[Task]:
@@ -181,8 +216,9 @@ def size_of(text: str) -> int:
     """
     try:
         base, power, exponent = text.partition("^")
-        size = int(base) ** int(exponent) if power else float(text)
-    except (OverflowError, ValueError):
+        # With a higher exponent than 63 only 1 is not too large, and is itself with any: nothing large is computed.
+        size = int(base) ** min(int(exponent), 63) if power else float(text)
+    except (ArithmeticError, ValueError):
         size = 0
     if not 1 <= size <= 2**62 or size != int(size):
         raise ValueError(f"--size: expected a whole number of elements such as 4096, 1e6 or 2^20, got {text!r}")
@@ -202,6 +238,8 @@ def option_of(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return name, value
+    except (MemoryError, RecursionError, TypeError) as error:
+        raise ValueError(f"--option {name}: expected a number, True, False, a tuple or a text, got {value}") from error
 
 
 def _refuse_numbers(arguments: argparse.Namespace) -> None:
@@ -220,7 +258,24 @@ def _refuse_files(arguments: argparse.Namespace) -> None:
     """Before an hour of measuring, not after it."""
     if arguments.plot:
         plot.require()
+        if arguments.plot.suffix.lower() not in plot.endings():
+            endings = ", ".join(plot.endings())
+            raise ValueError(f"--plot: expected a name that ends with one of {endings}, got {str(arguments.plot)!r}")
     for name in ("json", "plot"):
         path = getattr(arguments, name)
-        if path and not path.absolute().parent.is_dir():
-            raise ValueError(f"--{name}: expected a file in a directory that exists, got {str(path)!r}")
+        if path:
+            try:
+                _try_to_write(path)
+            except OSError as error:
+                raise ValueError(
+                    f"--{name}: expected a file that can be written in a directory that exists, got {str(path)!r}: "
+                    f"{error.strerror}"
+                ) from error
+
+
+def _try_to_write(path: Path) -> None:
+    """OSError if a file cannot be written; what is there stays as it is."""
+    is_new = not path.exists()
+    path.open("ab").close()
+    if is_new:
+        path.resolve().unlink()

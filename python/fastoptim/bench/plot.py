@@ -10,23 +10,31 @@ from typing import Any
 from .results import Row
 from .table import SETTINGS, name_of
 
+MODULES = ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg")
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINE_HEIGHT = 0.155  # inches that a label takes
 
 
 def require() -> None:
-    """ImportError, naming the extra, where matplotlib is missing."""
+    """ImportError, naming the extra, where what is used of matplotlib is missing."""
     try:
-        import_module("matplotlib")
+        for name in MODULES:
+            import_module(name)
     except ImportError:
         raise ImportError("--plot: needs matplotlib; pip install 'fastoptim[bench]'") from None
+
+
+def endings() -> list[str]:
+    """Of the names that a picture may have."""
+    canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
+    return [f".{name}" for name in canvas.get_supported_filetypes()]
 
 
 def draw(rows: Sequence[Row], path: Path, machine: Mapping[str, Any]) -> None:
     """Writes the picture, in the format that the name ends with.  No window is opened."""
     require()
-    figure_module, canvas = import_module("matplotlib.figure"), import_module("matplotlib.backends.backend_agg")
+    _, figure_module, canvas = map(import_module, MODULES)
     panels = panels_of(rows)
     names = list(dict.fromkeys(map(name_of, rows)))
     height = max(4.8, LINE_HEIGHT * len(names) + 1.3)

@@ -97,7 +97,7 @@ def refuse(tasks: Sequence[Task]) -> None:
         _refuse_device(task.device)
         dtype_of(task.dtype), dtype_of(task.grad_dtype)
         for name in PASSES_OF_THEIR_OWN:
-            if task.settings.options[name]:
+            if task.settings.options[name] != task.cls.defaults[name]:  # 0 is a bound, too
                 raise ValueError(f"{name}: expected none of {list(PASSES_OF_THEIR_OWN)}: they add a pass of their own")
         if free is not None and task.bytes_kept > MOST_OF_MEMORY * free:
             raise MemoryError(
