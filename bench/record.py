@@ -35,7 +35,7 @@ RUNS: dict[str, str] = {
     "cache": f"{PEERS} --work 2^12 2^13 2^14 2^15 2^16 2^17 2^18 --peer numba 'torch fused' --seconds 2",
     "optimizers": f"{PEERS} --work 1.6e7 --optimizer all --peer torch --seconds 2",
     "cold": f"{PEERS} --work mlp many 1e5 1e6 --block 1 --peer 'torch fused' deepspeed numba --seconds 2",
-    "limit": f"{BENCH} all --size 2^12 2^15 2^18 2^24 2^26",
+    "limit": f"{BENCH} all --size 2^16 2^24 2^26 --seconds 0.6",
 }
 
 

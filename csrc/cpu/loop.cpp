@@ -190,6 +190,22 @@ const std::byte* rule_bytes(const Scalars& scalars) {
     return sizeof(T) == 4 ? scalars.rule_f32 : scalars.rule_f64;
 }
 
+// A rule after decoupled decay alone, as in AdamW, for which all of the preparation would be as much arithmetic again.
+template <class R, class T>
+struct Shrunk {
+    static constexpr auto& state = R::state;
+
+    R rule;
+    T keep;
+
+    template <class... S>
+        requires std::is_invocable_v<const R&, T&, T, S&...>
+    void operator()(T& p, T g, S&... s) const {
+        p = keep * p;
+        rule(p, g, s...);
+    }
+};
+
 // How many elements there are before the next cache line of an array in the compute type, a whole tile where it is too
 // short for that to pay: NumPy's arrays begin 16 bytes behind a line, and a vector of 64 bytes that straddles two is
 // loaded twice.  State that the optimizer allocated lies in its lines as its parameter does.
@@ -214,7 +230,10 @@ void update(const Segment& segment, const Gradient& gradient, const Scalars& sca
         if (in_one_loop) {
             tile.open_unprepared(begin);
             // Memory then sees one long stream an array, as without preparation, and not two short ones in turn.
-            apply<Prepared<R, T>, T>({rule, prepare}, tile.p, tile.g, segment, begin, n);
+            if (prepare.changes_gradient)
+                apply<Prepared<R, T>, T>({rule, prepare}, tile.p, tile.g, segment, begin, n);
+            else
+                apply<Shrunk<R, T>, T>({rule, prepare.keep}, tile.p, tile.g, segment, begin, n);
         } else {
             tile.open(begin, n);
             prepare_parameter<T>(prepare, tile.p, n);

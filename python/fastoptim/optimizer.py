@@ -263,6 +263,7 @@ class Optimizer(FieldsAreArguments):
         """Gives an array the state that these settings need and it does not have yet."""
         for name in settings.state:
             if name not in slot.state:
+                slot.library.check_takes_place(slot.p)
                 try:
                     slot.state[name] = self.first_state(name, slot.p, settings.options)
                 except TypeError as error:
