@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastoptim as fo
+from fastoptim.bench.models import gpt2
 
 CHECKOUT = Path(__file__).parents[1]
 sys.path.insert(0, str(CHECKOUT / "docs"))
@@ -41,15 +42,6 @@ from tables import bytes_moved  # noqa: E402  # the one place that counts them
 SCHEMA = 1
 Shape = tuple[int, ...]
 Step = Callable[[int], Any]  # with the number of the gradients to take
-
-
-def gpt2() -> list[Shape]:
-    """GPT-2 of 124 million parameters; the output layer is the embedding."""
-    width, layers = 768, 12
-    norm: list[Shape] = [(width,), (width,)]
-    attention: list[Shape] = [(width, 3 * width), (3 * width,), (width, width), (width,)]
-    network: list[Shape] = [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]
-    return [(50257, width), (1024, width), *(norm + attention + norm + network) * layers, *norm]
 
 
 class Work(NamedTuple):
@@ -67,7 +59,7 @@ class Work(NamedTuple):
 def works(elements: int) -> list[Work]:
     return [
         Work(f"one array of {elements:,}", [(elements,)], 2),
-        Work("GPT-2 124M, 148 arrays", gpt2(), 2),
+        Work("GPT-2 124M, 148 arrays", list(gpt2()), 2),
         Work("1,000 arrays of 256", [(256,)] * 1000, 8),
     ]
 
@@ -197,6 +189,11 @@ def torch_adam(params: list[Any], grads: list[list[Any]], how: str) -> Rival:
     return Rival(step, lambda: [cp.asarray(tensor.detach()) for tensor in tensors])
 
 
+def corrections(count: int) -> tuple[float, float]:
+    """Adam's rate and what the root is multiplied by in that step, for the moments' start at zero."""
+    return LR / (1 - BETA1**count), 1 / math.sqrt(1 - BETA2**count)
+
+
 def elementwise_adam(params: list[Any], grads: list[list[Any]]) -> Rival:
     cp = import_module("cupy")
     kernel = cp.ElementwiseKernel(
@@ -215,7 +212,7 @@ def elementwise_adam(params: list[Any], grads: list[list[Any]]) -> Rival:
     def step(i: int) -> None:
         nonlocal count
         count += 1
-        rate, root = LR / (1 - BETA1**count), 1 / math.sqrt(1 - BETA2**count)
+        rate, root = corrections(count)
         for p, g, (m, v) in zip(params, grads[i], states, strict=True):
             kernel(g, np.float32(rate), np.float32(root), np.float32(EPS), p, m, v)
 
@@ -230,7 +227,7 @@ def plain_adam(params: list[Any], grads: list[list[Any]]) -> Rival:
     def step(i: int) -> None:
         nonlocal count
         count += 1
-        rate, root = LR / (1 - BETA1**count), 1 / math.sqrt(1 - BETA2**count)
+        rate, root = corrections(count)
         for p, g, (m, v) in zip(params, grads[i], states, strict=True):
             m += (1 - BETA1) * (g - m)
             v += (1 - BETA2) * (g * g - v)
