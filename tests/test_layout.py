@@ -85,6 +85,34 @@ def check(p: Array, grads: list[Array], backend: Backend) -> None:
     assert_same_bits(opt.state["v"], plain.state["v"], "v")
 
 
+@pytest.mark.parametrize("offset", [0, 4, 16, 60, 64, 100, 4092])
+@pytest.mark.parametrize(("size", "within"), [(2048, 64), (4096, 4096), (5000, 4096)])
+def test_state_lies_as_its_parameter_does(size: int, within: int, offset: int) -> None:
+    """As far behind a cache line, or a page where that is no large part of it, so that no load waits for a store."""
+    memory = np.zeros(4 * size + 2 * 4096, np.uint8)
+    begin = -memory.ctypes.data % 4096 + offset
+    p = memory[begin : begin + 4 * size].view(np.float32)
+    opt = fo.Adam(p)
+    opt.step(np.ones_like(p))
+    behind = {name: array.ctypes.data % within for name, array in opt.live_state().items()}
+    assert behind == dict.fromkeys(("m", "v"), offset % within)
+
+
+def test_state_of_a_parameter_between_numbers_is_aligned() -> None:
+    memory = np.zeros(4 * 5000 + 1, np.uint8)
+    opt = fo.Adam(memory[1:].view(np.float32))
+    opt.step(np.ones(5000, np.float32))
+    assert all(array.flags.aligned for array in opt.live_state().values())
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_state_of_some_size_has_its_parameters_memory_order(axes: tuple[int, ...]) -> None:
+    p = np.zeros((20, 30, 40), np.float32).transpose(axes)
+    opt = fo.Adam(p)
+    opt.step(np.ones(p.shape, np.float32))
+    assert {array.strides for array in opt.live_state().values()} == {p.strides}
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("g_layout", ANY, ids=layout_id)
 @pytest.mark.parametrize("p_layout", DENSE, ids=layout_id)

@@ -16,10 +16,9 @@ from . import cuda_libraries
 
 Array = npt.NDArray[Any]
 
-CACHE_LINE = 64
-
-#: Bytes of a parameter from which the place of its state in a cache line is looked at.
-LINED_UP = 8192
+#: How far state may be moved to lie as its parameter does, by the bytes that it has at least: no farther than a cache
+#: line where a page would be too much beside them.
+PLACES = ((16384, 4096), (8192, 64))
 
 
 class Library(Protocol):
@@ -78,16 +77,20 @@ class NumPy:
         return array  # type: ignore[no-any-return]
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """No subclass, whatever the parameter is; of some size, as far behind a cache line as that.
+        """No subclass, whatever the parameter is; of some size, as far behind a page as that, or behind a cache line.
 
-        The loops' vectors then straddle lines in none of the two or in both.
+        The loops' vectors then straddle lines in none of the two or in both.  And no load looks as if it met an earlier
+        store: processors compare the last twelve bits of the two addresses first.
         """
-        if like.dtype != dtype or like.nbytes < LINED_UP:
+        nbytes = like.size * dtype.itemsize
+        place = next((place for least, place in PLACES if nbytes >= least), 0)
+        if not place:
             return np.zeros_like(like, dtype=dtype, subok=False)
-        memory = np.zeros(like.nbytes + CACHE_LINE, np.uint8)
-        first = (like.ctypes.data - memory.ctypes.data) % CACHE_LINE
+        memory = np.zeros(nbytes + place, np.uint8)
+        where = like.ctypes.data if like.dtype == dtype else 0  # a parameter in another dtype is worked on elsewhere
+        first = (where - memory.ctypes.data) % place // dtype.itemsize * dtype.itemsize
         axes = sorted(range(like.ndim), key=lambda axis: -like.strides[axis])
-        in_order = memory[first : first + like.nbytes].view(dtype).reshape([like.shape[axis] for axis in axes])
+        in_order = memory[first : first + nbytes].view(dtype).reshape([like.shape[axis] for axis in axes])
         return in_order.transpose(np.argsort(axes))
 
     def number(self, like: Any, value: float) -> Any:
