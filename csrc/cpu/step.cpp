@@ -16,6 +16,9 @@ namespace {
 
 using Index = std::int64_t;
 
+// Elements a thread of a batch: with p, g and two states in float32, 2 MiB.
+constexpr Index kBatchShare = 1 << 17;
+
 const Scalars& scalars_of(const Call& call, Index i) { return call.scalars[call.gradients[i].scalars]; }
 
 template <class Function>
@@ -109,6 +112,32 @@ void adapt(const Call& call, const Loops& loops) {
                              sums.data() + i * kMaxSums, call.segments[i].scalars);
 }
 
+void update(const Call& call, const Loops& loops) {
+    const auto begins =
+        concatenate(call.count, [&](Index i) { return call.gradients[i].data ? call.segments[i].size : 0; });
+    for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
+        const Segment& segment = call.segments[i];
+        const Scalars& scalars = scalars_of(call, i);
+        const Updates& of_rule = loops.updates[scalars.rule];
+        choose(segment.format, of_rule.f32, of_rule.f64)(segment, call.gradients[i], scalars, begin, end);
+    });
+}
+
+// Where the batch that begins there ends.  Arrays whose rule wants sums over each of them are measured and updated
+// before the next are, so that the update finds in the caches what the sums have read.
+Index batch_end(const Call& call, Index begin) {
+    const Index enough = num_threads() * kBatchShare;
+    Index elements = 0;
+    for (Index i = begin; i < call.count; ++i) {
+        if (!call.gradients[i].data) continue;
+        const RuleInfo& rule = rules()[scalars_of(call, i).rule];
+        if (!rule.adapt || rule.sums_of_group) break;
+        elements += call.segments[i].size;
+        if (elements >= enough) return i + 1;
+    }
+    return call.count;
+}
+
 }  // namespace
 
 std::vector<double> gradient_sums(const Call& call, const Loops& loops) {
@@ -119,16 +148,14 @@ std::vector<double> gradient_sums(const Call& call, const Loops& loops) {
 }
 
 bool step(const Call& call, const Loops& loops) {
-    const auto begins =
-        concatenate(call.count, [&](Index i) { return call.gradients[i].data ? call.segments[i].size : 0; });
     if (!clip(call, loops)) return false;
-    adapt(call, loops);
-    for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
-        const Segment& segment = call.segments[i];
-        const Scalars& scalars = scalars_of(call, i);
-        const Updates& of_rule = loops.updates[scalars.rule];
-        choose(segment.format, of_rule.f32, of_rule.f64)(segment, call.gradients[i], scalars, begin, end);
-    });
+    for (Index begin = 0; begin < call.count;) {
+        const Index end = batch_end(call, begin);
+        const Call batch{call.segments + begin, call.gradients + begin, end - begin, call.scalars, call.scalars_count};
+        adapt(batch, loops);
+        update(batch, loops);
+        begin = end;
+    }
     return true;
 }
 
