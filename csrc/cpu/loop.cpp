@@ -159,7 +159,7 @@ void sum_tile(const Terms terms, Index n, double* sums) {
         const auto each = terms(i);
         for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] += each[k];
     }
-    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_pairwise(lanes[k], kLanes, 1);
+    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes>(lanes[k]);
 }
 
 template <class R, class T, std::size_t... S>
