@@ -37,12 +37,8 @@ struct Prepare {
           average_keep(decay<T>(scalars.average_keep)),
           average_rise(rise(average_keep)) {}
 
-    // As the norm sees it.  The bound is max(min(x, bound), -bound), whose tests for NaN would keep GCC from
-    // vectorising.
-    FO_HD T bounded(T g) const {
-        const T x = scaled(g);
-        return x > bound ? bound : x < -bound ? -bound : x;
-    }
+    // As the norm sees it.
+    FO_HD T bounded(T g) const { return within(scaled(g), -bound, bound); }
 
     FO_HD T scaled(T g) const { return gain * g; }
 

@@ -89,10 +89,27 @@ FO_HD T min(T a, T b) {
     return a <= b || a != a ? a : b;
 }
 
+// x, but no less than a bound that is never NaN; NaN if x is.  One instruction, where max takes four.
+template <class T>
+FO_HD T at_least(T x, T low) {
+    return low > x ? low : x;
+}
+
+// x, but no more than such a bound.
+template <class T>
+FO_HD T at_most(T x, T high) {
+    return high < x ? high : x;
+}
+
+template <class T>
+FO_HD T within(T x, T low, T high) {
+    return at_most(at_least(x, low), high);
+}
+
 // -1, 0 or 1; NaN for NaN; +0 for either zero.
 template <class T>
 FO_HD T sign(T x) {
-    return x > T(0) ? T(1) : x < T(0) ? T(-1) : x == T(0) ? T(0) : x;
+    return x < T(0) || x > T(0) ? std::copysign(T(1), x) : x + T(0);
 }
 
 // One step of Halley's method towards the cube root of a.  With half of r's digits its square is exact, and the cube is

@@ -22,17 +22,4 @@ inline double add_pairwise(double* sums, std::int64_t count, std::int64_t stride
     return count ? sums[0] : 0;
 }
 
-// The same of the lanes of a tile, with every loop's end known to the compiler.
-template <int kCount>
-double add_lanes(const double* lanes) {
-    if constexpr (kCount == 1) {
-        return lanes[0];
-    } else {
-        static_assert(kCount % 2 == 0);
-        double pairs[kCount / 2];
-        for (int i = 0; i < kCount / 2; ++i) pairs[i] = lanes[2 * i] + lanes[2 * i + 1];
-        return add_lanes<kCount / 2>(pairs);
-    }
-}
-
 }  // namespace fo

@@ -143,6 +143,19 @@ void apply(const R rule, Cell<T>* p, const Cell<T>* g, const Segment& segment, I
     for (Index i = 0; i < n; ++i) apply_one<T>(rule, p, g, s, i, std::make_index_sequence<R::state.size()>{});
 }
 
+// As add_pairwise, of the lanes of a tile, with every loop's end known to the compiler.
+template <int kCount>
+double add_lanes(const double* lanes) {
+    if constexpr (kCount == 1) {
+        return lanes[0];
+    } else {
+        static_assert(kCount % 2 == 0);
+        double pairs[kCount / 2];
+        for (int i = 0; i < kCount / 2; ++i) pairs[i] = lanes[2 * i] + lanes[2 * i + 1];
+        return add_lanes<kCount / 2>(pairs);
+    }
+}
+
 // The sums of one tile: `terms(i)` gives element i's, in double.
 template <std::size_t kSums, class Terms>
 void sum_tile(const Terms terms, Index n, double* sums) {

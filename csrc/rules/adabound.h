@@ -28,11 +28,7 @@ struct AdaBound {
         v = keep2 * v + rise2 * g * g;
     }
 
-    // In two choices, not by min and max: compilers vectorise it.
-    FO_HD T step(T m, T v) const {
-        const T size = rate / (sqrt(v) + eps);
-        return (size < lower ? lower : size > upper ? upper : size) * m;
-    }
+    FO_HD T step(T m, T v) const { return within(rate / (sqrt(v) + eps), lower, upper) * m; }
 
     FO_HD void operator()(T& p, T g, T& m, T& v) const {
         average(g, m, v);

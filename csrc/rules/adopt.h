@@ -27,8 +27,7 @@ struct Adopt {
 
     // The first gradient has none before it: it starts v, and nothing moves.
     FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        const T ratio = g / max(sqrt(v), eps);
-        const T clipped = ratio < -bound ? -bound : ratio > bound ? bound : ratio;  // compilers vectorise no min of max
+        const T clipped = within(g / at_least(sqrt(v), eps), -bound, bound);
         const T mean = keep1 * m + rise1 * clipped;
         const T moved = p - lr * mean;
         const T square = g * g;

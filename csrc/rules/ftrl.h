@@ -32,7 +32,7 @@ struct Ftrl {
         const T root = sqrt(n);
         z = z + (g + shrink * p - inverse * (root - before) * p);
         const T curvature = root + offset;
-        const T clipped = z > l1 ? l1 : z < -l1 ? -l1 : z;
+        const T clipped = within(z, -l1, l1);
         // Without curvature there has been no gradient yet, and no minimum but everywhere.
         p = curvature <= flat ? p : rate * (clipped - z) / curvature;
     }

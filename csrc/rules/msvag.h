@@ -27,7 +27,7 @@ struct Msvag {
         m = keep * m + fresh * g;
         v = keep * v + fresh * g * g;
         const T square = m * m;
-        const T whole = square + noise * max(bias * v - square, T(0));
+        const T whole = square + noise * at_least(bias * v - square, T(0));
         p -= rate * m * (square / (whole == T(0) ? T(1) : whole));
     }
 };

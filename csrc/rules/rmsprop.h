@@ -34,7 +34,7 @@ struct Rmsprop {
     FO_HD T scale(T g, T& s, T& g_avg) const {
         s = keep * s + fresh * g * g;
         g_avg = keep * g_avg + fresh * g;
-        return sqrt(max(s - g_avg * g_avg, T(0)) + eps_root) + eps;
+        return sqrt(at_least(s - g_avg * g_avg, T(0)) + eps_root) + eps;
     }
 
     FO_HD void push(T& p, T step, T& b) const {

@@ -21,7 +21,7 @@ struct RmspropGraves {
     FO_HD void operator()(T& p, T g, T& s, T& g_avg, T& delta) const {
         s = keep * s + fresh * g * g;
         g_avg = keep * g_avg + fresh * g;
-        delta = momentum * delta - lr * g / sqrt(max(s - g_avg * g_avg, T(0)) + eps);
+        delta = momentum * delta - lr * g / sqrt(at_least(s - g_avg * g_avg, T(0)) + eps);
         p += delta;
     }
 };

@@ -26,8 +26,7 @@ struct Rprop {
         const bool turns = turn < T(0);
         const T grows = turn > T(0) ? up : T(1);
         const T size = (turns ? down : grows) * step_size;
-        const T bounded = size < smallest ? smallest : size;
-        step_size = bounded > largest ? largest : bounded;
+        step_size = within(size, smallest, largest);
         prev = turns ? T(0) : g;
         p -= (turns ? T(0) : way) * step_size;
     }

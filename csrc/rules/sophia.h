@@ -13,13 +13,14 @@ struct Sophia {
     static constexpr std::array state{"m", "h"};
 
     T lr, keep, fresh, gamma, eps;
+    T bound = 1;  // no constant, of which GCC would multiply each choice by lr for itself
 
     FO_HD Sophia(const Clock&, double lr, double beta1, double gamma, double eps)
         : lr(T(lr)), keep(decay<T>(beta1)), fresh(rise(keep)), gamma(T(gamma)), eps(T(eps)) {}
 
     FO_HD void operator()(T& p, T g, T& m, T h) const {
         m = keep * m + fresh * g;
-        p -= lr * min(max(m / max(gamma * h, eps), T(-1)), T(1));
+        p -= lr * within(m / at_least(gamma * h, eps), -bound, bound);
     }
 };
 
