@@ -34,6 +34,23 @@ def test_what_comes_between_rounds_is_called_before_each() -> None:
     assert calls == list("-a-a-a")
 
 
+@pytest.mark.parametrize(("block", "made"), [(2, "awaaw"), (1, "waw")])
+def test_what_only_hands_work_over_is_waited_for_before_and_after_a_block(block: int, made: str) -> None:
+    calls: list[str] = []
+    steps = {"a": lambda: calls.append("a")}
+    timing.interleave(steps, seconds=0, block=block, rounds=2, wait=lambda: calls.append("w"))
+    assert calls == list(made * 2)
+
+
+def test_the_wait_after_a_block_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    waits: list[float] = []
+    times = timing.interleave({"a": int}, seconds=0, block=1, rounds=1, wait=lambda: waits.append(next(clock)))
+    assert times == {"a": [2.0]}  # from one look at the clock to the next, with a wait between them
+    assert len(waits) == 2
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_are_turned_around(dtype: DType) -> None:
     g = np.array([[1.5, -2.0], [0.0, -np.inf]], dtype)
