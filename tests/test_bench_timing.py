@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_what_only_hands_work_over_is_waited_for_before_and_after_a_block(block:
 
 def test_the_wait_after_a_block_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     waits: list[float] = []
     times = timing.interleave({"a": int}, seconds=0, block=1, rounds=1, wait=lambda: waits.append(next(clock)))
     assert times == {"a": [2.0]}  # from one look at the clock to the next, with a wait between them
