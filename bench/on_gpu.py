@@ -1,17 +1,17 @@
-"""Steps on one GPU, timed by its own events: beside a copy of the same bytes, and beside other fused steps.
+"""Steps on one GPU: every optimizer beside its limit, and Adam's beside other fused steps.
 
     python bench/on_gpu.py measure             # writes bench/results/GPU.json
     python bench/on_gpu.py table FILE          # Markdown of such a file, as the README has it
 
-Three parts.  *copy*: every optimizer on one large float32 array, as a share of the time that a copy from the device to
-itself takes for the same bytes, where the share of a step that reads 4 arrays and writes 3 is that of a copy of 3.5.
+Two parts.  *limit*: every optimizer on one large float32 array, as ``python -m fastoptim bench --device cuda`` does it.
 *adam*: Adam's step on one large array, on GPT-2's arrays and on 1,000 arrays of 256, ours beside torch.optim.Adam fused
-and foreach, one cupy.ElementwiseKernel an array, and plain CuPy expressions; libraries that are not there are left
-out with a line.  The host's time from call to call counts as well: a step takes the longer of the two.  Before anything
-is timed, ours is compared with what the reference computes, bit for bit, and the others with ours.
+and foreach, one cupy.ElementwiseKernel an array, and plain CuPy expressions; libraries that are not there are left out
+with a line.  All of them step in turn, by `fastoptim.bench.timing`; before that ours is compared with the reference,
+bit for bit, and the others with ours.
 
-Times are medians of rounds after a warm-up; gradients are other buffers in each step of a round.  This script has been
-written without a GPU at hand, and its first run is still to come.
+Times are those of a block of steps with a wait behind it, so that a step takes the longer of the host's time and the
+device's; gradients are other buffers in each step.  This script has been written without a GPU at hand, and its first
+run is still to come.
 """
 
 from __future__ import annotations
@@ -19,142 +19,56 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from importlib import import_module
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastoptim as fo
-from fastoptim.bench.models import gpt2
+from fastoptim.bench import gpu
+from fastoptim.bench.check import check
+from fastoptim.bench.machine import describe
+from fastoptim.bench.measure import measure
+from fastoptim.bench.models import Work, model, one_array
+from fastoptim.bench.results import times_of
+from fastoptim.bench.task import Task, refuse
+from fastoptim.bench.timing import Step, interleave, summary, verdict
 
 CHECKOUT = Path(__file__).parents[1]
-sys.path.insert(0, str(CHECKOUT / "docs"))
-from tables import bytes_moved  # noqa: E402  # the one place that counts them
 
-SCHEMA = 1
-Shape = tuple[int, ...]
-Step = Callable[[int], Any]  # with the number of the gradients to take
+SCHEMA = 2
+Taking = Callable[[int], Any]  # a step with the number of the gradients to take
 
 
-class Work(NamedTuple):
-    """Arrays to step, and how many sets of gradients to go around: what fits into a cache is to be driven out of it."""
+class Race(NamedTuple):
+    """What is stepped, and how many sets of gradients go around: what fits into a cache is to be driven out of it."""
 
-    name: str
-    shapes: list[Shape]
+    work: Work
     gradients: int
 
-    @property
-    def elements(self) -> int:
-        return sum(map(math.prod, self.shapes))
+
+def races(elements: int) -> list[Race]:
+    many = Work("1,000 arrays of 256", ((256,),) * 1000)
+    return [Race(one_array(elements), 2), Race(model("gpt2"), 2), Race(many, 8)]
 
 
-def works(elements: int) -> list[Work]:
-    return [
-        Work(f"one array of {elements:,}", [(elements,)], 2),
-        Work("GPT-2 124M, 148 arrays", list(gpt2()), 2),
-        Work("1,000 arrays of 256", [(256,)] * 1000, 8),
-    ]
+# ---- every optimizer beside its limit
 
 
-class Times(NamedTuple):
-    """Seconds a step: the 10th, 50th and 90th percentile of so many rounds."""
-
-    low: float
-    median: float
-    high: float
-    rounds: int
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Times:
-        low, high = np.quantile(seconds, [0.1, 0.9]).tolist()
-        return cls(low, median(seconds), high, len(seconds))
+def task_of(name: str, work: Work) -> Task:
+    return Task(name, work, threads=None, isa=None, device="cuda")
 
 
-# ---- timing
-
-
-def timed(step: Step, gradients: int, rounds: int, block: int) -> tuple[Times, Times]:
-    """Of a step: the device's time, by events around a block of steps, and the host's time to hand one over."""
-    cuda = import_module("cupy").cuda
-    for i in range(max(3, block)):
-        step(i % gradients)
-    device, host = [], []
-    for _ in range(rounds):
-        cuda.get_current_stream().synchronize()
-        begin, end = cuda.Event(), cuda.Event()
-        begin.record()
-        start = time.perf_counter()
-        for i in range(block):
-            step(i % gradients)
-        host.append((time.perf_counter() - start) / block)
-        end.record()
-        end.synchronize()
-        device.append(cuda.get_elapsed_time(begin, end) / 1000 / block)
-    return Times.of(device), Times.of(host)
-
-
-def bytes_a_second_of_a_copy(size: int, rounds: int) -> float:
-    """Read and written by cudaMemcpyAsync from the device to itself."""
-    cp = import_module("cupy")
-    source, target = cp.ones(size, np.uint8), cp.empty(size, np.uint8)
-    stream = cp.cuda.get_current_stream()
-
-    def copy(_: int) -> None:
-        target.data.copy_from_device_async(source.data, size, stream)
-
-    device, _ = timed(copy, 1, rounds, 4)
-    return 2 * size / device.median
-
-
-# ---- every optimizer beside a copy
-
-
-def beside_a_copy(elements: int, rounds: int, only: Sequence[str]) -> Iterator[dict[str, Any]]:
-    cp = import_module("cupy")
-    speed = bytes_a_second_of_a_copy(min(4 * elements, 2**32), rounds)
-    for name, cls in fo.OPTIMIZERS.items():
-        if only and name not in only:
-            continue
-        check_bits(cls)
-        opt: Any = cls(cp.ones(elements, np.float32))
-        grads = [cp.full(elements, value, np.float32) for value in (1e-3, -2e-3)]
-        moved = bytes_moved(cls.check_options({}).variant) * elements
-        device, host = timed(partial(take, opt.step, grads), 2, rounds, 4)
-        limit = moved / speed
-        yield {
-            **{"part": "copy", "optimizer": name, "work": f"one array of {elements:,}", "elements": elements},
-            **{"arrays": 1, "dtype": "float32", "bytes": moved, "seconds": device._asdict()},
-            **{"host_seconds": host._asdict(), "limit_seconds": limit, "share": limit / device.median},
-            "gb_per_s": moved / device.median / 1e9,
-        }
-        del opt, grads
-        cp.get_default_memory_pool().free_all_blocks()
-
-
-def take(step: Callable[[Any], Any], grads: Sequence[Any], i: int) -> None:
-    step(grads[i])
-
-
-def check_bits(cls: Any) -> None:
-    """Three steps on the device against the reference."""
-    cp = import_module("cupy")
-    rng = np.random.default_rng(0)
-    p = rng.standard_normal(10_007).astype(np.float32)
-    there, here = cls(cp.asarray(p)), cls(p.copy(), backend="reference")
-    for _ in range(3):
-        g = rng.standard_normal(p.size).astype(np.float32)
-        there.step(cp.asarray(g))
-        here.step(g)
-    if cp.asnumpy(there.params).tobytes() != here.params.tobytes():
-        raise SystemExit(f"{cls.__name__}: the device's parameters are not the reference's")
+def beside_the_limit(elements: int, seconds: float, only: Sequence[str]) -> Iterator[dict[str, Any]]:
+    tasks = [task_of(name, one_array(elements)) for name in only or fo.OPTIMIZERS]
+    refuse(tasks)
+    for task in tasks:
+        yield {"part": "limit", **measure(task, seconds=seconds)}
+        gpu.cupy().get_default_memory_pool().free_all_blocks()
 
 
 # ---- Adam beside others'
@@ -165,7 +79,7 @@ LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
 class Rival(NamedTuple):
     """A step over arrays of its own, and how to read those."""
 
-    step: Step
+    step: Taking
     params: Callable[[], list[Any]]
 
 
@@ -245,36 +159,47 @@ RIVALS: dict[str, tuple[str, Callable[[list[Any], list[list[Any]]], Rival]]] = {
 }
 
 
-def beside_others(elements: int, rounds: int) -> Iterator[dict[str, Any]]:
+def beside_others(elements: int, seconds: float) -> Iterator[dict[str, Any]]:
     cp = import_module("cupy")
+    check(task_of("adam", one_array(10_007)))
     rng = cp.random.default_rng(0)
-    for work in works(elements):
-        expected: list[Any] | None = None
-        grads = [
-            [rng.random(shape, np.float32) - np.float32(0.5) for shape in work.shapes] for _ in range(work.gradients)
-        ]
-        for name, (library, make) in RIVALS.items():
-            if not has(library):
-                print(f"{name}: left out, as {library} is not installed", file=sys.stderr)
-                continue
-            params = [cp.full(shape, 0.5, np.float32) for shape in work.shapes]
-            rival = make(params, grads)
-            for i in range(3):
-                rival.step(i % work.gradients)
-            if expected is None:
-                expected = [p.copy() for p in rival.params()]
-            elif not all(
-                cp.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(rival.params(), expected, strict=True)
-            ):
-                raise SystemExit(f"{name} on {work.name}: computes something else")
-            device, host = timed(rival.step, work.gradients, rounds, 20 if work.elements < 10**7 else 4)
+    for work, gradients in races(elements):
+        grads = [[rng.random(shape, np.float32) - np.float32(0.5) for shape in work.shapes] for _ in range(gradients)]
+        rivals = dict(prepared(work, grads))
+        steps = {name: in_turn(rival.step, gradients) for name, rival in rivals.items()}
+        times = interleave(steps, seconds=seconds * len(steps), wait=gpu.waiting())
+        for name, taken in times.items():
             yield {
                 **{"part": "adam", "optimizer": "adam", "by": name, "work": work.name, "elements": work.elements},
-                **{"arrays": len(work.shapes), "dtype": "float32", "seconds": device._asdict()},
-                "host_seconds": host._asdict(),
+                **{"arrays": len(work.shapes), "dtype": "float32", "seconds": times_of(summary(taken))},
+                "noise": verdict(taken, times["fastoptim"]),
             }
-            del rival, params
-            cp.get_default_memory_pool().free_all_blocks()
+        del rivals, steps, grads
+        cp.get_default_memory_pool().free_all_blocks()
+
+
+def prepared(work: Work, grads: list[list[Any]]) -> Iterator[tuple[str, Rival]]:
+    """Each that is there, after three steps that were compared with ours."""
+    cp = import_module("cupy")
+    expected: list[Any] = []
+    for name, (library, make) in RIVALS.items():
+        if not has(library):
+            print(f"{name}: left out, as {library} is not installed", file=sys.stderr)
+            continue
+        rival = make([cp.full(shape, 0.5, np.float32) for shape in work.shapes], grads)
+        for i in range(3):
+            rival.step(i % len(grads))
+        expected = expected or [p.copy() for p in rival.params()]
+        pairs = zip(rival.params(), expected, strict=True)
+        if not all(cp.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs):
+            raise SystemExit(f"{name} on {work.name}: computes something else")
+        yield name, rival
+
+
+def in_turn(step: Taking, gradients: int) -> Step:
+    """Each step with the next set of gradients."""
+    steps = count()
+    return lambda: step(next(steps) % gradients)
 
 
 def has(library: str) -> bool:
@@ -287,73 +212,51 @@ def has(library: str) -> bool:
 # ---- commands
 
 
-def machine() -> dict[str, Any]:
-    cp = import_module("cupy")
-    properties = cp.cuda.runtime.getDeviceProperties(0)
-    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("numpy", "cupy", "torch")}
-    info = fo.build_info()
-    return {
-        "gpu": properties["name"].decode(),
-        "memory_bytes": properties["totalGlobalMem"],
-        "driver": cp.cuda.runtime.driverGetVersion(),
-        "cuda": info["cuda"],
-        "cuda_architectures": info["cuda_architectures"],
-        "fastoptim": info["version"],
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        **found,
-    }
-
-
-def measure(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
-        for name, cls in fo.OPTIMIZERS.items():
-            if not arguments.only or name in arguments.only:
-                moved = bytes_moved(cls.check_options({}).variant)
-                print(f"copy  {name:<20}{moved:>4} bytes an element, {moved * arguments.elements / 1e9:8.1f} GB a step")
-        for work in works(arguments.elements):
+        for name in arguments.only or fo.OPTIMIZERS:
+            moved = task_of(name, one_array(arguments.elements)).bytes_moved
+            print(f"limit {name:<20}{moved // arguments.elements:>4} bytes an element, {moved / 1e9:8.1f} GB a step")
+        for work, _ in races(arguments.elements):
             print(f"adam  {work.name}, {work.elements:,} elements: {', '.join(RIVALS)}")
         return
     if fo.build_info()["cuda"] in (None, "emulated"):
         raise SystemExit("this fastoptim was built without CUDA")
-    others = iter(()) if arguments.only else beside_others(arguments.elements, arguments.rounds)
+    others = iter(()) if arguments.only else beside_others(arguments.elements, arguments.seconds)
     rows = []
-    for row in chain(others, beside_a_copy(arguments.elements, arguments.rounds, arguments.only)):
+    for row in chain(others, beside_the_limit(arguments.elements, arguments.seconds, arguments.only)):
         rows.append(row)
         print(line_of(row), flush=True)
-    found = machine()
-    settings = {"elements": arguments.elements, "rounds": arguments.rounds}
-    target = arguments.output / f"{found['gpu'].removeprefix('NVIDIA ').lower().replace(' ', '_')}.json"
+    found = {**describe(with_gpu=True), "torch": getattr(sys.modules.get("torch"), "__version__", None)}
+    settings = {"elements": arguments.elements, "seconds": arguments.seconds}
+    name = found["gpu"]["name"].removeprefix("NVIDIA ").lower().replace(" ", "_")
+    target = arguments.output / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     results = {"schema": SCHEMA, "machine": found, "settings": settings, "rows": rows}
     target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"written: {target}")
 
 
-def a_step(row: dict[str, Any]) -> float:
-    """Steps follow each other as fast as the slower of device and host."""
-    return float(max(row["seconds"]["median"], row["host_seconds"]["median"]))
-
-
 def line_of(row: dict[str, Any]) -> str:
-    share = f", {row['share']:.2f} of a copy, {row['gb_per_s']:,.0f} GB/s" if row["part"] == "copy" else ""
-    taken = f"{a_step(row) * 1e6:,.1f} us (host {row['host_seconds']['median'] * 1e6:,.1f})"
-    return f"{row.get('by', row['optimizer'])} on {row['work']}: {taken}{share}"
+    share = f", {row['share']:.2f} of the limit, {row['gb_per_s']:,.0f} GB/s" if row["part"] == "limit" else ""
+    taken = f"{row['seconds']['median'] * 1e6:,.1f} us"
+    return f"{row.get('by', row['optimizer'])} on {row['work']}: {taken}{share} ({row['noise']})"
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Markdown: Adam beside others', then each optimizer's share of a copy, the smallest first."""
+    """Markdown: Adam beside others', then each optimizer's share of its limit, the smallest first."""
     results = json.loads(arguments.file.read_text(encoding="utf-8"))
     rows, found = results["rows"], results["machine"]
     adam = [row for row in rows if row["part"] == "adam"]
     names = list(dict.fromkeys(row["by"] for row in adam))
-    print(f"On one {found['gpu']}, CUDA {found['cuda']}, CuPy {found['cupy']}, PyTorch {found['torch']}:\n")
+    gpu = found["gpu"]
+    print(f"On one {gpu['name']}, CUDA {found['cuda']}, CuPy {gpu['cupy']}, PyTorch {found['torch']}:\n")
     print("| Adam, float32 | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
     for work in dict.fromkeys(row["work"] for row in adam):
-        times = {row["by"]: a_step(row) for row in adam if row["work"] == work}
+        times = {row["by"]: row["seconds"]["median"] for row in adam if row["work"] == work}
         print(f"| {work} | " + " | ".join(f"{times[n] * 1e6:,.0f} us" if n in times else "" for n in names) + " |")
-    print("\n| optimizer | share of a copy | GB/s |\n|---|---|---|")
-    for row in sorted((row for row in rows if row["part"] == "copy"), key=lambda row: float(row["share"])):
+    print("\n| optimizer | share of the limit | GB/s |\n|---|---|---|")
+    for row in sorted((row for row in rows if row["part"] == "limit"), key=lambda row: float(row["share"])):
         print(f"| `{row['optimizer']}` | {row['share']:.2f} | {row['gb_per_s']:,.0f} |")
 
 
@@ -361,12 +264,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     measuring = commands.add_parser("measure", help="time everything and write the results")
-    measuring.add_argument("--elements", type=int, default=2**28, help="of the large array")
-    measuring.add_argument("--rounds", type=int, default=30)
-    measuring.add_argument("--only", nargs="*", default=[], help="these optimizers alone, and only beside a copy")
+    measuring.add_argument("--elements", type=int, default=2**27, help="of the large array")
+    measuring.add_argument("--seconds", type=float, default=2.0, help="how long a step is timed with its limit")
+    measuring.add_argument("--only", nargs="*", default=[], help="these optimizers alone, and only beside their limit")
     measuring.add_argument("--output", type=Path, default=CHECKOUT / "bench" / "results", help="a directory")
     measuring.add_argument("--dry-run", action="store_true", help="say what would be measured; needs no GPU")
-    measuring.set_defaults(run=measure)
+    measuring.set_defaults(run=run)
     showing = commands.add_parser("table", help="Markdown of a file of results")
     showing.add_argument("file", type=Path)
     showing.set_defaults(run=table)

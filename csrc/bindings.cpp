@@ -123,6 +123,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::arg("updates"), py::arg("stream"))
         .def("advance", &CudaPlan::advance, py::arg("update_of"), py::arg("updates"), py::arg("stream"));
 
+    py::class_<CudaLimit>(m, "CudaLimit")
+        .def(py::init<int, const std::vector<CudaPlan::Parameter>&, const std::vector<CudaPlan::ItsState>&,
+                      const CudaPlan::Gradients&, const CudaPlan::Formats&, int>(),
+             py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("grads"), py::arg("formats"),
+             py::arg("device"))
+        .def("__call__", &CudaLimit::run, py::arg("mask"), py::arg("stream"))
+        .def("answer", &CudaLimit::answer, py::arg("stream"));
+
     py::class_<Repeat>(m, "Repeat")
         .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<Repeat::Group>>(), py::arg("plan"),
              py::arg("nesting"), py::arg("groups"))

@@ -41,6 +41,16 @@ std::vector<Scalars> scalars_of(const std::vector<Update>& updates) {
     return scalars;
 }
 
+// No numbers of a step, and nothing to prepare.
+Scalars bare(int rule) {
+    expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "expected a rule");
+    Scalars scalars{};
+    scalars.rule = rule;
+    scalars.gain = scalars.keep = scalars.average_keep = 1;
+    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
+    return scalars;
+}
+
 std::string place(const char* what, std::size_t i) { return std::string(what) + "[" + std::to_string(i) + "]"; }
 
 }  // namespace
@@ -128,6 +138,22 @@ void CudaPlan::advance(const UpdateOf& update_of, const std::vector<Update>& upd
     plan_->advance(scalars, pointer(stream));
 }
 
+CudaLimit::CudaLimit(int rule, const std::vector<Parameter>& params, const std::vector<ItsState>& states,
+                     const Gradients& grads, const Formats& formats, int device)
+    : CudaPlan(params, states, std::vector<int>(params.size()), device),
+      scalars_{bare(rule)},
+      gradients_(gradients_of(grads, formats, std::nullopt, scalars_)) {}
+
+void CudaLimit::run(std::uint64_t mask, Address stream) {
+    const py::gil_scoped_release unlocked;
+    plan_->limit(gradients_, scalars_, mask, pointer(stream));
+}
+
+std::uint64_t CudaLimit::answer(Address stream) {
+    const py::gil_scoped_release unlocked;
+    return plan_->limit_answer(pointer(stream));
+}
+
 std::vector<double> cuda_squared_norms(const std::vector<CudaPlan::Parameter>& arrays, int device,
                                        CudaPlan::Address stream) {
     std::vector<Segment> segments;
@@ -140,11 +166,8 @@ std::vector<double> cuda_squared_norms(const std::vector<CudaPlan::Parameter>& a
         segments.push_back(segment);
         gradients.push_back({size > 0 ? segment.p : nullptr, 1, 0, segment.format});
     }
-    Scalars scalars{};
-    scalars.gain = 1;
-    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
     const py::gil_scoped_release unlocked;
-    return cuda::make_plan(segments, device)->squared_norms(gradients, {scalars}, pointer(stream));
+    return cuda::make_plan(segments, device)->squared_norms(gradients, {bare(0)}, pointer(stream));
 }
 
 }  // namespace fo

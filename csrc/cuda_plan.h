@@ -43,7 +43,7 @@ class CudaPlan {
     // The numbers of the next step for graphs that captured one.
     void advance(const UpdateOf& update_of, const std::vector<Update>& updates, Address stream);
 
-  private:
+  protected:
     std::vector<Gradient> gradients_of(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
                                        const std::vector<Scalars>& scalars) const;
     void expect_state(std::size_t i, const Scalars& scalars) const;
@@ -52,6 +52,23 @@ class CudaPlan {
     std::vector<Segment> segments_;
     std::vector<std::pair<std::size_t, std::size_t>> state_counts_;
     std::unique_ptr<cuda::Plan> plan_;
+};
+
+// The pass that a step is measured against, over a model's own arrays; see cpu/limit.h.
+class CudaLimit : CudaPlan {
+  public:
+    using CudaPlan::Address;
+
+    CudaLimit(int rule, const std::vector<Parameter>& params, const std::vector<ItsState>& states,
+              const Gradients& grads, const Formats& formats, int device);
+
+    // As Limit::run, but nothing waits for it; `answer` does, and has what was only read.
+    void run(std::uint64_t mask, Address stream);
+    std::uint64_t answer(Address stream);
+
+  private:
+    std::vector<Scalars> scalars_;
+    std::vector<Gradient> gradients_;
 };
 
 // The sum of the squares of each array, as a step sums its gradients.  Waits for the stream.

@@ -76,6 +76,10 @@ class ndarray:  # noqa: N801  # CuPy's name
     def __rmul__(self, other: Any) -> ndarray:
         return self._operate(np.multiply, other)
 
+    def __ixor__(self, other: Any) -> ndarray:
+        self.host ^= other
+        return self
+
     def copy(self, order: Any = "C") -> ndarray:
         return ndarray(self.host.copy(order=order))
 
@@ -118,6 +122,10 @@ def zeros_like(a: ndarray, dtype: Any = None) -> ndarray:
     return ndarray(np.zeros_like(a.host, dtype))
 
 
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    return ndarray(np.full(shape, 7).astype(dtype))
+
+
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
     return ndarray(np.zeros(shape, dtype))
 
@@ -129,8 +137,8 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
 class Device:
     """The current device while it is entered."""
 
-    def __init__(self, device: int) -> None:
-        self.id = device
+    def __init__(self, device: int | None = None) -> None:
+        self.id = _current["device"] if device is None else device
 
     def __enter__(self) -> Device:
         self._before, _current["device"] = _current["device"], self.id
@@ -191,4 +199,24 @@ def _emulation() -> Any:
     return ctypes.CDLL(fastoptim.native.__dict__["_core"].__file__)
 
 
-cuda = SimpleNamespace(Device=Device, Stream=Stream, get_current_stream=get_current_stream)
+class MemoryPool:
+    """Keeps nothing."""
+
+    def free_bytes(self) -> int:
+        return 0
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return MemoryPool()
+
+
+def _properties(device: int) -> dict[str, Any]:
+    return {"name": b"emulated", "major": 0, "minor": 0, "totalGlobalMem": MEMORY, "multiProcessorCount": 1}
+
+
+MEMORY = 2**30
+runtime = SimpleNamespace(
+    getDeviceProperties=_properties, driverGetVersion=lambda: 13000, memGetInfo=lambda: (MEMORY // 2, MEMORY)
+)
+cuda = SimpleNamespace(Device=Device, Stream=Stream, get_current_stream=get_current_stream, runtime=runtime)
+__version__ = "on the host"

@@ -226,7 +226,7 @@ def imported_by_name(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_benchmark_alone_imports_extras_and_only_where_it_needs_them(path: Path) -> None:
-    extras = {"matplotlib", "ml_dtypes", "tqdm"}
+    extras = {"cupy", "matplotlib", "ml_dtypes", "tqdm"}
     assert imported_by_name(path) <= (extras if path.parent.name == "bench" else set())
 
 

@@ -46,6 +46,13 @@ class Plan {
     virtual std::vector<double> squared_norms(const std::vector<Gradient>& gradients,
                                               const std::vector<Scalars>& scalars, void* stream) = 0;
 
+    // The passes that a step of these rules is measured against; see ../cpu/limit.h.
+    virtual void limit(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, std::uint64_t mask,
+                       void* stream) = 0;
+
+    // What the last of these only read, by exclusive or.  Waits for the stream.
+    virtual std::uint64_t limit_answer(void* stream) = 0;
+
     // The numbers that steps captured in a graph use from here on.
     virtual void advance(const std::vector<Scalars>& scalars, void* stream) = 0;
 };

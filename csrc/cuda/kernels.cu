@@ -3,6 +3,7 @@
 
 #include "../rules.h"
 #include "launch.h"
+#include "limit.h"
 #include "sums.h"
 
 #define FO_JOIN_(a, b) a##b
@@ -36,6 +37,25 @@ void make_if(int rule, bool is_double, RuleKernels& made) {
         if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
 }
 
+template <int kState>
+inline constexpr bool kSomeRuleHas =
+    for_rules([](auto... rule) { return ((Rule<rule, float>::state.size() == kState) || ...); });
+
+template <int kState>
+void make_limit_if(std::size_t state, bool is_double, Kernel& made) {
+    if constexpr (kSomeRuleHas<kState>)
+        if (kState == state)
+            made = is_double ? kernel_of<Limit<std::uint64_t, kState>>("", kTypeName<double>)
+                             : kernel_of<Limit<std::uint32_t, kState>>("", kTypeName<float>);
+}
+
+template <int... K>
+Kernel make_limit(std::size_t state, bool is_double, std::integer_sequence<int, K...>) {
+    Kernel made;
+    (make_limit_if<K>(state, is_double, made), ...);
+    return made;
+}
+
 }  // namespace
 
 RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
@@ -58,6 +78,10 @@ CommonKernels common_kernels() {
             kernel_of<ClipAll>(none, none),
             kernel_of<AddGroups>(none, none),
             kernel_of<Put>(none, none)};
+}
+
+Kernel limit_kernel(std::size_t state, bool is_double) {
+    return make_limit(state, is_double, std::make_integer_sequence<int, kMaxState + 1>());
 }
 #endif
 

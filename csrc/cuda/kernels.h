@@ -46,4 +46,7 @@ inline RuleKernels kernels_of(int rule, bool is_double) {
 
 CommonKernels common_kernels();
 
+// What the update of a rule with so many state arrays is measured against.
+Kernel limit_kernel(std::size_t state, bool is_double);
+
 }  // namespace fo::FO_TARGET

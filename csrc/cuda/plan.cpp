@@ -4,13 +4,16 @@
 #include "device.h"
 #include "job_list.h"
 #include "kernels.h"
+#include "limit.h"
 #include "sums.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -80,6 +83,20 @@ std::vector<std::byte> numbers_of(const std::vector<Scalars>& scalars) {
         std::memcpy(bytes.data() + i * sizeof numbers, &numbers, sizeof numbers);
     }
     return bytes;
+}
+
+// An array's bit in Wide: p, g, then the state.
+unsigned bit_of(std::size_t i) {
+    if (i < 2) return i == 0 ? kWideP : kWideG;
+    return unsigned(kWideState) << (i - 2);
+}
+
+// Which arrays a pass does that with, by these bits.
+unsigned arrays_with(Access wanted, std::span<const Access> all) {
+    unsigned which = 0;
+    for (std::size_t i = 0; i < all.size(); ++i)
+        if (all[i] == wanted) which |= bit_of(i);
+    return which;
 }
 
 // What one launch is told of its arrays; in the arguments unless it is on the device.
@@ -159,6 +176,25 @@ class DevicePlan final : public Plan {
         for (std::size_t i = 0; i < segments_.size(); ++i)
             squares.push_back(gradients[i].data ? sums[i * kMaxSums] : 0);
         return squares;
+    }
+
+    void limit(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, std::uint64_t mask,
+               void* stream) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        if (!prepare(gradients, scalars, stream)) reserve_answers();
+        std::uint64_t* answers = answers_;
+        for (const bool updates : {false, true})
+            for (const Set& set : sets_)
+                for (const Part& part : set.parts) answers += launch_limit(set, part, updates, mask, answers);
+    }
+
+    std::uint64_t limit_answer(void* stream) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        std::vector<std::uint64_t> each(answers_count_);
+        if (!each.empty()) read({device_, stream}, each.data(), answers_, each.size() * sizeof each[0]);
+        return std::accumulate(each.begin(), each.end(), std::uint64_t{0}, std::bit_xor<>());
     }
 
     void advance(const std::vector<Scalars>& scalars, void* stream) override {
@@ -457,6 +493,35 @@ class DevicePlan final : public Plan {
         }
     }
 
+    // ---- the limit
+
+    // As many as there may be blocks; those that no block writes stay 0.
+    void reserve_answers() {
+        answers_count_ = 0;
+        for (const Set& set : sets_)
+            for (const Part& part : set.parts)
+                answers_count_ += part.list.update_chunks * (info_of(set.rule).measured.empty() ? 1 : 2);
+        const std::size_t bytes = answers_count_ * sizeof *answers_;
+        answers_ = reinterpret_cast<std::uint64_t*>(answers_at_.sized(*memory_, bytes));
+        if (bytes > 0) clear(stream_, answers_, bytes);
+    }
+
+    // The pass for the sums goes the update's way too.  Returns how many answers are its own.
+    std::uint32_t launch_limit(const Set& set, const Part& part, bool updates, std::uint64_t mask,
+                               std::uint64_t* answers) {
+        const RuleInfo& rule = info_of(set.rule);
+        const std::span<const Access> access = updates ? rule.updated : rule.measured;
+        if (access.empty()) return 0;
+        const unsigned written = arrays_with(Access::kWrite, access) | (updates ? kWideAverage : 0);
+        const LimitNumbers numbers{mask, answers, arrays_with(Access::kRead, access), written};
+        arguments_.numbers = nullptr;
+        arguments_.job_bytes = std::uint32_t(job_bytes(rule));
+        std::memcpy(arguments_.bytes, &numbers, sizeof numbers);
+        const Kernel kernel = limit_kernel(rule.state.size(), set.is_double);
+        launch(kernel, part, part.list.update_chunks, {}, sizeof numbers);
+        return part.list.update_chunks;
+    }
+
     std::mutex mutex_;
     const std::vector<Segment> segments_;
     const int device_;
@@ -478,6 +543,9 @@ class DevicePlan final : public Plan {
     Workspace work_{};
     Place partials_, many_numbers_[2], captured_numbers_[2];
     std::map<std::pair<int, bool>, Place> tables_;
+    Place answers_at_;
+    std::uint64_t* answers_ = nullptr;
+    std::size_t answers_count_ = 0;
     std::optional<Captured> captured_;
 };
 

@@ -10,6 +10,40 @@ namespace fo::FO_TARGET {
 // Elements that a block works on before it looks for its next chunk.
 inline constexpr int kChunk = 4096;
 
+inline constexpr int kUpdateThreads = 128;
+
+// Blocks that have to fit on a processor: as many as leave registers enough for so many state arrays.
+template <class T>
+constexpr int update_blocks(std::size_t state) {
+    return sizeof(T) == 8 ? 2 : state < 4 ? 4 : 3;
+}
+
+// For each chunk of an array f = of_chunk(table, job, begin), then for each thread f(thread, span) until all elements
+// were someone's.  Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16 bytes is
+// one thread's.  `T`: the compute type, or a word of its size.
+template <class T, class Block, class OfChunk>
+FO_DEVICE inline void each_span(Block& block, const Arguments& arguments, OfChunk of_chunk) {
+    const Table table(arguments);
+    const std::uint32_t* begins = table.update_begins();
+    const std::uint32_t end = begins[table.count()];
+    std::uint32_t i = 0;
+    for (std::uint32_t chunk = block.index(); chunk < end; chunk += block.count()) {
+        i = find(begins, i, table.count(), chunk);
+        const Job& job = table.job(i);
+        const std::int64_t begin = std::int64_t(chunk - begins[i]) * kChunk - job.shift;
+        const std::int64_t left = job.size - begin;
+        const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
+        const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
+        const auto f = of_chunk(table, job, begin);
+        const bool own = job.p_format == kOwnFormat<T> && job.g_format == kOwnFormat<T>;
+        block.each([&](int thread) {
+            for (std::int32_t round = 0; round < high; round += kUpdateThreads * kEach)
+                f(thread, {round + thread * (own ? kGroup<T> : kEach), own ? kUpdateThreads * kGroup<T> : kGroup<T>,
+                           low, high});
+        });
+    }
+}
+
 // The rule for an array: its update's, or its own where rules adapt.
 template <class R, class T>
 FO_DEVICE inline const R& rule_of(const Arguments& arguments, const Job& job, const Numbers<T>& numbers) {
@@ -98,7 +132,7 @@ class Stretch {
           g_(job.g + begin * std::int64_t(item_size(job.g_format))),
           average_(job.average + begin * std::int64_t(sizeof(T))) {}
 
-    FO_DEVICE void update(const Span& span) const {
+    FO_DEVICE void operator()(int, const Span& span) const {
         if (is_empty(span)) return;
         if (has_all<T>(span)) return update_all(span);
         for (int e = 0; e < kEach; ++e)
@@ -161,34 +195,15 @@ class Stretch {
 template <class R, class T>
 struct Update {
     static constexpr const char* name = "update";
-    static constexpr int kThreads = 128;
-    static constexpr int kBlocks = sizeof(T) == 8 ? 2 : R::state.size() < 4 ? 4 : 3;  // at least, on a processor
+    static constexpr int kThreads = kUpdateThreads;
+    static constexpr int kBlocks = update_blocks<T>(R::state.size());
     static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const Table table(arguments);
-        const std::uint32_t* begins = table.update_begins();
-        const std::uint32_t end = begins[table.count()];
-        std::uint32_t i = 0;
-        for (std::uint32_t chunk = block.index(); chunk < end; chunk += block.count()) {
-            i = find(begins, i, table.count(), chunk);
-            const Job& job = table.job(i);
-            const Numbers<T>& numbers = table.template numbers<T>(job);
-            const std::int64_t begin = std::int64_t(chunk - begins[i]) * kChunk - job.shift;
-            const std::int64_t left = job.size - begin;
-            const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
-            const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
-            // Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16 bytes is one
-            // thread's.
-            const Stretch<R, T> stretch(arguments, job, numbers, begin);
-            const bool own = job.p_format == kOwnFormat<T> && job.g_format == kOwnFormat<T>;
-            block.each([&](int thread) {
-                for (std::int32_t round = 0; round < high; round += kThreads * kEach)
-                    stretch.update({round + thread * (own ? kGroup<T> : kEach), own ? kThreads * kGroup<T> : kGroup<T>,
-                                    low, high});
-            });
-        }
+        each_span<T>(block, arguments, [&](const Table& table, const Job& job, std::int64_t begin) {
+            return Stretch<R, T>(arguments, job, table.template numbers<T>(job), begin);
+        });
     }
 };
 

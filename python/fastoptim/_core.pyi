@@ -114,3 +114,16 @@ class CudaPlan:
         stream: int,
     ) -> list[float] | None: ...
     def advance(self, update_of: list[int] | None, updates: Updates, stream: int) -> None: ...
+
+class CudaLimit:
+    def __init__(
+        self,
+        rule: int,
+        params: list[Parameter],
+        states: list[tuple[Addresses, Addresses, Addresses]],
+        grads: list[int | None],
+        formats: str | list[str],
+        device: int,
+    ) -> None: ...
+    def __call__(self, mask: int, stream: int) -> None: ...
+    def answer(self, stream: int) -> int: ...

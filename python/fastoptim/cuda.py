@@ -14,7 +14,7 @@ from .arrays import Territory, address_of, check_gradient, memory_of, same_layou
 from .cuda_libraries import Cuda, Outline, Stream
 from .engine import Seen, Settings, Slot, Update, check_targets, update_at
 from .libraries import library_of
-from .native import CudaPlan, cuda_squared_norms, numbers_of, state_of
+from .native import RULES, CudaLimit, CudaPlan, cuda_squared_norms, numbers_of, state_of
 from .trees import Structure
 
 
@@ -123,12 +123,8 @@ class Engine:
 
     def _make_plan(self, gpu: int, indices: list[int], settings: list[Settings]) -> CudaPlan:
         slots = [self._slots[i] for i in indices]
-        params = [(address_of(p), p.size, p.dtype.name) for p in (self._params[i] for i in indices)]
-        states = []
-        for slot, own in zip(slots, settings, strict=True):
-            arrays, numbers, average = ([address_of(_outline(array)) for array in kind] for kind in state_of(slot, own))
-            states.append((arrays, numbers, average))
-        return CudaPlan(params, states, [slot.group for slot in slots], gpu)
+        params = [_named(self._params[i]) for i in indices]
+        return CudaPlan(params, _addresses_of(slots, settings), [slot.group for slot in slots], gpu)
 
     # ---- graphs
 
@@ -152,6 +148,38 @@ class Engine:
             update_of, stream = self._of(part, recorded.update_of), self._library.stream(part.gpu)
             part.plan.advance(update_of, numbers, stream.pointer)
         return recorded.absent
+
+
+class Limit:
+    """The pass that a step over these arrays, all on one GPU, is measured against; see fastoptim.native.limit_of.
+
+    A call hands it to the stream that a step would go to; `answer` waits for it, and is what the pass only read.
+    """
+
+    def __init__(self, slots: Sequence[Slot], grads: Sequence[Any], settings: Settings) -> None:
+        library = slots[0].library
+        assert isinstance(library, Cuda)
+        gradients = _Gradients(slots, library, check_targets(slots))
+        gradients.read(list(grads))
+        params = [_outline(slot.p) for slot in slots]
+        self._kept = [*slots, *grads, *gradients.copies]  # so that the addresses stay good
+        self._library, self._gpu = library, params[0].gpu
+        self._passes = CudaLimit(
+            rule=RULES[settings.variant].number,
+            params=[_named(p) for p in params],
+            states=_addresses_of(slots, [settings] * len(slots)),
+            grads=gradients.addresses,
+            formats=gradients.formats,
+            device=self._gpu,
+        )
+
+    def __call__(self, mask: int) -> None:
+        """With 0 it changes nothing."""
+        self._passes(mask, self._library.stream(self._gpu).pointer)
+
+    def answer(self) -> int:
+        """The exclusive or of all words that a step only reads."""
+        return self._passes.answer(self._library.stream(self._gpu).pointer)
 
 
 class _Recorded(NamedTuple):
@@ -271,6 +299,20 @@ def _outline(array: Any) -> Outline:
     return library.outline(array, "")
 
 
+def _named(outline: Outline) -> tuple[int, int, str]:
+    """An array as native code takes it."""
+    return address_of(outline), outline.size, outline.dtype.name
+
+
+def _addresses_of(slots: Sequence[Slot], settings: Sequence[Settings]) -> list[tuple[list[int], list[int], list[int]]]:
+    """Each array's state as native code takes it."""
+    states = []
+    for slot, own in zip(slots, settings, strict=True):
+        arrays, numbers, average = ([address_of(_outline(array)) for array in kind] for kind in state_of(slot, own))
+        states.append((arrays, numbers, average))
+    return states
+
+
 def squared_norms(arrays: Sequence[Any]) -> list[float]:
     """The sum of the squares of each array, dense and of a known dtype; waits for them."""
     by_gpu: dict[int, list[int]] = {}
@@ -279,7 +321,7 @@ def squared_norms(arrays: Sequence[Any]) -> list[float]:
         by_gpu.setdefault(outline.gpu, []).append(i)
     found = [0.0] * len(arrays)
     for gpu, indices in by_gpu.items():
-        named = [(address_of(outlines[i]), outlines[i].size, outlines[i].dtype.name) for i in indices]
+        named = [_named(outlines[i]) for i in indices]
         library = library_of(arrays[indices[0]])
         assert isinstance(library, Cuda)
         sums = cuda_squared_norms(named, gpu, library.stream(gpu).pointer)

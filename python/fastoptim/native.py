@@ -36,6 +36,7 @@ cuda_status = _core.cuda_status
 cuda_device_of = _core.cuda_device_of
 cuda_squared_norms = _core.cuda_squared_norms
 CudaPlan = _core.CudaPlan
+CudaLimit = _core.CudaLimit
 get_num_threads = _core.get_num_threads
 
 

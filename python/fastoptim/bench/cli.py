@@ -41,8 +41,11 @@ examples:
   python -m fastoptim bench adam --threads 1 2 4 --isa baseline avx2
   python -m fastoptim bench rmsprop --option centered=True --option momentum=0.9
   python -m fastoptim bench adam --size 1e6 --block 1     with cold caches, as after the rest of a training loop
+  python -m fastoptim bench adam lamb --device cuda --size 1e6 1e8
 
-Every combination is a row.  Memory is counted first: what does not fit is refused.  Ctrl-C prints the rows so far.
+Every combination is a row.  Threads and instruction sets are the CPU's: a GPU's rows have none.  With --device cuda
+arrays are CuPy's, on its current GPU (CUDA_VISIBLE_DEVICES chooses another).  Memory is counted first: what does not
+fit is refused.  Ctrl-C prints the rows so far.
 docs/benchmark.md says how to read the table."""
 
 
@@ -61,9 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES, help="of the parameters")
     work.add_argument("--grad-dtype", nargs="+", choices=DTYPES, help="of the gradients; default: the parameters'")
     how = parser.add_argument_group("where and how")
-    how.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: as many as a step would use")
-    how.add_argument("--isa", nargs="+", metavar="NAME", help="instruction sets: baseline, avx2, avx512")
-    how.add_argument("--device", nargs="+", default=["cpu"], choices=DEVICES)
+    how.add_argument(
+        "--threads", nargs="+", type=int, metavar="N", help="of the CPU; default: as many as a step would use"
+    )
+    how.add_argument("--isa", nargs="+", metavar="NAME", help="of the CPU: baseline, avx2, avx512")
+    how.add_argument("--device", nargs="+", default=["cpu"], choices=DEVICES, help="default: cpu; cuda needs CuPy")
     how.add_argument("--seconds", type=float, default=1.0, help="how long a row is timed; default: 1")
     how.add_argument("--rounds", type=int, metavar="N", help="exactly so many rounds a row, however long they take")
     how.add_argument("--block", type=int, metavar="N", help="steps in a row; default: as many as last a millisecond")
@@ -131,7 +136,7 @@ def _put_out(arguments: argparse.Namespace, rows: list[results.Row], watch: mach
     """Prints, writes and draws, each even if another fails; returns the exit status."""
     run = results.Results(
         schema=results.SCHEMA,
-        machine=machine.describe(),
+        machine=machine.describe(with_gpu="cuda" in arguments.device),
         settings={name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")},
         noise=results.judge(rows, watch.report()),
         rows=rows,
@@ -164,23 +169,34 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
     """A task for every combination, the work outermost; ValueError or TypeError for what cannot be."""
     _refuse_numbers(arguments)
     options = tuple(map(option_of, arguments.option))
-    isas = arguments.isa or [native.Engine.isa or native.build_info()["isa"]]
-    usable = native.build_info()["isa_usable"]
-    for isa in isas:
-        if isa not in usable:
-            raise ValueError(f"--isa: expected one of {', '.join(usable)} on this processor, got {isa!r}")
     return [
         Task(name, work, dtype, gradient or dtype, threads, isa, device, options)
-        for work, dtype, gradient, threads, isa, device, name in product(
+        for work, dtype, gradient, (threads, isa, device), name in product(
             works_of(arguments.size, arguments.model),
             arguments.dtype,
             arguments.grad_dtype or [None],
-            arguments.threads or [native.get_num_threads()],
-            isas,
-            arguments.device,
+            _places(arguments),
             optimizers_of([*arguments.names, *arguments.optimizer]),
         )
     ]
+
+
+def _places(arguments: argparse.Namespace) -> list[tuple[int | None, str | None, str]]:
+    """Where each task is to run: on how many threads, with which instruction set, on which device.
+
+    A GPU has neither of the first two, so that it is one place; ValueError for who asks for them without the CPU.
+    """
+    usable: list[str] = native.build_info()["isa_usable"]
+    for isa in arguments.isa or []:
+        if isa not in usable:
+            raise ValueError(f"--isa: expected one of {', '.join(usable)} on this processor, got {isa!r}")
+    for name in ("threads", "isa"):
+        if getattr(arguments, name) and "cpu" not in arguments.device:
+            raise ValueError(f"--{name}: expected none with --device cuda alone, as it is the CPU's")
+    threads: list[int] = arguments.threads or [native.get_num_threads()]
+    isas: list[str] = arguments.isa or [native.Engine.isa or native.build_info()["isa"]]
+    on_cpu = product(threads, isas, ["cpu"])
+    return [*(on_cpu if "cpu" in arguments.device else ()), *([(None, None, "cuda")] * ("cuda" in arguments.device))]
 
 
 def optimizers_of(names: Sequence[str]) -> list[str]:

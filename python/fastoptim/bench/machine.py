@@ -1,4 +1,4 @@
-"""What ran the benchmark, and who else did: processor, caches, memory, versions, and how busy the machine was."""
+"""What ran the benchmark, and who else did: processor, caches, memory, GPU, versions, and how busy the machine was."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..native import build_info, get_num_threads
+from . import gpu
 
 #: Others' part of the processors while something is measured, above which nothing follows from it.
 BUSIEST = 0.1
@@ -19,8 +20,11 @@ BUSIEST = 0.1
 LEAST_SECONDS = 0.5
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions, for a reader and for a JSON file; what cannot be found out is None."""
+def describe(*, with_gpu: bool = False) -> dict[str, Any]:
+    """The machine and the versions, for a reader and for a JSON file; what cannot be found out is None.
+
+    So is the GPU, unless it is asked for: that imports CuPy.
+    """
     info = build_info()
     return {
         "processor": _processor(),
@@ -40,6 +44,7 @@ def describe() -> dict[str, Any]:
         "threads": get_num_threads(),
         "cuda": info["cuda"],
         "cuda_devices": info["cuda_devices"],
+        "gpu": gpu.describe() if with_gpu else None,
     }
 
 

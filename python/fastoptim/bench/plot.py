@@ -44,8 +44,14 @@ def draw(rows: Sequence[Row], path: Path, machine: Mapping[str, Any]) -> None:
     for axes, (title, members) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _panel(axes, members, names, top, height)
         axes.set_title(title, fontsize=10)
-    figure.suptitle(f"A step's share of the limit: {machine['processor'] or 'this machine'}", fontsize=11)
+    figure.suptitle(f"A step's share of the limit: {_where(rows, machine)}", fontsize=11)
     figure.savefig(path, dpi=150)
+
+
+def _where(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
+    """The processor, the GPU, or both, as far as they stepped anything."""
+    names = {"cpu": machine["processor"] or "this machine", "cuda": machine["gpu"] and machine["gpu"]["name"]}
+    return ", ".join(names[device] for device in dict.fromkeys(row["device"] for row in rows))
 
 
 def panels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -54,9 +60,9 @@ def panels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         shown: dict[str, Any] = {name: row[name] for name in SETTINGS}  # type: ignore[literal-required]
         gradients = "" if shown["dtype"] == shown["grad_dtype"] else f" with {shown['grad_dtype']} gradients"
-        threads = f"{shown['threads']} thread{'s' * (shown['threads'] != 1)}"
-        title = f"{shown['dtype']}{gradients}, {threads}, {shown['isa']}, {shown['device']}"
-        panels.setdefault(title, []).append(row)
+        threads = shown["threads"] and f"{shown['threads']} thread{'s' * (shown['threads'] != 1)}"
+        parts = [f"{shown['dtype']}{gradients}", threads, shown["isa"], shown["device"]]
+        panels.setdefault(", ".join(filter(None, parts)), []).append(row)
     return panels
 
 

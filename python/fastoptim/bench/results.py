@@ -37,13 +37,13 @@ class Row(TypedDict):
     arrays: int
     dtype: str
     grad_dtype: str
-    threads: int
-    isa: str
+    threads: int | None  # None on a GPU
+    isa: str | None  # None on a GPU
     device: str
     bytes: int  # read and written by a step
     seconds: Times  # a step
     limit_seconds: Times  # the pass that reads and writes the same bytes, on the same arrays
-    limit_isa: str  # the instruction set whose pass was the fastest
+    limit_isa: str | None  # the instruction set whose pass was the fastest; None on a GPU
     fixed_seconds: Times  # a step of as many arrays of one element
     limit_fixed_seconds: Times  # that pass over those
     share: float  # of the limit: limit_seconds / seconds

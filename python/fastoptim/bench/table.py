@@ -26,7 +26,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 KEY = """\
 limit   a native pass that reads and writes the same bytes of the same arrays with next to no arithmetic, timed in turn:
-        the fastest of each instruction set's
+        on the CPU the fastest of each instruction set's
 share   of the limit: its time over the step's
 fixed   what a step of as many arrays of one element takes, and its part of the whole
 beyond  the share without what either costs at one element"""
@@ -42,7 +42,7 @@ def report(results: Results) -> str:
 
 
 def heading(machine: Mapping[str, Any]) -> str:
-    """The machine in two lines."""
+    """The machine in two lines, and its GPU in a third where that was used."""
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB" if machine["memory_bytes"] else None
     pages = f"huge pages {machine['huge_pages']}" if machine["huge_pages"] else None
@@ -53,14 +53,29 @@ def heading(machine: Mapping[str, Any]) -> str:
         f"Python {machine['python']}",
         machine["system"],
     ]
-    return "\n".join(", ".join(filter(None, line)) for line in ([*hardware, memory, pages], software))
+    gpu = machine.get("gpu")
+    lines = [[*hardware, memory, pages], software, *([gpu_of(gpu, machine["cuda"])] if gpu else [])]
+    return "\n".join(", ".join(filter(None, line)) for line in lines)
+
+
+def gpu_of(gpu: Mapping[str, Any], built_with: str) -> list[str]:
+    """What a reader is told of a GPU."""
+    return [
+        f"{gpu['name']} ({gpu['compute_capability']})",
+        f"{gpu['processors']} multiprocessors",
+        f"{gpu['memory_bytes'] / 2**30:.0f} GiB",
+        f"driver for CUDA {gpu['driver']}",
+        f"built with CUDA {built_with}",
+        f"CuPy {gpu['cupy']}",
+    ]
 
 
 def in_common(rows: Sequence[Row]) -> str:
     """The settings that all rows share, and up to how many elements the answers were checked."""
     if not rows:
         return "nothing was measured"
-    shown = [f"{name.replace('_', ' ')} {_setting(name, rows[0])}" for name in SETTINGS if not _varies(rows, name)]
+    same = [name for name in SETTINGS if not _varies(rows, name) and _setting(name, rows[0])]
+    shown = [f"{name.replace('_', ' ')} {_setting(name, rows[0])}" for name in same]
     most = max(row["checked_elements"] for row in rows)
     return f"{', '.join(shown)}; answers equal to the reference in every bit, over up to {most:,} elements"
 
@@ -88,7 +103,8 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 
 def _setting(name: str, row: Mapping[str, Any]) -> str:
-    return str(row[name])
+    """Empty where a row has none, as one on a GPU has no threads."""
+    return "" if row[name] is None else str(row[name])
 
 
 def name_of(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import native
-from ..arrays import Array, compute_dtype
+from .. import cuda, native
+from ..arrays import compute_dtype
 from ..engine import Settings
 from ..optimizer import OPTIMIZERS, Optimizer
 from ..options import Backend
-from .machine import free_bytes
+from . import gpu, machine
 from .models import Shape, Work
 from .timing import Step
 
@@ -41,8 +41,8 @@ class Task:
     work: Work
     dtype: str = "float32"
     grad_dtype: str = "float32"
-    threads: int = 1
-    isa: str = ""
+    threads: int | None = 1  # None on a GPU, as the instruction set
+    isa: str | None = ""
     device: str = "cpu"
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -92,29 +92,26 @@ def dtype_of(name: str) -> np.dtype[Any]:
 
 def refuse(tasks: Sequence[Task]) -> None:
     """Raises what is wrong with any of these, before anything is allocated or timed."""
-    free = free_bytes()
+    if any(task.device == "cuda" for task in tasks):
+        gpu.require()
+    free = {device: free_bytes(device) for device in {task.device for task in tasks}}
     for task in tasks:
-        _refuse_device(task.device)
         dtype_of(task.dtype), dtype_of(task.grad_dtype)
         for name in PASSES_OF_THEIR_OWN:
             if task.settings.options[name] != task.cls.defaults[name]:  # 0 is a bound, too
                 raise ValueError(f"{name}: expected none of {list(PASSES_OF_THEIR_OWN)}: they add a pass of their own")
-        if free is not None and task.bytes_kept > MOST_OF_MEMORY * free:
+        available = free[task.device]
+        if available is not None and task.bytes_kept > MOST_OF_MEMORY * available:
+            on_gpu = " on the GPU" if task.device == "cuda" else ""
             raise MemoryError(
                 f"{task.optimizer} on {task.work.name} {task.dtype}: needs {in_gigabytes(task.bytes_kept)} "
-                f"for its arrays, {in_gigabytes(free)} are free"
+                f"for its arrays, {in_gigabytes(available)} are free{on_gpu}"
             )
 
 
-def _refuse_device(device: str) -> None:
-    info = native.build_info()
-    if device == "cpu":
-        return
-    if info["cuda"] is None:
-        raise RuntimeError("--device cuda: this fastoptim was built without CUDA")
-    if not info["cuda_devices"]:
-        raise RuntimeError("--device cuda: no CUDA device was found")
-    raise RuntimeError("--device cuda: the benchmark has no limit for it yet")
+def free_bytes(device: str) -> int | None:
+    """Of the memory that a device's arrays are in."""
+    return gpu.free_bytes() if device == "cuda" else machine.free_bytes()
 
 
 def in_gigabytes(count: float) -> str:
@@ -131,10 +128,11 @@ class Setup:
     """Arrays, an optimizer that has taken one step on them, and the limit over the very same arrays.
 
     The limit is the machine's, not an instruction set's: wider registers are not always faster, so each has its pass.
+    A GPU has one, under its device's name.
     """
 
     opt: Optimizer
-    grads: Sequence[Array]
+    grads: Sequence[Any]  # of the device's library
     step: Step
     limits: dict[str, Step]
 
@@ -144,26 +142,32 @@ def set_up(task: Task) -> Setup:
     opt, grads = optimizer_of(task, "native")
     step = partial(opt.step, grads)
     step()
+    return Setup(opt, grads, step, {name: partial(limit, 0) for name, limit in _limits(task, opt, grads).items()})
+
+
+def _limits(task: Task, opt: Optimizer, grads: Sequence[Any]) -> dict[str, Callable[[int], object]]:
+    if task.device == "cuda":
+        return {task.device: cuda.Limit(opt.slots, grads, task.settings)}
     usable: list[str] = native.build_info()["isa_usable"]
-    limits: dict[str, Step] = {isa: partial(native.limit_of(opt.slots, grads, task.settings, isa), 0) for isa in usable}
-    return Setup(opt, grads, step, limits)
+    return {isa: native.limit_of(opt.slots, grads, task.settings, isa) for isa in usable}
 
 
-def optimizer_of(task: Task, backend: Backend) -> tuple[Optimizer, list[Array]]:
-    """An optimizer over new arrays and their gradients, each time the same numbers."""
+def optimizer_of(task: Task, backend: Backend) -> tuple[Optimizer, list[Any]]:
+    """An optimizer over new arrays and their gradients, each time the same numbers; the reference's are NumPy's."""
     rng = np.random.default_rng(0)
+    library = gpu.cupy() if task.device == "cuda" and backend == "native" else np
     own, gradient = dtype_of(task.dtype), dtype_of(task.grad_dtype)
-    params = [_filled(rng, shape, own) for shape in task.work.shapes]
-    grads = [_filled(rng, shape, gradient) for shape in task.work.shapes]
+    params = [_filled(library, rng, shape, own) for shape in task.work.shapes]
+    grads = [_filled(library, rng, shape, gradient) for shape in task.work.shapes]
     options: Mapping[str, Any] = {**dict(task.options), "backend": backend}
     return task.cls(params, **options), grads
 
 
-def _filled(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _filled(library: Any, rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
     """Standard normal numbers, repeated where there are many."""
-    array = np.empty(shape, dtype)
+    array = library.empty(shape, dtype)
     flat = array.reshape(-1)
-    numbers = rng.standard_normal(min(flat.size, _NUMBERS), np.float32).astype(dtype)
+    numbers = library.asarray(rng.standard_normal(min(flat.size, _NUMBERS), np.float32).astype(dtype))
     for begin in range(0, flat.size, _NUMBERS):
         flat[begin : begin + _NUMBERS] = numbers[: flat.size - begin]
     return array
@@ -171,11 +175,11 @@ def _filled(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Arr
 
 @contextmanager
 def configured(task: Task) -> Iterator[None]:
-    """While it lasts, steps run on the task's threads, and new optimizers on its instruction set."""
+    """While it lasts, steps on the CPU run on the task's threads, and new optimizers on its instruction set."""
     threads, isa = native.get_num_threads(), native.Engine.isa
     try:
-        native.set_num_threads(task.threads)
-        native.Engine.isa = task.isa
+        native.set_num_threads(threads if task.threads is None else task.threads)
+        native.Engine.isa = isa if task.isa is None else task.isa
         yield
     finally:
         native.set_num_threads(threads)

@@ -50,6 +50,7 @@ def interleave(
     rounds: int | None = None,
     between: Step = lambda: None,
     on_round: Callable[[float], object] = lambda share: None,
+    wait: Step | None = None,
 ) -> dict[str, list[float]]:
     """Times the steps in turn, round after round, so that what disturbs the machine disturbs all of them.
 
@@ -64,11 +65,12 @@ def interleave(
         rounds: Exactly so many rounds, however long they take.
         between: Called before each round; not timed.
         on_round: Called after each round with how much of the work is done, from 0 to 1.
+        wait: Called before and after each block, and timed after it: for steps that only hand work over, as to a GPU.
 
     Returns:
         Seconds a step by name, one of each round.
     """
-    blocks = {name: block or _block_of(step) for name, step in steps.items()}
+    blocks = {name: block or _block_of(step, wait) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     with _no_garbage_collection():
         start = time.perf_counter()
@@ -76,7 +78,7 @@ def interleave(
         while done < 1:
             between()
             for name, step in steps.items():
-                times[name].append(_time(step, blocks[name]))
+                times[name].append(_time(step, blocks[name], wait))
             count += 1
             by_clock = 1.0 if rounds or seconds <= 0 else (time.perf_counter() - start) / seconds
             done = min(1.0, by_clock, count / (rounds or FEWEST_ROUNDS))
@@ -84,21 +86,25 @@ def interleave(
     return times
 
 
-def _time(step: Step, block: int) -> float:
+def _time(step: Step, block: int, wait: Step | None) -> float:
     """Seconds a step in a block of them."""
     if block > 1:
         step()
+    if wait is not None:
+        wait()
     start = time.perf_counter()
     for _ in range(block):
         step()
+    if wait is not None:
+        wait()
     return (time.perf_counter() - start) / block
 
 
-def _block_of(step: Step) -> int:
+def _block_of(step: Step, wait: Step | None) -> int:
     """How many of these steps last long enough to be timed."""
     step()
     block = 1
-    while (took := _time(step, block) * block) < BLOCK_SECONDS:
+    while (took := _time(step, block, wait) * block) < BLOCK_SECONDS:
         block = max(2 * block, min(100 * block, int(block * BLOCK_SECONDS / max(took, 1e-9)) + 1))
     return block
 
