@@ -169,14 +169,17 @@ bool Plan::run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) 
 
 std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                         const std::vector<Update>& updates) const {
-    const std::vector<int>& which = update_of ? *update_of : groups_;
-    expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<Scalars> scalars;
     scalars.reserve(updates.size());
     for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
         expect(hyper != nullptr, "expected hyper-parameters");
         scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
     }
+    return step(grads, update_of ? *update_of : groups_, scalars);
+}
+
+std::int64_t Plan::step(const py::list& grads, const std::vector<int>& which, std::vector<Scalars>& scalars) const {
+    expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<py::object> held;
     held.reserve(count());
     for (const py::handle grad : grads) held.push_back(py::reinterpret_borrow<py::object>(grad));

@@ -55,6 +55,9 @@ class Plan {
     std::int64_t step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                       const std::vector<Update>& updates) const;
 
+    // The same with the updates' numbers, the i-th array's at scalars[which[i]].
+    std::int64_t step(const py::list& grads, const std::vector<int>& which, std::vector<Scalars>& scalars) const;
+
     // The two halves of a step.  `take` reads the gradients and returns how many there are, or as `step` what is amiss;
     // `run` takes the step, each array by the scalars that its gradient names, and returns whether it was not skipped.
     std::int64_t take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
@@ -67,6 +70,7 @@ class Plan {
     std::vector<Gradient> no_gradients() const;
 
     std::size_t count() const { return segments_.size(); }
+    const std::vector<int>& groups() const { return groups_; }  // of each array
 
   private:
     bool unchanged(std::size_t i) const;

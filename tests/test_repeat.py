@@ -199,7 +199,7 @@ def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Cal
 def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
-    own = case.optimizer.step_scalars or case.options["skip_nonfinite"] or case.options["grad_scale"] != 1
+    own = "t" in case.optimizer.at_step_takes or case.options["skip_nonfinite"]
     assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
 
 

@@ -75,7 +75,18 @@ class Limit:
 Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
 
 class Repeat:
-    def __init__(self, plan: Plan, nesting: Nesting, groups: list[tuple[tuple[Any, ...], float, Hyper]]) -> None: ...
+    def __init__(self, plan: Plan, nesting: Nesting, hypers: list[Hyper]) -> None: ...
+    def match(
+        self, groups: list[dict[str, Any]], seen: list[tuple[tuple[Any, ...], Any]], grads: Any
+    ) -> list[Any] | None: ...
+    # each update with its settings, which are known, learning rate, step, loss scale and step scalars
+    def step(self, grads: list[Any], updates: list[tuple[Any, float, int, float, dict[str, float]]]) -> int: ...
+
+class Steady:
+    # of each group its options' values, learning rate, loss scale and step scalars
+    def __init__(
+        self, repeat: Repeat, groups: list[tuple[tuple[Any, ...], float, float, tuple[float, ...]]]
+    ) -> None: ...
     def __call__(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
 
 # ---- CUDA: arrays are addresses, streams are handles

@@ -13,7 +13,7 @@ import numpy as np
 from . import checkpoint, cuda, native
 from .arrays import Array, check_target, compute_dtype
 from .backends import check_backend, engine_for
-from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
+from .engine import AVERAGE, Engine, Repeat, Seen, Settings, Slot, Update, check_targets, update_at
 from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
@@ -111,7 +111,10 @@ class Optimizer(FieldsAreArguments):
     """Numbers that rule and reference are given each step, beside the options or in place of those of the same name."""
 
     at_step: ClassVar[Callable[..., dict[str, float]]]
-    """Those numbers in double: ``at_step(*, t, lr, **options)``, a pure function."""
+    """Those numbers in double, in that order: ``at_step(*, t, lr, **options)``, a pure function of those that it names."""
+
+    at_step_takes: ClassVar[frozenset[str]] = frozenset()
+    """What it names, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
     """Whether `weight_decay` and `decoupled` are part of the formula; else they come before it."""
@@ -138,6 +141,7 @@ class Optimizer(FieldsAreArguments):
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
         cls.state = State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
+        cls.at_step_takes = _names_taken(cls.at_step, {"t", *options}) if cls.step_scalars else frozenset()
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
@@ -233,7 +237,7 @@ class Optimizer(FieldsAreArguments):
         self._shown_by = ""  # the method that shows other values in the parameters' place
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
-        self._repeat: Callable[[list[Any], Any, int], bool] | None = None  # the engine's shorter way, once there is one
+        self._repeat: Repeat | None = None  # the engine's shorter way, once there is one
 
     def engine_for(self, slots: Sequence[Slot]) -> Engine:
         """What steps these arrays on this optimizer's backend."""
@@ -356,36 +360,51 @@ class Optimizer(FieldsAreArguments):
         Returns None; with `skip_nonfinite` whether the step was taken; False while a CUDA graph captures it, see
         `graph_step`.
         """
-        if self._repeat and not self._shown_by and self._repeat(self.param_groups, grads, self._step_count):
-            self._step_count += 1
-            return None
+        if (repeat := self._repeat) is not None and (steady := repeat.steady) is not None and not self._shown_by:
+            if steady(self.param_groups, grads, self._step_count):
+                self._step_count += 1
+                return None
         return self._step_in_full(grads)
 
     def _step_in_full(self, grads: Any) -> bool | None:
-        """A step of which anything may be new, or amiss."""
-        self._repeat = None
+        """A step with numbers of its own, or of which anything may be new, or amiss."""
         self.refuse_while_shown()
-        flat = self._structure.match(grads, "grads")
-        if len(self.param_groups) != len(self._trees):
-            raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
-        updates = [self._update(index) for index in range(len(self.param_groups))]
-        update_of = self._late_updates(updates) if self._missed else None
-        if self._engine is None:
-            self._engine = self.engine_for(self.slots)
-        stepped = self._engine.step(flat, updates, update_of)
+        repeat = self._repeat
+        flat = repeat.match(self.param_groups, self._resolved, grads) if repeat else None
+        as_seen = flat is not None
+        if flat is None:
+            flat = self._structure.match(grads, "grads")
+            if len(self.param_groups) != len(self._trees):
+                raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
+        updates = self._updates(as_seen)
+        stepped: int | None = -1
+        if repeat and as_seen and self._repeat is repeat:  # else a callable has changed something
+            stepped = repeat.step(flat, updates)
+        if stepped < 0:
+            stepped = self._step_by_engine(flat, updates)
         if stepped is None:
             return False
         self._step_count += 1
         if stepped < len(flat):
+            self._repeat = None
             for i, grad in enumerate(flat):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
-        if not self._missed:
-            self._repeat = self._engine.repeat(self._structure, self._resolved)
         for update in updates:
             if update.settings.skips:
                 return True
         return None
+
+    def _step_by_engine(self, flat: list[Any], updates: list[Update]) -> int | None:
+        """See fastoptim.engine.Engine."""
+        self._repeat = None
+        update_of = self._late_updates(updates) if self._missed else None
+        if self._engine is None:
+            self._engine = self.engine_for(self.slots)
+        stepped = self._engine.step(flat, updates, update_of)
+        if stepped == len(flat) and not self._missed:
+            self._repeat = self._engine.repeat(self._structure, self._resolved)
+        return stepped
 
     def graph_step(self) -> None:
         """Takes the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
@@ -409,7 +428,7 @@ class Optimizer(FieldsAreArguments):
                     graph.launch()
         """
         self.refuse_while_shown()
-        updates = [self._update(index) for index in range(len(self.param_groups))]
+        updates = self._updates()
         if not isinstance(self._engine, cuda.Engine):
             raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
         absent = self._engine.replay(updates, self._missed)
@@ -417,13 +436,17 @@ class Optimizer(FieldsAreArguments):
         for i in absent:
             self._missed[i] = self._missed.get(i, 0) + 1
 
-    def _update(self, index: int) -> Update:
-        """What a group's arrays do in this step."""
-        settings = self._settings(index)
-        lr = settings.options["lr"]
-        if callable(lr):
-            lr = rate_at(lr, self._step_count, f"param_groups[{index}]['lr']")
-        return update_at(settings, lr, self._step_count + 1, f"param_groups[{index}]")
+    def _updates(self, as_seen: bool = False) -> list[Update]:
+        """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
+        updates = []
+        for index in range(len(self.param_groups)):
+            settings = self._resolved[index].settings if as_seen else self._settings(index)
+            lr, place = settings.options["lr"], f"param_groups[{index}]"
+            if callable(lr):
+                lr = rate_at(lr, self._step_count, f"{place}['lr']")
+                as_seen = False  # it may have assigned options of the groups that follow
+            updates.append(update_at(settings, lr, self._step_count + 1, place))
+        return updates
 
     def _late_updates(self, updates: list[Update]) -> list[int]:
         """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
@@ -460,7 +483,8 @@ class Optimizer(FieldsAreArguments):
             for slot in self.slots:
                 if slot.group == index:
                     self._allocate(slot, changed)
-            self._engine = self._repeat = None
+            self._engine = None
+        self._repeat = None
         group.update(changed.options)
         self._resolved[index] = Seen(tuple(group.values()), changed)
         return changed
@@ -544,6 +568,13 @@ def _is_groups(params: Any) -> bool:
             f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
         )
     return any(groups)
+
+
+def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
+    """The arguments that a function names; all that are known where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return frozenset(known if takes_any else (parameter.name for parameter in parameters))
 
 
 def _like(slot: Slot) -> Any:
