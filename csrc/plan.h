@@ -13,6 +13,10 @@
 
 namespace fo {
 
+struct ComputeTypes {
+    bool f32 = false, f64 = false;
+};
+
 // What the loops need of an optimizer's options, but for what changes with the step.
 struct Hyper {
     int rule;
@@ -27,7 +31,9 @@ struct Hyper {
     std::optional<std::int64_t> swa_start;
     std::int64_t swa_every;
 
-    Scalars at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars) const;
+    // This step's numbers, for the compute types that are there: a rule's powers cost more than a small array's step.
+    Scalars at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars,
+               ComputeTypes types = {true, true}) const;
 
   private:
     double average_keep(std::int64_t t) const;
@@ -71,6 +77,7 @@ class Plan {
 
     std::size_t count() const { return segments_.size(); }
     const std::vector<int>& groups() const { return groups_; }  // of each array
+    ComputeTypes types() const { return types_; }               // among the arrays
 
   private:
     bool unchanged(std::size_t i) const;
@@ -85,6 +92,7 @@ class Plan {
     std::vector<Layout> layouts_;
     std::vector<Identity> identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending
+    ComputeTypes types_;
     const cpu::Loops& loops_;
 
     // The last gradient found clear of own_, by address and format: most callers pass the same buffers again.

@@ -115,7 +115,7 @@ std::int64_t Repeat::step(const py::list& grads, const py::list& updates) const 
         read_values(update[4], step_scalars);
         const auto t = PyLong_AsLongLong(py::handle(update[2]).ptr());
         if (t == -1 && PyErr_Occurred()) throw py::error_already_set();
-        scalars.push_back(hypers_[i]->at(number(update[1]), t, number(update[3]), step_scalars));
+        scalars.push_back(hypers_[i]->at(number(update[1]), t, number(update[3]), step_scalars, plan_->types()));
     }
     return plan_->step(grads, plan_->groups(), scalars);
 }
@@ -131,7 +131,7 @@ std::vector<Scalars> Steady::scalars_at(std::int64_t t) const {
     scalars.reserve(groups_.size());
     for (std::size_t i = 0; i < groups_.size(); ++i) {
         const auto& [seen, lr, grad_scale, step_scalars] = groups_[i];
-        scalars.push_back(repeat_->hypers_[i]->at(lr, t, grad_scale, step_scalars));
+        scalars.push_back(repeat_->hypers_[i]->at(lr, t, grad_scale, step_scalars, repeat_->plan_->types()));
     }
     return scalars;
 }

@@ -88,8 +88,6 @@ class Settings:
 
     def scalars_at(self, t: int, lr: float) -> dict[str, float]:
         """What the optimizer's `at_step` gives."""
-        if not self.optimizer.step_scalars:
-            return {}
         arguments = self._for_at_step.copy()
         if "t" in arguments:
             arguments["t"] = t
@@ -117,18 +115,19 @@ class Update(NamedTuple):
 
 def update_at(settings: Settings, lr: float, t: int, place: str) -> Update:
     """What these settings do in step t."""
-    scalars = settings.scalars_at(t, lr)
+    scalars = settings.scalars_at(t, lr) if settings.optimizer.step_scalars else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
         scale = scale_at(scale, f"{place}['grad_scale']")
-    return Update(settings, lr, t, scale, scalars)
+    return tuple.__new__(Update, (settings, lr, t, scale, scalars))  # in half the time of Update(...)
 
 
 class Seen(NamedTuple):
-    """A group's options as last seen: their values in order, and what they mean."""
+    """A group's options as last seen: their values in order, what they mean, and what messages call the group."""
 
     values: tuple[Any, ...]
     settings: Settings
+    place: str
 
 
 class Repeat(NamedTuple):
@@ -142,8 +141,8 @@ class Repeat(NamedTuple):
     """``(param_groups, seen, grads)`` to the gradients in the arrays' order, None where options or structure differ."""
 
     step: Callable[[list[Any], list[Update]], int]
-    """``(grads, updates)``, one of each group, all with the settings of the last step, to how many arrays had a gradient;
-    below zero it has done nothing, and leaves it to the engine's step to find out why."""
+    """``(grads, updates)``, one of each group, all with the settings of the last step, to how many arrays had a
+    gradient; below zero it has done nothing, and leaves it to the engine's step to find out why."""
 
 
 class Engine(Protocol):

@@ -91,17 +91,10 @@ class Engine:
         """See fastoptim.engine.Engine."""
         if self._plan is None:
             return None
-        repeat = _core.Repeat(self._plan, structure.nesting(), [_hyper(settings) for _, settings in groups])
+        repeat = _core.Repeat(self._plan, structure.nesting(), [_hyper(group.settings) for group in groups])
         steady = None
-        if all(settings.is_steady and not settings.skips for _, settings in groups):
-            updates = [update_at(settings, settings.options["lr"], 1, "") for _, settings in groups]
-            steady = _core.Steady(
-                repeat,
-                [
-                    (values, lr, scale, (*scalars.values(),))
-                    for (values, _), (_, lr, _, scale, scalars) in zip(groups, updates, strict=True)
-                ],
-            )
+        if all(group.settings.is_steady and not group.settings.skips for group in groups):
+            steady = _core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
         return Repeat(steady, repeat.match, repeat.step)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
@@ -135,6 +128,11 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
 def numbers_of(updates: Iterable[Update]) -> _core.Updates:
     """A step's numbers as a plan takes them."""
     return [(_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates]
+
+
+def _numbers_of_every_step(group: Seen) -> tuple[float, float, tuple[float, ...]]:
+    _, lr, _, scale, scalars = update_at(group.settings, group.settings.options["lr"], 1, group.place)
+    return lr, scale, (*scalars.values(),)
 
 
 def state_of(slot: Slot, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:

@@ -111,7 +111,8 @@ class Optimizer(FieldsAreArguments):
     """Numbers that rule and reference are given each step, beside the options or in place of those of the same name."""
 
     at_step: ClassVar[Callable[..., dict[str, float]]]
-    """Those numbers in double, in that order: ``at_step(*, t, lr, **options)``, a pure function of those that it names."""
+    """Those numbers in double, in that order: a pure function of what it names, or takes as ``**options``, of `t`, `lr`
+    and the other options."""
 
     at_step_takes: ClassVar[frozenset[str]] = frozenset()
     """What it names, found when the class is made."""
@@ -260,7 +261,7 @@ class Optimizer(FieldsAreArguments):
         own_tree = structure.build(iter(arrays))
         group = {"params": own_tree, **settings.options}
         self.param_groups.append(group)
-        self._resolved.append(Seen(tuple(group.values()), settings))
+        self._resolved.append(Seen(tuple(group.values()), settings, f"param_groups[{index}]"))
         return own_tree
 
     def _allocate(self, slot: Slot, settings: Settings) -> None:
@@ -360,10 +361,14 @@ class Optimizer(FieldsAreArguments):
         Returns None; with `skip_nonfinite` whether the step was taken; False while a CUDA graph captures it, see
         `graph_step`.
         """
-        if (repeat := self._repeat) is not None and (steady := repeat.steady) is not None and not self._shown_by:
-            if steady(self.param_groups, grads, self._step_count):
-                self._step_count += 1
-                return None
+        if (
+            (repeat := self._repeat)
+            and (steady := repeat.steady)
+            and not self._shown_by
+            and steady(self.param_groups, grads, self._step_count)
+        ):
+            self._step_count += 1
+            return None
         return self._step_in_full(grads)
 
     def _step_in_full(self, grads: Any) -> bool | None:
@@ -377,13 +382,13 @@ class Optimizer(FieldsAreArguments):
             if len(self.param_groups) != len(self._trees):
                 raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         updates = self._updates(as_seen)
-        stepped: int | None = -1
-        if repeat and as_seen and self._repeat is repeat:  # else a callable has changed something
-            stepped = repeat.step(flat, updates)
+        unchanged = as_seen and self._repeat is repeat  # also by callables
+        stepped = repeat.step(flat, updates) if repeat and unchanged else -1
         if stepped < 0:
-            stepped = self._step_by_engine(flat, updates)
-        if stepped is None:
-            return False
+            found = self._step_by_engine(flat, updates)
+            if found is None:
+                return False
+            stepped = found
         self._step_count += 1
         if stepped < len(flat):
             self._repeat = None
@@ -402,7 +407,9 @@ class Optimizer(FieldsAreArguments):
         if self._engine is None:
             self._engine = self.engine_for(self.slots)
         stepped = self._engine.step(flat, updates, update_of)
-        if stepped == len(flat) and not self._missed:
+        if any(update.settings is not seen.settings for update, seen in zip(updates, self._resolved, strict=False)):
+            self._engine = None  # a callable has changed its own group's options, which count from the next step on
+        elif stepped == len(flat) and not self._missed:
             self._repeat = self._engine.repeat(self._structure, self._resolved)
         return stepped
 
@@ -440,10 +447,12 @@ class Optimizer(FieldsAreArguments):
         """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
         updates = []
         for index in range(len(self.param_groups)):
-            settings = self._resolved[index].settings if as_seen else self._settings(index)
-            lr, place = settings.options["lr"], f"param_groups[{index}]"
+            if not as_seen:
+                self._settings(index)
+            _, settings, place = self._resolved[index]
+            lr = settings.options["lr"]
             if callable(lr):
-                lr = rate_at(lr, self._step_count, f"{place}['lr']")
+                lr = rate_at(lr, self._step_count, place, "['lr']")
                 as_seen = False  # it may have assigned options of the groups that follow
             updates.append(update_at(settings, lr, self._step_count + 1, place))
         return updates
@@ -466,10 +475,10 @@ class Optimizer(FieldsAreArguments):
     def _settings(self, index: int) -> Settings:
         """A group's options, checked again if one was assigned."""
         group = self.param_groups[index]
-        seen, settings = self._resolved[index]
+        seen, settings, place = self._resolved[index]
         if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # not ==, for which True is 1.0
             return settings
-        place = f"param_groups[{index}]: "
+        place += ": "
         if group.get("params") is not self._trees[index]:
             raise ValueError(
                 f"{place}params: expected the parameters it was made with; make a new optimizer for others"
@@ -486,7 +495,7 @@ class Optimizer(FieldsAreArguments):
             self._engine = None
         self._repeat = None
         group.update(changed.options)
-        self._resolved[index] = Seen(tuple(group.values()), changed)
+        self._resolved[index] = Seen(tuple(group.values()), changed, f"param_groups[{index}]")
         return changed
 
     # ---- checkpoints

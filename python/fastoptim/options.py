@@ -164,14 +164,14 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def rate_at(lr: Any, step: int, place: str) -> float:
-    """The learning rate of a step, counted from 0."""
+def rate_at(lr: Any, step: int, place: str, entry: str = "") -> float:
+    """The learning rate of a step, counted from 0; a message names `place` and the entry in it."""
     if not callable(lr):
         return float(lr)
     rate = lr(step)
     if type(rate) is float and 0 <= rate < math.inf:  # as mostly, in a fraction of the check's time
         return rate
-    return _RATE.check(rate, f"{place} at step {step}")
+    return _RATE.check(rate, f"{place}{entry} at step {step}")
 
 
 def scale_at(scale: npt.NDArray[Any], place: str) -> float:

@@ -85,7 +85,7 @@ class NAdam(Optimizer):
         return {
             "ramp": _ramp(t, momentum_decay),
             "next_ramp": _ramp(t + 1, momentum_decay),
-            "ramp_product": products[min(t, len(products)) - 1],
+            "ramp_product": products[t - 1] if t < len(products) else products[-1],
         }
 
     @staticmethod
