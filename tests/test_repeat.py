@@ -102,6 +102,11 @@ def new_group(opt: fo.Optimizer, grads: Any) -> None:
     opt.param_groups[0] = {**opt.param_groups[0], "lr": 0.3}
 
 
+def assign_and_look(opt: fo.Optimizer, grads: Any) -> None:
+    opt.param_groups[0]["eps"] = 0.1
+    opt.state_dict()
+
+
 def load(opt: fo.Optimizer, grads: Any) -> None:
     saved = opt.state_dict()
     saved["step_count"] = 100
@@ -139,7 +144,7 @@ DICT_CHANGES: dict[str, Callable[[fo.Optimizer, Any], Any]] = {
     "lr below zero": assign("lr", -1.0),
     "an equal lr": assign("lr", float("0.1")),
     "eps": assign("eps", 0.1),
-    "eps, and a state dict": lambda opt, grads: (opt.param_groups[0].update(eps=0.1), opt.state_dict()) and None,
+    "eps, and a state dict": assign_and_look,
     "amsgrad": assign("amsgrad", True),
     "1 for True": assign("amsgrad", 1),
     "weight decay": assign("weight_decay", 0.1),
