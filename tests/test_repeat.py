@@ -407,6 +407,24 @@ def test_histories_are_the_reference_s(case: Case) -> None:
     same_in_both(run)
 
 
+class TakesAll(fo.ASGD):
+    """Its `at_step` names nothing."""
+
+    @staticmethod
+    def at_step(**options: Any) -> dict[str, float]:
+        assert set(options) == {"t", *TakesAll.defaults}
+        return fo.ASGD.at_step(**{name: options[name] for name in fo.ASGD.at_step_takes})
+
+
+def test_numbers_of_a_step_may_be_made_of_all_options() -> None:
+    own, expected = TakesAll(p := numbers(0), t0=2), fo.ASGD(q := numbers(0), t0=2)
+    for t in range(6):
+        own.step(numbers(t))
+        expected.step(numbers(t))
+    assert_same_bits(p, q, "after six steps")
+    assert_same_bits(own.state["ax"], expected.state["ax"], "after six steps")
+
+
 def test_groups_that_are_no_list() -> None:
     opt = optimizer_of(a_dict, "native")
     opt.param_groups = tuple(opt.param_groups)  # type: ignore[assignment]
