@@ -105,7 +105,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def_readonly_static("CHANGED", &Plan::kChanged)
         .def_readonly_static("SKIPPED", &Plan::kSkipped)
         .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
-        .def("step", &Plan::step, py::arg("grads"), py::arg("update_of"), py::arg("updates"));
+        .def("step",
+             py::overload_cast<const py::list&, const std::optional<std::vector<int>>&, const std::vector<Update>&>(
+                 &Plan::step, py::const_),
+             py::arg("grads"), py::arg("update_of"), py::arg("updates"));
 
     m.def("cuda_status", &cuda::status);
     m.def(
@@ -131,10 +134,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def("__call__", &CudaLimit::run, py::arg("mask"), py::arg("stream"))
         .def("answer", &CudaLimit::answer, py::arg("stream"));
 
-    py::class_<Repeat>(m, "Repeat")
-        .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<Repeat::Group>>(), py::arg("plan"),
-             py::arg("nesting"), py::arg("groups"))
-        .def("__call__", &Repeat::step, py::arg("groups"), py::arg("grads"), py::arg("step_count"));
+    py::class_<Repeat, std::shared_ptr<Repeat>>(m, "Repeat")
+        .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<std::shared_ptr<const Hyper>>>(),
+             py::arg("plan"), py::arg("nesting"), py::arg("hypers"))
+        .def("match", &Repeat::match, py::arg("groups"), py::arg("seen"), py::arg("grads"))
+        .def("step", &Repeat::step, py::arg("grads"), py::arg("updates"));
+
+    py::class_<Steady>(m, "Steady")
+        .def(py::init<std::shared_ptr<Repeat>, std::vector<Steady::Group>>(), py::arg("repeat"), py::arg("groups"))
+        .def("__call__", &Steady::step, py::arg("groups"), py::arg("grads"), py::arg("step_count"));
 
     py::class_<Limit>(m, "Limit")
         .def(py::init<int, std::vector<py::array>, std::vector<py::array>, std::vector<std::vector<py::array>>,

@@ -23,7 +23,8 @@ void expect(bool holds, const char* what) {
 
 }  // namespace
 
-Scalars Hyper::at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars) const {
+Scalars Hyper::at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars,
+                  ComputeTypes types) const {
     const DefaultFloatEnvironment environment;
     expect(step_scalars.size() == step_scalars_at.size(), "expected the rule's step scalars");
     std::array<double, kMaxHyper> all;
@@ -43,7 +44,9 @@ Scalars Hyper::at(double lr, std::int64_t t, double grad_scale, const std::vecto
     scalars.weight_decay = decoupled ? 0 : weight_decay;
     scalars.keep = decoupled ? 1 - lr * weight_decay : 1;
     scalars.average_keep = average_keep(t);
-    rules()[static_cast<std::size_t>(rule)].construct(t, all.data(), scalars);
+    const RuleInfo& info = rules()[static_cast<std::size_t>(rule)];
+    if (types.f32) info.construct_f32(t, all.data(), scalars);
+    if (types.f64) info.construct_f64(t, all.data(), scalars);
     return scalars;
 }
 
@@ -77,6 +80,7 @@ Plan::Plan(std::vector<py::array> params, std::vector<State> states, std::vector
             return array.mutable_data();
         };
         const auto kept = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
+        (kept == Format::kFloat64 ? types_.f64 : types_.f32) = true;
         auto& [state, scalars, average] = states_[i];
         expect(state.size() <= kMaxState && scalars.size() <= kMaxScalars && average.size() <= 1,
                "expected fewer state arrays");
@@ -169,14 +173,17 @@ bool Plan::run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) 
 
 std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                         const std::vector<Update>& updates) const {
-    const std::vector<int>& which = update_of ? *update_of : groups_;
-    expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<Scalars> scalars;
     scalars.reserve(updates.size());
     for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
         expect(hyper != nullptr, "expected hyper-parameters");
-        scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
+        scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars, types_));
     }
+    return step(grads, update_of ? *update_of : groups_, scalars);
+}
+
+std::int64_t Plan::step(const py::list& grads, const std::vector<int>& which, std::vector<Scalars>& scalars) const {
+    expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<py::object> held;
     held.reserve(count());
     for (const py::handle grad : grads) held.push_back(py::reinterpret_borrow<py::object>(grad));

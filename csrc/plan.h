@@ -13,6 +13,10 @@
 
 namespace fo {
 
+struct ComputeTypes {
+    bool f32 = false, f64 = false;
+};
+
 // What the loops need of an optimizer's options, but for what changes with the step.
 struct Hyper {
     int rule;
@@ -27,7 +31,9 @@ struct Hyper {
     std::optional<std::int64_t> swa_start;
     std::int64_t swa_every;
 
-    Scalars at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars) const;
+    // This step's numbers, for the compute types that are there: a rule's powers cost more than a small array's step.
+    Scalars at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars,
+               ComputeTypes types = {true, true}) const;
 
   private:
     double average_keep(std::int64_t t) const;
@@ -55,6 +61,9 @@ class Plan {
     std::int64_t step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
                       const std::vector<Update>& updates) const;
 
+    // The same with the updates' numbers, the i-th array's at scalars[which[i]].
+    std::int64_t step(const py::list& grads, const std::vector<int>& which, std::vector<Scalars>& scalars) const;
+
     // The two halves of a step.  `take` reads the gradients and returns how many there are, or as `step` what is amiss;
     // `run` takes the step, each array by the scalars that its gradient names, and returns whether it was not skipped.
     std::int64_t take(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
@@ -67,6 +76,8 @@ class Plan {
     std::vector<Gradient> no_gradients() const;
 
     std::size_t count() const { return segments_.size(); }
+    const std::vector<int>& groups() const { return groups_; }  // of each array
+    ComputeTypes types() const { return types_; }               // among the arrays
 
   private:
     bool unchanged(std::size_t i) const;
@@ -81,6 +92,7 @@ class Plan {
     std::vector<Layout> layouts_;
     std::vector<Identity> identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending
+    ComputeTypes types_;
     const cpu::Loops& loops_;
 
     // The last gradient found clear of own_, by address and format: most callers pass the same buffers again.

@@ -12,6 +12,32 @@ bool same_values(py::handle group, const py::tuple& seen) {
     return true;
 }
 
+double number(py::handle value) {
+    const double read = PyFloat_AsDouble(value.ptr());
+    if (read == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return read;
+}
+
+// The values of a dict of numbers, in its order.
+void read_values(py::handle dict, std::vector<double>& values) {
+    if (!PyDict_Check(dict.ptr())) throw std::invalid_argument("expected a dict of numbers");
+    values.clear();
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(dict.ptr(), &at, &key, &value);) values.push_back(number(value));
+}
+
+// What a tuple begins with, which is a tuple too.
+py::tuple first_of(const py::tuple& tuple) { return tuple[0]; }
+
+// The same of all groups; `values_of(i)` are those of the i-th.
+template <class ValuesOf>
+bool same_groups(py::handle groups, std::size_t count, ValuesOf values_of) {
+    if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(count)) return false;
+    for (std::size_t i = 0; i < count; ++i)
+        if (!same_values(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), values_of(i))) return false;
+    return true;
+}
+
 }  // namespace
 
 Nesting::Nesting(const py::object& description) {
@@ -58,36 +84,69 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     return true;
 }
 
-Repeat::Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting, std::vector<Group> groups)
-    : plan_(std::move(plan)), nesting_(nesting), groups_(std::move(groups)) {
-    plan_->expect_groups(scalars_of(1));
+Repeat::Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting,
+               std::vector<std::shared_ptr<const Hyper>> hypers)
+    : plan_(std::move(plan)), nesting_(nesting), hypers_(std::move(hypers)) {
+    std::vector<Scalars> scalars;
+    for (const auto& hyper : hypers_)
+        scalars.push_back(hyper->at(0, 1, 1, std::vector<double>(hyper->step_scalars_at.size())));
+    plan_->expect_groups(scalars);
 }
 
-bool Repeat::unchanged(py::handle groups) const {
-    if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(groups_.size()))
-        return false;
-    for (std::size_t i = 0; i < groups_.size(); ++i)
-        if (!same_values(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), std::get<py::tuple>(groups_[i])))
-            return false;
-    return true;
+py::object Repeat::match(py::handle groups, const py::list& seen, py::handle grads) const {
+    std::vector<py::object> leaves;
+    leaves.reserve(plan_->count());
+    if (!same_groups(groups, seen.size(), [&](std::size_t i) { return first_of(seen[i]); })) return py::none();
+    if (!nesting_.gather(grads, leaves)) return py::none();
+    py::list list(leaves.size());
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+        PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), leaves[i].release().ptr());
+    return list;
 }
 
-std::vector<Scalars> Repeat::scalars_of(std::int64_t t) const {
+std::int64_t Repeat::step(const py::list& grads, const py::list& updates) const {
+    if (updates.size() != hypers_.size()) throw std::invalid_argument("expected an update a group");
+    std::vector<Scalars> scalars;
+    scalars.reserve(hypers_.size());
+    std::vector<double> step_scalars;
+    for (std::size_t i = 0; i < hypers_.size(); ++i) {
+        const py::tuple update = updates[i];
+        if (update.size() != 5) throw std::invalid_argument("expected an update");
+        read_values(update[4], step_scalars);
+        const auto t = PyLong_AsLongLong(py::handle(update[2]).ptr());
+        if (t == -1 && PyErr_Occurred()) throw py::error_already_set();
+        scalars.push_back(hypers_[i]->at(number(update[1]), t, number(update[3]), step_scalars, plan_->types()));
+    }
+    return plan_->step(grads, plan_->groups(), scalars);
+}
+
+Steady::Steady(std::shared_ptr<const Repeat> repeat, std::vector<Group> groups)
+    : repeat_(std::move(repeat)), groups_(std::move(groups)) {
+    if (groups_.size() != repeat_->hypers_.size()) throw std::invalid_argument("expected what each group was");
+    scalars_at(1);
+}
+
+std::vector<Scalars> Steady::scalars_at(std::int64_t t) const {
     std::vector<Scalars> scalars;
     scalars.reserve(groups_.size());
-    for (const auto& [seen, lr, hyper] : groups_) scalars.push_back(hyper->at(lr, t, 1, {}));
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+        const auto& [seen, lr, grad_scale, step_scalars] = groups_[i];
+        scalars.push_back(repeat_->hypers_[i]->at(lr, t, grad_scale, step_scalars, repeat_->plan_->types()));
+    }
     return scalars;
 }
 
-bool Repeat::step(py::handle groups, py::handle grads, std::int64_t step_count) const {
-    if (!unchanged(groups)) return false;
+bool Steady::step(py::handle groups, py::handle grads, std::int64_t step_count) const {
+    const Plan& plan = *repeat_->plan_;
+    const auto values_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>(groups_[i]); };
+    if (!same_groups(groups, groups_.size(), values_of)) return false;
     std::vector<py::object> leaves;
-    leaves.reserve(plan_->count());
-    std::vector<Gradient> gradients = plan_->no_gradients();
-    if (!nesting_.gather(grads, leaves) || leaves.size() != plan_->count()) return false;
-    if (plan_->take(leaves, gradients) != static_cast<std::int64_t>(leaves.size())) return false;
-    std::vector<Scalars> scalars = scalars_of(step_count + 1);
-    return plan_->run(gradients, scalars);
+    leaves.reserve(plan.count());
+    std::vector<Gradient> gradients = plan.no_gradients();
+    if (!repeat_->nesting_.gather(grads, leaves) || leaves.size() != plan.count()) return false;
+    if (plan.take(leaves, gradients) != static_cast<std::int64_t>(leaves.size())) return false;
+    std::vector<Scalars> scalars = scalars_at(step_count + 1);
+    return plan.run(gradients, scalars);
 }
 
 }  // namespace fo

@@ -9,20 +9,13 @@ namespace {
 
 namespace target = FO_TARGET;
 
-template <class R, std::size_t... I>
-void construct_as(std::int64_t t, const double* hyper, std::byte* bytes, std::index_sequence<I...>) {
-    static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState && R::hyper.size() <= kMaxHyper);
-    const R rule(target::Clock{t}, hyper[I]...);
-    std::memcpy(bytes, &rule, sizeof rule);
-}
-
-template <int kRule>
+template <class R, std::byte (Scalars::*kBytes)[kRuleBytes]>
 void construct(std::int64_t t, const double* hyper, Scalars& scalars) {
-    using F32 = target::Rule<kRule, float>;
-    using F64 = target::Rule<kRule, double>;
-    constexpr auto all = std::make_index_sequence<F32::hyper.size()>{};
-    construct_as<F32>(t, hyper, scalars.rule_f32, all);
-    construct_as<F64>(t, hyper, scalars.rule_f64, all);
+    static_assert(sizeof(R) <= kRuleBytes && R::state.size() <= kMaxState && R::hyper.size() <= kMaxHyper);
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+        const R rule(target::Clock{t}, hyper[I]...);
+        std::memcpy(scalars.*kBytes, &rule, sizeof rule);
+    }(std::make_index_sequence<R::hyper.size()>{});
 }
 
 template <class R, class F>
@@ -62,7 +55,8 @@ constexpr RuleInfo describe() {
     info.state = R::state;
     info.sums = target::kSums<R>;
     info.updated = target::kUpdateAccess<R, float>;
-    info.construct = &construct<kRule>;
+    info.construct_f32 = &construct<R, &Scalars::rule_f32>;
+    info.construct_f64 = &construct<target::Rule<kRule, double>, &Scalars::rule_f64>;
     if constexpr (target::kSums<R> > 0) info.measured = target::kMeasureAccess<R, float>;
     if constexpr (requires { R::scalars; }) info.scalars = R::scalars;
     if constexpr (requires { R::sums_of_group; }) info.sums_of_group = R::sums_of_group;

@@ -16,8 +16,9 @@ struct RuleInfo {
     bool sums_of_group;                    // over all arrays of a group
     std::span<const Access> measured;      // what the pass for the sums does with p, g and each state array; or empty
     std::span<const Access> updated;       // and what the update does
-    // Fills in Scalars::rule_f32 and rule_f64 from the hyper-parameters, in the order of `hyper`.
-    void (*construct)(std::int64_t t, const double* hyper, Scalars& scalars);
+    // Fill in Scalars::rule_f32 or rule_f64 from the hyper-parameters, in the order of `hyper`.
+    void (*construct_f32)(std::int64_t t, const double* hyper, Scalars& scalars);
+    void (*construct_f64)(std::int64_t t, const double* hyper, Scalars& scalars);
     // Takes up an array's numbers before its sums are taken; null where those do not depend on them.
     void (*begin)(Scalars& scalars, Format format, double* const* own);
     // Makes of them those of one array, from its sums and its own numbers, which it updates; null where a rule has

@@ -49,6 +49,19 @@ def a_list(seed: int) -> list[Any]:
     return [numbers(seed), numbers(seed + 50)]
 
 
+def a_rate(step: int) -> float:
+    return 0.1 / (1 + step)
+
+
+# What makes each step's numbers its own, or not.
+KINDS: dict[str, dict[str, Any]] = {
+    "steady": {"lr": 0.1},
+    "schedule": {"lr": a_rate},
+    "skipping": {"lr": 0.1, "skip_nonfinite": True},
+    "scale": {"lr": a_rate, "grad_scale": np.array(2.0)},
+}
+
+
 def optimizer_of(make: Callable[[int], Any], backend: Backend, **options: Any) -> fo.Optimizer:
     """After a few ordinary steps."""
     opt = fo.Adam(make(0), **{"lr": 0.1, **options}, backend=backend)
@@ -57,9 +70,9 @@ def optimizer_of(make: Callable[[int], Any], backend: Backend, **options: Any) -
     return opt
 
 
-def outcome(change: Callable[[fo.Optimizer, Any], Any], make: Callable[[int], Any], backend: Backend) -> Any:
+def outcome(change: Callable[[fo.Optimizer, Any], Any], make: Callable[[int], Any], kind: str, backend: Backend) -> Any:
     """What three more steps, the first with that change, make of parameters and state, or how they are refused."""
-    opt = optimizer_of(make, backend)
+    opt = optimizer_of(make, backend, **KINDS[kind])
     grads = make(9)
     changed = change(opt, grads)
     said: list[Any] = []
@@ -87,6 +100,11 @@ def lock(opt: fo.Optimizer, grads: Any) -> None:
 
 def new_group(opt: fo.Optimizer, grads: Any) -> None:
     opt.param_groups[0] = {**opt.param_groups[0], "lr": 0.3}
+
+
+def assign_and_look(opt: fo.Optimizer, grads: Any) -> None:
+    opt.param_groups[0]["eps"] = 0.1
+    opt.state_dict()
 
 
 def load(opt: fo.Optimizer, grads: Any) -> None:
@@ -126,6 +144,7 @@ DICT_CHANGES: dict[str, Callable[[fo.Optimizer, Any], Any]] = {
     "lr below zero": assign("lr", -1.0),
     "an equal lr": assign("lr", float("0.1")),
     "eps": assign("eps", 0.1),
+    "eps, and a state dict": assign_and_look,
     "amsgrad": assign("amsgrad", True),
     "1 for True": assign("amsgrad", 1),
     "weight decay": assign("weight_decay", 0.1),
@@ -165,12 +184,15 @@ CHANGES: list[Change] = [(a_dict, name, change) for name, change in DICT_CHANGES
 CHANGES += [(a_list, name, change) for name, change in LIST_CHANGES.items()]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("make", "change"), [(make, change) for make, _, change in CHANGES], ids=[name for _, name, _ in CHANGES]
 )
-def test_what_changes_is_noticed(make: Callable[[int], Any], change: Callable[[fo.Optimizer, Any], Any]) -> None:
-    *native, native_arrays = outcome(change, make, "native")
-    *expected, expected_arrays = outcome(change, make, "reference")
+def test_what_changes_is_noticed(
+    make: Callable[[int], Any], change: Callable[[fo.Optimizer, Any], Any], kind: str
+) -> None:
+    *native, native_arrays = outcome(change, make, kind, "native")
+    *expected, expected_arrays = outcome(change, make, kind, "reference")
     assert [re.sub("0x[0-9a-f]+", "", str(part)) for part in native] == [
         re.sub("0x[0-9a-f]+", "", str(part)) for part in expected
     ]
@@ -199,12 +221,12 @@ def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Cal
 def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
-    own = case.optimizer.step_scalars or case.options["skip_nonfinite"] or case.options["grad_scale"] != 1
+    own = "t" in case.optimizer.at_step_takes or case.options["skip_nonfinite"]
     assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
 @pytest.mark.parametrize("number", [float, np.float32, int], ids=str)
-def test_a_schedule_goes_the_long_way_and_is_asked_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_is_asked_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or number(1))  # type: ignore[func-returns-value]
     opt.step(numbers(1))
@@ -263,6 +285,144 @@ def test_a_schedule_may_change_another_group() -> None:
 
     for got, expected in zip(outcome_of("native"), outcome_of("reference"), strict=True):
         assert_same_bits(got, expected, "after four steps")
+
+
+def same_in_both(run: Callable[[Backend], tuple[fo.Optimizer, Any]]) -> None:
+    """What is said and every bit of parameters and state are the reference's."""
+    (native, said), (expected, expected_said) = run("native"), run("reference")
+    assert said == expected_said
+    for slot, want in zip(native.slots, expected.slots, strict=True):
+        assert slot.state.keys() == want.state.keys()
+        assert_same_bits(slot.p, want.p, slot.place)
+        for name, array in slot.state.items():
+            assert_same_bits(array, want.state[name], name)
+
+
+def said_of_steps(opt: fo.Optimizer, steps: int, grads: Callable[[int], Any]) -> list[Any]:
+    said: list[Any] = []
+    for t in range(steps):
+        try:
+            said.append(opt.step(grads(t)))
+        except (TypeError, ValueError, RuntimeError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+        said.append(opt.step_count)
+    return said
+
+
+OF_A_SCHEDULE: dict[str, Callable[[fo.Optimizer, int], Any]] = {
+    "its own group's option": lambda opt, index: opt.param_groups[index].update(weight_decay=0.5),
+    "its own group's average": lambda opt, index: opt.param_groups[index].update(ema=0.5),
+    "its own group's average, looked at": lambda opt, index: (
+        opt.param_groups[index].update(ema=0.5),
+        opt.state_dict(),
+    ),
+    "the other group's option": lambda opt, index: opt.param_groups[1 - index].update(weight_decay=0.5),
+    "the other group's average": lambda opt, index: opt.param_groups[1 - index].update(ema=0.5),
+    "the other group's schedule": lambda opt, index: opt.param_groups[1 - index].update(lr=0.03),
+    "the other group's skipping": lambda opt, index: opt.param_groups[1 - index].update(skip_nonfinite=True),
+    "an option that is none": lambda opt, index: opt.param_groups[1 - index].update(speed=1),
+    "all options": lambda opt, index: setattr(opt, "l1", 0.1),
+    "the state": lambda opt, index: load(opt, None),
+}
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("change", OF_A_SCHEDULE.values(), ids=OF_A_SCHEDULE)
+def test_a_schedule_may_change_what_it_likes(change: Callable[[fo.Optimizer, int], Any], index: int) -> None:
+    """What it changes of the groups that come after its own counts in the same step."""
+
+    def run(backend: Backend) -> tuple[fo.Optimizer, Any]:
+        asked: list[int] = []
+
+        def lr(step: int) -> float:
+            asked.append(step)
+            if len(asked) == 4:
+                change(opt, index)
+            return 0.1
+
+        rates = [lr, a_rate] if index == 0 else [a_rate, lr]
+        groups = [{"params": numbers(i), "lr": rate} for i, rate in enumerate(rates)]
+        opt = fo.Adam(groups, backend=backend)
+        return opt, (said_of_steps(opt, 8, lambda t: [numbers(t), numbers(t + 20)]), asked)
+
+    same_in_both(run)
+
+
+def test_what_a_step_reads_is_what_stood_there_when_it_began() -> None:
+    """Also where it then goes the long way, for a strided gradient."""
+
+    def run(backend: Backend) -> tuple[fo.Optimizer, Any]:
+        grads: list[Any] = []
+
+        def lr(step: int) -> float:
+            grads[:] = [numbers(90), numbers(91)]
+            return 0.1
+
+        def fresh(t: int) -> list[Any]:
+            grads[:] = [numbers(t, 10)[::2] if t % 2 else numbers(t), None if t == 6 else numbers(t)]
+            return grads
+
+        opt = fo.Adam(a_list(0), lr=lr, backend=backend)
+        return opt, said_of_steps(opt, 9, fresh)
+
+    same_in_both(run)
+
+
+def test_the_structure_is_looked_at_before_a_schedule_is_asked() -> None:
+    asked: list[int] = []
+    opt = fo.Adam(a_list(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
+    for t in range(3):
+        opt.step(a_list(t))
+    with pytest.raises(TypeError, match="expected a list or tuple of 2"):
+        opt.step(a_list(3)[:1])
+    assert asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
+def test_histories_are_the_reference_s(case: Case) -> None:
+    """With numbers of each step's own, gradients that are missing or not finite, and options assigned between."""
+
+    def run(backend: Backend) -> tuple[fo.Optimizer, Any]:
+        rng = np.random.default_rng(5)
+        options = {**case.options, "backend": backend}
+        opt = case.optimizer([{"params": [numbers(0)]}, {"params": numbers(1), "lr": a_rate}], **options)
+
+        def grads(t: int) -> Any:
+            change = rng.integers(8)
+            if change == 0:
+                opt.param_groups[rng.integers(2)]["lr"] = float(rng.random() / 10)
+            elif change == 1:
+                opt.param_groups[rng.integers(2)]["lr"] = a_rate
+            elif change == 2:
+                opt.param_groups[rng.integers(2)]["grad_scale"] = (2.0, np.array(4.0))[rng.integers(2)]
+            elif change == 3:
+                opt.param_groups[rng.integers(2)]["skip_nonfinite"] = bool(rng.integers(2))
+            first = None if t == 15 else numbers(t)
+            if first is not None and t % 5 == 3 and opt.param_groups[0]["skip_nonfinite"]:
+                first[2] = np.inf
+            return [[first], numbers(t + 30)]
+
+        return opt, said_of_steps(opt, 20, grads)
+
+    same_in_both(run)
+
+
+class TakesAll(fo.ASGD):
+    """Its `at_step` names nothing."""
+
+    @staticmethod
+    def at_step(**options: Any) -> dict[str, float]:
+        assert set(options) == {"t", *TakesAll.defaults}
+        return fo.ASGD.at_step(**{name: options[name] for name in fo.ASGD.at_step_takes})
+
+
+def test_numbers_of_a_step_may_be_made_of_all_options() -> None:
+    own, expected = TakesAll(p := numbers(0), t0=2), fo.ASGD(q := numbers(0), t0=2)
+    for t in range(6):
+        own.step(numbers(t))
+        expected.step(numbers(t))
+    assert_same_bits(p, q, "after six steps")
+    assert_same_bits(own.state["ax"], expected.state["ax"], "after six steps")
 
 
 def test_groups_that_are_no_list() -> None:

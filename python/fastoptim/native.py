@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from . import _core
 from .arrays import Array, Territory, bfloat16
-from .engine import AVERAGE, Seen, Settings, Slot, Update, check_one, check_targets
+from .engine import AVERAGE, Repeat, Seen, Settings, Slot, Update, check_one, check_targets, update_at
 from .options import expand
 from .trees import Structure
 
@@ -88,12 +88,15 @@ class Engine:
             grads[odd] = check_one(self._slots[odd], grads[odd], self._territory)
         return stepped
 
-    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> _core.Repeat | None:
+    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> Repeat | None:
         """See fastoptim.engine.Engine."""
-        if self._plan is None or not all(_can_repeat(settings) for _, settings in groups):
+        if self._plan is None:
             return None
-        seen = [(values, settings.options["lr"], _hyper(settings)) for values, settings in groups]
-        return _core.Repeat(self._plan, structure.nesting(), seen)
+        repeat = _core.Repeat(self._plan, structure.nesting(), [_hyper(group.settings) for group in groups])
+        steady = None
+        if all(group.settings.is_steady and not group.settings.skips for group in groups):
+            steady = _core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
+        return Repeat(steady, repeat.match, repeat.step)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
         _name_bfloat16()
@@ -128,11 +131,9 @@ def numbers_of(updates: Iterable[Update]) -> _core.Updates:
     return [(_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates]
 
 
-def _can_repeat(settings: Settings) -> bool:
-    """A callable's own side effects come before the step is looked at; and it may refer to the optimizer, in a circle
-    that Python could not see through a native object.
-    """
-    return settings.is_steady and not settings.skips and isinstance(settings.options["lr"], float)
+def _numbers_of_every_step(group: Seen) -> tuple[float, float, tuple[float, ...]]:
+    _, lr, _, scale, scalars = update_at(group.settings, group.settings.options["lr"], 1, group.place)
+    return lr, scale, (*scalars.values(),)
 
 
 def state_of(slot: Slot, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from . import checkpoint, cuda, native
 from .arrays import Array, check_target, compute_dtype
 from .backends import check_backend, engine_for
-from .engine import AVERAGE, Engine, Seen, Settings, Slot, Update, check_targets, update_at
+from .engine import AVERAGE, Engine, Repeat, Seen, Settings, Slot, Update, check_targets, update_at
 from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
@@ -111,7 +111,11 @@ class Optimizer(FieldsAreArguments):
     """Numbers that rule and reference are given each step, beside the options or in place of those of the same name."""
 
     at_step: ClassVar[Callable[..., dict[str, float]]]
-    """Those numbers in double: ``at_step(*, t, lr, **options)``, a pure function."""
+    """Those numbers in double, in that order: a pure function of what it names, or takes as ``**options``, of `t`, `lr`
+    and the other options."""
+
+    at_step_takes: ClassVar[frozenset[str]] = frozenset()
+    """What it names, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
     """Whether `weight_decay` and `decoupled` are part of the formula; else they come before it."""
@@ -138,6 +142,7 @@ class Optimizer(FieldsAreArguments):
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
         cls.state = State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
+        cls.at_step_takes = _names_taken(cls.at_step, {"t", *options}) if cls.step_scalars else frozenset()
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
@@ -233,7 +238,7 @@ class Optimizer(FieldsAreArguments):
         self._shown_by = ""  # the method that shows other values in the parameters' place
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
-        self._repeat: Callable[[list[Any], Any, int], bool] | None = None  # the engine's shorter way, once there is one
+        self._repeat: Repeat | None = None  # the engine's shorter way, once there is one
 
     def engine_for(self, slots: Sequence[Slot]) -> Engine:
         """What steps these arrays on this optimizer's backend."""
@@ -256,7 +261,7 @@ class Optimizer(FieldsAreArguments):
         own_tree = structure.build(iter(arrays))
         group = {"params": own_tree, **settings.options}
         self.param_groups.append(group)
-        self._resolved.append(Seen(tuple(group.values()), settings))
+        self._resolved.append(Seen(tuple(group.values()), settings, f"param_groups[{index}]"))
         return own_tree
 
     def _allocate(self, slot: Slot, settings: Settings) -> None:
@@ -356,36 +361,57 @@ class Optimizer(FieldsAreArguments):
         Returns None; with `skip_nonfinite` whether the step was taken; False while a CUDA graph captures it, see
         `graph_step`.
         """
-        if self._repeat and not self._shown_by and self._repeat(self.param_groups, grads, self._step_count):
+        if (
+            (repeat := self._repeat)
+            and (steady := repeat.steady)
+            and not self._shown_by
+            and steady(self.param_groups, grads, self._step_count)
+        ):
             self._step_count += 1
             return None
         return self._step_in_full(grads)
 
     def _step_in_full(self, grads: Any) -> bool | None:
-        """A step of which anything may be new, or amiss."""
-        self._repeat = None
+        """A step with numbers of its own, or of which anything may be new, or amiss."""
         self.refuse_while_shown()
-        flat = self._structure.match(grads, "grads")
-        if len(self.param_groups) != len(self._trees):
-            raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
-        updates = [self._update(index) for index in range(len(self.param_groups))]
-        update_of = self._late_updates(updates) if self._missed else None
-        if self._engine is None:
-            self._engine = self.engine_for(self.slots)
-        stepped = self._engine.step(flat, updates, update_of)
-        if stepped is None:
-            return False
+        repeat = self._repeat
+        flat = repeat.match(self.param_groups, self._resolved, grads) if repeat else None
+        as_seen = flat is not None
+        if flat is None:
+            flat = self._structure.match(grads, "grads")
+            if len(self.param_groups) != len(self._trees):
+                raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
+        updates = self._updates(as_seen)
+        unchanged = as_seen and self._repeat is repeat  # also by callables
+        stepped = repeat.step(flat, updates) if repeat and unchanged else -1
+        if stepped < 0:
+            found = self._step_by_engine(flat, updates)
+            if found is None:
+                return False
+            stepped = found
         self._step_count += 1
         if stepped < len(flat):
+            self._repeat = None
             for i, grad in enumerate(flat):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
-        if not self._missed:
-            self._repeat = self._engine.repeat(self._structure, self._resolved)
         for update in updates:
             if update.settings.skips:
                 return True
         return None
+
+    def _step_by_engine(self, flat: list[Any], updates: list[Update]) -> int | None:
+        """See fastoptim.engine.Engine."""
+        self._repeat = None
+        update_of = self._late_updates(updates) if self._missed else None
+        if self._engine is None:
+            self._engine = self.engine_for(self.slots)
+        stepped = self._engine.step(flat, updates, update_of)
+        if any(update.settings is not seen.settings for update, seen in zip(updates, self._resolved, strict=False)):
+            self._engine = None  # a callable has changed its own group's options, which count from the next step on
+        elif stepped == len(flat) and not self._missed:
+            self._repeat = self._engine.repeat(self._structure, self._resolved)
+        return stepped
 
     def graph_step(self) -> None:
         """Takes the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
@@ -409,7 +435,7 @@ class Optimizer(FieldsAreArguments):
                     graph.launch()
         """
         self.refuse_while_shown()
-        updates = [self._update(index) for index in range(len(self.param_groups))]
+        updates = self._updates()
         if not isinstance(self._engine, cuda.Engine):
             raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
         absent = self._engine.replay(updates, self._missed)
@@ -417,13 +443,19 @@ class Optimizer(FieldsAreArguments):
         for i in absent:
             self._missed[i] = self._missed.get(i, 0) + 1
 
-    def _update(self, index: int) -> Update:
-        """What a group's arrays do in this step."""
-        settings = self._settings(index)
-        lr = settings.options["lr"]
-        if callable(lr):
-            lr = rate_at(lr, self._step_count, f"param_groups[{index}]['lr']")
-        return update_at(settings, lr, self._step_count + 1, f"param_groups[{index}]")
+    def _updates(self, as_seen: bool = False) -> list[Update]:
+        """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
+        updates = []
+        for index in range(len(self.param_groups)):
+            if not as_seen:
+                self._settings(index)
+            _, settings, place = self._resolved[index]
+            lr = settings.options["lr"]
+            if callable(lr):
+                lr = rate_at(lr, self._step_count, place, "['lr']")
+                as_seen = False  # it may have assigned options of the groups that follow
+            updates.append(update_at(settings, lr, self._step_count + 1, place))
+        return updates
 
     def _late_updates(self, updates: list[Update]) -> list[int]:
         """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
@@ -443,10 +475,10 @@ class Optimizer(FieldsAreArguments):
     def _settings(self, index: int) -> Settings:
         """A group's options, checked again if one was assigned."""
         group = self.param_groups[index]
-        seen, settings = self._resolved[index]
+        seen, settings, place = self._resolved[index]
         if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # not ==, for which True is 1.0
             return settings
-        place = f"param_groups[{index}]: "
+        place += ": "
         if group.get("params") is not self._trees[index]:
             raise ValueError(
                 f"{place}params: expected the parameters it was made with; make a new optimizer for others"
@@ -460,9 +492,10 @@ class Optimizer(FieldsAreArguments):
             for slot in self.slots:
                 if slot.group == index:
                     self._allocate(slot, changed)
-            self._engine = self._repeat = None
+            self._engine = None
+        self._repeat = None
         group.update(changed.options)
-        self._resolved[index] = Seen(tuple(group.values()), changed)
+        self._resolved[index] = Seen(tuple(group.values()), changed, f"param_groups[{index}]")
         return changed
 
     # ---- checkpoints
@@ -544,6 +577,13 @@ def _is_groups(params: Any) -> bool:
             f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
         )
     return any(groups)
+
+
+def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
+    """The arguments that a function names; all that are known where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return frozenset(known if takes_any else (parameter.name for parameter in parameters))
 
 
 def _like(slot: Slot) -> Any:

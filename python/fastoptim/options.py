@@ -96,6 +96,7 @@ class _Scale(Range):
 
 SCALES = Range(2.0**-126, 2.0**126)  # which float32 holds, and their reciprocals too
 _SCALE = _Scale(SCALES.low, SCALES.high)
+_RATE = Range()
 
 LearningRate: TypeAlias = Annotated[float | Callable[[int], float], _Rate()]
 NonNegative: TypeAlias = Annotated[float, Range()]
@@ -163,13 +164,16 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def rate_at(lr: Any, step: int, place: str) -> float:
-    """The learning rate of a step, counted from 0."""
+def rate_at(lr: Any, step: int, place: str, entry: str = "") -> float:
+    """The learning rate of a step, counted from 0; a message names `place` and the entry in it."""
     if not callable(lr):
         return float(lr)
-    return Range().check(lr(step), f"{place} at step {step}")
+    rate = lr(step)
+    if type(rate) is float and 0 <= rate < math.inf:  # as mostly, in a fraction of the check's time
+        return rate
+    return _RATE.check(rate, f"{place}{entry} at step {step}")
 
 
-def scale_at(scale: Any, place: str) -> float:
-    """The loss scale of a step."""
-    return scale if isinstance(scale, float) else _SCALE.at_step(scale, place)
+def scale_at(scale: npt.NDArray[Any], place: str) -> float:
+    """The loss scale of a step, where it is an array."""
+    return _SCALE.at_step(scale, place)

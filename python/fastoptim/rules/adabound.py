@@ -73,9 +73,8 @@ class AdaBound(Optimizer):
         return "adabound_amsbound" if amsbound else "adabound"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, **options: Any) -> dict[str, float]:
+    def at_step(*, lr: float, base_lr: float | None) -> dict[str, float]:
         """How the bounds follow the learning rate."""
-        base_lr = options["base_lr"]
         return {"lr_ratio": 1.0 if base_lr is None else lr / base_lr}
 
     @staticmethod

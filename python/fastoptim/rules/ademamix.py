@@ -73,12 +73,14 @@ class AdEMAMix(Optimizer):
         return "ademamix"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, **options: Any) -> dict[str, float]:
+    def at_step(
+        *, t: int, lr: float, betas: tuple[float, float, float], alpha: float, t_alpha_beta3: int | None
+    ) -> dict[str, float]:
         """The slow mean's weight and rate as they are now."""
-        (beta1, _, beta3), alpha, warm_up = options["betas"], options["alpha"], options["t_alpha_beta3"]
-        if warm_up is None or t >= warm_up:
+        beta1, _, beta3 = betas
+        if t_alpha_beta3 is None or t >= t_alpha_beta3:
             return {"alpha": alpha, "beta3": beta3}
-        done = t / warm_up
+        done = t / t_alpha_beta3
         memory = -sum(share / math.log(beta) for share, beta in ((1 - done, beta1), (done, beta3)) if beta)
         return {"alpha": done * alpha, "beta3": min(math.exp(-1 / memory), beta3) if memory else 0.0}
 

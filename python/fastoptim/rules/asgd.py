@@ -63,10 +63,10 @@ class ASGD(Optimizer):
         return "asgd"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, **options: Any) -> dict[str, float]:
+    def at_step(*, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, float]:
         """The step's own rate, and what it weighs in the average."""
-        eta = lr * (1 + options["lambd"] * lr * (t - 1)) ** -options["alpha"]
-        return {"eta": eta, "mu": 1 / max(1.0, t - 1 - options["t0"])}
+        eta = lr * (1 + lambd * lr * (t - 1)) ** -alpha
+        return {"eta": eta, "mu": 1 / max(1.0, t - 1 - t0)}
 
     @staticmethod
     def reference(p: Array, g: Array, ax: Array, *, lambd: float, eta: float, mu: float, **_: Any) -> None:

@@ -77,16 +77,15 @@ class NAdam(Optimizer):
         return "nadam"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, **options: Any) -> dict[str, float]:
+    def at_step(*, t: int, lr: float, momentum_decay: float | None) -> dict[str, float]:
         """What the momentum of this step and of the next is of beta1, and the product of that of all so far."""
-        momentum_decay = options["momentum_decay"]
         if momentum_decay is None:
             return {"ramp": 1.0, "next_ramp": 1.0, "ramp_product": 1.0}
         products = _ramp_products(momentum_decay)
         return {
             "ramp": _ramp(t, momentum_decay),
             "next_ramp": _ramp(t + 1, momentum_decay),
-            "ramp_product": products[min(t, len(products)) - 1],
+            "ramp_product": products[t - 1] if t < len(products) else products[-1],
         }
 
     @staticmethod

@@ -170,9 +170,7 @@ class Prodigy(Optimizer):
         p -= number(before * rate) * m / (np.sqrt(v) + number(float(d) * eps))
 
     @staticmethod
-    def at_step(
-        *, betas: tuple[float, float], beta3: float | None, growth_rate: float | None, **_: Any
-    ) -> dict[str, float]:
+    def at_step(*, betas: tuple[float, float], beta3: float | None, growth_rate: float | None) -> dict[str, float]:
         """What None stands for."""
         return {
             "beta3": math.sqrt(betas[1]) if beta3 is None else beta3,
