@@ -223,17 +223,19 @@ def run(arguments: argparse.Namespace) -> None:
     if fo.build_info()["cuda"] in (None, "emulated"):
         raise SystemExit("this fastoptim was built without CUDA")
     others = iter(()) if arguments.only else beside_others(arguments.elements, arguments.seconds)
-    rows = []
-    for row in chain(others, beside_the_limit(arguments.elements, arguments.seconds, arguments.only)):
-        rows.append(row)
-        print(line_of(row), flush=True)
-    found = {**describe(with_gpu=True), "torch": getattr(sys.modules.get("torch"), "__version__", None)}
+    found = describe(with_gpu=True)
     settings = {"elements": arguments.elements, "seconds": arguments.seconds}
     name = found["gpu"]["name"].removeprefix("NVIDIA ").lower().replace(" ", "_")
     target = arguments.output / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    results = {"schema": SCHEMA, "machine": found, "settings": settings, "rows": rows}
-    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    rows: list[dict[str, Any]] = []
+    for row in chain(others, beside_the_limit(arguments.elements, arguments.seconds, arguments.only)):
+        rows.append(row)
+        print(line_of(row), flush=True)
+        found["torch"] = getattr(sys.modules.get("torch"), "__version__", None)
+        # Anew after each row: what comes later may fail, or take too long.
+        results = {"schema": SCHEMA, "machine": found, "settings": settings, "rows": rows}
+        target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"written: {target}")
 
 
@@ -266,7 +268,14 @@ def main() -> None:
     measuring = commands.add_parser("measure", help="time everything and write the results")
     measuring.add_argument("--elements", type=int, default=2**27, help="of the large array")
     measuring.add_argument("--seconds", type=float, default=2.0, help="how long a step is timed with its limit")
-    measuring.add_argument("--only", nargs="*", default=[], help="these optimizers alone, and only beside their limit")
+    measuring.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        choices=list(fo.OPTIMIZERS),
+        metavar="OPTIMIZER",
+        help="these optimizers alone, and only beside their limit",
+    )
     measuring.add_argument("--output", type=Path, default=CHECKOUT / "bench" / "results", help="a directory")
     measuring.add_argument("--dry-run", action="store_true", help="say what would be measured; needs no GPU")
     measuring.set_defaults(run=run)

@@ -21,7 +21,7 @@ void expect(bool holds, const char* what) {
 Limit::Limit(int rule, std::vector<py::array> params, std::vector<py::array> grads,
              std::vector<std::vector<py::array>> states, std::vector<std::vector<py::array>> averages,
              const std::string& isa)
-    : passes_(passes_of(rule, isa)) {
+    : passes_(passes_of(rule, isa)), sums_of_group_(rules()[static_cast<std::size_t>(rule)].sums_of_group) {
     const std::size_t state_count = rules()[static_cast<std::size_t>(rule)].state.size();
     expect(grads.size() == params.size() && states.size() == params.size() && averages.size() == params.size(),
            "expected one gradient, one state and one average an array");
@@ -54,7 +54,8 @@ Limit::Limit(int rule, std::vector<py::array> params, std::vector<py::array> gra
 
 std::uint64_t Limit::run(std::uint64_t mask) {
     const py::gil_scoped_release unlocked;
-    return cpu::limit(passes_, segments_.data(), gradients_.data(), static_cast<std::int64_t>(segments_.size()), mask);
+    return cpu::limit(passes_, sums_of_group_, segments_.data(), gradients_.data(),
+                      static_cast<std::int64_t>(segments_.size()), mask);
 }
 
 }  // namespace fo

@@ -25,6 +25,7 @@ class Limit {
     std::vector<Segment> segments_;
     std::vector<Gradient> gradients_;
     const cpu::LimitPasses& passes_;
+    const bool sums_of_group_;
 };
 
 }  // namespace fo

@@ -121,7 +121,7 @@ FO_HD inline T nearer_cube_root(T r, T a, Bits half) {
     bits &= half;
     std::memcpy(&r, &bits, sizeof(T));
     const T cube = r * r * r;
-    return r + r * (a - cube) / (cube + cube + a);
+    return r + r * ((a - cube) / (cube + cube + a));
 }
 
 // The cube root, within one unit in the last place; of ordinary numbers, subnormal ones, zeros, infinities and NaN.
@@ -134,12 +134,11 @@ FO_HD inline T cube_root(T x) {
     using Bits = std::conditional_t<single, std::uint32_t, std::uint64_t>;
     const Bits guess = single ? Bits(0x2a51245e) : Bits(0x2a9f900000000000);
     const Bits half = single ? Bits(0xfffff000) : Bits(0xfffffffff8000000);
-    // Far from the ends of the range, so that no intermediate result overflows or is subnormal.
-    const T low = single ? T(0x1p-64) : T(0x1p-512), high = single ? T(0x1p64) : T(0x1p512);
-    const T up = single ? T(0x1p96) : T(0x1p768), back = single ? T(0x1p-32) : T(0x1p-256);
+    // Away from the ends of the range, so that no intermediate result overflows or is subnormal; by powers of eight.
     const T size = abs(x);
-    const T a = size * (size < low ? up : size > high ? 1 / up : T(1));
-    const T unit = size < low ? back : size > high ? 1 / back : T(1);
+    const bool low = size < (single ? T(0x1p-64) : T(0x1p-512));
+    const T a = size * (low ? single ? T(0x1p96) : T(0x1p768) : T(0x1p-6));
+    const T unit = low ? single ? T(0x1p-32) : T(0x1p-256) : T(4);
 
     Bits bits;
     std::memcpy(&bits, &a, sizeof(T));
@@ -152,8 +151,7 @@ FO_HD inline T cube_root(T x) {
     r = nearer_cube_root(r, a, half);
     r = nearer_cube_root(r, a, half);
     if constexpr (!single) r = nearer_cube_root(r, a, half);
-    const T root = r * (x < T(0) ? -unit : unit);
-    return size > T(0) && size < T(INFINITY) ? root : x;
+    return size > T(0) && size < T(INFINITY) ? std::copysign(r * unit, x) : x;
 }
 
 // Registration: a rule file names its rules with FO_RULE, and including the file from rules.h is what adds them.

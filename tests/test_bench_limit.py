@@ -30,7 +30,8 @@ def test_the_limit_reads_and_writes_what_it_says(case: Case, p_dtype: DType, g_d
 @pytest.mark.parametrize("case", [case for case in PLAIN_CASES if case.id in ("adam", "lamb", "madgrad")], ids=case_id)
 def test_the_limit_takes_every_element_once_on_any_number_of_threads(case: Case, threads: int) -> None:
     fo.set_num_threads(threads)
-    opt, grads = optimizer_on(case, [2 * MIN_SHARE + 5, 1001, 3 * MIN_SHARE], FLOAT32, FLOAT32)
+    sizes = [4 * MIN_SHARE + 5, 1001, 3 * MIN_SHARE]  # on one thread the first is a batch
+    opt, grads = optimizer_on(case, sizes, FLOAT32, FLOAT32)
     expected, answer = expected_limit(map(arrays_of, opt.slots, grads, repeat(case)), case, MASK)
     assert native.limit_of(opt.slots, grads, case.optimizer.check_options(case.options))(MASK) == answer
     assert [a.tobytes() for s, g in zip(opt.slots, grads, strict=True) for a in arrays_of(s, g, case)] == expected

@@ -496,3 +496,73 @@ def test_while_shown_no_way_is_open() -> None:
     with opt.averaged(), pytest.raises(RuntimeError, match="averaged"):
         opt.step(a_dict(5))
     opt.step(a_dict(5))
+
+
+def test_a_skipped_step_leaves_the_shorter_way_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = fo.Adam(numbers(0), skip_nonfinite=True)
+    assert opt.step(numbers(1)) is True
+    monkeypatch.setattr(fo.Adam, "_step_by_engine", lambda *_: pytest.fail("the longer way"))
+    assert opt.step(np.full(5, np.inf, np.float32)) is False
+    assert opt.step_count == 1
+    assert opt.step(numbers(2)) is True
+
+
+def takes_a_step(opt: fo.Optimizer) -> object:
+    opt.param_groups[0]["lr"] = 0.1
+    return opt.step([[numbers(1)], [numbers(1)]])
+
+
+def shows_the_average(opt: fo.Optimizer) -> object:
+    shown = opt.averaged()
+    shown.__enter__()
+    return shown
+
+
+def drops_a_group(opt: fo.Optimizer) -> object:
+    return opt.param_groups.pop()
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(
+    ("does", "error", "said"),
+    [
+        (takes_a_step, RuntimeError, "lr: expected a schedule that leaves step 3 alone, got one that took it"),
+        (shows_the_average, RuntimeError, "averaged"),
+        (drops_a_group, ValueError, "param_groups: expected 2 groups, got 1"),
+    ],
+)
+def test_what_a_schedule_must_not_do(
+    does: Callable[[fo.Optimizer], object], error: type[Exception], said: str, backend: Backend
+) -> None:
+    opts: list[fo.Optimizer] = []
+    kept = []
+
+    def rate(step: int) -> float:
+        if step == 2:
+            kept.append(does(opts[0]))
+        return 0.1
+
+    groups = [{"params": [numbers(0)], "lr": rate}, {"params": [numbers(1)], "lr": 0.1}]
+    opts.append(fo.Adam(groups, ema=0.9, backend=backend))
+    for seed in (1, 2):
+        opts[0].step([[numbers(seed)], [numbers(seed)]])
+    before = [slot.p.copy() for slot in opts[0].slots]
+    with pytest.raises(error, match=re.escape(said)):
+        opts[0].step([[numbers(3)], [numbers(3)]])
+    if does is drops_a_group:
+        for slot, p in zip(opts[0].slots, before, strict=True):
+            assert_same_bits(slot.p, p, slot.place)
+
+
+class CallableNumber(float):
+    def __call__(self, step: int) -> float:
+        return 0.1
+
+
+def test_a_number_that_can_be_called_is_called() -> None:
+    same_in_both(lambda backend: trained_with(CallableNumber(5), backend))
+
+
+def trained_with(lr: Any, backend: Backend) -> tuple[fo.Optimizer, Any]:
+    opt = fo.SGD(numbers(0), lr=lr, backend=backend)
+    return opt, [opt.step(numbers(seed)) for seed in (1, 2, 3)]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -564,3 +564,23 @@ def test_functions_keep_the_numbers_bits(optimizer: type[fo.Optimizer], module: 
         opt.step(gradients(t)[0])
     for found, expected in zip([p, *state], [q, *leaves(list(opt.state.values()))], strict=True):
         assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@each_rule
+def test_batches_of_arrays_have_the_references_bits(optimizer: type[fo.Optimizer], threads: int) -> None:
+    """Arrays of a batch and more, small ones between them, and some without a gradient."""
+    fo.set_num_threads(threads)
+    sizes = [140_000, 3, 70_000, 70_000, 0, 11, 300_000, 1]
+    found: dict[Backend, fo.Optimizer] = {}
+    for backend in get_args(Backend):
+        rng = np.random.default_rng(0)
+        opt = found[backend] = optimizer([rng.standard_normal(size, np.float32) for size in sizes], backend=backend)
+        for step in range(3):
+            grads = [rng.standard_normal(size, np.float32) for size in sizes]
+            opt.step([None if i == step else g for i, g in enumerate(grads)])
+    native, reference = found.values()
+    for ours, theirs in zip(native.slots, reference.slots, strict=True):
+        assert_same_bits(ours.p, theirs.p, ours.place)
+        for name in ours.state:
+            assert_same_bits(ours.state[name], theirs.state[name], f"{ours.place} {name}")

@@ -24,8 +24,8 @@ const LimitPasses* limits_baseline();
 const LimitPasses* limits_avx2();
 const LimitPasses* limits_avx512();
 
-// The passes of one step of that rule over all segments, on the threads and in the shares of a step.
-std::uint64_t limit(const LimitPasses& passes, const Segment* segments, const Gradient* gradients, std::int64_t count,
-                    std::uint64_t mask);
+// The passes of one step of that rule over all segments, on the threads and in the shares and batches of a step.
+std::uint64_t limit(const LimitPasses& passes, bool sums_of_group, const Segment* segments, const Gradient* gradients,
+                    std::int64_t count, std::uint64_t mask);
 
 }  // namespace fo::cpu

@@ -19,6 +19,19 @@ std::vector<std::int64_t> concatenate(std::int64_t count, Lengths lengths) {
     return begins;
 }
 
+// Elements a thread of a batch: with p, g and two states in float32, 2 MiB.
+inline constexpr std::int64_t kBatchShare = 1 << 17;
+
+// Where the batch that begins at segment `begin` ends.  Passes in turn over one batch after another find in the caches
+// what the pass before has read.
+template <class Lengths>
+std::int64_t batch_end(std::int64_t count, std::int64_t begin, Lengths lengths) {
+    const std::int64_t enough = num_threads() * kBatchShare;
+    for (std::int64_t i = begin, elements = 0; i < count; ++i)
+        if ((elements += lengths(i)) >= enough) return i + 1;
+    return count;
+}
+
 inline std::int64_t share_begin(std::int64_t total, std::int64_t shares, std::int64_t k, std::int64_t align) {
     const std::int64_t even = total / shares * k + std::min(k, total % shares);
     return k == shares ? total : even / align * align;

@@ -1,4 +1,5 @@
-// Norms and sums where they are needed, then the update, each one pass over the concatenation of all segments.
+// Norms and sums where they are needed, then the update, each one pass over the concatenation of all segments; where
+// sums are each array's own, of one batch of segments after another.
 #include "step.h"
 
 #include "../float_environment.h"
@@ -7,6 +8,7 @@
 #include "../table.h"
 #include "shares.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -15,9 +17,6 @@ namespace fo::cpu {
 namespace {
 
 using Index = std::int64_t;
-
-// Elements a thread of a batch: with p, g and two states in float32, 2 MiB.
-constexpr Index kBatchShare = 1 << 17;
 
 const Scalars& scalars_of(const Call& call, Index i) { return call.scalars[call.gradients[i].scalars]; }
 
@@ -123,19 +122,12 @@ void update(const Call& call, const Loops& loops) {
     });
 }
 
-// Where the batch that begins there ends.  Arrays whose rule wants sums over each of them are measured and updated
-// before the next are, so that the update finds in the caches what the sums have read.
-Index batch_end(const Call& call, Index begin) {
-    const Index enough = num_threads() * kBatchShare;
-    Index elements = 0;
-    for (Index i = begin; i < call.count; ++i) {
-        if (!call.gradients[i].data) continue;
-        const RuleInfo& rule = rules()[scalars_of(call, i).rule];
-        if (!rule.adapt || rule.sums_of_group) break;
-        elements += call.segments[i].size;
-        if (elements >= enough) return i + 1;
-    }
-    return call.count;
+// Whether a rule wants sums over each array for itself, so that an array needs not wait for the next ones.
+bool sums_each(const Call& call) {
+    return std::any_of(call.scalars, call.scalars + call.scalars_count, [](const Scalars& scalars) {
+        const RuleInfo& rule = rules()[scalars.rule];
+        return rule.adapt && !rule.sums_of_group;
+    });
 }
 
 }  // namespace
@@ -149,12 +141,13 @@ std::vector<double> gradient_sums(const Call& call, const Loops& loops) {
 
 bool step(const Call& call, const Loops& loops) {
     if (!clip(call, loops)) return false;
-    for (Index begin = 0; begin < call.count;) {
-        const Index end = batch_end(call, begin);
+    const bool in_batches = sums_each(call);
+    const auto size_of = [&](Index i) { return call.gradients[i].data ? call.segments[i].size : 0; };
+    for (Index begin = 0, end; begin < call.count; begin = end) {
+        end = in_batches ? batch_end(call.count, begin, size_of) : call.count;
         const Call batch{call.segments + begin, call.gradients + begin, end - begin, call.scalars, call.scalars_count};
         adapt(batch, loops);
         update(batch, loops);
-        begin = end;
     }
     return true;
 }

@@ -15,7 +15,8 @@ inline constexpr std::int64_t kMinShare = 32768;
 // Shares begin at multiples of this, so that two threads seldom write to one cache line.
 inline constexpr std::int64_t kAlign = 64;
 
-// The arrays were checked; nothing here can fail but the allocation of small tables, before the first write.
+// The arrays were checked; nothing here can fail but the allocation of small tables.  That comes before the first write
+// but for rules that measure, whose second pass and further batches have tables of their own.
 // False if a gradient is not finite and the step was to be skipped then; nothing was written.
 bool step(const Call& call, const Loops& loops);
 

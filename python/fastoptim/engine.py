@@ -79,7 +79,7 @@ class Settings:
     def is_steady(self) -> bool:
         """Whether each step has the same numbers but for its count."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        return isinstance(rate, float) and isinstance(scale, float) and "t" not in self._for_at_step
+        return not callable(rate) and isinstance(scale, float) and "t" not in self._for_at_step
 
     @cached_property
     def _for_at_step(self) -> dict[str, Any]:
@@ -142,7 +142,11 @@ class Repeat(NamedTuple):
 
     step: Callable[[list[Any], list[Update]], int]
     """``(grads, updates)``, one of each group, all with the settings of the last step, to how many arrays had a
-    gradient; below zero it has done nothing, and leaves it to the engine's step to find out why."""
+    gradient, or to `skipped`; otherwise below zero it has done nothing, and leaves it to the engine's step to find out
+    why."""
+
+    skipped: int
+    """What `step` gives where the step was skipped."""
 
 
 class Engine(Protocol):

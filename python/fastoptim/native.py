@@ -76,6 +76,7 @@ class Engine:
         """Updates every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
         numbers = numbers_of(updates)
         plan = self._plan or self._make_plan(updates, update_of)
+        looked_at = 1
         while (stepped := plan.step(grads, update_of, numbers)) < 0:
             # Nothing was written, as something is not as it mostly is.  Refuse it here, or make it fit.
             if stepped == plan.SKIPPED:
@@ -85,7 +86,10 @@ class Engine:
                 continue
             _name_bfloat16()  # the user may have loaded it since
             odd = plan.FIRST_ODD - stepped
-            grads[odd] = check_one(self._slots[odd], grads[odd], self._territory)
+            for i in range(odd, min(odd + looked_at, len(grads))):
+                if grads[i] is not None:
+                    grads[i] = check_one(self._slots[i], grads[i], self._territory)
+            looked_at *= 2  # where one is odd others may be, and each attempt begins with the first array
         return stepped
 
     def repeat(self, structure: Structure, groups: Sequence[Seen]) -> Repeat | None:
@@ -96,7 +100,7 @@ class Engine:
         steady = None
         if all(group.settings.is_steady and not group.settings.skips for group in groups):
             steady = _core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
-        return Repeat(steady, repeat.match, repeat.step)
+        return Repeat(steady, repeat.match, repeat.step, self._plan.SKIPPED)
 
     def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
         _name_bfloat16()

@@ -374,16 +374,19 @@ class Optimizer(FieldsAreArguments):
     def _step_in_full(self, grads: Any) -> bool | None:
         """A step with numbers of its own, or of which anything may be new, or amiss."""
         self.refuse_while_shown()
-        repeat = self._repeat
+        repeat, before = self._repeat, self._step_count
         flat = repeat.match(self.param_groups, self._resolved, grads) if repeat else None
         as_seen = flat is not None
         if flat is None:
             flat = self._structure.match(grads, "grads")
-            if len(self.param_groups) != len(self._trees):
-                raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         updates = self._updates(as_seen)
+        self.refuse_while_shown()
+        if self._step_count != before:
+            raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
         unchanged = as_seen and self._repeat is repeat  # also by callables
         stepped = repeat.step(flat, updates) if repeat and unchanged else -1
+        if repeat and stepped == repeat.skipped:
+            return False
         if stepped < 0:
             found = self._step_by_engine(flat, updates)
             if found is None:
@@ -446,7 +449,9 @@ class Optimizer(FieldsAreArguments):
     def _updates(self, as_seen: bool = False) -> list[Update]:
         """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
         updates = []
-        for index in range(len(self.param_groups)):
+        for index in range(len(self._trees)):
+            if len(self.param_groups) != len(self._trees):
+                raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
             if not as_seen:
                 self._settings(index)
             _, settings, place = self._resolved[index]

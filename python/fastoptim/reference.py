@@ -172,9 +172,8 @@ def cube_root(x: Array) -> Array:
         8: (np.float64, np.uint64, 3, 0x2A9F900000000000, 0xFFFFFFFFF8000000, 256),
     }[dtype.itemsize]
     size = np.abs(x)
-    low, high = size < number(math.ldexp(1, -2 * span)), size > number(math.ldexp(1, 2 * span))
-    up = number(math.ldexp(1, 3 * span))
-    a = np.where(low, size * up, np.where(high, size / up, size))
+    low = size < number(math.ldexp(1, -2 * span))
+    a = size * np.where(low, number(math.ldexp(1, 3 * span)), number(math.ldexp(1, -6)))
     pattern = a.view(patterns)
     pattern = (pattern >> patterns(2)) + (pattern >> patterns(4))
     pattern = pattern + (pattern >> patterns(4))
@@ -183,9 +182,9 @@ def cube_root(x: Array) -> Array:
     for _ in range(steps):
         r = (r.view(patterns) & patterns(half)).view(number)
         cube = r * r * r
-        r = r + r * (a - cube) / (cube + cube + a)
-    r = r * np.where(low, number(math.ldexp(1, -span)), np.where(high, number(math.ldexp(1, span)), number(1)))
-    return np.where((size > 0) & (size < np.inf), np.where(x < 0, -r, r), x)
+        r = r + r * ((a - cube) / (cube + cube + a))
+    r = r * np.where(low, number(math.ldexp(1, -span)), number(4))
+    return np.where((size > 0) & (size < np.inf), np.copysign(r, x), x)
 
 
 @dataclass

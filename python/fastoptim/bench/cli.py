@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         tasks = tasks_of(arguments)
         refuse(tasks)
         _refuse_files(arguments)
+        described = machine.describe(with_gpu="cuda" in arguments.device)  # a GPU that fails later could not say it
     except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         return _complain(str(error), 2)
     rows: list[results.Row] = []
@@ -96,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         failure = str(error)
     except Exception as error:
         failure = f"{_with_type(error)}, after {len(rows)} of {len(tasks)} rows"
-    status = _put_out(arguments, rows, watch)
+    status = _put_out(arguments, rows, described, watch.report())
     if interrupted:
         print(f"interrupted after {len(rows)} of {len(tasks)} rows", file=sys.stderr)
         return 130
@@ -132,13 +133,15 @@ def _measure_all(tasks: Sequence[Task], rows: list[results.Row], arguments: argp
             progress.end()
 
 
-def _put_out(arguments: argparse.Namespace, rows: list[results.Row], watch: machine.Watch) -> int:
+def _put_out(
+    arguments: argparse.Namespace, rows: list[results.Row], described: dict[str, Any], load: dict[str, float | None]
+) -> int:
     """Prints, writes and draws, each even if another fails; returns the exit status."""
     run = results.Results(
         schema=results.SCHEMA,
-        machine=machine.describe(with_gpu="cuda" in arguments.device),
+        machine=described,
         settings={name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")},
-        noise=results.judge(rows, watch.report()),
+        noise=results.judge(rows, load),
         rows=rows,
     )
     outputs: list[Callable[[], None]] = [lambda: _show(report(run))]

@@ -74,7 +74,7 @@ class AdEMAMix(Optimizer):
 
     @staticmethod
     def at_step(
-        *, t: int, lr: float, betas: tuple[float, float, float], alpha: float, t_alpha_beta3: int | None
+        *, t: int, betas: tuple[float, float, float], alpha: float, t_alpha_beta3: int | None
     ) -> dict[str, float]:
         """The slow mean's weight and rate as they are now."""
         beta1, _, beta3 = betas

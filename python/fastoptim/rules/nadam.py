@@ -77,7 +77,7 @@ class NAdam(Optimizer):
         return "nadam"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, momentum_decay: float | None) -> dict[str, float]:
+    def at_step(*, t: int, momentum_decay: float | None) -> dict[str, float]:
         """What the momentum of this step and of the next is of beta1, and the product of that of all so far."""
         if momentum_decay is None:
             return {"ramp": 1.0, "next_ramp": 1.0, "ramp_product": 1.0}
