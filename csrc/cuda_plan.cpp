@@ -4,7 +4,6 @@
 #include "table.h"
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
 namespace fo {
@@ -38,16 +37,6 @@ std::vector<Scalars> scalars_of(const std::vector<Update>& updates) {
         expect(hyper != nullptr, "expected hyper-parameters");
         scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
     }
-    return scalars;
-}
-
-// No numbers of a step, and nothing to prepare.
-Scalars bare(int rule) {
-    expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "expected a rule");
-    Scalars scalars{};
-    scalars.rule = rule;
-    scalars.gain = scalars.keep = scalars.average_keep = 1;
-    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
     return scalars;
 }
 

@@ -59,6 +59,15 @@ double Hyper::average_keep(std::int64_t t) const {
     return (t - *swa_start) % swa_every ? 1 : double(before) / double(before + 1);
 }
 
+Scalars bare(int rule) {
+    expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "expected a rule");
+    Scalars scalars{};
+    scalars.rule = rule;
+    scalars.gain = scalars.keep = scalars.average_keep = 1;
+    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
+    return scalars;
+}
+
 Plan::Plan(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const std::string& isa)
     : params_(std::move(params)),
       states_(std::move(states)),
@@ -210,9 +219,7 @@ std::vector<double> squared_norms(const std::vector<py::array>& arrays) {
         segments.push_back(segment);
         gradients.push_back({array.data(), 1, 0, segment.format});
     }
-    Scalars scalars{};
-    scalars.gain = 1;
-    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
+    Scalars scalars = bare(0);
 
     const py::gil_scoped_release unlocked;
     const auto sums =

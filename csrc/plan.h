@@ -39,6 +39,9 @@ struct Hyper {
     double average_keep(std::int64_t t) const;
 };
 
+// No numbers of a step, and nothing to prepare.
+Scalars bare(int rule);
+
 // (hyper-parameters, learning rate, step number, loss scale, step scalars)
 using Update = std::tuple<const Hyper*, double, std::int64_t, double, std::vector<double>>;
 

@@ -332,42 +332,48 @@ def test_settings_are_put_back() -> None:
     assert (fo.get_num_threads(), native.Engine.isa) == before
 
 
-def test_an_interrupted_run_prints_what_it_has(
+@pytest.fixture
+def stopped_by(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    def interrupted(about: Task, **budget: Any) -> results.Row:
-        if about.optimizer == "lion":
-            raise KeyboardInterrupt
-        return measure.measure(about, **budget)
+) -> Callable[[BaseException], tuple[int, str]]:
+    """Of a run that is stopped by an error at its second of three rows: the status, and what it complains of.
 
-    monkeypatch.setattr(cli, "measure", interrupted)
-    file = tmp_path / "run.json"
-    assert bench("adam", "lion", "sgd", "--size", "10", "--json", str(file)) == 130
-    printed = capsys.readouterr()
-    assert "interrupted after 1 of 3 rows" in printed.err
-    assert re.search(r"^adam ", printed.out, re.MULTILINE)
-    assert [row["optimizer"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["adam"]
+    The first row is printed and written.
+    """
+
+    def run(error: BaseException) -> tuple[int, str]:
+        def failing(about: Task, **budget: Any) -> results.Row:
+            if about.optimizer == "lion":
+                raise error
+            return measure.measure(about, **budget)
+
+        monkeypatch.setattr(cli, "measure", failing)
+        file = tmp_path / "run.json"
+        status = bench("adam", "lion", "sgd", "--size", "10", "--json", str(file))
+        printed = capsys.readouterr()
+        assert re.search(r"^adam ", printed.out, re.MULTILINE)
+        assert [row["optimizer"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["adam"]
+        return status, printed.err
+
+    return run
+
+
+def test_an_interrupted_run_prints_what_it_has(stopped_by: Callable[[BaseException], tuple[int, str]]) -> None:
+    status, complaint = stopped_by(KeyboardInterrupt())
+    assert status == 130
+    assert "interrupted after 1 of 3 rows" in complaint
 
 
 @pytest.mark.parametrize(
     ("error", "shown"), [(MemoryError(), "MemoryError"), (RuntimeError("two\nlines"), "RuntimeError: two lines")]
 )
 def test_a_run_that_fails_prints_what_it_has(
-    error: Exception, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    error: Exception, shown: str, stopped_by: Callable[[BaseException], tuple[int, str]]
 ) -> None:
-    def failing(about: Task, **budget: Any) -> results.Row:
-        if about.optimizer == "lion":
-            raise error
-        return measure.measure(about, **budget)
-
-    monkeypatch.setattr(cli, "measure", failing)
-    file = tmp_path / "run.json"
-    assert bench("adam", "lion", "sgd", "--size", "10", "--json", str(file)) == 1
-    printed = capsys.readouterr()
-    (line,) = printed.err.splitlines()
+    status, complaint = stopped_by(error)
+    assert status == 1
+    (line,) = complaint.splitlines()
     assert line.endswith(f": error: {shown}, after 1 of 3 rows")
-    assert re.search(r"^adam ", printed.out, re.MULTILINE)
-    assert [row["optimizer"] for row in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["adam"]
 
 
 def test_a_file_that_fails_in_the_end_is_one_line(

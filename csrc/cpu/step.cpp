@@ -20,6 +20,9 @@ using Index = std::int64_t;
 
 const Scalars& scalars_of(const Call& call, Index i) { return call.scalars[call.gradients[i].scalars]; }
 
+// Elements of the i-th array that the step goes over.
+Index stepped(const Call& call, Index i) { return call.gradients[i].data ? call.segments[i].size : 0; }
+
 template <class Function>
 Function choose(Format format, Function f32, Function f64) {
     return format == Format::kFloat64 ? f64 : f32;
@@ -112,8 +115,7 @@ void adapt(const Call& call, const Loops& loops) {
 }
 
 void update(const Call& call, const Loops& loops) {
-    const auto begins =
-        concatenate(call.count, [&](Index i) { return call.gradients[i].data ? call.segments[i].size : 0; });
+    const auto begins = concatenate(call.count, [&](Index i) { return stepped(call, i); });
     for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
         const Segment& segment = call.segments[i];
         const Scalars& scalars = scalars_of(call, i);
@@ -142,9 +144,8 @@ std::vector<double> gradient_sums(const Call& call, const Loops& loops) {
 bool step(const Call& call, const Loops& loops) {
     if (!clip(call, loops)) return false;
     const bool in_batches = sums_each(call);
-    const auto size_of = [&](Index i) { return call.gradients[i].data ? call.segments[i].size : 0; };
     for (Index begin = 0, end; begin < call.count; begin = end) {
-        end = in_batches ? batch_end(call.count, begin, size_of) : call.count;
+        end = in_batches ? batch_end(call.count, begin, [&](Index i) { return stepped(call, i); }) : call.count;
         const Call batch{call.segments + begin, call.gradients + begin, end - begin, call.scalars, call.scalars_count};
         adapt(batch, loops);
         update(batch, loops);
