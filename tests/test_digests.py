@@ -1,0 +1,28 @@
+"""Parameters and state after ten steps are what they were when digests.txt was recorded."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+import digests
+import fastoptim as fo
+from cases import Case
+
+RECORDED = digests.recorded()
+PYTHON_POWERS = platform.libc_ver()[0] == "glibc"  # whose results were recorded
+
+
+@pytest.mark.parametrize("case", digests.all_cases(), ids=lambda case: case.id)
+def test_a_case_has_the_recorded_digests(case: Case) -> None:
+    """Else, and on purpose: ``python tests/digests.py --record``, in a commit that says why."""
+    if case.optimizer.step_scalars and not PYTHON_POWERS:
+        pytest.skip("some of this optimizer's constants come from Python's power function, which is the C library's")
+    if case.optimizer.name not in RECORDED:
+        pytest.skip("an optimizer that was added since the digests were recorded")
+    assert digests.line_of(case) in RECORDED[case.optimizer.name]
+
+
+def test_every_recorded_optimizer_exists() -> None:
+    assert set(RECORDED) <= set(fo.OPTIMIZERS)
