@@ -1,9 +1,14 @@
-// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, limit.cpp, plan.cpp and repeat.cpp the only files that
-// see pybind11.
+// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, gil.cpp, limit.cpp, plan.cpp and repeat.cpp the only
+// files that see pybind11.
+#include "cpu/cpu_quota.h"
 #include "cpu/isa.h"
-#include "cpu/threads.h"
+#include "cpu/openmp.h"
+#include "cpu/parallel.h"
+#include "cpu/pool.h"
+#include "cpu/thread_count.h"
 #include "cuda/cuda.h"
 #include "cuda_plan.h"
+#include "gil.h"
 #include "limit.h"
 #include "plan.h"
 #include "repeat.h"
@@ -63,6 +68,42 @@ Hyper make_hyper(int rule, std::vector<double> values, int lr_at, std::vector<in
             swa_every};
 }
 
+int get_num_threads() { return cpu::combine(cpu::read_thread_limits()).threads; }
+
+py::dict thread_info() {
+    const cpu::NextPass next = cpu::next_large_pass();
+    const cpu::ThreadLimits limits = cpu::read_thread_limits();
+    const auto or_none = [](int n) { return n ? py::object(py::int_(n)) : py::object(py::none()); };
+    py::dict found;
+    found["affinity"] = limits.affinity;
+    found["quota"] = or_none(limits.quota);
+    found["environment"] = or_none(limits.environment);
+    found["limit"] = or_none(limits.limit);
+    found["call"] = or_none(limits.call);
+
+    py::dict info;
+    info["threads"] = next.threads;
+    info["layer"] = next.layer;
+    info["reason"] = next.reason;
+    info["threading"] = cpu::threading();
+    info["limits"] = found;
+    return info;
+}
+
+// The tuner of a thread, for tests that simulate machines.
+class LayerTunerForTests {
+  public:
+    std::string choose(std::int64_t length, bool prefer_openmp, std::int64_t now) {
+        return cpu::name_of(tuner_.choose(length, {true, prefer_openmp}, now));
+    }
+    void record(std::int64_t length, const std::string& layer, double ns, double one_thread_ns) {
+        tuner_.record(length, cpu::layer_named(layer).value(), ns, one_thread_ns);
+    }
+
+  private:
+    cpu::LayerTuner tuner_;
+};
+
 py::dict build_info() {
     std::vector<std::string> usable;
     for (const auto& isa : cpu::usable_isas()) usable.emplace_back(isa.name);
@@ -75,7 +116,7 @@ py::dict build_info() {
     info["isa_usable"] = usable;
     info["isa"] = cpu::default_isa().name;
     info["openmp"] = cpu::kHasOpenMP;
-    info["threads"] = cpu::num_threads();
+    info["threads"] = get_num_threads();
     info["cuda"] = cuda.version.empty() ? py::object(py::none()) : py::cast(cuda.version);
     info["cuda_architectures"] = cuda.architectures;
     info["cuda_devices"] = cuda.devices;
@@ -83,15 +124,28 @@ py::dict build_info() {
 }
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-    cpu::guard_forks();
+    cpu::guard_openmp_against_forks();
+    cpu::Pool::guard_against_forks();
+    cpu::read_threading_from_environment();
     cpu::default_isa();  // a FASTOPTIM_ISA that can't be had is an error now, not at the first step
 
     m.attr("RULES") = rule_table();
     m.def("build_info", &build_info);
     m.def("set_bfloat16", &set_bfloat16);
-    m.def("get_num_threads", &cpu::num_threads);
+    m.def("get_num_threads", &get_num_threads);
     m.def("squared_norms", &squared_norms);
     m.def("set_num_threads", &cpu::set_num_threads);
+    m.def("set_threading", &cpu::set_threading);
+    m.def("thread_info", &thread_info);
+    m.def("stepping_threads", &stepping_threads);
+    m.def("end_threads", &end_threads, py::arg("threads"));
+    py::class_<LayerTunerForTests>(m, "LayerTuner")
+        .def(py::init())
+        .def("choose", &LayerTunerForTests::choose, py::arg("length"), py::arg("prefer_openmp") = false,
+             py::arg("now") = 0)
+        .def("record", &LayerTunerForTests::record, py::arg("length"), py::arg("layer"), py::arg("ns"),
+             py::arg("one_thread_ns"));
+    m.def("quota_processors", &cpu::quota_processors, py::arg("root"));
 
     py::class_<Hyper, std::shared_ptr<Hyper>>(m, "Hyper")
         .def(py::init(&make_hyper), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),

@@ -1,5 +1,6 @@
 #include "cuda_plan.h"
 
+#include "gil.h"
 #include "storage.h"
 #include "table.h"
 
@@ -106,7 +107,7 @@ std::int64_t CudaPlan::step(const Gradients& grads, const Formats& formats, cons
                             const std::vector<Update>& updates, Address stream, std::optional<double> whole_norm) {
     const auto scalars = scalars_of(updates);
     const auto gradients = gradients_of(grads, formats, update_of, scalars);
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     if (!plan_->step(gradients, scalars, pointer(stream), whole_norm)) return kSkipped;
     return std::count_if(gradients.begin(), gradients.end(), [](auto& gradient) { return gradient.data; });
 }
@@ -116,14 +117,14 @@ std::optional<std::vector<double>> CudaPlan::measure(const Gradients& grads, con
                                                      Address stream) {
     const auto scalars = scalars_of(updates);
     const auto gradients = gradients_of(grads, formats, update_of, scalars);
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     return plan_->measure(gradients, scalars, pointer(stream));
 }
 
 void CudaPlan::advance(const UpdateOf& update_of, const std::vector<Update>& updates, Address stream) {
     const auto scalars = scalars_of(updates);
     expect(!update_of || update_of->size() == segments_.size(), "expected one update an array");
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     plan_->advance(scalars, pointer(stream));
 }
 
@@ -134,12 +135,12 @@ CudaLimit::CudaLimit(int rule, const std::vector<Parameter>& params, const std::
       gradients_(gradients_of(grads, formats, std::nullopt, scalars_)) {}
 
 void CudaLimit::run(std::uint64_t mask, Address stream) {
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     plan_->limit(gradients_, scalars_, mask, pointer(stream));
 }
 
 std::uint64_t CudaLimit::answer(Address stream) {
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     return plan_->limit_answer(pointer(stream));
 }
 
@@ -155,7 +156,7 @@ std::vector<double> cuda_squared_norms(const std::vector<CudaPlan::Parameter>& a
         segments.push_back(segment);
         gradients.push_back({size > 0 ? segment.p : nullptr, 1, 0, segment.format});
     }
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     return cuda::make_plan(segments, device)->squared_norms(gradients, {bare(0)}, pointer(stream));
 }
 

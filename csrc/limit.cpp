@@ -1,5 +1,6 @@
 #include "limit.h"
 
+#include "gil.h"
 #include "table.h"
 
 #include <stdexcept>
@@ -53,7 +54,7 @@ Limit::Limit(int rule, std::vector<py::array> params, std::vector<py::array> gra
 }
 
 std::uint64_t Limit::run(std::uint64_t mask) {
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     return cpu::limit(passes_, sums_of_group_, segments_.data(), gradients_.data(),
                       static_cast<std::int64_t>(segments_.size()), mask);
 }

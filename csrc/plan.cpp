@@ -2,6 +2,7 @@
 
 #include "cpu/step.h"
 #include "float_environment.h"
+#include "gil.h"
 #include "table.h"
 
 #include <algorithm>
@@ -174,7 +175,7 @@ bool Plan::run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) 
             scalars.push_back(Scalars(scalars[shared]));
         }
     }
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     const Call call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), scalars.data(),
                     static_cast<std::int64_t>(scalars.size())};
     return cpu::step(call, loops_);
@@ -221,7 +222,7 @@ std::vector<double> squared_norms(const std::vector<py::array>& arrays) {
     }
     Scalars scalars = bare(0);
 
-    const py::gil_scoped_release unlocked;
+    const GilRelease unlocked;
     const auto sums =
         cpu::gradient_sums({segments.data(), gradients.data(), static_cast<std::int64_t>(arrays.size()), &scalars, 1},
                            cpu::default_isa().loops);

@@ -35,7 +35,11 @@ std::vector<double> sum_arrays(const Call& call, MeasureOf measure_of) {
         concatenate(call.count, [&](Index i) { return measure_of(i) ? tiles_of(call.segments[i].size) : 0; });
     std::vector<double> tiles(static_cast<std::size_t>(begins.back() * kMaxSums));
     std::vector<double> totals(static_cast<std::size_t>(call.count * kMaxSums));
-    for_shares(begins, kMinShare / kSumTile, 1, [&](Index i, Index begin, Index end) {
+    // Tiles of small arrays are not full, so count elements before using threads.
+    Index elements = 0;
+    for (Index i = 0; i < call.count; ++i) elements += measure_of(i) ? call.segments[i].size : 0;
+    const Index min_share = elements < 2 * kMinShare ? begins.back() + 1 : kMinShare / kSumTile;
+    for_shares(begins, min_share, 1, [&](Index i, Index begin, Index end) {
         measure_of(i)(call.segments[i], call.gradients[i], scalars_of(call, i), begin, end,
                       tiles.data() + (begins[i] + begin) * kMaxSums);
     });

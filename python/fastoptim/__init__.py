@@ -12,12 +12,11 @@ from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from . import _interpreter as _interpreter
 from . import functional as functional
 from . import reference as reference
 from .loss_scale import LossScaler as LossScaler
 from .native import build_info as build_info
-from .native import get_num_threads as get_num_threads
-from .native import set_num_threads as set_num_threads
 from .norms import global_norm as global_norm
 from .optimizer import OPTIMIZERS as OPTIMIZERS
 from .optimizer import Optimizer as Optimizer
@@ -61,6 +60,10 @@ from .rules.smorms3 import SMORMS3 as SMORMS3
 from .rules.sophia import Sophia as Sophia
 from .rules.tiger import Tiger as Tiger
 from .rules.yogi import Yogi as Yogi
+from .threads import get_num_threads as get_num_threads
+from .threads import set_num_threads as set_num_threads
+from .threads import set_threading as set_threading
+from .threads import thread_info as thread_info
 
 __version__: str = build_info()["version"]
 

@@ -38,28 +38,17 @@ cuda_squared_norms = _core.cuda_squared_norms
 CudaPlan = _core.CudaPlan
 CudaLimit = _core.CudaLimit
 get_num_threads = _core.get_num_threads
+set_num_threads = _core.set_num_threads
+set_threading = _core.set_threading
+thread_info = _core.thread_info
+stepping_threads = _core.stepping_threads
+end_threads = _core.end_threads
 
 
 def squared_norms(arrays: list[Array]) -> list[float]:
     """The sum of the squares of each array, dense and of a known dtype."""
     _name_bfloat16()
     return _core.squared_norms(arrays)
-
-
-def set_num_threads(n: int) -> None:
-    """Sets how many threads a step may use, at least one.  A small model uses fewer, a forked child always one.
-
-    >>> import fastoptim as fo
-    >>> fo.set_num_threads(1)
-    >>> fo.get_num_threads()
-    1
-    """
-    if isinstance(n, bool) or not hasattr(type(n), "__index__"):
-        raise TypeError(f"n: expected an integer >= 1, got {n!r}")
-    count = n.__index__()
-    if not 1 <= count <= 4096:
-        raise ValueError(f"n: expected an integer from 1 to 4096, got {n!r}")
-    _core.set_num_threads(count)
 
 
 class Engine:

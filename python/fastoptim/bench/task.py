@@ -176,11 +176,11 @@ def _filled(library: Any, rng: np.random.Generator, shape: Shape, dtype: np.dtyp
 @contextmanager
 def configured(task: Task) -> Iterator[None]:
     """While it lasts, steps on the CPU run on the task's threads, and new optimizers on its instruction set."""
-    threads, isa = native.get_num_threads(), native.Engine.isa
+    call, isa = native.thread_info()["limits"]["call"], native.Engine.isa
     try:
-        native.set_num_threads(threads if task.threads is None else task.threads)
+        native.set_num_threads(task.threads or call or 0)  # 0: no call
         native.Engine.isa = isa if task.isa is None else task.isa
         yield
     finally:
-        native.set_num_threads(threads)
+        native.set_num_threads(call or 0)
         native.Engine.isa = isa

@@ -1,0 +1,33 @@
+// The OpenMP runtime, behind functions that also exist without it.
+#pragma once
+
+#include "work.h"
+
+namespace fo::cpu {
+
+inline constexpr bool kHasOpenMP =
+#if defined(_OPENMP)
+    true;
+#else
+    false;
+#endif
+
+// omp_get_max_threads and omp_get_num_procs; 0 without OpenMP.
+int openmp_max_threads();
+int openmp_processors();
+
+// Whether a parallel region may be opened.  False without OpenMP and in a forked process: GNU OpenMP's threads do not
+// survive a fork, but its records do, and if any library used it before, the first region waits for them forever.
+bool openmp_usable();
+
+// Whether PyTorch is loaded and uses the runtime that this library is linked with, so that its threads are often awake.
+// Looked up again once a second.
+bool openmp_shared_with_torch();
+
+// Run the work in one parallel region with a static schedule.  False, with nothing done, if threads cannot be created.
+bool run_openmp(const Work& work, const Cut& cut, ChunkTimer& timer);
+
+// Call once, when the module is loaded.
+void guard_openmp_against_forks();
+
+}  // namespace fo::cpu
