@@ -43,8 +43,8 @@ from common import (
     table,
     update,
 )
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastoptim as fo

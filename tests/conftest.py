@@ -34,9 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards() -> Iterator[None]:
-    before = fo.get_num_threads()
+    before = fo.thread_info()
     yield
-    fo.set_num_threads(before)
+    fastoptim.native.set_num_threads(before["limits"]["call"] or 0)  # 0: no call
+    fo.set_threading(before["threading"])
 
 
 @pytest.fixture(params=ISAS)

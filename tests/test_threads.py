@@ -1,20 +1,17 @@
-"""The bits do not depend on threads, forks, the caller's floating-point mode or the instruction set."""
+"""The bits do not depend on threads, the caller's floating-point mode or the instruction set."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
 import hashlib
-import multiprocessing
 import os
 import platform
 import re
-import signal
 import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -42,6 +39,7 @@ from cases import (
 
 SIZE = 7 * MIN_SHARE + 123  # a share for each of seven threads
 PATIENCE = 60  # seconds until a child that hangs is killed
+LAYERS = ["auto", "pool", "openmp", "serial"] if fo.build_info()["openmp"] else ["auto", "pool", "serial"]
 
 
 def adam_on(params: Any, backend: Literal["native", "reference"] = "native") -> fo.Adam:
@@ -86,52 +84,56 @@ def random_model(seed: int) -> tuple[list[Array], list[list[Array | None]]]:
     return params, grads
 
 
-def stepped_model(seed: int, threads: int) -> list[Array]:
+def stepped_model(seed: int, threads: int, layer: str = "auto") -> list[Array]:
     params, grads = random_model(seed)
     fo.set_num_threads(threads)
+    fo.set_threading(layer)
     opt = adam_on([p.copy() for p in params])
     steps(opt, grads)
     return [*opt.params, *(s for state in opt.state for s in state.values())]
 
 
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("seed", range(3))
-def test_threads_do_not_change_bits(seed: int) -> None:
+def test_threads_do_not_change_bits(seed: int, layer: str) -> None:
     one = stepped_model(seed, 1)
     for threads in (2, 3, 4, 5, 7, 16):
-        for i, (array, wanted) in enumerate(zip(stepped_model(seed, threads), one, strict=True)):
+        for i, (array, wanted) in enumerate(zip(stepped_model(seed, threads, layer), one, strict=True)):
             assert_same_bits(array, wanted, f"array {i} on {threads} threads")
 
 
-@pytest.mark.parametrize("n", [1, 2, 64, np.int64(5)])
-def test_set_num_threads(n: int) -> None:
-    fo.set_num_threads(n)
-    assert fo.get_num_threads() == (n if fo.build_info()["openmp"] else 1)
-
-
-@pytest.mark.parametrize("n", [0, -1, 2**31, 2**70])
-def test_set_num_threads_refuses_a_number_out_of_range(n: int) -> None:
-    before = fo.get_num_threads()
-    with pytest.raises(ValueError, match=rf"n: expected an integer from 1 to \d+, got {n}"):
-        fo.set_num_threads(n)
-    assert fo.get_num_threads() == before
-
-
-@pytest.mark.parametrize("n", [1.0, "2", None, True, [1]])
-def test_set_num_threads_refuses_what_is_no_integer(n: Any) -> None:
-    before = fo.get_num_threads()
-    with pytest.raises(TypeError, match="n: expected an integer"):
-        fo.set_num_threads(n)
-    assert fo.get_num_threads() == before
+@pytest.mark.parametrize("layer", LAYERS)
+def test_many_steps_of_changing_sizes(layer: str) -> None:
+    """Workers that are late by a step or two find other arrays, other shares and other numbers of threads."""
+    fo.set_threading(layer)
+    rng = np.random.default_rng(0)
+    sizes = [2 * MIN_SHARE, 5 * MIN_SHARE + 1, 3 * MIN_SHARE + 77]
+    params = [ordinary_values(rng, FLOAT32, size) for size in sizes]
+    wanted = [p.copy() for p in params]
+    grads = [ordinary_values(rng, FLOAT32, size) for size in sizes]
+    found, one = [adam_on(p) for p in params], [adam_on(p) for p in wanted]
+    for t in range(60):
+        fo.set_num_threads(2 + t % 4)
+        for opt, g in zip(found, grads, strict=True):
+            opt.step(g)
+        fo.set_num_threads(1)
+        for opt, g in zip(one, grads, strict=True):
+            opt.step(g)
+    for array, right in zip(params, wanted, strict=True):
+        assert_same_bits(array, right, "p")
 
 
 # ---- Python threads
 
 
-def test_two_optimizers_in_two_python_threads(problem: Problem) -> None:
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("count", [2, 5])
+def test_optimizers_in_python_threads(problem: Problem, count: int, layer: str) -> None:
     fo.set_num_threads(3)
-    params = [problem.p.copy() for _ in range(2)]
+    fo.set_threading(layer)
+    params = [problem.p.copy() for _ in range(count)]
     opts = [adam_on(p) for p in params]
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(count)
 
     def work(opt: fo.Optimizer) -> None:
         barrier.wait()
@@ -194,102 +196,6 @@ def runs_during(work: Callable[[], object]) -> bool:
     during = bool(ran)
     other.join()
     return during
-
-
-# ---- forks
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-# What Python 3.12 says of every fork in a process with threads, which is the case under test.
-ignores_fork_warning = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-
-
-def stepped_right(problem: Problem) -> bool:
-    p = problem.p.copy()
-    steps(adam_on(p), problem.grads)
-    return bool(p.tobytes() == problem.wanted.tobytes())
-
-
-def exit_status_of_fork(work: Callable[[], bool]) -> int | None:
-    """0 where the work in a child was True, else not; None where the child had to be killed."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = 0 if work() else 1
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-
-@needs_fork
-@ignores_fork_warning
-def test_a_forked_child_steps(problem: Problem) -> None:
-    fo.set_num_threads(3)
-    assert stepped_right(problem)
-    assert exit_status_of_fork(lambda: stepped_right(problem)) == 0
-    assert stepped_right(problem)
-
-
-@needs_fork
-@ignores_fork_warning
-def test_a_forked_child_uses_one_thread_whatever_it_asks_for(problem: Problem) -> None:
-    fo.set_num_threads(3)
-    assert stepped_right(problem)
-
-    def work() -> bool:
-        fo.set_num_threads(2)
-        return fo.get_num_threads() == 1 and stepped_right(problem)
-
-    assert exit_status_of_fork(work) == 0
-
-
-@needs_fork
-@ignores_fork_warning
-def test_a_forked_child_goes_on_with_its_parents_optimizer(problem: Problem) -> None:
-    fo.set_num_threads(3)
-    p = problem.p.copy()
-    opt = adam_on(p)
-    steps(opt, problem.grads[:2])
-
-    def go_on() -> bool:
-        steps(opt, problem.grads[2:])
-        return bool(p.tobytes() == problem.wanted.tobytes())
-
-    assert exit_status_of_fork(go_on) == 0
-    assert go_on()
-
-
-@needs_fork
-@ignores_fork_warning
-def test_a_grandchild_steps(problem: Problem) -> None:
-    fo.set_num_threads(3)
-    assert stepped_right(problem)
-    assert exit_status_of_fork(lambda: exit_status_of_fork(lambda: stepped_right(problem)) == 0) == 0
-
-
-@needs_fork
-@ignores_fork_warning
-def test_multiprocessing_fork(problem: Problem) -> None:
-    fo.set_num_threads(3)
-    assert stepped_right(problem)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(stepped_right(problem)), daemon=True)
-    child.start()
-    try:
-        assert receiver.poll(PATIENCE), "the child hangs"
-        assert receiver.recv() is True
-    finally:
-        child.kill()
-        child.join()
 
 
 # ---- the floating-point mode of the calling thread
@@ -357,9 +263,11 @@ def test_the_callers_floating_point_mode(case: Case, dtype: type, mode: str) -> 
 
 
 @needs_x86_glibc
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_callers_floating_point_mode_with_several_threads(mode: str, problem: Problem) -> None:
+def test_the_callers_floating_point_mode_with_several_threads(mode: str, layer: str, problem: Problem) -> None:
     fo.set_num_threads(3)
+    fo.set_threading(layer)
     p = problem.p.copy()
     opt = adam_on(p)
     with floating_point_mode(MODES[mode]):
