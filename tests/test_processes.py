@@ -137,9 +137,9 @@ def test_a_forked_child_has_threads_of_its_own(problem: Problem, layer: str) -> 
 @ignores_fork_warning
 def test_a_fork_at_any_step() -> None:
     """Also in the middle of a trial of OpenMP, with which the default layer begins."""
-    fo.set_num_threads(3)
-    g = np.ones(SIZE, np.float32)
-    opt = fo.SGD(np.ones(SIZE, np.float32))
+    fo.set_num_threads(2)
+    g = np.ones(3 * SIZE, np.float32)
+    opt = fo.Adam(np.ones(3 * SIZE, np.float32))
 
     def step() -> bool:
         opt.step(g)

@@ -135,7 +135,9 @@ void LayerTuner::record(std::int64_t length, Layer layer, double ns, double one_
         size.trial_left = 0;
         size.accounts[at(size.trial)].balance = -kOpenMPTrialDebt;
     }
-    if (layer == Layer::kSerial || one_thread_ns <= 0) return;
+    if (layer == Layer::kSerial) return;
+    if (one_thread_ns <= 0) one_thread_ns = size.one_thread_ns > 0 ? size.one_thread_ns : ns;
+    size.one_thread_ns = one_thread_ns;
 
     Account& account = size.accounts[at(layer)];
     const double time = ns / one_thread_ns;

@@ -32,7 +32,8 @@ class LayerTuner {
     // Return the layer for a pass.  `length` is in smallest shares; the pass begins at `now` (ns of any clock).
     Layer choose(std::int64_t length, Options options, std::int64_t now);
 
-    // Record how long the pass took, and would have taken on one thread (ignored for a serial pass), in nanoseconds.
+    // Record how long the pass took, and would have taken on one thread in nanoseconds.  The
+    // latter is ignored for a serial pass; 0 if unknown, because the calling thread came too late to process a chunk.
     void record(std::int64_t length, Layer layer, double ns, double one_thread_ns);
 
     // Return the layer for passes of the size that ran last, ignoring trials.
@@ -59,6 +60,7 @@ class LayerTuner {
         int trial_left = 0;
         int hopeless = 0;                          // much slower passes of the trial
         std::array<double, kTrial> trial_times{};  // [kTrial - 1] is the first
+        double one_thread_ns = 0;                  // the last estimate
         std::int64_t now = 0;                      // when choose() was called last
         std::int64_t disturbed_until = 0;          // the pool is not judged until then
         Options options{false, false};
