@@ -374,7 +374,7 @@ def test_a_fault_in_a_worker_is_reported(layer: str, tmp_path: Path) -> None:
         g = np.memmap(sys.argv[1], np.float32, mode="r+")
         fo.set_num_threads(4)
         opt = fo.SGD(np.ones(size, np.float32))
-        os.truncate(sys.argv[1], 0)
+        os.truncate(sys.argv[1], 4 * size - 8192)  # so that one chunk faults, on one thread
         opt.step(g.view(np.ndarray))
         """,
         str(tmp_path / "gradient"),
