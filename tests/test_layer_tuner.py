@@ -20,7 +20,7 @@ class Run(NamedTuple):
     ns: float
     """All steps together."""
     layers: list[str]
-    """Of each step."""
+    """The layer of each step."""
 
 
 # The nanoseconds of the t-th pass on the pool and on OpenMP, given how many passes in a row ran there.

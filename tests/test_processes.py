@@ -11,44 +11,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import FLOAT32, MIN_SHARE, Array, ordinary_values
-
-SIZE = 7 * MIN_SHARE + 123  # a share for each of seven threads
-PATIENCE = 60  # seconds until a child that hangs is killed
-LAYERS = ["auto", "pool", "openmp"] if fo.build_info()["openmp"] else ["auto", "pool"]
-
-
-def adam_on(params: Any, backend: Literal["native", "reference"] = "native") -> fo.Adam:
-    return fo.Adam(params, lr=0.01, weight_decay=0.1, backend=backend)
-
-
-def steps(opt: fo.Optimizer, grads: Sequence[Any]) -> None:
-    for g in grads:
-        opt.step(g)
-
-
-class Problem(NamedTuple):
-    """A parameter large enough for several threads, its gradients, and where they must lead."""
-
-    p: Array
-    grads: list[Array]
-    wanted: Array
-
-
-def make_problem() -> Problem:
-    rng = np.random.default_rng(0)
-    p, *grads = (ordinary_values(rng, FLOAT32, SIZE) for _ in range(4))
-    wanted = p.copy()
-    steps(adam_on(wanted, "reference"), grads)
-    return Problem(p, grads, wanted)
+from large_problem import LAYERS, PATIENCE, SIZE, Problem, adam_on, make_problem, steps
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +106,7 @@ def test_a_forked_child_has_threads_of_its_own(problem: Problem, layer: str) -> 
 @needs_fork
 @ignores_fork_warning
 def test_a_fork_at_any_step() -> None:
-    """Also in the middle of a trial of OpenMP, with which the default layer begins."""
+    """The default layer begins with a trial of OpenMP, in the middle of which a child must not use it."""
     fo.set_num_threads(2)
     g = np.ones(3 * SIZE, np.float32)
     opt = fo.Adam(np.ones(3 * SIZE, np.float32))

@@ -244,7 +244,7 @@ def test_omp_num_threads_that_is_no_number(text: str) -> None:
 
 
 def test_a_small_model_of_many_arrays_stays_on_the_calling_thread() -> None:
-    """Also the passes for its norms, whose tiles are mostly empty."""
+    """Tiles of small arrays are mostly empty and do not count as full ones in the passes for norms."""
     show = """
 import os, numpy as np, fastoptim as fo
 fo.set_num_threads(3)

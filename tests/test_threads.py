@@ -12,16 +12,16 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
+import large_problem
 from cases import (
     DTYPES,
     FLOAT32,
@@ -36,36 +36,14 @@ from cases import (
     case_id,
     ordinary_values,
 )
+from large_problem import PATIENCE, Problem, adam_on, steps
 
-SIZE = 7 * MIN_SHARE + 123  # a share for each of seven threads
-PATIENCE = 60  # seconds until a child that hangs is killed
-LAYERS = ["auto", "pool", "openmp", "serial"] if fo.build_info()["openmp"] else ["auto", "pool", "serial"]
-
-
-def adam_on(params: Any, backend: Literal["native", "reference"] = "native") -> fo.Adam:
-    return fo.Adam(params, lr=0.01, weight_decay=0.1, backend=backend)
-
-
-def steps(opt: fo.Optimizer, grads: Sequence[Any]) -> None:
-    for g in grads:
-        opt.step(g)
-
-
-class Problem(NamedTuple):
-    """A parameter large enough for several threads, its gradients, and where they must lead."""
-
-    p: Array
-    grads: list[Array]
-    wanted: Array
+LAYERS = [*large_problem.LAYERS, "serial"]
 
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    rng = np.random.default_rng(0)
-    p, *grads = (ordinary_values(rng, FLOAT32, SIZE) for _ in range(4))
-    wanted = p.copy()
-    steps(adam_on(wanted, "reference"), grads)
-    return Problem(p, grads, wanted)
+    return large_problem.make_problem()
 
 
 # ---- the number of threads
