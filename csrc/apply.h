@@ -35,13 +35,13 @@ struct Prepared {
 
 // A rule's pass before the other: the terms of its sums.
 template <class R>
-struct Measured {
+struct ReduceTerms {
     R rule;
 
     template <class T, class... S>
-        requires requires(const R& r, T x, S&... s) { r.measure(x, x, s...); }
+        requires requires(const R& r, T x, S&... s) { r.reduce_terms(x, x, s...); }
     FO_HD auto operator()(T p, T g, S&... s) const {
-        return rule.measure(p, g, s...);
+        return rule.reduce_terms(p, g, s...);
     }
 };
 
@@ -51,9 +51,9 @@ inline constexpr int kGradientTerms = 2;
 template <class T>
 FO_HD inline std::array<double, kGradientTerms> gradient_terms(const Prepare<T>& prepare, T g) {
     const T scaled = prepare.scaled(g);
-    const T odd = scaled - scaled;  // 0, but NaN for an infinity or a NaN
+    const T found_nonfinite = scaled - scaled;  // 0, but NaN for an infinity or a NaN
     const double bounded(prepare.bounded(g));
-    return {bounded * bounded, double(odd)};
+    return {bounded * bounded, double(found_nonfinite)};
 }
 
 }  // namespace fo::FO_TARGET

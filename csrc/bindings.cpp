@@ -1,5 +1,6 @@
-// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, gil.cpp, limit.cpp, plan.cpp and repeat.cpp the only
-// files that see pybind11.
+// The module fastoptim._core.  With buffer.cpp, cuda_plan.cpp, bandwidth_probe.cpp, gil.cpp, plan.cpp and repeat.cpp
+// the only files that see pybind11.
+#include "bandwidth_probe.h"
 #include "cpu/cpu_quota.h"
 #include "cpu/isa.h"
 #include "cpu/openmp.h"
@@ -9,10 +10,9 @@
 #include "cuda/cuda.h"
 #include "cuda_plan.h"
 #include "gil.h"
-#include "limit.h"
 #include "plan.h"
 #include "repeat.h"
-#include "table.h"
+#include "rule_info.h"
 
 namespace fo {
 namespace {
@@ -35,26 +35,27 @@ py::dict rule_table() {
     for (std::size_t i = 0; i < all.size(); ++i) {
         const RuleInfo& rule = all[i];
         if (table.contains(rule.name)) throw std::runtime_error(std::string("two rules are named ") + rule.name);
-        table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalars), rule.sums,
-                                          rule.sums_of_group, accesses(rule.measured), accesses(rule.updated));
+        table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
+                                          rule.reduces_group, accesses(rule.reduced), accesses(rule.updated));
     }
     return table;
 }
 
-Hyper make_hyper(int rule, std::vector<double> values, int lr_at, std::vector<int> step_scalars_at, bool maximize,
-                 bool skip_nonfinite, double clip_value, double clip_norm, double clip_global_norm, double l1,
-                 double weight_decay, bool decoupled, std::optional<double> ema, std::optional<std::int64_t> swa_start,
-                 std::int64_t swa_every) {
+UpdateConfig make_update_config(int rule, std::vector<double> values, int lr_at, std::vector<int> host_constants_at,
+                                bool maximize, bool skip_nonfinite, double clip_value, double clip_norm,
+                                double clip_global_norm, double l1, double weight_decay, bool decoupled,
+                                std::optional<double> ema, std::optional<std::int64_t> swa_start,
+                                std::int64_t swa_every) {
     if (rule < 0 || static_cast<std::size_t>(rule) >= rules().size()) throw std::invalid_argument("expected a rule");
     const auto count = rules()[static_cast<std::size_t>(rule)].hyper.size();
     const auto is_one = [count](int at) { return at >= 0 && static_cast<std::size_t>(at) < count; };
     if (values.size() != count || (lr_at != -1 && !is_one(lr_at)) ||
-        !std::all_of(step_scalars_at.begin(), step_scalars_at.end(), is_one))
+        !std::all_of(host_constants_at.begin(), host_constants_at.end(), is_one))
         throw std::invalid_argument("expected the rule's hyper-parameters");
     return {rule,
             std::move(values),
             lr_at,
-            std::move(step_scalars_at),
+            std::move(host_constants_at),
             maximize,
             skip_nonfinite,
             clip_value,
@@ -147,9 +148,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::arg("one_thread_ns"));
     m.def("quota_processors", &cpu::quota_processors, py::arg("root"));
 
-    py::class_<Hyper, std::shared_ptr<Hyper>>(m, "Hyper")
-        .def(py::init(&make_hyper), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),
-             py::arg("step_scalars_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
+    py::class_<UpdateConfig, std::shared_ptr<UpdateConfig>>(m, "UpdateConfig")
+        .def(py::init(&make_update_config), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),
+             py::arg("host_constants_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
              py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("l1"), py::arg("weight_decay"),
              py::arg("decoupled"), py::arg("ema"), py::arg("swa_start"), py::arg("swa_every"));
 
@@ -160,9 +161,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def_readonly_static("SKIPPED", &Plan::kSkipped)
         .def_readonly_static("FIRST_ODD", &Plan::kFirstOdd)
         .def("step",
-             py::overload_cast<const py::list&, const std::optional<std::vector<int>>&, const std::vector<Update>&>(
+             py::overload_cast<const py::list&, const std::optional<std::vector<int>>&, const std::vector<GroupStep>&>(
                  &Plan::step, py::const_),
-             py::arg("grads"), py::arg("update_of"), py::arg("updates"));
+             py::arg("grads"), py::arg("step_of"), py::arg("group_steps"));
 
     m.def("cuda_status", &cuda::status);
     m.def(
@@ -174,36 +175,36 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                       int>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("device"))
         .def_readonly_static("SKIPPED", &CudaPlan::kSkipped)
-        .def("step", &CudaPlan::step, py::arg("grads"), py::arg("formats"), py::arg("update_of"), py::arg("updates"),
+        .def("step", &CudaPlan::step, py::arg("grads"), py::arg("formats"), py::arg("step_of"), py::arg("group_steps"),
              py::arg("stream"), py::arg("whole_norm") = py::none())
-        .def("measure", &CudaPlan::measure, py::arg("grads"), py::arg("formats"), py::arg("update_of"),
-             py::arg("updates"), py::arg("stream"))
-        .def("advance", &CudaPlan::advance, py::arg("update_of"), py::arg("updates"), py::arg("stream"));
+        .def("gradient_norms", &CudaPlan::gradient_norms, py::arg("grads"), py::arg("formats"), py::arg("step_of"),
+             py::arg("group_steps"), py::arg("stream"))
+        .def("advance", &CudaPlan::advance, py::arg("step_of"), py::arg("group_steps"), py::arg("stream"));
 
-    py::class_<CudaLimit>(m, "CudaLimit")
+    py::class_<CudaBandwidthProbe>(m, "CudaBandwidthProbe")
         .def(py::init<int, const std::vector<CudaPlan::Parameter>&, const std::vector<CudaPlan::ItsState>&,
                       const CudaPlan::Gradients&, const CudaPlan::Formats&, int>(),
              py::arg("rule"), py::arg("params"), py::arg("states"), py::arg("grads"), py::arg("formats"),
              py::arg("device"))
-        .def("__call__", &CudaLimit::run, py::arg("mask"), py::arg("stream"))
-        .def("answer", &CudaLimit::answer, py::arg("stream"));
+        .def("__call__", &CudaBandwidthProbe::run, py::arg("mask"), py::arg("stream"))
+        .def("answer", &CudaBandwidthProbe::answer, py::arg("stream"));
 
     py::class_<Repeat, std::shared_ptr<Repeat>>(m, "Repeat")
-        .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<std::shared_ptr<const Hyper>>>(),
-             py::arg("plan"), py::arg("nesting"), py::arg("hypers"))
+        .def(py::init<std::shared_ptr<Plan>, const py::object&, std::vector<std::shared_ptr<const UpdateConfig>>>(),
+             py::arg("plan"), py::arg("nesting"), py::arg("configs"))
         .def("match", &Repeat::match, py::arg("groups"), py::arg("seen"), py::arg("grads"))
-        .def("step", &Repeat::step, py::arg("grads"), py::arg("updates"));
+        .def("step", &Repeat::step, py::arg("grads"), py::arg("group_steps"));
 
     py::class_<Steady>(m, "Steady")
         .def(py::init<std::shared_ptr<Repeat>, std::vector<Steady::Group>>(), py::arg("repeat"), py::arg("groups"))
         .def("__call__", &Steady::step, py::arg("groups"), py::arg("grads"), py::arg("step_count"));
 
-    py::class_<Limit>(m, "Limit")
+    py::class_<BandwidthProbe>(m, "BandwidthProbe")
         .def(py::init<int, std::vector<py::array>, std::vector<py::array>, std::vector<std::vector<py::array>>,
                       std::vector<std::vector<py::array>>, const std::string&>(),
              py::arg("rule"), py::arg("params"), py::arg("grads"), py::arg("states"), py::arg("averages"),
              py::arg("isa") = "")
-        .def("__call__", &Limit::run, py::arg("mask"));
+        .def("__call__", &BandwidthProbe::run, py::arg("mask"));
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "buffer.h"
 
-#include "storage.h"
+#include "formats.h"
 
 #include <algorithm>
 #include <atomic>

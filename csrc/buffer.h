@@ -2,7 +2,7 @@
 // arrays.py's.
 #pragma once
 
-#include "call.h"
+#include "step.h"
 
 #include <pybind11/numpy.h>
 #include <array>

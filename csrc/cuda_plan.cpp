@@ -1,8 +1,8 @@
 #include "cuda_plan.h"
 
+#include "formats.h"
 #include "gil.h"
-#include "storage.h"
-#include "table.h"
+#include "rule_info.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -31,14 +31,14 @@ void* element_at(CudaPlan::Address address, Format format, const std::string& wh
     return pointer(address);
 }
 
-std::vector<Scalars> scalars_of(const std::vector<Update>& updates) {
-    std::vector<Scalars> scalars;
-    scalars.reserve(updates.size());
-    for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
+std::vector<StepConstants> constants_of(const std::vector<GroupStep>& group_steps) {
+    std::vector<StepConstants> constants;
+    constants.reserve(group_steps.size());
+    for (const auto& [hyper, lr, t, grad_scale, host_constants] : group_steps) {
         expect(hyper != nullptr, "expected hyper-parameters");
-        scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars));
+        constants.push_back(hyper->constants_for_step(lr, t, grad_scale, host_constants));
     }
-    return scalars;
+    return constants;
 }
 
 std::string place(const char* what, std::size_t i) { return std::string(what) + "[" + std::to_string(i) + "]"; }
@@ -52,9 +52,9 @@ CudaPlan::CudaPlan(const std::vector<Parameter>& params, const std::vector<ItsSt
            "expected one state and one group an array");
     for (std::size_t i = 0; i < params.size(); ++i) {
         const auto& [address, size, format] = params[i];
-        const auto& [state, scalars, average] = states[i];
+        const auto& [state, constants, average] = states[i];
         expect(size >= 0, "expected a size");
-        expect(state.size() <= kMaxState && scalars.size() <= kMaxScalars && average.size() <= 1,
+        expect(state.size() <= kMaxState && constants.size() <= kMaxScalarState && average.size() <= 1,
                "expected fewer state arrays");
         Segment segment{};
         segment.size = size;
@@ -64,25 +64,25 @@ CudaPlan::CudaPlan(const std::vector<Parameter>& params, const std::vector<ItsSt
         const auto element = [&](Address at, Format its) { return element_at(at, its, place("params", i)); };
         segment.p = element(address, segment.format);
         for (std::size_t k = 0; k < state.size(); ++k) segment.state[k] = element(state[k], kept);
-        for (std::size_t k = 0; k < scalars.size(); ++k)
-            segment.scalars[k] = static_cast<double*>(element(scalars[k], Format::kFloat64));
+        for (std::size_t k = 0; k < constants.size(); ++k)
+            segment.scalar_state[k] = static_cast<double*>(element(constants[k], Format::kFloat64));
         if (!average.empty()) segment.average = element(average[0], kept);
         segments_.push_back(segment);
-        state_counts_.emplace_back(state.size(), scalars.size());
+        state_counts_.emplace_back(state.size(), constants.size());
     }
     plan_ = cuda::make_plan(segments_, device);
 }
 
-void CudaPlan::expect_state(std::size_t i, const Scalars& scalars) const {
-    const RuleInfo& rule = rules()[static_cast<std::size_t>(scalars.rule)];
-    expect(state_counts_[i] == std::pair(rule.state.size(), rule.scalars.size()) &&
-               (scalars.average_keep == 1 || segments_[i].average || segments_[i].size == 0),
+void CudaPlan::expect_state(std::size_t i, const StepConstants& constants) const {
+    const RuleInfo& rule = rules()[static_cast<std::size_t>(constants.rule)];
+    expect(state_counts_[i] == std::pair(rule.state.size(), rule.scalar_state.size()) &&
+               (constants.average_keep == 1 || segments_[i].average || segments_[i].size == 0),
            "expected the rule's state arrays");
 }
 
-std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
-                                             const std::vector<Scalars>& scalars) const {
-    const std::vector<int>& which = update_of ? *update_of : groups_;
+std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Formats& formats, const StepOf& step_of,
+                                             const std::vector<StepConstants>& constants) const {
+    const std::vector<int>& which = step_of ? *step_of : groups_;
     const auto* each = std::get_if<std::vector<std::string>>(&formats);
     const std::size_t count = segments_.size();
     expect(grads.size() == count && which.size() == count && (!each || each->size() == count),
@@ -93,8 +93,8 @@ std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Forma
         const bool empty = segments_[i].size == 0;
         if (!grads[i] || (*grads[i] == 0 && !empty)) continue;
         const auto update = static_cast<std::size_t>(which[i]);
-        expect(update < scalars.size(), "expected an update");
-        expect_state(i, scalars[update]);
+        expect(update < constants.size(), "expected an update");
+        expect_state(i, constants[update]);
         const Format format = each ? format_named((*each)[i]) : of_all;
         // An empty array has no address, but takes part.
         const void* data = empty ? &segments_[i] : element_at(*grads[i], format, place("grads", i));
@@ -103,45 +103,47 @@ std::vector<Gradient> CudaPlan::gradients_of(const Gradients& grads, const Forma
     return gradients;
 }
 
-std::int64_t CudaPlan::step(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
-                            const std::vector<Update>& updates, Address stream, std::optional<double> whole_norm) {
-    const auto scalars = scalars_of(updates);
-    const auto gradients = gradients_of(grads, formats, update_of, scalars);
+std::int64_t CudaPlan::step(const Gradients& grads, const Formats& formats, const StepOf& step_of,
+                            const std::vector<GroupStep>& group_steps, Address stream,
+                            std::optional<double> whole_norm) {
+    const auto constants = constants_of(group_steps);
+    const auto gradients = gradients_of(grads, formats, step_of, constants);
     const GilRelease unlocked;
-    if (!plan_->step(gradients, scalars, pointer(stream), whole_norm)) return kSkipped;
+    if (!plan_->step(gradients, constants, pointer(stream), whole_norm)) return kSkipped;
     return std::count_if(gradients.begin(), gradients.end(), [](auto& gradient) { return gradient.data; });
 }
 
-std::optional<std::vector<double>> CudaPlan::measure(const Gradients& grads, const Formats& formats,
-                                                     const UpdateOf& update_of, const std::vector<Update>& updates,
-                                                     Address stream) {
-    const auto scalars = scalars_of(updates);
-    const auto gradients = gradients_of(grads, formats, update_of, scalars);
+std::optional<std::vector<double>> CudaPlan::gradient_norms(const Gradients& grads, const Formats& formats,
+                                                            const StepOf& step_of,
+                                                            const std::vector<GroupStep>& group_steps, Address stream) {
+    const auto constants = constants_of(group_steps);
+    const auto gradients = gradients_of(grads, formats, step_of, constants);
     const GilRelease unlocked;
-    return plan_->measure(gradients, scalars, pointer(stream));
+    return plan_->gradient_norms(gradients, constants, pointer(stream));
 }
 
-void CudaPlan::advance(const UpdateOf& update_of, const std::vector<Update>& updates, Address stream) {
-    const auto scalars = scalars_of(updates);
-    expect(!update_of || update_of->size() == segments_.size(), "expected one update an array");
+void CudaPlan::advance(const StepOf& step_of, const std::vector<GroupStep>& group_steps, Address stream) {
+    const auto constants = constants_of(group_steps);
+    expect(!step_of || step_of->size() == segments_.size(), "expected one update an array");
     const GilRelease unlocked;
-    plan_->advance(scalars, pointer(stream));
+    plan_->advance(constants, pointer(stream));
 }
 
-CudaLimit::CudaLimit(int rule, const std::vector<Parameter>& params, const std::vector<ItsState>& states,
-                     const Gradients& grads, const Formats& formats, int device)
+CudaBandwidthProbe::CudaBandwidthProbe(int rule, const std::vector<Parameter>& params,
+                                       const std::vector<ItsState>& states, const Gradients& grads,
+                                       const Formats& formats, int device)
     : CudaPlan(params, states, std::vector<int>(params.size()), device),
-      scalars_{bare(rule)},
-      gradients_(gradients_of(grads, formats, std::nullopt, scalars_)) {}
+      constants_{bare(rule)},
+      gradients_(gradients_of(grads, formats, std::nullopt, constants_)) {}
 
-void CudaLimit::run(std::uint64_t mask, Address stream) {
+void CudaBandwidthProbe::run(std::uint64_t mask, Address stream) {
     const GilRelease unlocked;
-    plan_->limit(gradients_, scalars_, mask, pointer(stream));
+    plan_->run_probe(gradients_, constants_, mask, pointer(stream));
 }
 
-std::uint64_t CudaLimit::answer(Address stream) {
+std::uint64_t CudaBandwidthProbe::answer(Address stream) {
     const GilRelease unlocked;
-    return plan_->limit_answer(pointer(stream));
+    return plan_->probe_answer(pointer(stream));
 }
 
 std::vector<double> cuda_squared_norms(const std::vector<CudaPlan::Parameter>& arrays, int device,

@@ -23,7 +23,7 @@ class CudaPlan {
     // By array; None, and 0 for an array that is not empty, are no gradient.
     using Gradients = std::vector<std::optional<Address>>;
     using Formats = std::variant<std::string, std::vector<std::string>>;
-    using UpdateOf = std::optional<std::vector<int>>;
+    using StepOf = std::optional<std::vector<int>>;
 
     static constexpr std::int64_t kSkipped = Plan::kSkipped;
 
@@ -31,22 +31,22 @@ class CudaPlan {
              int device);
 
     // As Plan::step; returns how many were stepped, or kSkipped.  `whole_norm`: see cuda::Plan::step.
-    std::int64_t step(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
-                      const std::vector<Update>& updates, Address stream, std::optional<double> whole_norm);
+    std::int64_t step(const Gradients& grads, const Formats& formats, const StepOf& step_of,
+                      const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> whole_norm);
 
     // The squared norm of each gradient as its own bounds leave it, 0 where there is none; None where the step is to be
     // skipped.
-    std::optional<std::vector<double>> measure(const Gradients& grads, const Formats& formats,
-                                               const UpdateOf& update_of, const std::vector<Update>& updates,
-                                               Address stream);
+    std::optional<std::vector<double>> gradient_norms(const Gradients& grads, const Formats& formats,
+                                                      const StepOf& step_of, const std::vector<GroupStep>& group_steps,
+                                                      Address stream);
 
     // The numbers of the next step for graphs that captured one.
-    void advance(const UpdateOf& update_of, const std::vector<Update>& updates, Address stream);
+    void advance(const StepOf& step_of, const std::vector<GroupStep>& group_steps, Address stream);
 
   protected:
-    std::vector<Gradient> gradients_of(const Gradients& grads, const Formats& formats, const UpdateOf& update_of,
-                                       const std::vector<Scalars>& scalars) const;
-    void expect_state(std::size_t i, const Scalars& scalars) const;
+    std::vector<Gradient> gradients_of(const Gradients& grads, const Formats& formats, const StepOf& step_of,
+                                       const std::vector<StepConstants>& constants) const;
+    void expect_state(std::size_t i, const StepConstants& constants) const;
 
     std::vector<int> groups_;
     std::vector<Segment> segments_;
@@ -54,20 +54,20 @@ class CudaPlan {
     std::unique_ptr<cuda::Plan> plan_;
 };
 
-// The pass that a step is measured against, over a model's own arrays; see cpu/limit.h.
-class CudaLimit : CudaPlan {
+// The pass that a step is reduced against, over a model's own arrays; see cpu/bandwidth_probe.h.
+class CudaBandwidthProbe : CudaPlan {
   public:
     using CudaPlan::Address;
 
-    CudaLimit(int rule, const std::vector<Parameter>& params, const std::vector<ItsState>& states,
-              const Gradients& grads, const Formats& formats, int device);
+    CudaBandwidthProbe(int rule, const std::vector<Parameter>& params, const std::vector<ItsState>& states,
+                       const Gradients& grads, const Formats& formats, int device);
 
-    // As Limit::run, but nothing waits for it; `answer` does, and has what was only read.
+    // As BandwidthProbe::run, but nothing waits for it; `answer` does, and has what was only read.
     void run(std::uint64_t mask, Address stream);
     std::uint64_t answer(Address stream);
 
   private:
-    std::vector<Scalars> scalars_;
+    std::vector<StepConstants> constants_;
     std::vector<Gradient> gradients_;
 };
 

@@ -1,9 +1,9 @@
 #include "plan.h"
 
-#include "cpu/step.h"
+#include "cpu/device.h"
 #include "float_environment.h"
 #include "gil.h"
-#include "table.h"
+#include "rule_info.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,35 +24,35 @@ void expect(bool holds, const char* what) {
 
 }  // namespace
 
-Scalars Hyper::at(double lr, std::int64_t t, double grad_scale, const std::vector<double>& step_scalars,
-                  ComputeTypes types) const {
+StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double grad_scale,
+                                               const std::vector<double>& host_constants, ComputeTypes types) const {
     const DefaultFloatEnvironment environment;
-    expect(step_scalars.size() == step_scalars_at.size(), "expected the rule's step scalars");
+    expect(host_constants.size() == host_constants_at.size(), "expected the rule's step constants");
     std::array<double, kMaxHyper> all;
     std::copy(values.begin(), values.end(), all.begin());
     if (lr_at >= 0) all[static_cast<std::size_t>(lr_at)] = lr;
-    for (std::size_t k = 0; k < step_scalars.size(); ++k)
-        all[static_cast<std::size_t>(step_scalars_at[k])] = step_scalars[k];
+    for (std::size_t k = 0; k < host_constants.size(); ++k)
+        all[static_cast<std::size_t>(host_constants_at[k])] = host_constants[k];
 
-    Scalars scalars{};
-    scalars.rule = rule;
-    scalars.skip_nonfinite = skip_nonfinite;
-    scalars.gain = (maximize ? -1.0 : 1.0) / grad_scale;
-    scalars.clip_value = clip_value;
-    scalars.clip_norm = clip_norm;
-    scalars.clip_global_norm = clip_global_norm;
-    scalars.l1 = l1;
-    scalars.weight_decay = decoupled ? 0 : weight_decay;
-    scalars.keep = decoupled ? 1 - lr * weight_decay : 1;
-    scalars.average_keep = average_keep(t);
+    StepConstants constants{};
+    constants.rule = rule;
+    constants.skip_nonfinite = skip_nonfinite;
+    constants.grad_multiplier = (maximize ? -1.0 : 1.0) / grad_scale;
+    constants.clip_value = clip_value;
+    constants.clip_norm = clip_norm;
+    constants.clip_global_norm = clip_global_norm;
+    constants.l1 = l1;
+    constants.weight_decay = decoupled ? 0 : weight_decay;
+    constants.keep = decoupled ? 1 - lr * weight_decay : 1;
+    constants.average_keep = average_keep(t);
     const RuleInfo& info = rules()[static_cast<std::size_t>(rule)];
-    if (types.f32) info.construct_f32(t, all.data(), scalars);
-    if (types.f64) info.construct_f64(t, all.data(), scalars);
-    return scalars;
+    if (types.f32) info.construct_f32(t, all.data(), constants);
+    if (types.f64) info.construct_f64(t, all.data(), constants);
+    return constants;
 }
 
 // The plain mean of n values keeps 1 - 1/n of that of the n - 1 before; until it starts it is the last value.
-double Hyper::average_keep(std::int64_t t) const {
+double UpdateConfig::average_keep(std::int64_t t) const {
     if (ema) return *ema;
     if (!swa_start) return 1;
     if (t < *swa_start) return 0;
@@ -60,13 +60,13 @@ double Hyper::average_keep(std::int64_t t) const {
     return (t - *swa_start) % swa_every ? 1 : double(before) / double(before + 1);
 }
 
-Scalars bare(int rule) {
+StepConstants bare(int rule) {
     expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "expected a rule");
-    Scalars scalars{};
-    scalars.rule = rule;
-    scalars.gain = scalars.keep = scalars.average_keep = 1;
-    scalars.clip_value = scalars.clip_norm = scalars.clip_global_norm = INFINITY;
-    return scalars;
+    StepConstants constants{};
+    constants.rule = rule;
+    constants.grad_multiplier = constants.keep = constants.average_keep = 1;
+    constants.clip_value = constants.clip_norm = constants.clip_global_norm = INFINITY;
+    return constants;
 }
 
 Plan::Plan(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const std::string& isa)
@@ -91,13 +91,13 @@ Plan::Plan(std::vector<py::array> params, std::vector<State> states, std::vector
         };
         const auto kept = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
         (kept == Format::kFloat64 ? types_.f64 : types_.f32) = true;
-        auto& [state, scalars, average] = states_[i];
-        expect(state.size() <= kMaxState && scalars.size() <= kMaxScalars && average.size() <= 1,
+        auto& [state, constants, average] = states_[i];
+        expect(state.size() <= kMaxState && constants.size() <= kMaxScalarState && average.size() <= 1,
                "expected fewer state arrays");
         segment.p = own(p, segment.format, segment.size);
         for (std::size_t k = 0; k < state.size(); ++k) segment.state[k] = own(state[k], kept, segment.size);
-        for (std::size_t k = 0; k < scalars.size(); ++k)
-            segment.scalars[k] = static_cast<double*>(own(scalars[k], Format::kFloat64, 1));
+        for (std::size_t k = 0; k < constants.size(); ++k)
+            segment.scalar_state[k] = static_cast<double*>(own(constants[k], Format::kFloat64, 1));
         if (!average.empty()) segment.average = own(average[0], kept, segment.size);
         segments_.push_back(segment);
         layouts_.emplace_back(p);
@@ -106,19 +106,19 @@ Plan::Plan(std::vector<py::array> params, std::vector<State> states, std::vector
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
 }
 
-void Plan::expect_state(std::size_t i, const Scalars& scalars) const {
+void Plan::expect_state(std::size_t i, const StepConstants& constants) const {
     const auto& [state, own, average] = states_[i];
-    const RuleInfo& rule = rules()[static_cast<std::size_t>(scalars.rule)];
-    expect(rule.state.size() == state.size() && rule.scalars.size() == own.size() &&
-               (scalars.average_keep == 1 || !average.empty()),
+    const RuleInfo& rule = rules()[static_cast<std::size_t>(constants.rule)];
+    expect(rule.state.size() == state.size() && rule.scalar_state.size() == own.size() &&
+               (constants.average_keep == 1 || !average.empty()),
            "expected the rule's state arrays");
 }
 
-void Plan::expect_groups(const std::vector<Scalars>& scalars) const {
+void Plan::expect_groups(const std::vector<StepConstants>& constants) const {
     for (std::size_t i = 0; i < count(); ++i) {
         const auto group = static_cast<std::size_t>(groups_[i]);
-        expect(group < scalars.size(), "expected an update a group");
-        expect_state(i, scalars[group]);
+        expect(group < constants.size(), "expected an update a group");
+        expect_state(i, constants[group]);
     }
 }
 
@@ -163,36 +163,37 @@ std::int64_t Plan::take(const std::vector<py::object>& grads, std::vector<Gradie
     return taken;
 }
 
-bool Plan::run(std::vector<Gradient>& gradients, std::vector<Scalars>& scalars) const {
-    const auto adapts = [](const Scalars& each) {
-        return rules()[static_cast<std::size_t>(each.rule)].adapt != nullptr;
+bool Plan::run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const {
+    const auto finalizes = [](const StepConstants& each) {
+        return rules()[static_cast<std::size_t>(each.rule)].finalize != nullptr;
     };
-    if (std::any_of(scalars.begin(), scalars.end(), adapts)) {
+    if (std::any_of(constants.begin(), constants.end(), finalizes)) {
         for (Gradient& gradient : gradients) {
-            const auto shared = static_cast<std::size_t>(gradient.scalars);
-            if (!gradient.data || !adapts(scalars[shared])) continue;
-            gradient.scalars = static_cast<std::int32_t>(scalars.size());
-            scalars.push_back(Scalars(scalars[shared]));
+            const auto shared = static_cast<std::size_t>(gradient.constants);
+            if (!gradient.data || !finalizes(constants[shared])) continue;
+            gradient.constants = static_cast<std::int32_t>(constants.size());
+            constants.push_back(StepConstants(constants[shared]));
         }
     }
     const GilRelease unlocked;
-    const Call call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), scalars.data(),
-                    static_cast<std::int64_t>(scalars.size())};
+    const StepArgs call{segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), constants.data(),
+                        static_cast<std::int64_t>(constants.size())};
     return cpu::step(call, loops_);
 }
 
-std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& update_of,
-                        const std::vector<Update>& updates) const {
-    std::vector<Scalars> scalars;
-    scalars.reserve(updates.size());
-    for (const auto& [hyper, lr, t, grad_scale, step_scalars] : updates) {
+std::int64_t Plan::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                        const std::vector<GroupStep>& group_steps) const {
+    std::vector<StepConstants> constants;
+    constants.reserve(group_steps.size());
+    for (const auto& [hyper, lr, t, grad_scale, host_constants] : group_steps) {
         expect(hyper != nullptr, "expected hyper-parameters");
-        scalars.push_back(hyper->at(lr, t, grad_scale, step_scalars, types_));
+        constants.push_back(hyper->constants_for_step(lr, t, grad_scale, host_constants, types_));
     }
-    return step(grads, update_of ? *update_of : groups_, scalars);
+    return step(grads, step_of ? *step_of : groups_, constants);
 }
 
-std::int64_t Plan::step(const py::list& grads, const std::vector<int>& which, std::vector<Scalars>& scalars) const {
+std::int64_t Plan::step(const py::list& grads, const std::vector<int>& which,
+                        std::vector<StepConstants>& constants) const {
     expect(grads.size() == count() && which.size() == count(), "expected one gradient and one update an array");
     std::vector<py::object> held;
     held.reserve(count());
@@ -203,11 +204,11 @@ std::int64_t Plan::step(const py::list& grads, const std::vector<int>& which, st
     for (std::size_t i = 0; i < count(); ++i) {
         if (!gradients[i].data) continue;
         const auto update = static_cast<std::size_t>(which[i]);
-        expect(update < scalars.size(), "expected an update");
-        expect_state(i, scalars[update]);
-        gradients[i].scalars = which[i];
+        expect(update < constants.size(), "expected an update");
+        expect_state(i, constants[update]);
+        gradients[i].constants = which[i];
     }
-    return run(gradients, scalars) ? taken : kSkipped;
+    return run(gradients, constants) ? taken : kSkipped;
 }
 
 std::vector<double> squared_norms(const std::vector<py::array>& arrays) {
@@ -220,11 +221,11 @@ std::vector<double> squared_norms(const std::vector<py::array>& arrays) {
         segments.push_back(segment);
         gradients.push_back({array.data(), 1, 0, segment.format});
     }
-    Scalars scalars = bare(0);
+    StepConstants constants = bare(0);
 
     const GilRelease unlocked;
     const auto sums =
-        cpu::gradient_sums({segments.data(), gradients.data(), static_cast<std::int64_t>(arrays.size()), &scalars, 1},
+        cpu::gradient_sums({segments.data(), gradients.data(), static_cast<std::int64_t>(arrays.size()), &constants, 1},
                            cpu::default_isa().loops);
     std::vector<double> squares;
     for (std::size_t i = 0; i < arrays.size(); ++i) squares.push_back(sums[i * kMaxSums]);

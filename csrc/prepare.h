@@ -1,5 +1,5 @@
 // What happens to p and g around the rule, in this order, each operation rounded once:
-//     g = gain*g                            over the loss scale; negative to maximize
+//     g = grad_multiplier*g                            over the loss scale; negative to maximize
 //     g = max(min(g, clip), -clip)          clip_value
 //     g = clip*g                            what the norms of the gradient, as it is by now, leave of it
 //     g = g + l1*sign(p)
@@ -9,8 +9,8 @@
 //     average = keep*average + rise*p
 #pragma once
 
-#include "call.h"
 #include "rule.h"
+#include "step.h"
 
 namespace fo::FO_TARGET {
 
@@ -19,28 +19,28 @@ namespace fo::FO_TARGET {
 template <class T>
 struct Prepare {
     bool changes_gradient, shrinks, averages;
-    T gain, bound, clip, penalizes, l1, decays, weight_decay, keep, average_keep, average_rise;
+    T grad_multiplier, bound, clip, penalizes, l1, decays, weight_decay, keep, average_keep, average_rise;
 
-    FO_HD Prepare(const Scalars& scalars, const Gradient& gradient)
-        : changes_gradient(scalars.gain != 1 || scalars.clip_value < INFINITY || gradient.clip != 1 ||
-                           scalars.l1 != 0 || scalars.weight_decay != 0),
-          shrinks(scalars.keep != 1),
-          averages(scalars.average_keep != 1),
-          gain(T(scalars.gain)),
-          bound(T(scalars.clip_value)),
+    FO_HD Prepare(const StepConstants& constants, const Gradient& gradient)
+        : changes_gradient(constants.grad_multiplier != 1 || constants.clip_value < INFINITY || gradient.clip != 1 ||
+                           constants.l1 != 0 || constants.weight_decay != 0),
+          shrinks(constants.keep != 1),
+          averages(constants.average_keep != 1),
+          grad_multiplier(T(constants.grad_multiplier)),
+          bound(T(constants.clip_value)),
           clip(T(gradient.clip)),
-          penalizes(T(scalars.l1 != 0)),
-          l1(T(scalars.l1)),
-          decays(T(scalars.weight_decay != 0)),
-          weight_decay(T(scalars.weight_decay)),
-          keep(T(scalars.keep)),
-          average_keep(decay<T>(scalars.average_keep)),
+          penalizes(T(constants.l1 != 0)),
+          l1(T(constants.l1)),
+          decays(T(constants.weight_decay != 0)),
+          weight_decay(T(constants.weight_decay)),
+          keep(T(constants.keep)),
+          average_keep(decay<T>(constants.average_keep)),
           average_rise(rise(average_keep)) {}
 
     // As the norm sees it.
     FO_HD T bounded(T g) const { return within(scaled(g), -bound, bound); }
 
-    FO_HD T scaled(T g) const { return gain * g; }
+    FO_HD T scaled(T g) const { return grad_multiplier * g; }
 
     FO_HD T gradient(T g, T p) const {
         const T clipped = clip * bounded(g);

@@ -85,12 +85,12 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
 }
 
 Repeat::Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting,
-               std::vector<std::shared_ptr<const Hyper>> hypers)
-    : plan_(std::move(plan)), nesting_(nesting), hypers_(std::move(hypers)) {
-    std::vector<Scalars> scalars;
-    for (const auto& hyper : hypers_)
-        scalars.push_back(hyper->at(0, 1, 1, std::vector<double>(hyper->step_scalars_at.size())));
-    plan_->expect_groups(scalars);
+               std::vector<std::shared_ptr<const UpdateConfig>> configs)
+    : plan_(std::move(plan)), nesting_(nesting), configs_(std::move(configs)) {
+    std::vector<StepConstants> constants;
+    for (const auto& hyper : configs_)
+        constants.push_back(hyper->constants_for_step(0, 1, 1, std::vector<double>(hyper->host_constants_at.size())));
+    plan_->expect_groups(constants);
 }
 
 py::object Repeat::match(py::handle groups, const py::list& seen, py::handle grads) const {
@@ -104,36 +104,38 @@ py::object Repeat::match(py::handle groups, const py::list& seen, py::handle gra
     return list;
 }
 
-std::int64_t Repeat::step(const py::list& grads, const py::list& updates) const {
-    if (updates.size() != hypers_.size()) throw std::invalid_argument("expected an update a group");
-    std::vector<Scalars> scalars;
-    scalars.reserve(hypers_.size());
-    std::vector<double> step_scalars;
-    for (std::size_t i = 0; i < hypers_.size(); ++i) {
-        const py::tuple update = updates[i];
+std::int64_t Repeat::step(const py::list& grads, const py::list& group_steps) const {
+    if (group_steps.size() != configs_.size()) throw std::invalid_argument("expected an update a group");
+    std::vector<StepConstants> constants;
+    constants.reserve(configs_.size());
+    std::vector<double> host_constants;
+    for (std::size_t i = 0; i < configs_.size(); ++i) {
+        const py::tuple update = group_steps[i];
         if (update.size() != 5) throw std::invalid_argument("expected an update");
-        read_values(update[4], step_scalars);
+        read_values(update[4], host_constants);
         const auto t = PyLong_AsLongLong(py::handle(update[2]).ptr());
         if (t == -1 && PyErr_Occurred()) throw py::error_already_set();
-        scalars.push_back(hypers_[i]->at(number(update[1]), t, number(update[3]), step_scalars, plan_->types()));
+        constants.push_back(
+            configs_[i]->constants_for_step(number(update[1]), t, number(update[3]), host_constants, plan_->types()));
     }
-    return plan_->step(grads, plan_->groups(), scalars);
+    return plan_->step(grads, plan_->groups(), constants);
 }
 
 Steady::Steady(std::shared_ptr<const Repeat> repeat, std::vector<Group> groups)
     : repeat_(std::move(repeat)), groups_(std::move(groups)) {
-    if (groups_.size() != repeat_->hypers_.size()) throw std::invalid_argument("expected what each group was");
+    if (groups_.size() != repeat_->configs_.size()) throw std::invalid_argument("expected what each group was");
     scalars_at(1);
 }
 
-std::vector<Scalars> Steady::scalars_at(std::int64_t t) const {
-    std::vector<Scalars> scalars;
-    scalars.reserve(groups_.size());
+std::vector<StepConstants> Steady::scalars_at(std::int64_t t) const {
+    std::vector<StepConstants> constants;
+    constants.reserve(groups_.size());
     for (std::size_t i = 0; i < groups_.size(); ++i) {
-        const auto& [seen, lr, grad_scale, step_scalars] = groups_[i];
-        scalars.push_back(repeat_->hypers_[i]->at(lr, t, grad_scale, step_scalars, repeat_->plan_->types()));
+        const auto& [seen, lr, grad_scale, host_constants] = groups_[i];
+        constants.push_back(
+            repeat_->configs_[i]->constants_for_step(lr, t, grad_scale, host_constants, repeat_->plan_->types()));
     }
-    return scalars;
+    return constants;
 }
 
 bool Steady::step(py::handle groups, py::handle grads, std::int64_t step_count) const {
@@ -145,8 +147,8 @@ bool Steady::step(py::handle groups, py::handle grads, std::int64_t step_count) 
     std::vector<Gradient> gradients = plan.no_gradients();
     if (!repeat_->nesting_.gather(grads, leaves) || leaves.size() != plan.count()) return false;
     if (plan.take(leaves, gradients) != static_cast<std::int64_t>(leaves.size())) return false;
-    std::vector<Scalars> scalars = scalars_at(step_count + 1);
-    return plan.run(gradients, scalars);
+    std::vector<StepConstants> constants = scalars_at(step_count + 1);
+    return plan.run(gradients, constants);
 }
 
 }  // namespace fo

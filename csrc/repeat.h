@@ -31,28 +31,28 @@ class Nesting {
 class Repeat {
   public:
     Repeat(std::shared_ptr<const Plan> plan, const py::object& nesting,
-           std::vector<std::shared_ptr<const Hyper>> hypers);
+           std::vector<std::shared_ptr<const UpdateConfig>> configs);
 
     // The gradients in the order of the plan's arrays, as a list; None where a group has other options than in `seen`,
     // whose entries begin with their values, or where the gradients are of another structure.
     py::object match(py::handle groups, const py::list& seen, py::handle grads) const;
 
     // Takes a step with such a list and each group's update, (settings, learning rate, step number, loss scale, dict of
-    // step scalars); the settings are known.  Returns what Plan::step does.
-    std::int64_t step(const py::list& grads, const py::list& updates) const;
+    // step constants); the settings are known.  Returns what Plan::step does.
+    std::int64_t step(const py::list& grads, const py::list& group_steps) const;
 
   private:
     friend class Steady;
 
     std::shared_ptr<const Plan> plan_;
     Nesting nesting_;
-    std::vector<std::shared_ptr<const Hyper>> hypers_;
+    std::vector<std::shared_ptr<const UpdateConfig>> configs_;
 };
 
 // Both in one crossing, where each step has the same numbers but for its count.
 class Steady {
   public:
-    // Of each group the values of its options, and the learning rate, loss scale and step scalars.
+    // Of each group the values of its options, and the learning rate, loss scale and step constants.
     using Group = std::tuple<py::tuple, double, double, std::vector<double>>;
 
     Steady(std::shared_ptr<const Repeat> repeat, std::vector<Group> groups);
@@ -61,7 +61,7 @@ class Steady {
     bool step(py::handle groups, py::handle grads, std::int64_t step_count) const;
 
   private:
-    std::vector<Scalars> scalars_at(std::int64_t t) const;
+    std::vector<StepConstants> scalars_at(std::int64_t t) const;
 
     std::shared_ptr<const Repeat> repeat_;
     std::vector<Group> groups_;

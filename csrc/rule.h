@@ -60,7 +60,7 @@ FO_HD T rise(T keep) {
     return T(1 - double(keep));
 }
 
-// What a rule takes an argument as that it does not read.  By that its bytes are counted: in the benchmark's limit, and
+// What a rule takes an argument as that it does not read.  By that its bytes are counted: in the bandwidth probe, and
 // in the docs.
 struct Unread {
     template <class T>

@@ -37,7 +37,7 @@
 #include "rules/sophia.h"
 #include "rules/yogi.h"
 
-#include "call.h"
+#include "step.h"
 
 #include <type_traits>
 #include <utility>
@@ -70,9 +70,9 @@ inline constexpr std::size_t kArrays = 2 + R::state.size();
 
 // The pass that takes the sums, as a function of an element that is only named in types.
 template <class R>
-struct Measuring {
+struct ReduceTermsType {
     template <class... A>
-    auto operator()(A&&... a) const -> decltype(std::declval<const R&>().measure(std::forward<A>(a)...));
+    auto operator()(A&&... a) const -> decltype(std::declval<const R&>().reduce_terms(std::forward<A>(a)...));
 };
 
 // What no argument but one that is not read is made from.
@@ -100,6 +100,6 @@ constexpr auto access_of(std::index_sequence<I...> all) {
 template <class R, class T>
 inline constexpr auto kUpdateAccess = access_of<R, T>(std::make_index_sequence<kArrays<R>>{});
 template <class R, class T>
-inline constexpr auto kMeasureAccess = access_of<Measuring<R>, T>(std::make_index_sequence<kArrays<R>>{});
+inline constexpr auto kReduceAccess = access_of<ReduceTermsType<R>, T>(std::make_index_sequence<kArrays<R>>{});
 
 }  // namespace fo::FO_TARGET

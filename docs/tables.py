@@ -61,7 +61,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 def bytes_moved(rule: str) -> int:
     """Read and written for each element of a float32 parameter with its gradient, in all passes."""
-    passes = (RULES[rule].measured, RULES[rule].updated)
+    passes = (RULES[rule].reduces, RULES[rule].updates)
     return 4 * sum(len(access) for accesses in passes for access in accesses)
 
 
@@ -101,14 +101,14 @@ def plain_state(cls: type[fo.Optimizer]) -> tuple[str, ...]:
 
 
 def named(names: Iterable[str], cls: type[fo.Optimizer]) -> str:
-    return ", ".join(f"*{name}*" if name in cls.scalars else f"`{name}`" for name in names)
+    return ", ".join(f"*{name}*" if name in cls.scalar_state else f"`{name}`" for name in names)
 
 
 def state(cls: type[fo.Optimizer]) -> str:
     """How many arrays are kept and which; in brackets what options may add."""
     own = plain_state(cls)
-    most = max(sum(name not in cls.scalars for name in names) for names in cls.variants.values())
-    count = sum(name not in cls.scalars for name in own)
+    most = max(sum(name not in cls.scalar_state for name in names) for names in cls.variants.values())
+    count = sum(name not in cls.scalar_state for name in own)
     more = [name for name in cls.state if name not in own]
     listed = " ".join(filter(None, (named(own, cls), f"({named(more, cls)})" if more else "")))
     counted = f"{count} to {most}" if most > count else str(count)

@@ -80,11 +80,11 @@ class Case:
     def elementwise(self) -> bool:
         """Whether an element's update depends on no other element."""
         bounds = (self.options["clip_norm"], self.options["clip_global_norm"])
-        return self.optimizer.measure is None and bounds == (None, None) and not self.options["skip_nonfinite"]
+        return self.optimizer.reduce_terms is None and bounds == (None, None) and not self.options["skip_nonfinite"]
 
     def make_state(self, make: Callable[[], Array]) -> list[Array]:
         """State arrays from `make`, or one float64 number of it where the state is a number."""
-        return [number_of(make()) if name in self.optimizer.scalars else make() for name in self.state]
+        return [number_of(make()) if name in self.optimizer.scalar_state else make() for name in self.state]
 
     def optimize(self, params: Any, backend: Literal["native", "reference"] = "native") -> fo.Optimizer:
         return self.optimizer(params, **self.options, backend=backend)

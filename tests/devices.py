@@ -17,7 +17,7 @@ from fastoptim import cuda_libraries
 IS_EMULATED = fo.build_info()["cuda"] == "emulated"
 
 if IS_EMULATED:
-    cuda_libraries.LIBRARIES.insert(0, cuda_libraries.CuPy("cupy_on_host"))
+    cuda_libraries.FAMILIES.insert(0, cuda_libraries.CuPy("cupy_on_host"))
 
 #: The modules that arrays are made with.
 MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytest.mark.gpu)]

@@ -25,9 +25,9 @@ def optimizer_on(case: Case, sizes: Sequence[int], p_dtype: DType, g_dtype: DTyp
     """With state as it may have become, and gradients."""
     rng = np.random.default_rng(0)
     opt = case.optimize([ordinary_values(rng, p_dtype, size) for size in sizes])
-    for slot in opt.slots:
+    for slot in opt.param_states:
         for name, array in slot.state.items():
-            if name not in case.optimizer.scalars:
+            if name not in case.optimizer.scalar_state:
                 array[...] = state_values(rng, array.dtype, array.size).reshape(array.shape)
     return opt, [ordinary_values(rng, g_dtype, size) for size in sizes]
 
@@ -42,7 +42,7 @@ def expected_limit(models: Iterable[list[Array]], case: Case, mask: int) -> tupl
     rule, left, answer = native.RULES[case.variant], [], 0
     for model in models:
         arrays = [array.copy() for array in model]
-        for accesses in (rule.measured, rule.updated):
+        for accesses in (rule.reduces, rule.updates):
             for array, access in zip(arrays, accesses, strict=False):
                 if access == "r":
                     answer ^= xor(words(array))

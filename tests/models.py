@@ -31,11 +31,11 @@ def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
     """What of an optimizer the base class, which refuses, saves and takes apart, may treat in a way of its own."""
     methods = {name for cls in optimizer.__mro__ for name in vars(cls) if cls.__module__.startswith("fastoptim.rules")}
     own = {"step", "lookahead", "averaged", "state_dict", "load_state_dict", "eval", "update_hessian", "__init__"}
-    return bool(optimizer.state), bool(optimizer.scalars), optimizer.measures_group, frozenset(methods & own)
+    return bool(optimizer.state), bool(optimizer.scalar_state), optimizer.reduces_group, frozenset(methods & own)
 
 
 KINDS = [*{kind_of(cls): cls for cls in reversed(OPTIMIZERS)}.values()]  # the first of each kind
-INDEPENDENT = [cls for cls in OPTIMIZERS if not cls.measures_group]  # one array's update depends on no other's
+INDEPENDENT = [cls for cls in OPTIMIZERS if not cls.reduces_group]  # one array's update depends on no other's
 GUARD = 64
 SHAPES = {"w0": (3, 4), "w1": (5,), "w2": (2, 3)}
 LAST = "w2"  # whose faults must leave those before it alone
@@ -164,11 +164,12 @@ class Buffers(Memory):
         super().__init__()
         self.case: Case = WIDEST[optimizer]
         self.p, self.g = self.array((2, 3)), self.array((2, 3))
-        self.scalars = self.case.optimizer.scalars
+        self.scalar_state = self.case.optimizer.scalar_state
         self.state = {
-            name: self.array((), FLOAT64) if name in self.scalars else self.array((2, 3)) for name in self.case.state
+            name: self.array((), FLOAT64) if name in self.scalar_state else self.array((2, 3))
+            for name in self.case.state
         }
-        self.arrays = [name for name in self.state if name not in self.scalars]  # like the parameter
+        self.arrays = [name for name in self.state if name not in self.scalar_state]  # like the parameter
 
     def update(self, module: ModuleType, /, **changed: Any) -> None:
         """One update with some of the arrays, the step or options changed."""

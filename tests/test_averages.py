@@ -245,7 +245,7 @@ def test_without_an_average_none_is_shown(backend: Backend) -> None:
     opt.step(np.ones(2))
 
 
-# ---- showing them
+# ---- swapped_params them
 
 
 def averaging(params: Any, **options: Any) -> fo.Adam:

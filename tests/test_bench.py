@@ -316,7 +316,7 @@ def test_what_is_timed_is_the_step_and_each_instruction_set_s_limit(monkeypatch:
     monkeypatch.setattr(measure, "set_up", kept)
     row = measure.measure(Task("adam", one_array(50), isa=ISAS[-1]), seconds=0)
     assert (row["limit_isa"], row["share"]) == (ISAS[0], 0.5)
-    whole, empty = (setup.opt.slots[0] for setup in setups)
+    whole, empty = (setup.opt.param_states[0] for setup in setups)
     changes = {}
     for name, step in timed.items():
         before = [slot.p.tobytes() for slot in (whole, empty)]

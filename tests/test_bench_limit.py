@@ -20,10 +20,12 @@ from limits import MASK, arrays_of, expected_limit, optimizer_on
 @pytest.mark.parametrize(("p_dtype", "g_dtype"), list(product(DTYPES, DTYPES)), ids=str)
 def test_the_limit_reads_and_writes_what_it_says(case: Case, p_dtype: DType, g_dtype: DType, isa: str) -> None:
     opt, grads = optimizer_on(case, [1, 67, 0, 130], p_dtype, g_dtype)
-    expected, answer = expected_limit(map(arrays_of, opt.slots, grads, repeat(case)), case, MASK)
-    limit = native.limit_of(opt.slots, grads, case.optimizer.check_options(case.options), isa)
+    expected, answer = expected_limit(map(arrays_of, opt.param_states, grads, repeat(case)), case, MASK)
+    limit = native.bandwidth_probe_of(opt.param_states, grads, case.optimizer.check_options(case.options), isa)
     assert limit(MASK) == answer
-    assert [a.tobytes() for s, g in zip(opt.slots, grads, strict=True) for a in arrays_of(s, g, case)] == expected
+    assert [
+        a.tobytes() for s, g in zip(opt.param_states, grads, strict=True) for a in arrays_of(s, g, case)
+    ] == expected
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -32,17 +34,21 @@ def test_the_limit_takes_every_element_once_on_any_number_of_threads(case: Case,
     fo.set_num_threads(threads)
     sizes = [4 * MIN_SHARE + 5, 1001, 3 * MIN_SHARE]  # on one thread the first is a batch
     opt, grads = optimizer_on(case, sizes, FLOAT32, FLOAT32)
-    expected, answer = expected_limit(map(arrays_of, opt.slots, grads, repeat(case)), case, MASK)
-    assert native.limit_of(opt.slots, grads, case.optimizer.check_options(case.options))(MASK) == answer
-    assert [a.tobytes() for s, g in zip(opt.slots, grads, strict=True) for a in arrays_of(s, g, case)] == expected
+    expected, answer = expected_limit(map(arrays_of, opt.param_states, grads, repeat(case)), case, MASK)
+    assert (
+        native.bandwidth_probe_of(opt.param_states, grads, case.optimizer.check_options(case.options))(MASK) == answer
+    )
+    assert [
+        a.tobytes() for s, g in zip(opt.param_states, grads, strict=True) for a in arrays_of(s, g, case)
+    ] == expected
 
 
 def test_the_limit_writes_an_average_too() -> None:
     p, g = np.ones(100, np.float32), np.ones(100, np.float32)
     opt = fo.SGD(p, ema=0.9)
-    average = opt.slots[0].state["average"]
+    average = opt.param_states[0].state["average"]
     before = bits(average).copy()
-    native.limit_of(opt.slots, [g], fo.SGD.check_options({"ema": 0.9}))(MASK)
+    native.bandwidth_probe_of(opt.param_states, [g], fo.SGD.check_options({"ema": 0.9}))(MASK)
     assert (bits(average) == before ^ np.uint32(MASK & 0xFFFFFFFF)).all()
 
 
@@ -50,23 +56,23 @@ def test_the_limit_writes_an_average_too() -> None:
 def test_a_mask_of_zero_changes_nothing(case: Case) -> None:
     """So that the limit can run on the optimizer's own arrays."""
     opt, grads = optimizer_on(case, [1000, 3], FLOAT32, FLOAT32)
-    before = [a.tobytes() for s, g in zip(opt.slots, grads, strict=True) for a in arrays_of(s, g, case)]
-    native.limit_of(opt.slots, grads, case.optimizer.check_options(case.options))(0)
-    assert [a.tobytes() for s, g in zip(opt.slots, grads, strict=True) for a in arrays_of(s, g, case)] == before
+    before = [a.tobytes() for s, g in zip(opt.param_states, grads, strict=True) for a in arrays_of(s, g, case)]
+    native.bandwidth_probe_of(opt.param_states, grads, case.optimizer.check_options(case.options))(0)
+    assert [a.tobytes() for s, g in zip(opt.param_states, grads, strict=True) for a in arrays_of(s, g, case)] == before
 
 
 @pytest.mark.parametrize("case", PLAIN_CASES, ids=case_id)
 def test_a_step_writes_what_its_rule_says_and_depends_on_what_it_only_reads(case: Case) -> None:
     rule = native.RULES[case.variant]
     names = ("p", "g", *rule.state)
-    passes = [dict(zip(names, accesses, strict=True)) for accesses in (rule.measured, rule.updated) if accesses]
+    passes = [dict(zip(names, accesses, strict=True)) for accesses in (rule.reduces, rule.updates) if accesses]
     reads = {name for accesses in passes for name, access in accesses.items() if access}
     writes = {name for accesses in passes for name, access in accesses.items() if access == "rw"}
 
     def stepped(spoilt: str = "") -> tuple[dict[str, bytes], dict[str, bytes]]:
         opt, grads = optimizer_on(case, [50], FLOAT32, FLOAT32)
         opt.step(grads)
-        slot = opt.slots[0]
+        slot = opt.param_states[0]
         arrays = {"p": slot.p, "g": grads[0], **slot.state}
         grads[0] *= 0.7
         if spoilt:
@@ -110,5 +116,5 @@ def test_memory_is_that_of_the_arrays(case: Case, p_dtype: DType) -> None:
     given = tuple((k, v) for k, v in case.options.items() if v != case.optimizer.defaults[k])
     about = Task(case.optimizer.name, Work("w", ((30,), (2, 5))), p_dtype.name, p_dtype.name, options=given)
     opt, grads = task.optimizer_of(about, "native")
-    arrays = [a for slot in opt.slots for a in (slot.p, *slot.state.values()) if a.shape == slot.p.shape]
+    arrays = [a for slot in opt.param_states for a in (slot.p, *slot.state.values()) if a.shape == slot.p.shape]
     assert about.bytes_kept == sum(array.nbytes for array in [*arrays, *grads])

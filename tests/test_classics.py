@@ -95,10 +95,10 @@ def test_nadam_s_numbers_of_a_step(psi: float) -> None:
     """Those of the definition, in whatever order the steps are asked for."""
     ramps = [1 - 0.5 * 0.96 ** (t * psi) for t in range(1, 3001)]
     for t in (2999, 1, 700, 2, 30, 1999):
-        found = fo.NAdam.at_step(t=t, momentum_decay=psi)
+        found = fo.NAdam.compute_host_constants(t=t, momentum_decay=psi)
         assert (found["ramp"], found["next_ramp"]) == (ramps[t - 1], ramps[t])
         assert found["ramp_product"] == pytest.approx(prod(ramps[:t]), rel=1e-15, abs=2**-60)
-    late = fo.NAdam.at_step(t=2**62, momentum_decay=psi)
+    late = fo.NAdam.compute_host_constants(t=2**62, momentum_decay=psi)
     assert late["ramp_product"] == pytest.approx(prod(ramps), rel=1e-12, abs=2**-60)
 
 

@@ -28,7 +28,7 @@ SAMPLE = ("Sgd", "Adam", "Madgrad", "Lamb", "Prodigy")
 
 
 class Code(NamedTuple):
-    """By kernel, as in ``Update<Adam<float>,float>``."""
+    """By kernel, as in ``GroupStep<Adam<float>,float>``."""
 
     ptx: dict[str, str]
     stack: dict[str, int]  # bytes of spilled registers and local memory
@@ -130,10 +130,10 @@ def rule_names() -> dict[str, str]:
     return names
 
 
-def updates(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+def group_steps(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
     """Each update kernel: its name, the rule's struct, the compute type, the code."""
     for name, text in of.items():
-        if found := re.fullmatch(r"Update<(\w+)<.*,(float|double)>", name):
+        if found := re.fullmatch(r"GroupStep<(\w+)<.*,(float|double)>", name):
             yield name, found[1], found[2], text
 
 
@@ -152,7 +152,7 @@ def test_the_flags_keep_the_arithmetic() -> None:
 
 
 def test_every_rule_has_its_kernels(code: Code) -> None:
-    kinds = {(rule, kind) for _, rule, kind, _ in updates(code.ptx)}
+    kinds = {(rule, kind) for _, rule, kind, _ in group_steps(code.ptx)}
     rules = {rule for rule, _ in kinds}
     assert kinds == {(rule, kind) for rule in rules for kind in ("float", "double")}
     assert rules == set(SAMPLE) or len(rules) == len(native.RULES)
@@ -198,7 +198,7 @@ VECTORS = {
 
 def vectors(rule: str, kind: str) -> tuple[int, int]:
     """How many a kernel loads and stores at least, the average among the state; the parameter may decay, always."""
-    per, (_, g, *state) = VECTORS[kind], (*native.RULES[rule].updated, "rw")
+    per, (_, g, *state) = VECTORS[kind], (*native.RULES[rule].updates, "rw")
     loads = per["p"] + per["g"] * ("r" in g) + per["state"] * sum("r" in each for each in state)
     return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 
@@ -213,7 +213,7 @@ def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
     names = rule_names()
     if not names:
         pytest.skip("needs the sources: this test runs in a checkout")
-    for name, rule, kind, text in updates(code.ptx):
+    for name, rule, kind, text in group_steps(code.ptx):
         loads, stores = vectors(names[rule], kind)
         assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
         assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
@@ -230,7 +230,7 @@ def test_the_machine_code_does_too(code: Code) -> None:
     names = rule_names()
     if not names or not code.sass:
         pytest.skip("needs the sources, a build with CUDA and nvdisasm")
-    for name, rule, kind, text in updates(code.sass):
+    for name, rule, kind, text in group_steps(code.sass):
         loads, stores = vectors(names[rule], kind)
         assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name
         assert len(re.findall(r"\sSTG\.E\.128", text)) >= stores, name

@@ -57,7 +57,7 @@ class Model:
         self.rule = native.RULES[rule]
         self.buffers: list[tuple[Array, Array]] = []
         self.arrays: list[tuple[Array, Array]] = []
-        self.hypers = [self.hyper(options, maximize) for maximize in (False, True)]
+        self.configs = [self.hyper(options, maximize) for maximize in (False, True)]
         self.groups = [int(self.random.integers(2)) for _ in range(count)]
         params: list[tuple[Array, Array]] = []
         states: list[list[list[tuple[Array, Array]]]] = []
@@ -70,16 +70,16 @@ class Model:
             self.grads.append(self.pair(size, grad_dtype)[0] if self.random.random() < 0.9 else None)
             params.append(self.pair(size, dtype))
             state = [self.pair(size, own, positive=True) for _ in self.rule.state]
-            numbers = [self.pair(1, np.dtype(np.float64), positive=True) for _ in self.rule.scalars]
+            numbers = [self.pair(1, np.dtype(np.float64), positive=True) for _ in self.rule.scalar_state]
             average = [self.pair(size, own)] if "ema" in options else []
             states.append([state, numbers, average])
         split = [[[[pair[side] for pair in kind] for kind in state] for state in states] for side in (0, 1)]
         shaped = [(state, [number.reshape(()) for number in numbers], rest) for state, numbers, rest in split[0]]
         core.set_bfloat16(np.dtype(ml_dtypes.bfloat16))
         self.cpu = core.Plan([p for p, _ in params], shaped, self.groups)
-        outlines = [outline(p) for _, p in params]
+        metadatas = [metadata(p) for _, p in params]
         addresses = [tuple([a.ctypes.data for a in kind] for kind in state) for state in split[1]]
-        self.cuda = core.CudaPlan(outlines, addresses, self.groups, 0)
+        self.cuda = core.CudaPlan(metadatas, addresses, self.groups, 0)
 
     def hyper(self, options: dict[str, Any], maximize: bool) -> Any:
         usual = {"momentum": 0.9, "alpha": 0.9, "r": 1.0, "weight_lr_power": 1.0, "bias_correction": 1.0}
@@ -94,11 +94,11 @@ class Model:
         }
         around |= {"decoupled": False, "ema": None, "swa_start": None, "swa_every": 1, "skip_nonfinite": False}
         lr_at = self.rule.hyper.index("lr") if "lr" in self.rule.hyper else -1
-        return core.Hyper(
+        return core.UpdateConfig(
             rule=self.rule.number,
             values=values,
             lr_at=lr_at,
-            step_scalars_at=[],
+            host_constants_at=[],
             maximize=maximize,
             **(around | options),
         )
@@ -119,18 +119,18 @@ class Model:
         self.arrays.append((arrays[0], arrays[1]))
         return arrays[0], arrays[1]
 
-    def updates(self, t: int) -> list[tuple[Any, ...]]:
-        return [(hyper, 0.01 * t, t, 2.0, ()) for hyper in self.hypers]
+    def group_steps(self, t: int) -> list[tuple[Any, ...]]:
+        return [(hyper, 0.01 * t, t, 2.0, ()) for hyper in self.configs]
 
     def on_cpu(self, t: int) -> int:
-        return int(self.cpu.step(list(self.grads), None, self.updates(t)))
+        return int(self.cpu.step(list(self.grads), None, self.group_steps(t)))
 
     def gradients(self) -> tuple[list[int | None], list[str]]:
         addresses = [None if g is None else g.ctypes.data for g in self.grads]
         return addresses, ["float32" if g is None else FORMATS[g.dtype] for g in self.grads]
 
     def on_cuda(self, t: int, **options: Any) -> int:
-        return int(self.cuda.step(*self.gradients(), None, self.updates(t), 0, **options))
+        return int(self.cuda.step(*self.gradients(), None, self.group_steps(t), 0, **options))
 
     def check(self) -> None:
         """Every byte is the same, margins included; but a NaN is a NaN."""
@@ -139,7 +139,7 @@ class Model:
             assert a.tobytes() == b.tobytes()
 
 
-def outline(array: Array) -> tuple[int, int, str]:
+def metadata(array: Array) -> tuple[int, int, str]:
     return array.ctypes.data, array.size, FORMATS[array.dtype]
 
 
@@ -199,12 +199,12 @@ def test_gradients_that_move(count: int) -> None:
 
 
 def captured(take: Callable[[], Any]) -> None:
-    library = ctypes.CDLL(core.__file__)
-    library.fo_emulated_begin_capture()
+    family = ctypes.CDLL(core.__file__)
+    family.fo_emulated_begin_capture()
     try:
         take()
     finally:
-        library.fo_emulated_end_capture()
+        family.fo_emulated_end_capture()
 
 
 def replay() -> None:
@@ -219,14 +219,14 @@ def test_a_captured_step_takes_the_numbers_it_is_given(rule: str, around: str, c
     captured(lambda: model.on_cuda(1))
     for t in (1, 2, 3):
         model.on_cpu(t)
-        model.cuda.advance(None, model.updates(t), 0)
+        model.cuda.advance(None, model.group_steps(t), 0)
         replay()
         model.check()
     model.on_cpu(4)
     model.on_cuda(4)  # and without the graph
     model.check()
     model.on_cpu(5)
-    model.cuda.advance(None, model.updates(5), 0)
+    model.cuda.advance(None, model.group_steps(5), 0)
     replay()
     model.check()
 
@@ -237,17 +237,17 @@ def test_what_a_graph_cannot_do() -> None:
         captured(lambda: skipping.on_cuda(1))
     plain, clipping = Model("sgd", {}, 2, 1), Model("sgd", AROUND["norm"], 2, 1)
     with pytest.raises(RuntimeError, match="no step of these arrays was captured"):
-        plain.cuda.advance(None, plain.updates(1), 0)
+        plain.cuda.advance(None, plain.group_steps(1), 0)
     captured(lambda: plain.on_cuda(1))
     with pytest.raises(RuntimeError, match="capture it again"):
-        plain.cuda.advance(None, clipping.updates(1), 0)
+        plain.cuda.advance(None, clipping.group_steps(1), 0)
 
 
 @pytest.mark.parametrize("rule", ["adam", "lamb"])
 def test_norms_over_several_plans(rule: str) -> None:
     """As over arrays on several devices: each measures, the host adds up in the model's order, each steps."""
     model = Model(rule, AROUND["norms"], 9, 5)
-    squares = model.cuda.measure(*model.gradients(), None, model.updates(1), 0)
+    squares = model.cuda.reduce_terms(*model.gradients(), None, model.group_steps(1), 0)
     whole = 0.0
     for square in squares:
         whole += square
@@ -260,7 +260,7 @@ def test_squared_norms_are_the_cpu_s() -> None:
     model = Model("sgd", {}, 12, 9)
     grads = [g for g in model.grads if g is not None]
     expected = core.squared_norms(grads)
-    assert core.cuda_squared_norms([outline(g) for g in grads], 0, 0) == expected
+    assert core.cuda_squared_norms([metadata(g) for g in grads], 0, 0) == expected
 
 
 def test_an_address_between_elements_is_refused() -> None:
@@ -270,7 +270,7 @@ def test_an_address_between_elements_is_refused() -> None:
 
 def test_an_empty_array_counts() -> None:
     plan = core.CudaPlan([(0, 0, "float32")] * 2, [([], [], [])] * 2, [0, 0], 0)
-    update = [(Model("sgd", {}, 0, 0).hypers[0], 0.1, 1, 1.0, ())]
+    update = [(Model("sgd", {}, 0, 0).configs[0], 0.1, 1, 1.0, ())]
     assert plan.step([0, None], "float32", None, update, 0) == 1
 
 

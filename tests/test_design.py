@@ -56,7 +56,7 @@ def is_unknowing(path: Path) -> bool:
 
 
 def test_sources_are_found() -> None:
-    assert {"rule.h", "rules.h", "call.h", "bindings.cpp"} <= {path.name for path in SOURCES}
+    assert {"rule.h", "rules.h", "step.h", "bindings.cpp"} <= {path.name for path in SOURCES}
     assert {"native.py", "optimizer.py"} <= {path.name for path in MODULES}
 
 
@@ -71,23 +71,33 @@ def test_rule_h_includes_the_standard_library_alone() -> None:
 
 
 def test_call_h_includes_nothing_of_ours() -> None:
-    assert is_unknowing(CSRC / "call.h")
+    assert is_unknowing(CSRC / "step.h")
 
 
-@pytest.mark.parametrize("name", ["storage.h", "prepare.h", "apply.h"])
+@pytest.mark.parametrize("name", ["formats.h", "prepare.h", "apply.h"])
 def test_the_stages_know_calls_and_rules_alone(name: str) -> None:
     ours, others = includes(CSRC / name)
-    assert set(ours) <= {"call.h", "rule.h", "rules.h", "prepare.h"}
+    assert set(ours) <= {"step.h", "rule.h", "rules.h", "prepare.h"}
     assert all(map(is_standard, others))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_python_is_seen_by_the_bindings_alone(path: Path) -> None:
     ours, others = includes(path)
-    may = path.parent == CSRC and path.stem in {"bindings", "buffer", "cuda_plan", "gil", "limit", "plan", "repeat"}
+    may = path.parent == CSRC and path.stem in {
+        "bindings",
+        "buffer",
+        "cuda_plan",
+        "gil",
+        "bandwidth_probe",
+        "plan",
+        "repeat",
+    }
     seen = [header for header in others if re.search(r"pybind11|Python\.h|numpy", header)]
     seen += [
-        header for header in ours if header in {"buffer.h", "cuda_plan.h", "gil.h", "limit.h", "plan.h", "repeat.h"}
+        header
+        for header in ours
+        if header in {"buffer.h", "cuda_plan.h", "gil.h", "bandwidth_probe.h", "plan.h", "repeat.h"}
     ]
     assert may or not seen
 
@@ -105,7 +115,7 @@ def test_a_loop_knows_storage_preparation_rules_and_calls(path: Path) -> None:
     ours, _ = includes(path)
     abroad = {header for header in ours if not header.startswith(path.parent.name + "/")}
     unknowing = {header for header in abroad if is_unknowing(CSRC / header)}
-    assert abroad - unknowing <= {"apply.h", "storage.h", "prepare.h", "rules.h", "rule.h", "call.h", "table.h"}
+    assert abroad - unknowing <= {"apply.h", "formats.h", "prepare.h", "rules.h", "rule.h", "step.h", "rule_info.h"}
 
 
 @pytest.mark.parametrize("path", sorted(CSRC.glob("rules/*")), ids=name_of)
@@ -136,17 +146,17 @@ def test_rules_take_their_functions_from_rule_h(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("rules/*.py")), ids=name_of)
 def test_references_use_exact_operations_alone(path: Path) -> None:
     """But for the numbers of a step, which native code is given, too."""
-    tree = without_step_scalars(parse(path))
+    tree = without_host_constants(parse(path))
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)]
     called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert [name for name in sorted(called) if re.fullmatch(rf"{INEXACT}|power|float_power|dot", name)] == []
 
 
-def without_step_scalars(tree: ast.Module) -> ast.Module:
-    """A module without its `at_step` and the functions that only that needs."""
+def without_host_constants(tree: ast.Module) -> ast.Module:
+    """A module without its `compute_host_constants` and the functions that only that needs."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            node.body = [part for part in node.body if getattr(part, "name", "") != "at_step"]
+            node.body = [part for part in node.body if getattr(part, "name", "") != "compute_host_constants"]
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     rest = [node for node in tree.body if node not in functions]
     while used := [
@@ -310,8 +320,10 @@ def loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def limit_loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(CSRC / "cpu" / "limit_loop.cpp", isa, tmp_path_factory.mktemp("limit_loop") / f"{isa}.o")
+def bandwidth_probe_loop(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(
+        CSRC / "cpu" / "bandwidth_probe_loop.cpp", isa, tmp_path_factory.mktemp("bandwidth_probe_loop") / f"{isa}.o"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -344,11 +356,13 @@ def test_the_flags_are_those_of_the_build(isa: str) -> None:
     assert isa == "baseline" or any(flag.startswith("-m") for flag in flags)
 
 
-def test_no_symbol_can_be_merged_with_another_instruction_set_s(loop: Path, limit_loop: Path, isa: str) -> None:
+def test_no_symbol_can_be_merged_with_another_instruction_set_s(
+    loop: Path, bandwidth_probe_loop: Path, isa: str
+) -> None:
     """A weak one could, if its name does not say whose it is: the linker keeps any one, and the baseline could end up
     running AVX-512 code.
     """
-    for target, function in ((loop, "loops"), (limit_loop, "limits")):
+    for target, function in ((loop, "loops"), (bandwidth_probe_loop, "probes")):
         listed = run_tool(need("nm"), "-C", "--defined-only", target).splitlines()
         defined = [line.split(maxsplit=2)[1:] for line in listed]
         assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
@@ -411,9 +425,9 @@ def test_divisions_and_roots_are_packed(bodies: dict[str, str], isa: str, kind: 
 
 
 @reads_x86
-def test_the_limit_is_as_wide_as_the_rules(limit_loop: Path, isa: str) -> None:
+def test_the_limit_is_as_wide_as_the_rules(bandwidth_probe_loop: Path, isa: str) -> None:
     """Or steps would be measured against less than the processor can do."""
     packed = re.compile(rf"\sv?p?xor[a-z]*\s.*%{WIDE[isa]}")
-    code = {name: body for name, body in disassembled(limit_loop).items() if "pass_over<" in name}
+    code = {name: body for name, body in disassembled(bandwidth_probe_loop).items() if "pass_over<" in name}
     assert len(code) > 10
     assert [name for name, body in code.items() if not packed.search(body)] == []

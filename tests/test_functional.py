@@ -84,7 +84,7 @@ def test_the_defaults_are_the_class_s(optimizer: type[fo.Optimizer], module: Mod
 
 
 def unused_state(case: Case, name: str) -> Array:
-    return number_of(numbers(9)) if name in case.optimizer.scalars else numbers(9)
+    return number_of(numbers(9)) if name in case.optimizer.scalar_state else numbers(9)
 
 
 @every_variant
@@ -308,7 +308,7 @@ def refuse(*_: Any, **__: Any) -> NoReturn:
 
 @every_variant
 def test_the_reference_runs_no_compiled_code(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (_core, "Plan"), (_core, "Hyper")):
+    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (_core, "Plan"), (_core, "UpdateConfig")):
         monkeypatch.setattr(owner, name, refuse)
     p = numbers(0)
     case.optimize(p, "reference").step(numbers(1))

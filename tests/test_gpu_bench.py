@@ -24,7 +24,7 @@ from fastoptim import cuda
 from fastoptim.bench import check, cli, gpu, measure, results, table, task, timing
 from fastoptim.bench.models import one_array
 from fastoptim.bench.task import Task
-from fastoptim.engine import Slot
+from fastoptim.engine import ParamState
 from limits import MASK, arrays_of, expected_limit, optimizer_on
 
 # Around what a thread and a block work on at a time; and so many arrays that their table does not fit into an emulated
@@ -58,14 +58,15 @@ class Twin:
             self.placed[name] = Placed(xp, array, next(offsets) * array.itemsize)
             return self.placed[name].array
 
-        self.slots, self.grads = [], []
-        for i, (slot, g) in enumerate(zip(opt.slots, grads, strict=True)):
+        self.param_states, self.grads = [], []
+        for i, (slot, g) in enumerate(zip(opt.param_states, grads, strict=True)):
             p = place(f"p[{i}]", slot.p)
             self.grads.append(place(f"g[{i}]", g))
             state = {
-                k: put(xp, array) if k in slot.scalars else place(f"{k}[{i}]", array) for k, array in slot.state.items()
+                k: put(xp, array) if k in slot.scalar_state else place(f"{k}[{i}]", array)
+                for k, array in slot.state.items()
             }
-            self.slots.append(Slot(p, state, place=f"[{i}]", scalars=slot.scalars))
+            self.param_states.append(ParamState(p, state, place=f"[{i}]", scalar_state=slot.scalar_state))
 
     def arrays_of(self, i: int, case: Case) -> list[Array]:
         """As `limits.arrays_of`, copied to the CPU."""
@@ -85,9 +86,9 @@ def some_offsets() -> Iterator[int]:
 
 
 def assert_limit(twin: Twin, opt: fo.Optimizer, grads: list[Array], case: Case) -> None:
-    models = [arrays_of(slot, g, case) for slot, g in zip(opt.slots, grads, strict=True)]
+    models = [arrays_of(slot, g, case) for slot, g in zip(opt.param_states, grads, strict=True)]
     expected, answer = expected_limit(models, case, MASK)
-    limit = cuda.Limit(twin.slots, twin.grads, case.optimizer.check_options(case.options))
+    limit = cuda.BandwidthProbe(twin.param_states, twin.grads, case.optimizer.check_options(case.options))
     limit(MASK)
     assert limit.answer() == answer
     left = [array.tobytes() for i in range(len(models)) for array in twin.arrays_of(i, case)]
@@ -134,9 +135,9 @@ def test_the_limit_takes_many_arrays_of_both_compute_types(xp: Any, case: Case) 
 def test_the_limit_writes_an_average_too(xp: Any, p_dtype: DType) -> None:
     host = np.ones(5000, p_dtype)
     opt = fo.Adam(put(xp, host), ema=0.9)
-    average = opt.slots[0].state["average"]
+    average = opt.param_states[0].state["average"]
     before = bits(get(xp, average))
-    limit = cuda.Limit(opt.slots, [put(xp, host)], fo.Adam.check_options({"ema": 0.9}))
+    limit = cuda.BandwidthProbe(opt.param_states, [put(xp, host)], fo.Adam.check_options({"ema": 0.9}))
     limit(MASK)
     limit.answer()
     assert (bits(get(xp, average)) == before ^ before.dtype.type(MASK & (2 ** (8 * before.itemsize) - 1))).all()
@@ -146,7 +147,7 @@ def test_the_limit_writes_an_average_too(xp: Any, p_dtype: DType) -> None:
 def test_the_limit_takes_gradients_in_another_memory_order(xp: Any) -> None:
     p, g = np.ones((60, 70), np.float32), np.random.default_rng(0).standard_normal((70, 60), np.float32).T
     opt = fo.SGD(put(xp, p))
-    limit = cuda.Limit(opt.slots, [put(xp, g)], fo.SGD.check_options({}))
+    limit = cuda.BandwidthProbe(opt.param_states, [put(xp, g)], fo.SGD.check_options({}))
     limit(0)
     assert limit.answer() == np.bitwise_xor.reduce(bits(g))
 
@@ -155,7 +156,7 @@ def test_the_limit_takes_gradients_in_another_memory_order(xp: Any) -> None:
 def test_the_limit_refuses_what_a_step_would(xp: Any) -> None:
     opt = fo.SGD(put(xp, np.ones(5, np.float32)))
     with pytest.raises(ValueError, match=r"grads: expected shape \(5,\)"):
-        cuda.Limit(opt.slots, [put(xp, np.ones(6, np.float32))], fo.SGD.check_options({}))
+        cuda.BandwidthProbe(opt.param_states, [put(xp, np.ones(6, np.float32))], fo.SGD.check_options({}))
 
 
 # ---- a run
@@ -232,7 +233,7 @@ def test_what_is_timed_is_the_step_and_the_limit(cupy: Any, monkeypatch: pytest.
     row = measure.measure(Task("adam", one_array(50), threads=None, isa=None, device="cuda"), seconds=0)
     assert row["share"] == 0.5
     assert waits == [wait]
-    whole, empty = (setup.opt.slots[0] for setup in setups)
+    whole, empty = (setup.opt.param_states[0] for setup in setups)
     changes = {}
     for name, step in timed.items():
         before = [get(cupy, slot.p) for slot in (whole, empty)]
@@ -259,7 +260,7 @@ def test_the_numbers_are_those_of_the_cpu(cupy: Any, dtype: DType, monkeypatch: 
     about = Task("sgd", one_array(1000), dtype.name, dtype.name, device="cuda")
     there, grads = task.optimizer_of(about, "native")
     here, same = task.optimizer_of(about, "reference")
-    for got, wanted in zip([there.slots[0].p, *grads], [here.slots[0].p, *same], strict=True):
+    for got, wanted in zip([there.param_states[0].p, *grads], [here.param_states[0].p, *same], strict=True):
         assert isinstance(got, cupy.ndarray)
         assert get(cupy, got).tobytes() == wanted.tobytes()
 

@@ -37,7 +37,7 @@ class TorchOnTheCpu(Torch):
 def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = pytest.importorskip("torch")
     if IS_EMULATED:
-        monkeypatch.setattr(cuda_libraries, "LIBRARIES", [TorchOnTheCpu()])
+        monkeypatch.setattr(cuda_libraries, "FAMILIES", [TorchOnTheCpu()])
     return module
 
 

@@ -56,7 +56,7 @@ def with_options(case: Case, label: str, options: dict[str, Any]) -> Case:
 
 
 SGD = next(case for case in PLAIN_CASES if case.optimizer is fo.SGD)
-MEASURING = [case for case in PLAIN_CASES + PREPARED_CASES if case.optimizer.measure is not None]
+MEASURING = [case for case in PLAIN_CASES + PREPARED_CASES if case.optimizer.reduce_terms is not None]
 SUMMING = [with_options(SGD, label, options) for label, options in NORM_CLIPS.items()] + MEASURING
 
 each_case = pytest.mark.parametrize("case", SUMMING, ids=case_id)

@@ -129,8 +129,8 @@ def _follow_optax(
     def step(carry: Any, given: Any) -> Any:
         params, state = carry
         rate, g = given
-        updates, state = make(learning_rate=rate).update(g, state, params)
-        params = optax.apply_updates(params, updates)
+        group_steps, state = make(learning_rate=rate).update(g, state, params)
+        params = optax.apply_updates(params, group_steps)
         return (params, state), params
 
     params = [jax.numpy.asarray(p) for p in start]

@@ -353,14 +353,14 @@ def test_gradients_are_only_read(p_dtype: DType, g_dtype: DType) -> None:
         opt.step(g)
         opt.step(g)
         assert all(
-            s.dtype == (FLOAT64 if name in case.optimizer.scalars else compute_dtype(p_dtype))
+            s.dtype == (FLOAT64 if name in case.optimizer.scalar_state else compute_dtype(p_dtype))
             for name, s in opt.state.items()
         )
         assert g.tobytes() == before, case.id
 
 
 def test_no_compiled_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("Plan", "Hyper"):
+    for name in ("Plan", "UpdateConfig"):
         monkeypatch.setattr(fastoptim._core, name, None)
     for case in VARIANT_CASES:
         opt = case.optimize([np.ones(3), np.ones(3, np.float16)], "reference")

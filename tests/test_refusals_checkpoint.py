@@ -44,7 +44,7 @@ STEPS: list[Any] = [-1, 1.5, "3", None, True, math.nan, [3]]
 LISTS: list[Any] = [None, [], {}, 1, "abc", [None], [[], [], []]]
 RATES_SAVED: list[Any] = [math.nan, -1.0, None, "0.1", math.inf, [0.1]]
 NO_STATES: list[Any] = [None, [], 1, {"no such": None}]
-PLACES: list[Any] = ["['w3']", "", None, 2, ["w2"]]
+STATE_ALIGNMENT: list[Any] = ["['w3']", "", None, 2, ["w2"]]
 SAVED_SHAPES: list[Any] = [[3, 2], [6], [], [2, 3, 1], None, 6, "23", [2.5, 3], [[2, 3]]]
 
 SPOILED: dict[str, Spoil] = {
@@ -67,7 +67,7 @@ SPOILED: dict[str, Spoil] = {
     "arrays twice the same": lambda d: d["arrays"].__setitem__(-1, d["arrays"][0]),
     "places exchanged": exchange_places,
     **{f"an array without {key}": removal(key, "arrays") for key in ("place", "dtype", "shape", "steps", "state")},
-    **{f"place {value}": entry("place", value) for value in PLACES},
+    **{f"place {value}": entry("place", value) for value in STATE_ALIGNMENT},
     **{f"dtype {value}": entry("dtype", value) for value in ("float64", "float16", None, 32)},
     **{f"shape {value}": entry("shape", value) for value in SAVED_SHAPES},
     **{f"steps {value}": entry("steps", value) for value in [*STEPS, 10**6]},
@@ -108,7 +108,7 @@ def test_a_spoiled_state_dict(optimizer: type[fo.Optimizer], kind: str) -> None:
 @each_backend
 def test_a_spoiled_array_of_a_state_dict(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     model = Model(optimizer, backend)
-    for name in (name for name in WIDEST[optimizer].state if name not in optimizer.scalars):
+    for name in (name for name in WIDEST[optimizer].state if name not in optimizer.scalar_state):
         for spoil in SPOILED_STATE:
             spoiled = state_dict_of_another(optimizer)
             state = spoiled["arrays"][-1]["state"]

@@ -82,7 +82,7 @@ def outcome(change: Callable[[fo.Optimizer, Any], Any], make: Callable[[int], An
         except (TypeError, ValueError, RuntimeError) as error:
             said.append(f"{type(error).__name__}: {error}")
     options = [{name: value for name, value in group.items() if name != "params"} for group in opt.param_groups]
-    arrays = [array for slot in opt.slots for array in (slot.p, *slot.state.values())]
+    arrays = [array for param in opt.param_states for array in (param.p, *param.state.values())]
     return said, opt.step_count, opt._missed, options, arrays
 
 
@@ -95,7 +95,7 @@ def assign(name: str, value: Any) -> Callable[[fo.Optimizer, Any], None]:
 
 
 def lock(opt: fo.Optimizer, grads: Any) -> None:
-    opt.slots[0].p.flags.writeable = False
+    opt.param_states[0].p.flags.writeable = False
 
 
 def new_group(opt: fo.Optimizer, grads: Any) -> None:
@@ -136,9 +136,9 @@ DICT_CHANGES: dict[str, Callable[[fo.Optimizer, Any], Any]] = {
     "strided": put("w", numbers(1, 10)[::2]),
     "a list of numbers": put("w", [1.0] * 5),
     "a masked array": put("w", np.ma.masked_less(numbers(1), 0)),
-    "the parameter": lambda opt, grads: {**grads, "w": opt.slots[0].p},
-    "its own state": lambda opt, grads: {**grads, "w": opt.slots[0].state["m"]},
-    "part of its own state": lambda opt, grads: {**grads, "b": [opt.slots[0].state["m"][1:3], grads["b"][1]]},
+    "the parameter": lambda opt, grads: {**grads, "w": opt.param_states[0].p},
+    "its own state": lambda opt, grads: {**grads, "w": opt.param_states[0].state["m"]},
+    "part of its own state": lambda opt, grads: {**grads, "b": [opt.param_states[0].state["m"][1:3], grads["b"][1]]},
     "lr": assign("lr", 0.5),
     "lr of another type": assign("lr", "fast"),
     "lr below zero": assign("lr", -1.0),
@@ -203,13 +203,13 @@ def test_what_changes_is_noticed(
 def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Callable[[int], Any]) -> int:
     """How many of ten more steps go the long way."""
     taken = []
-    in_full = opt._step_in_full
+    in_full = opt._step_slow_path
 
     def counted(tree: Any) -> bool | None:
         taken.append(tree)
         return in_full(tree)
 
-    monkeypatch.setattr(opt, "_step_in_full", counted)
+    monkeypatch.setattr(opt, "_step_slow_path", counted)
     before = opt.step_count
     for t in range(10):
         opt.step(grads(t))
@@ -221,7 +221,7 @@ def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Cal
 def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
-    own = "t" in case.optimizer.at_step_takes or case.options["skip_nonfinite"]
+    own = "t" in case.optimizer.host_constants_takes or case.options["skip_nonfinite"]
     assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
@@ -291,10 +291,10 @@ def same_in_both(run: Callable[[Backend], tuple[fo.Optimizer, Any]]) -> None:
     """What is said and every bit of parameters and state are the reference's."""
     (native, said), (expected, expected_said) = run("native"), run("reference")
     assert said == expected_said
-    for slot, want in zip(native.slots, expected.slots, strict=True):
-        assert slot.state.keys() == want.state.keys()
-        assert_same_bits(slot.p, want.p, slot.place)
-        for name, array in slot.state.items():
+    for param, want in zip(native.param_states, expected.param_states, strict=True):
+        assert param.state.keys() == want.state.keys()
+        assert_same_bits(param.p, want.p, param.place)
+        for name, array in param.state.items():
             assert_same_bits(array, want.state[name], name)
 
 
@@ -408,12 +408,12 @@ def test_histories_are_the_reference_s(case: Case) -> None:
 
 
 class TakesAll(fo.ASGD):
-    """Its `at_step` names nothing."""
+    """Its `compute_host_constants` names nothing."""
 
     @staticmethod
-    def at_step(**options: Any) -> dict[str, float]:
+    def compute_host_constants(**options: Any) -> dict[str, float]:
         assert set(options) == {"t", *TakesAll.defaults}
-        return fo.ASGD.at_step(**{name: options[name] for name in fo.ASGD.at_step_takes})
+        return fo.ASGD.compute_host_constants(**{name: options[name] for name in fo.ASGD.host_constants_takes})
 
 
 def test_numbers_of_a_step_may_be_made_of_all_options() -> None:
@@ -487,8 +487,8 @@ def test_gradients_may_go_while_a_schedule_is_asked() -> None:
     for _ in range(5):
         native.step(grads)
         expected.step(a_list(1))
-    for slot, want in zip(native.slots, expected.slots, strict=True):
-        assert_same_bits(slot.p, want.p, "after five steps")
+    for param, want in zip(native.param_states, expected.param_states, strict=True):
+        assert_same_bits(param.p, want.p, "after five steps")
 
 
 def test_while_shown_no_way_is_open() -> None:
@@ -546,12 +546,12 @@ def test_what_a_schedule_must_not_do(
     opts.append(fo.Adam(groups, ema=0.9, backend=backend))
     for seed in (1, 2):
         opts[0].step([[numbers(seed)], [numbers(seed)]])
-    before = [slot.p.copy() for slot in opts[0].slots]
+    before = [param.p.copy() for param in opts[0].param_states]
     with pytest.raises(error, match=re.escape(said)):
         opts[0].step([[numbers(3)], [numbers(3)]])
     if does is drops_a_group:
-        for slot, p in zip(opts[0].slots, before, strict=True):
-            assert_same_bits(slot.p, p, slot.place)
+        for param, p in zip(opts[0].param_states, before, strict=True):
+            assert_same_bits(param.p, p, param.place)
 
 
 class CallableNumber(float):

@@ -18,7 +18,7 @@ from cases import DTYPES, FLOAT16, FLOAT32, FLOAT64, MIN_SHARE, TILE, Array, DTy
 from fastoptim import reference
 from models import Backend, each_backend, each_dtype
 
-# ---- the papers' updates, for one number
+# ---- the papers' group_steps, for one number
 
 State = defaultdict[str, float]
 
@@ -500,9 +500,9 @@ def test_native_cube_roots_have_the_references_bits(dtype: DType, isa: str) -> N
     v = patterns(dtype, 200_000)
     v = np.concatenate([v, -v, np.array([0, -0.0, np.inf, np.nan], dtype)])
     found, wanted = np.zeros((2, v.size), dtype)
-    for update, p in ((fo.functional.madgrad, found), (fo.reference.madgrad, wanted)):
+    for step, p in ((fo.functional.madgrad, found), (fo.reference.madgrad, wanted)):
         s, sums, x0 = np.full(v.size, -1, dtype), v.copy(), np.zeros(v.size, dtype)
-        update(p, np.zeros(v.size, dtype), s, sums, x0, step=1, momentum=0.0, eps=0.0)
+        step(p, np.zeros(v.size, dtype), s, sums, x0, step=1, momentum=0.0, eps=0.0)
     assert_same_bits(found, wanted)
 
 

@@ -465,7 +465,7 @@ def test_a_minimum_is_reached(
 
 # ---- state that is a number
 
-SCALARS = [(cls, name) for cls in RULES for name in cls.scalars]
+SCALARS = [(cls, name) for cls in RULES for name in cls.scalar_state]
 each_scalar = pytest.mark.parametrize(("optimizer", "name"), SCALARS, ids=lambda x: getattr(x, "name", x))
 
 
@@ -580,7 +580,7 @@ def test_batches_of_arrays_have_the_references_bits(optimizer: type[fo.Optimizer
             grads = [rng.standard_normal(size, np.float32) for size in sizes]
             opt.step([None if i == step else g for i, g in enumerate(grads)])
     native, reference = found.values()
-    for ours, theirs in zip(native.slots, reference.slots, strict=True):
+    for ours, theirs in zip(native.param_states, reference.param_states, strict=True):
         assert_same_bits(ours.p, theirs.p, ours.place)
         for name in ours.state:
             assert_same_bits(ours.state[name], theirs.state[name], f"{ours.place} {name}")

@@ -105,7 +105,7 @@ def test_state_has_the_structure_of_the_parameters(case: Case, build: Build) -> 
         assert shape_of(state) == shape_of(params)
         for p, arrays in zip(leaves(params), leaves(state), strict=True):
             assert list(arrays) == list(case.state)
-            assert all(s.shape == (() if k in case.optimizer.scalars else p.shape) for k, s in arrays.items())
+            assert all(s.shape == (() if k in case.optimizer.scalar_state else p.shape) for k, s in arrays.items())
 
 
 @every_variant
@@ -129,7 +129,7 @@ def test_state_is_live_and_of_the_compute_type(case: Case, backend: Backend, dty
         assert after[name].ctypes.data == before[name].ctypes.data
         assert_same_bits(before[name], after[name], name)
     kept = FLOAT64 if dtype == FLOAT64 else FLOAT32
-    assert all(s.dtype == (FLOAT64 if k in case.optimizer.scalars else kept) for k, s in after.items())
+    assert all(s.dtype == (FLOAT64 if k in case.optimizer.scalar_state else kept) for k, s in after.items())
     twin = copy.deepcopy(opt)
     for array in after.values():
         array[...] = 0.5
@@ -219,7 +219,7 @@ def _replaced(tree: Any) -> Any:
     return [_replaced(tree[0])] if isinstance(tree, tuple) else "no array"
 
 
-@pytest.mark.parametrize("optimizer", [cls for cls in OPTIMIZERS if cls.measure is None], ids=name_of)
+@pytest.mark.parametrize("optimizer", [cls for cls in OPTIMIZERS if cls.reduce_terms is None], ids=name_of)
 @each_backend
 def test_many_arrays_step_as_one(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     rng = np.random.default_rng(0)

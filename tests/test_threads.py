@@ -229,7 +229,7 @@ def tiny_update(case: Case, dtype: DType) -> tuple[list[Array], list[Array]]:
 @needs_x86_glibc
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("case", [case for case in VARIANT_CASES if not case.optimizer.step_scalars], ids=case_id)
+@pytest.mark.parametrize("case", [case for case in VARIANT_CASES if not case.optimizer.host_constants], ids=case_id)
 def test_the_callers_floating_point_mode(case: Case, dtype: type, mode: str) -> None:
     """But for numbers of a step that Python computes, in whatever mode there is."""
     before, after = tiny_update(case, np.dtype(dtype))

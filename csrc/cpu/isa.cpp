@@ -12,11 +12,11 @@ struct Candidate {
 };
 
 std::vector<Candidate> candidates() {
-    std::vector<Candidate> all{{{"baseline", loops_baseline(), limits_baseline()}, true}};
+    std::vector<Candidate> all{{{"baseline", loops_baseline(), probes_baseline()}, true}};
 #if defined(FO_X86)
     __builtin_cpu_init();
-    all.push_back({{"avx2", loops_avx2(), limits_avx2()}, __builtin_cpu_supports("avx2") != 0});
-    all.push_back({{"avx512", loops_avx512(), limits_avx512()},
+    all.push_back({{"avx2", loops_avx2(), probes_avx2()}, __builtin_cpu_supports("avx2") != 0});
+    all.push_back({{"avx512", loops_avx512(), probes_avx512()},
                    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")});
 #endif

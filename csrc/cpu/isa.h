@@ -1,7 +1,7 @@
 // The instruction sets that were compiled, and the one this process uses.
 #pragma once
 
-#include "limit.h"
+#include "bandwidth_probe.h"
 #include "loop.h"
 
 #include <string>
@@ -12,7 +12,7 @@ namespace fo::cpu {
 struct Isa {
     const char* name;
     Loops loops;
-    const LimitPasses* limits;  // indexed by rule
+    const ProbePasses* probes;  // indexed by rule
 };
 
 // Compiled in and supported by this processor, weakest first.

@@ -1,4 +1,4 @@
-// Chooses, from measured times, whether the passes of one calling thread run on one thread, on the pool or on OpenMP.
+// Chooses, from reduced times, whether the passes of one calling thread run on one thread, on the pool or on OpenMP.
 //
 // The time of every parallel pass is compared with the estimated time of the best alternative.  Each layer has a
 // balance: the time that it saved, up to a limit, minus the time that it lost.  A layer with a negative balance is not

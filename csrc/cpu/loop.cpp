@@ -4,11 +4,11 @@
 #include "loop.h"
 
 #include "../apply.h"
+#include "../formats.h"
 #include "../prepare.h"
+#include "../reduce.h"
 #include "../rules.h"
-#include "../storage.h"
-#include "../sums.h"
-#include "independent.h"
+#include "vectorize.h"
 
 #include <algorithm>
 #include <type_traits>
@@ -33,7 +33,7 @@ void load(Format format, const void* from, Cell<T>* to, Index n) {
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
-        FO_INDEPENDENT
+        FO_IVDEP
         for (Index i = 0; i < n; ++i) to[i].value = Kind::template decode<T>(source[i].value);
     });
 }
@@ -42,7 +42,7 @@ void store(Format format, const Cell<float>* from, void* to, Index n) {
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         auto* target = static_cast<Cell<typename Kind::type>*>(to);
-        FO_INDEPENDENT
+        FO_IVDEP
         for (Index i = 0; i < n; ++i) target[i].value = Kind::encode(from[i].value);
     });
 }
@@ -52,7 +52,7 @@ template <class T>
 const Cell<T>* prepare_gradient(const Prepare<T> prepare, const Cell<T>* p, const Cell<T>* from, Cell<T>* tile,
                                 Index n) {
     if (!prepare.changes_gradient) return from;
-    FO_INDEPENDENT
+    FO_IVDEP
     for (Index i = 0; i < n; ++i) tile[i].value = prepare.gradient(from[i].value, p[i].value);
     return tile;
 }
@@ -60,14 +60,14 @@ const Cell<T>* prepare_gradient(const Prepare<T> prepare, const Cell<T>* p, cons
 template <class T>
 void prepare_parameter(const Prepare<T> prepare, Cell<T>* p, Index n) {
     if (!prepare.shrinks) return;
-    FO_INDEPENDENT
+    FO_IVDEP
     for (Index i = 0; i < n; ++i) p[i].value = prepare.parameter(p[i].value);
 }
 
 template <class T>
 void average_parameter(const Prepare<T> prepare, const Cell<T>* p, Cell<T>* average, Index n) {
     if (!prepare.averages) return;
-    FO_INDEPENDENT
+    FO_IVDEP
     for (Index i = 0; i < n; ++i) average[i].value = prepare.averaged(average[i].value, p[i].value);
 }
 
@@ -139,7 +139,7 @@ template <class R, class T>
 void apply(const R rule, Cell<T>* p, const Cell<T>* g, const Segment& segment, Index begin, Index n) {
     const auto state = state_at<R, T>(segment, begin);
     Cell<T>* const* s = state.data();
-    FO_INDEPENDENT
+    FO_IVDEP
     for (Index i = 0; i < n; ++i) apply_one<T>(rule, p, g, s, i, std::make_index_sequence<R::state.size()>{});
 }
 
@@ -162,7 +162,7 @@ void sum_tile(const Terms terms, Index n, double* sums) {
     double lanes[kSums][kLanes] = {};
     Index i = 0;
     for (; i + kLanes <= n; i += kLanes) {
-        FO_INDEPENDENT
+        FO_IVDEP
         for (int lane = 0; lane < kLanes; ++lane) {
             const auto each = terms(i + lane);
             for (std::size_t k = 0; k < kSums; ++k) lanes[k][lane] += each[k];
@@ -176,14 +176,14 @@ void sum_tile(const Terms terms, Index n, double* sums) {
 }
 
 template <class R, class T, std::size_t... S>
-void measure_tile(const R rule, const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
-                  double* sums, [[maybe_unused]] std::index_sequence<S...> all) {
-    const Measured<R> measure{rule};
+void reduce_tile(const R rule, const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
+                 double* sums, [[maybe_unused]] std::index_sequence<S...> all) {
+    const ReduceTerms<R> terms_of{rule};
     sum_tile<R::sums>(
         [=](Index i) {
             T s[sizeof...(S) + 1] = {state[S][i].value...};
-            const auto terms = measure(p[i].value, g[i].value, s[S]...);
-            ((writes<S, T>(measure, all) ? void(state[S][i].value = s[S]) : void()), ...);
+            const auto terms = terms_of(p[i].value, g[i].value, s[S]...);
+            ((writes<S, T>(terms_of, all) ? void(state[S][i].value = s[S]) : void()), ...);
             return terms;
         },
         n, sums);
@@ -199,8 +199,8 @@ R restore(const std::byte* bytes) {
 }
 
 template <class T>
-const std::byte* rule_bytes(const Scalars& scalars) {
-    return sizeof(T) == 4 ? scalars.rule_f32 : scalars.rule_f64;
+const std::byte* rule_bytes(const StepConstants& constants) {
+    return sizeof(T) == 4 ? constants.rule_f32 : constants.rule_f64;
 }
 
 // A rule after decoupled decay alone, as in AdamW, for which all of the preparation would be as much arithmetic again.
@@ -231,9 +231,9 @@ Index until_line(const T* array, Index begin, Index end) {
 }
 
 template <class R, class T>
-void update(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index begin, Index end) {
-    const R rule = restore<R>(rule_bytes<T>(scalars));
-    const Prepare<T> prepare(scalars, gradient);
+void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+    const R rule = restore<R>(rule_bytes<T>(constants));
+    const Prepare<T> prepare(constants, gradient);
     const bool own = segment.format == kOwnFormat<T> && gradient.format == kOwnFormat<T>;
     const bool in_one_loop = own && (prepare.changes_gradient || prepare.shrinks);
     Tile<T> tile(segment, gradient, prepare);
@@ -265,21 +265,21 @@ void for_tiles(const Segment& segment, Index first, Index last, double* sums, F 
 }
 
 template <class R, class T>
-void measure(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index first, Index last,
-             double* sums) {
-    const R rule = restore<R>(rule_bytes<T>(scalars));
-    Tile<T> tile(segment, gradient, Prepare<T>(scalars, gradient));
+void reduce(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first, Index last,
+            double* sums) {
+    const R rule = restore<R>(rule_bytes<T>(constants));
+    Tile<T> tile(segment, gradient, Prepare<T>(constants, gradient));
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         tile.open(begin, n);
         const auto state = state_at<R, T>(segment, begin);
-        measure_tile<R, T>(rule, tile.p, tile.g, state.data(), n, out, std::make_index_sequence<R::state.size()>{});
+        reduce_tile<R, T>(rule, tile.p, tile.g, state.data(), n, out, std::make_index_sequence<R::state.size()>{});
     });
 }
 
 template <class T>
-void measure_gradient(const Segment& segment, const Gradient& gradient, const Scalars& scalars, Index first, Index last,
-                      double* sums) {
-    const Prepare<T> prepare(scalars, gradient);
+void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
+                     Index last, double* sums) {
+    const Prepare<T> prepare(constants, gradient);
     alignas(64) Cell<T> g[kTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         load<T>(gradient.format, at(gradient.data, gradient.format, begin), g, n);
@@ -288,8 +288,8 @@ void measure_gradient(const Segment& segment, const Gradient& gradient, const Sc
 }
 
 template <class R, class T>
-constexpr cpu::Measure measure_of() {
-    if constexpr (kSums<R> > 0) return &measure<R, T>;
+constexpr cpu::Reduce reduce_of() {
+    if constexpr (kSums<R> > 0) return &reduce<R, T>;
     return nullptr;
 }
 
@@ -297,7 +297,7 @@ template <int kRule>
 constexpr cpu::Updates updates_of() {
     using F32 = Rule<kRule, float>;
     using F64 = Rule<kRule, double>;
-    return {&update<F32, float>, &update<F64, double>, measure_of<F32, float>(), measure_of<F64, double>()};
+    return {&update<F32, float>, &update<F64, double>, reduce_of<F32, float>(), reduce_of<F64, double>()};
 }
 
 constexpr auto kUpdates = for_rules([](auto... rule) { return std::array{updates_of<rule>()...}; });
@@ -306,6 +306,6 @@ constexpr auto kUpdates = for_rules([](auto... rule) { return std::array{updates
 }  // namespace fo::FO_TARGET
 
 fo::cpu::Loops fo::cpu::FO_JOIN(loops_, FO_TARGET)() {
-    return {fo::FO_TARGET::kUpdates.data(), &fo::FO_TARGET::measure_gradient<float>,
-            &fo::FO_TARGET::measure_gradient<double>};
+    return {fo::FO_TARGET::kUpdates.data(), &fo::FO_TARGET::reduce_gradient<float>,
+            &fo::FO_TARGET::reduce_gradient<double>};
 }

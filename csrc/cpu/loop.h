@@ -1,27 +1,27 @@
 // The work on a stretch of one segment, a function a rule and compute type; a table of them an instruction set.
 #pragma once
 
-#include "../call.h"
+#include "../step.h"
 
 #include <cstdint>
 
 namespace fo::cpu {
 
 // Elements from begin to end.
-using Update = void (*)(const Segment&, const Gradient&, const Scalars&, std::int64_t begin, std::int64_t end);
+using Update = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end);
 
 // Tiles of sums.h from begin to end; writes every tile's sums, which stand kMaxSums apart.
-using Measure = void (*)(const Segment&, const Gradient&, const Scalars&, std::int64_t begin, std::int64_t end,
-                         double* sums);
+using Reduce = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end,
+                        double* sums);
 
 struct Updates {
     Update f32, f64;
-    Measure measure_f32, measure_f64;  // null where the rule needs no sums
+    Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
 };
 
 struct Loops {
     const Updates* updates;  // indexed by rule
-    Measure gradient_f32, gradient_f64;
+    Reduce gradient_f32, gradient_f64;
 };
 
 // Each is defined by loop.cpp, compiled with that instruction set; isa.cpp chooses.

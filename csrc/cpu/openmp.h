@@ -27,7 +27,7 @@ bool openmp_shared_with_torch();
 // Run the work in one parallel region with a static schedule.  False, with nothing done, if threads cannot be created.
 bool run_openmp(const Work& work, const Cut& cut, ChunkTimer& timer);
 
-// Call once, when the module is loaded.
+// StepArgs once, when the module is loaded.
 void guard_openmp_against_forks();
 
 }  // namespace fo::cpu

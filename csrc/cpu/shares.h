@@ -36,7 +36,7 @@ std::int64_t batch_end(std::int64_t count, std::int64_t begin, Lengths lengths) 
     return count;
 }
 
-// Call f(i, begin, end) for ranges that cover every segment, on as many threads as get at least `min_share` each;
+// StepArgs f(i, begin, end) for ranges that cover every segment, on as many threads as get at least `min_share` each;
 // shares begin at multiples of `align`.
 template <class F>
 void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share, std::int64_t align, const F& f) {

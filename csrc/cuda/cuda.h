@@ -1,7 +1,7 @@
 // What the bindings may ask of CUDA.  Seen from here it is plain C++; only the loop's own files see CUDA headers.
 #pragma once
 
-#include "../call.h"
+#include "../step.h"
 
 #include <memory>
 #include <optional>
@@ -33,28 +33,29 @@ class Plan {
     virtual ~Plan() = default;
 
     // False if a gradient is not finite and the step was to be skipped then; that waits for the stream.  `norm`: that
-    // of all gradients, where some are on other devices; then `measure` must have been called with the same.
-    virtual bool step(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, void* stream,
+    // of all gradients, where some are on other devices; then `reduce` must have been called with the same.
+    virtual bool step(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants, void* stream,
                       std::optional<double> norm) = 0;
 
     // The squared norm of each gradient as clip_norm leaves it, 0 where there is none; nothing where a gradient is not
     // finite and such steps are skipped.  Waits for the stream.
-    virtual std::optional<std::vector<double>> measure(const std::vector<Gradient>& gradients,
-                                                       const std::vector<Scalars>& scalars, void* stream) = 0;
+    virtual std::optional<std::vector<double>> gradient_norms(const std::vector<Gradient>& gradients,
+                                                              const std::vector<StepConstants>& constants,
+                                                              void* stream) = 0;
 
     // The sum of each gradient's squares after scaling, 0 where there is none.  Waits for the stream.
     virtual std::vector<double> squared_norms(const std::vector<Gradient>& gradients,
-                                              const std::vector<Scalars>& scalars, void* stream) = 0;
+                                              const std::vector<StepConstants>& constants, void* stream) = 0;
 
-    // The passes that a step of these rules is measured against; see ../cpu/limit.h.
-    virtual void limit(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, std::uint64_t mask,
-                       void* stream) = 0;
+    // The passes that a step of these rules is reduced against; see ../cpu/bandwidth_probe.h.
+    virtual void run_probe(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants,
+                           std::uint64_t mask, void* stream) = 0;
 
     // What the last of these only read, by exclusive or.  Waits for the stream.
-    virtual std::uint64_t limit_answer(void* stream) = 0;
+    virtual std::uint64_t probe_answer(void* stream) = 0;
 
     // The numbers that steps captured in a graph use from here on.
-    virtual void advance(const std::vector<Scalars>& scalars, void* stream) = 0;
+    virtual void advance(const std::vector<StepConstants>& constants, void* stream) = 0;
 };
 
 // Throws where `status` has something to say.

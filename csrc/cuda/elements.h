@@ -1,70 +1,70 @@
 // The elements that a thread works on at a time, and their way between memory and registers.
 #pragma once
 
-#include "../storage.h"
+#include "../formats.h"
 #include "memory.h"
 
 namespace fo::FO_TARGET {
 
-inline constexpr int kEach = 8;  // elements a thread: 16 bytes of a 16-bit format
+inline constexpr int kItemsPerThread = 8;  // elements a thread: 16 bytes of a 16-bit format
 
 // Elements of a compute type in 16 bytes.
 template <class T>
 inline constexpr int kGroup = 16 / int(sizeof(T));
 
 // Which elements of a chunk: groups that stand `step` apart, as far as they are between `low` and `high`.
-struct Span {
+struct ThreadItems {
     std::int32_t first, step;
     std::int32_t low, high;
 };
 
 template <class T>
-FO_DEVICE inline std::int32_t place(const Span& span, int e) {
+FO_DEVICE inline std::int32_t place(const ThreadItems& span, int e) {
     return span.first + e / kGroup<T> * span.step + e % kGroup<T>;
 }
 
 template <class T>
-FO_DEVICE inline bool has(const Span& span, int e) {
+FO_DEVICE inline bool has(const ThreadItems& span, int e) {
     return place<T>(span, e) >= span.low && place<T>(span, e) < span.high;
 }
 
 template <class T>
-FO_DEVICE inline bool has_all(const Span& span) {
-    return span.first >= span.low && place<T>(span, kEach - 1) < span.high;
+FO_DEVICE inline bool has_all(const ThreadItems& span) {
+    return span.first >= span.low && place<T>(span, kItemsPerThread - 1) < span.high;
 }
 
 // The steps are such that what is first decides.
-FO_DEVICE inline bool is_empty(const Span& span) { return span.first >= span.high; }
+FO_DEVICE inline bool is_empty(const ThreadItems& span) { return span.first >= span.high; }
 
-// An array in the compute type.  `wide`: 16 bytes at once, as all elements are there and the address allows it.
+// An array in the compute type.  `aligned16`: 16 bytes at once, as all elements are there and the address allows it.
 // kEdges: some may not be there.
 template <bool kEdges, class T>
-FO_DEVICE inline void load_own(const char* array, const Span& span, bool wide, T* x) {
-    if (wide) {
+FO_DEVICE inline void load_own(const char* array, const ThreadItems& span, bool aligned16, T* x) {
+    if (aligned16) {
         FO_UNROLL
-        for (int e = 0; e < kEach; e += kGroup<T>) {
+        for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
             const Vector vector = load<Vector>(array + place<T>(span, e) * int(sizeof(T)));
             std::memcpy(x + e, &vector, sizeof vector);
         }
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             x[e] = !kEdges || has<T>(span, e) ? load<T>(array + place<T>(span, e) * int(sizeof(T))) : T(0);
     }
 }
 
 template <bool kEdges, class T>
-FO_DEVICE inline void store_own(char* array, const Span& span, bool wide, const T* x) {
-    if (wide) {
+FO_DEVICE inline void store_own(char* array, const ThreadItems& span, bool aligned16, const T* x) {
+    if (aligned16) {
         FO_UNROLL
-        for (int e = 0; e < kEach; e += kGroup<T>) {
+        for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
             Vector vector;
             std::memcpy(&vector, x + e, sizeof vector);
             store(array + place<T>(span, e) * int(sizeof(T)), vector);
         }
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             if (!kEdges || has<T>(span, e)) store(array + place<T>(span, e) * int(sizeof(T)), x[e]);
     }
 }
@@ -72,13 +72,13 @@ FO_DEVICE inline void store_own(char* array, const Span& span, bool wide, const 
 // Other formats, whose elements must be contiguous.  Loaded as they are, so that no load waits for another's bits; then
 // decoded in place.
 template <bool kEdges, class T>
-FO_DEVICE inline void load_halves(const char* array, const Span& span, bool wide, T* x) {
+FO_DEVICE inline void load_halves(const char* array, const ThreadItems& span, bool aligned16, T* x) {
     Vector vector{};
-    if (wide) {
+    if (aligned16) {
         vector = load<Vector>(array + span.first * 2);
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             if (!kEdges || has<T>(span, e))
                 vector.word[e / 2] |= std::uint32_t(load<std::uint16_t>(array + (span.first + e) * 2)) << e % 2 * 16;
     }
@@ -90,12 +90,12 @@ FO_DEVICE inline std::uint16_t half_of(const Vector& vector, int e) {
 }
 
 template <bool kEdges>
-FO_DEVICE inline void store_halves(char* array, const Span& span, bool wide, const Vector& vector) {
-    if (wide) {
+FO_DEVICE inline void store_halves(char* array, const ThreadItems& span, bool aligned16, const Vector& vector) {
+    if (aligned16) {
         store(array + span.first * 2, vector);
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             if (!kEdges || has<float>(span, e)) store(array + (span.first + e) * 2, half_of(vector, e));
     }
 }
@@ -110,11 +110,11 @@ FO_DEVICE inline float half_of(double pair, int which) {
 }
 
 template <bool kEdges>
-FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide, double* x) {
+FO_DEVICE inline void load_floats(const char* array, const ThreadItems& span, bool aligned16, double* x) {
     FO_UNROLL
-    for (int e = 0; e < kEach; e += 4) {
+    for (int e = 0; e < kItemsPerThread; e += 4) {
         Vector vector{};
-        if (wide) {
+        if (aligned16) {
             vector = load<Vector>(array + (span.first + e) * 4);
         } else {
             FO_UNROLL
@@ -129,11 +129,11 @@ FO_DEVICE inline void load_floats(const char* array, const Span& span, bool wide
 
 // float64 beside float32, which is seldom: rounded at once, as there is no room for it.
 template <bool kEdges>
-FO_DEVICE inline void load_doubles(const char* array, const Span& span, bool wide, float* x) {
+FO_DEVICE inline void load_doubles(const char* array, const ThreadItems& span, bool aligned16, float* x) {
     FO_UNROLL
-    for (int e = 0; e < kEach; e += 2) {
+    for (int e = 0; e < kItemsPerThread; e += 2) {
         double d[2] = {0, 0};
-        if (wide) {
+        if (aligned16) {
             const Vector vector = load<Vector>(array + (span.first + e) * 8);
             std::memcpy(d, &vector, sizeof vector);
         } else {
@@ -146,15 +146,15 @@ FO_DEVICE inline void load_doubles(const char* array, const Span& span, bool wid
 }
 
 template <bool kEdges, class T>
-FO_DEVICE inline void load_as_is(Format format, const char* array, const Span& span, bool wide, T* x) {
+FO_DEVICE inline void load_as_is(Format format, const char* array, const ThreadItems& span, bool aligned16, T* x) {
     if (format == kOwnFormat<T>)
-        load_own<kEdges>(array, span, wide, x);
+        load_own<kEdges>(array, span, aligned16, x);
     else if (format == Format::kFloat16 || format == Format::kBfloat16)
-        load_halves<kEdges>(array, span, wide, x);
+        load_halves<kEdges>(array, span, aligned16, x);
     else if constexpr (sizeof(T) == 8)
-        load_floats<kEdges>(array, span, wide, x);
+        load_floats<kEdges>(array, span, aligned16, x);
     else
-        load_doubles<kEdges>(array, span, wide, x);
+        load_doubles<kEdges>(array, span, aligned16, x);
 }
 
 template <class Kind, class T>
@@ -162,7 +162,7 @@ FO_DEVICE inline void decode_halves(T* x) {
     Vector vector;
     std::memcpy(&vector, x, sizeof vector);
     FO_UNROLL
-    for (int e = 0; e < kEach; ++e) x[e] = Kind::template decode<T>(half_of(vector, e));
+    for (int e = 0; e < kItemsPerThread; ++e) x[e] = Kind::template decode<T>(half_of(vector, e));
 }
 
 template <class T>
@@ -174,7 +174,7 @@ FO_DEVICE inline void decode(Format format, T* x) {
         decode_halves<Bfloat16>(x);
     } else if constexpr (sizeof(T) == 8) {
         FO_UNROLL
-        for (int e = kEach - 1; e >= 0; --e) x[e] = half_of(x[e / 2], e % 2);
+        for (int e = kItemsPerThread - 1; e >= 0; --e) x[e] = half_of(x[e / 2], e % 2);
     }
 }
 
@@ -182,19 +182,20 @@ template <class Kind>
 FO_DEVICE inline Vector encode_halves(const float* x) {
     Vector vector{};
     FO_UNROLL
-    for (int e = 0; e < kEach; ++e) vector.word[e / 2] |= std::uint32_t(Kind::encode(x[e])) << e % 2 * 16;
+    for (int e = 0; e < kItemsPerThread; ++e) vector.word[e / 2] |= std::uint32_t(Kind::encode(x[e])) << e % 2 * 16;
     return vector;
 }
 
 // A parameter: float64 is kept in no other format.
 template <bool kEdges, class T>
-FO_DEVICE inline void encode_and_store(Format format, char* array, const Span& span, bool wide, const T* x) {
+FO_DEVICE inline void encode_and_store(Format format, char* array, const ThreadItems& span, bool aligned16,
+                                       const T* x) {
     if constexpr (sizeof(T) == 8)
-        store_own<kEdges>(array, span, wide, x);
+        store_own<kEdges>(array, span, aligned16, x);
     else if (format == Format::kFloat32)
-        store_own<kEdges>(array, span, wide, x);
+        store_own<kEdges>(array, span, aligned16, x);
     else
-        store_halves<kEdges>(array, span, wide,
+        store_halves<kEdges>(array, span, aligned16,
                              format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
 }
 

@@ -2,9 +2,9 @@
 #include "kernels.h"
 
 #include "../rules.h"
+#include "bandwidth_probe.h"
 #include "launch.h"
-#include "limit.h"
-#include "sums.h"
+#include "reduce.h"
 
 #define FO_JOIN_(a, b) a##b
 #define FO_JOIN(a, b) FO_JOIN_(a, b)
@@ -25,9 +25,9 @@ RuleKernels make() {
     RuleKernels kernels;
     const auto as_kernel = [](auto body) { return kernel_of<decltype(body)>(R::name, kTypeName<T>); };
     kernels.update = as_kernel(Update<R, T>());
-    if constexpr (kBegins<R>) kernels.begin = as_kernel(Begin<R, T>());
-    if constexpr (kSums<R> > 0) kernels.measure = as_kernel(Measure<R, T>());
-    if constexpr (kAdapts<R>) kernels.adapt = as_kernel(Adapt<R, T>());
+    if constexpr (kHasBeforeReduce<R>) kernels.before_reduce = as_kernel(BeforeReduce<R, T>());
+    if constexpr (kSums<R> > 0) kernels.reduce = as_kernel(Reduce<R, T>());
+    if constexpr (kFinalizes<R>) kernels.finalize = as_kernel(Finalize<R, T>());
     return kernels;
 }
 
@@ -42,17 +42,17 @@ inline constexpr bool kSomeRuleHas =
     for_rules([](auto... rule) { return ((Rule<rule, float>::state.size() == kState) || ...); });
 
 template <int kState>
-void make_limit_if(std::size_t state, bool is_double, Kernel& made) {
+void make_probe_if(std::size_t state, bool is_double, Kernel& made) {
     if constexpr (kSomeRuleHas<kState>)
         if (kState == state)
-            made = is_double ? kernel_of<Limit<std::uint64_t, kState>>("", kTypeName<double>)
-                             : kernel_of<Limit<std::uint32_t, kState>>("", kTypeName<float>);
+            made = is_double ? kernel_of<BandwidthProbe<std::uint64_t, kState>>("", kTypeName<double>)
+                             : kernel_of<BandwidthProbe<std::uint32_t, kState>>("", kTypeName<float>);
 }
 
 template <int... K>
-Kernel make_limit(std::size_t state, bool is_double, std::integer_sequence<int, K...>) {
+Kernel make_probe(std::size_t state, bool is_double, std::integer_sequence<int, K...>) {
     Kernel made;
-    (make_limit_if<K>(state, is_double, made), ...);
+    (make_probe_if<K>(state, is_double, made), ...);
     return made;
 }
 
@@ -80,8 +80,8 @@ CommonKernels common_kernels() {
             kernel_of<Put>(none, none)};
 }
 
-Kernel limit_kernel(std::size_t state, bool is_double) {
-    return make_limit(state, is_double, std::make_integer_sequence<int, kMaxState + 1>());
+Kernel probe_kernel(std::size_t state, bool is_double) {
+    return make_probe(state, is_double, std::make_integer_sequence<int, kMaxState + 1>());
 }
 #endif
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "job.h"
+#include "tensor.h"
 
 #include <array>
 
@@ -21,7 +21,7 @@ struct Kernel {
 
 // Of one rule in one compute type; those that it does not need have no launch.
 struct RuleKernels {
-    Kernel update, begin, measure, adapt;
+    Kernel update, before_reduce, reduce, finalize;
 };
 
 // By compute type: float32, float64.
@@ -46,7 +46,7 @@ inline RuleKernels kernels_of(int rule, bool is_double) {
 
 CommonKernels common_kernels();
 
-// What the update of a rule with so many state arrays is measured against.
-Kernel limit_kernel(std::size_t state, bool is_double);
+// What the update of a rule with so many state arrays is reduced against.
+Kernel probe_kernel(std::size_t state, bool is_double);
 
 }  // namespace fo::FO_TARGET

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "job.h"
+#include "tensor.h"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>

@@ -1,11 +1,11 @@
 // A step on a device: which kernels, in which order, over which arrays.  Plain C++, for CUDA and for its emulation.
 #include "../float_environment.h"
+#include "bandwidth_probe.h"
 #include "cuda.h"
 #include "device.h"
-#include "job_list.h"
 #include "kernels.h"
-#include "limit.h"
-#include "sums.h"
+#include "reduce.h"
+#include "tensor_list.h"
 
 #include <algorithm>
 #include <cmath>
@@ -44,11 +44,11 @@ class Memory {
 };
 
 // A place in it that may have to move when it grows.
-struct Place {
+struct GrowBuffer {
     std::byte* at = nullptr;
     std::size_t size = 0;
 
-    std::byte* sized(Memory& memory, std::size_t bytes) {
+    std::byte* grow_to(Memory& memory, std::size_t bytes) {
         if (size < bytes) {
             at = memory.get<std::byte>(bytes);
             size = bytes;
@@ -64,8 +64,8 @@ std::string described(const Kernel& kernel) {
     return text;
 }
 
-bool bounds_norms(const Scalars& scalars) {
-    return scalars.clip_norm < INFINITY || scalars.clip_global_norm < INFINITY;
+bool bounds_norms(const StepConstants& constants) {
+    return constants.clip_norm < INFINITY || constants.clip_global_norm < INFINITY;
 }
 
 const RuleInfo& info_of(int rule) { return rules()[std::size_t(rule)]; }
@@ -73,10 +73,10 @@ const RuleInfo& info_of(int rule) { return rules()[std::size_t(rule)]; }
 std::uint32_t blocks_for(std::uint32_t items, std::uint32_t each) { return (items + each - 1) / each; }
 
 template <class T>
-std::vector<std::byte> numbers_of(const std::vector<Scalars>& scalars) {
-    std::vector<std::byte> bytes(scalars.size() * sizeof(Numbers<T>));
-    for (std::size_t i = 0; i < scalars.size(); ++i) {
-        const Scalars& each = scalars[i];
+std::vector<std::byte> numbers_of(const std::vector<StepConstants>& constants) {
+    std::vector<std::byte> bytes(constants.size() * sizeof(Numbers<T>));
+    for (std::size_t i = 0; i < constants.size(); ++i) {
+        const StepConstants& each = constants[i];
         const Gradient unclipped{nullptr, 1, 0, kOwnFormat<T>};
         Numbers<T> numbers{each.clip_norm, each.clip_global_norm, {}, Prepare<T>(each, unclipped)};
         std::memcpy(numbers.rule, sizeof(T) == 8 ? each.rule_f64 : each.rule_f32, kRuleBytes);
@@ -85,10 +85,10 @@ std::vector<std::byte> numbers_of(const std::vector<Scalars>& scalars) {
     return bytes;
 }
 
-// An array's bit in Wide: p, g, then the state.
+// An array's bit in Aligned16: p, g, then the state.
 unsigned bit_of(std::size_t i) {
-    if (i < 2) return i == 0 ? kWideP : kWideG;
-    return unsigned(kWideState) << (i - 2);
+    if (i < 2) return i == 0 ? kAlignedP : kAlignedG;
+    return unsigned(kAlignedState) << (i - 2);
 }
 
 // Which arrays a pass does that with, by these bits.
@@ -100,17 +100,17 @@ unsigned arrays_with(Access wanted, std::span<const Access> all) {
 }
 
 // What one launch is told of its arrays; in the arguments unless it is on the device.
-struct Part {
-    JobList list;
+struct Launch {
+    TensorList list;
     const std::byte* on_device = nullptr;
 };
 
 // The arrays of one rule in one compute type.
-struct Set {
+struct KernelGroup {
     int rule;
     bool is_double;
     std::vector<Item> items;
-    std::vector<Part> parts;
+    std::vector<Launch> launches;
 };
 
 // What a graph keeps of a captured step.
@@ -132,44 +132,45 @@ class DevicePlan final : public Plan {
         }
     }
 
-    bool step(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, void* stream,
+    bool step(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants, void* stream,
               std::optional<double> norm) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        const bool measured = prepare(gradients, scalars, stream) && measured_ && norm;
+        const bool reduced = prepare(gradients, constants, stream) && measured_ && norm;
         measured_ = false;
         if (capturing_ && (skips() || norm))
             throw std::runtime_error(
                 "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
                 "the host has to know them before it goes on");
         if (has_norms()) {
-            if (!measured) sum_gradients();
-            if (!measured && skips() && some_is_odd()) return false;
+            if (!reduced) sum_gradients();
+            if (!reduced && skips() && some_is_nonfinite()) return false;
             clip(norm);
         }
-        adapt();
-        for (const Set& set : sets_)
-            for (const Part& part : set.parts)
+        finalize();
+        for (const KernelGroup& set : kernel_groups_)
+            for (const Launch& part : set.launches)
                 launch(kernels(set).update, set, part, part.list.update_chunks, at_update(set));
         return true;
     }
 
-    std::optional<std::vector<double>> measure(const std::vector<Gradient>& gradients,
-                                               const std::vector<Scalars>& scalars, void* stream) override {
+    std::optional<std::vector<double>> gradient_norms(const std::vector<Gradient>& gradients,
+                                                      const std::vector<StepConstants>& constants,
+                                                      void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        prepare(gradients, scalars, stream);
+        prepare(gradients, constants, stream);
         sum_gradients_to_read();
-        if (skips() && some_is_odd()) return std::nullopt;
+        if (skips() && some_is_nonfinite()) return std::nullopt;
         measured_ = true;
-        return read_doubles(work_.lefts, segments_.size());
+        return read_doubles(work_.clipped_sq_norms, segments_.size());
     }
 
-    std::vector<double> squared_norms(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars,
-                                      void* stream) override {
+    std::vector<double> squared_norms(const std::vector<Gradient>& gradients,
+                                      const std::vector<StepConstants>& constants, void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        prepare(gradients, scalars, stream);
+        prepare(gradients, constants, stream);
         sum_gradients_to_read();
         const auto sums = read_doubles(work_.sums, segments_.size() * kMaxSums);
         std::vector<double> squares;
@@ -178,18 +179,18 @@ class DevicePlan final : public Plan {
         return squares;
     }
 
-    void limit(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, std::uint64_t mask,
-               void* stream) override {
+    void run_probe(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants,
+                   std::uint64_t mask, void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        if (!prepare(gradients, scalars, stream)) reserve_answers();
+        if (!prepare(gradients, constants, stream)) reserve_answers();
         std::uint64_t* answers = answers_;
         for (const bool updates : {false, true})
-            for (const Set& set : sets_)
-                for (const Part& part : set.parts) answers += launch_limit(set, part, updates, mask, answers);
+            for (const KernelGroup& set : kernel_groups_)
+                for (const Launch& part : set.launches) answers += launch_probe(set, part, updates, mask, answers);
     }
 
-    std::uint64_t limit_answer(void* stream) override {
+    std::uint64_t probe_answer(void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
         std::vector<std::uint64_t> each(answers_count_);
@@ -197,7 +198,7 @@ class DevicePlan final : public Plan {
         return std::accumulate(each.begin(), each.end(), std::uint64_t{0}, std::bit_xor<>());
     }
 
-    void advance(const std::vector<Scalars>& scalars, void* stream) override {
+    void advance(const std::vector<StepConstants>& constants, void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
         stream_ = {device_, stream};
@@ -205,26 +206,26 @@ class DevicePlan final : public Plan {
         if (is_capturing(stream_))  // every replay would put this step's numbers back
             throw std::runtime_error(
                 "graph_step: expected to be called before a replay, not while a graph is captured");
-        bool fits = scalars.size() == captured_->rules.size();
-        for (std::size_t i = 0; fits && i < scalars.size(); ++i)
-            fits = scalars[i].rule == captured_->rules[i] && !scalars[i].skip_nonfinite &&
-                   (captured_->has_norms || !bounds_norms(scalars[i]));
+        bool fits = constants.size() == captured_->rules.size();
+        for (std::size_t i = 0; fits && i < constants.size(); ++i)
+            fits = constants[i].rule == captured_->rules[i] && !constants[i].skip_nonfinite &&
+                   (captured_->has_norms || !bounds_norms(constants[i]));
         if (!fits)
             throw std::runtime_error(
                 "the options are no longer those of the step that was captured in a CUDA graph: "
                 "capture it again");
         const DefaultFloatEnvironment environment;
-        put(captured_numbers_[0].at, numbers_of<float>(scalars));
-        put(captured_numbers_[1].at, numbers_of<double>(scalars));
+        put(captured_numbers_[0].at, numbers_of<float>(constants));
+        put(captured_numbers_[1].at, numbers_of<double>(constants));
     }
 
   private:
     bool skips() const {
-        return std::any_of(scalars_.begin(), scalars_.end(), [](auto& each) { return each.skip_nonfinite; });
+        return std::any_of(constants_.begin(), constants_.end(), [](auto& each) { return each.skip_nonfinite; });
     }
-    bool has_norms() const { return skips() || std::any_of(scalars_.begin(), scalars_.end(), bounds_norms); }
+    bool has_norms() const { return skips() || std::any_of(constants_.begin(), constants_.end(), bounds_norms); }
 
-    const RuleKernels& kernels(const Set& set) {
+    const RuleKernels& kernels(const KernelGroup& set) {
         RuleKernels& known = kernels_[{set.rule, set.is_double}];
         if (!known.update.launch) known = kernels_of(set.rule, set.is_double);
         return known;
@@ -233,69 +234,71 @@ class DevicePlan final : public Plan {
     // ---- what the kernels are told
 
     // Whether it is as in the step before but for the numbers.
-    bool prepare(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars, void* stream) {
+    bool prepare(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants, void* stream) {
         stream_ = {device_, stream};
         const bool was_capturing = std::exchange(capturing_, is_capturing(stream_));
-        const bool same = was_capturing == capturing_ && is_same(gradients, scalars);
-        scalars_ = scalars;
+        const bool same = was_capturing == capturing_ && is_same(gradients, constants);
+        constants_ = constants;
         if (!same) {
             gradients_.clear();  // should something fail on the way, the next step begins anew
-            make_sets(gradients);
+            make_kernel_groups(gradients);
             gradients_ = gradients;
         }
         make_numbers();
         return same;
     }
 
-    bool is_same(const std::vector<Gradient>& gradients, const std::vector<Scalars>& scalars) const {
+    bool is_same(const std::vector<Gradient>& gradients, const std::vector<StepConstants>& constants) const {
         const auto same_gradient = [](const Gradient& a, const Gradient& b) {
-            return a.data == b.data && a.format == b.format && a.scalars == b.scalars;
+            return a.data == b.data && a.format == b.format && a.constants == b.constants;
         };
-        const auto same_rule = [](const Scalars& a, const Scalars& b) { return a.rule == b.rule; };
+        const auto same_rule = [](const StepConstants& a, const StepConstants& b) { return a.rule == b.rule; };
         return std::equal(gradients.begin(), gradients.end(), gradients_.begin(), gradients_.end(), same_gradient) &&
-               std::equal(scalars.begin(), scalars.end(), scalars_.begin(), scalars_.end(), same_rule);
+               std::equal(constants.begin(), constants.end(), constants_.begin(), constants_.end(), same_rule);
     }
 
-    void make_sets(const std::vector<Gradient>& gradients) {
-        sets_.clear();
+    void make_kernel_groups(const std::vector<Gradient>& gradients) {
+        kernel_groups_.clear();
         items_of_step_ = gradients;
         for (std::size_t i = 0; i < segments_.size(); ++i) {
             const Gradient& gradient = items_of_step_[i];
             if (!gradient.data) continue;
-            const int rule = scalars_[std::size_t(gradient.scalars)].rule;
+            const int rule = constants_[std::size_t(gradient.constants)].rule;
             const bool is_double = segments_[i].format == Format::kFloat64;
-            auto set = std::find_if(sets_.begin(), sets_.end(),
-                                    [=](const Set& each) { return each.rule == rule && each.is_double == is_double; });
-            if (set == sets_.end()) set = sets_.insert(sets_.end(), Set{rule, is_double, {}, {}});
+            auto set = std::find_if(kernel_groups_.begin(), kernel_groups_.end(), [=](const KernelGroup& each) {
+                return each.rule == rule && each.is_double == is_double;
+            });
+            if (set == kernel_groups_.end())
+                set = kernel_groups_.insert(kernel_groups_.end(), KernelGroup{rule, is_double, {}, {}});
             set->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
         }
         sum_chunks_ = 0;
-        for (Set& set : sets_) make_parts(set);
+        for (KernelGroup& set : kernel_groups_) make_launches(set);
         make_groups();
     }
 
     // One part where the table fits into the arguments, else one whose table waits in device memory.  The arguments of
     // a graph are its own, which that memory is not: while one is captured there are as many parts as it takes.
-    void make_parts(Set& set) {
+    void make_launches(KernelGroup& set) {
         const RuleInfo& rule = info_of(set.rule);
-        const std::size_t room = jobs_within(kTableBytes - numbers_in_arguments(set), rule);
+        const std::size_t room = descs_within(kTableBytes - numbers_in_arguments(set), rule);
         const bool fits = set.items.size() <= room;
         const std::size_t each = fits || !capturing_ ? set.items.size() : room;
         const std::span<const Item> items(set.items);
         for (std::size_t first = 0; first < items.size(); first += each) {
             const auto some = items.subspan(first, std::min(each, items.size() - first));
-            Part part{make_jobs(some, rule, sum_chunks_)};
+            Launch part{make_tensor_list(some, rule, sum_chunks_)};
             sum_chunks_ += part.list.sum_chunks;
             if (!fits && !capturing_) part.on_device = put_table({set.rule, set.is_double}, part.list.table);
-            set.parts.push_back(std::move(part));
+            set.launches.push_back(std::move(part));
         }
     }
 
     // The arrays whose rule wants sums over their group, by group and in order.
     void make_groups() {
         std::map<std::int32_t, std::vector<std::uint32_t>> groups;
-        for (const Set& set : sets_)
-            if (info_of(set.rule).sums_of_group)
+        for (const KernelGroup& set : kernel_groups_)
+            if (info_of(set.rule).reduces_group)
                 for (const Item& item : set.items) groups[item.segment->group].push_back(item.index);
         std::vector<std::uint32_t> table{0}, members;
         for (auto& [group, arrays] : groups) {
@@ -315,24 +318,25 @@ class DevicePlan final : public Plan {
     // ---- numbers
 
     // In the arguments if there are few, else in device memory; there always where a graph's replay is to find others.
-    std::size_t numbers_in_arguments(const Set& set) const {
-        const std::size_t bytes = scalars_.size() * (set.is_double ? sizeof(Numbers<double>) : sizeof(Numbers<float>));
+    std::size_t numbers_in_arguments(const KernelGroup& set) const {
+        const std::size_t bytes =
+            constants_.size() * (set.is_double ? sizeof(Numbers<double>) : sizeof(Numbers<float>));
         return capturing_ || bytes > kTableBytes / 2 ? 0 : bytes;
     }
 
     void make_numbers() {
         const DefaultFloatEnvironment environment;
-        numbers_[0] = numbers_of<float>(scalars_);
-        numbers_[1] = numbers_of<double>(scalars_);
+        numbers_[0] = numbers_of<float>(constants_);
+        numbers_[1] = numbers_of<double>(constants_);
         if (capturing_) note_capture();
-        for (const Set& set : sets_) {
+        for (const KernelGroup& set : kernel_groups_) {
             const auto& numbers = numbers_[set.is_double];
             if (!capturing_ && numbers_in_arguments(set) == 0)
-                put(many_numbers_[set.is_double].sized(*memory_, numbers.size()), numbers);
+                put(many_numbers_[set.is_double].grow_to(*memory_, numbers.size()), numbers);
         }
     }
 
-    const std::byte* numbers_on_device(const Set& set) const {
+    const std::byte* numbers_on_device(const KernelGroup& set) const {
         if (capturing_) return captured_numbers_[set.is_double].at;
         return numbers_in_arguments(set) == 0 ? many_numbers_[set.is_double].at : nullptr;
     }
@@ -343,10 +347,10 @@ class DevicePlan final : public Plan {
             const std::size_t bytes = numbers_[is_double].size();
             if (captured_ && captured_numbers_[is_double].size < bytes)
                 throw std::runtime_error("a step with fewer different updates was captured in a CUDA graph before");
-            captured_numbers_[is_double].sized(*memory_, std::max(bytes, 64 * sizeof(Numbers<double>)));
+            captured_numbers_[is_double].grow_to(*memory_, std::max(bytes, 64 * sizeof(Numbers<double>)));
         }
         captured_.emplace(Captured{{}, has_norms()});
-        for (const Scalars& each : scalars_) captured_->rules.push_back(each.rule);
+        for (const StepConstants& each : constants_) captured_->rules.push_back(each.rule);
     }
 
     // ---- launches
@@ -355,35 +359,35 @@ class DevicePlan final : public Plan {
         for (std::size_t done = 0; done < bytes.size(); done += kTableBytes) {
             const std::size_t some = std::min(kTableBytes, bytes.size() - done);
             arguments_.table = to + done;
-            arguments_.jobs = std::uint32_t((some + sizeof(Vector) - 1) / sizeof(Vector));
+            arguments_.tensors = std::uint32_t((some + sizeof(Vector) - 1) / sizeof(Vector));
             std::memcpy(arguments_.bytes, bytes.data() + done, some);
-            run(common_.put, blocks_for(arguments_.jobs, 256));
+            run(common_.put, blocks_for(arguments_.tensors, 256));
         }
     }
 
     const std::byte* put_table(std::pair<int, bool> which, const std::vector<std::byte>& table) {
-        std::byte* const at = tables_[which].sized(*memory_, table.size());
+        std::byte* const at = tables_[which].grow_to(*memory_, table.size());
         put(at, table);
         return at;
     }
 
-    void launch(const Kernel& kernel, const Set& set, const Part& part, std::uint32_t blocks, const Workspace& work,
-                int sums = 0) {
+    void launch(const Kernel& kernel, const KernelGroup& set, const Launch& part, std::uint32_t blocks,
+                const Workspace& work, int sums = 0) {
         const std::size_t numbers = numbers_in_arguments(set);
         arguments_.numbers = numbers_on_device(set);
         std::memcpy(arguments_.bytes, numbers_[set.is_double].data(), numbers);
-        arguments_.job_bytes = std::uint32_t(job_bytes(info_of(set.rule)));
+        arguments_.desc_bytes = std::uint32_t(desc_bytes(info_of(set.rule)));
         arguments_.sums = std::uint32_t(sums);
         launch(kernel, part, blocks, work, numbers);
     }
 
-    void launch(const Kernel& kernel, const Part& part, std::uint32_t blocks, const Workspace& work,
+    void launch(const Kernel& kernel, const Launch& part, std::uint32_t blocks, const Workspace& work,
                 std::size_t table_at = 0) {
         const auto& table = part.list.table;
         arguments_.table = part.on_device;
         arguments_.table_at = std::uint32_t(table_at);
         if (!part.on_device) std::memcpy(arguments_.bytes + table_at, table.data(), table.size());
-        arguments_.jobs = part.list.jobs;
+        arguments_.tensors = part.list.tensors;
         arguments_.workspace = work;
         run(kernel, blocks);
     }
@@ -396,36 +400,36 @@ class DevicePlan final : public Plan {
 
     void reserve_sums() {
         const std::size_t partials = std::size_t(sum_chunks_) * kMaxSums * sizeof(double);
-        work_.partials = reinterpret_cast<double*>(partials_.sized(*memory_, partials));
+        work_.partials = reinterpret_cast<double*>(partials_.grow_to(*memory_, partials));
         if (!work_.sums) work_.sums = memory_->get<double>(segments_.size() * kMaxSums);
     }
 
     void reserve_norms() {
         reserve_sums();
         if (work_.clips) return;
-        work_.lefts = memory_->get<double>(segments_.size());
+        work_.clipped_sq_norms = memory_->get<double>(segments_.size());
         work_.bounds = memory_->get<double>(segments_.size());
         work_.norm = memory_->get<double>(1);
-        work_.odd = memory_->get<std::int32_t>(1);
+        work_.found_nonfinite = memory_->get<std::int32_t>(1);
         work_.clips = memory_->get<double>(segments_.size());
     }
 
     // Every pass sees what it needs and nothing that an earlier step left.
-    Workspace at_update(const Set& set) const {
+    Workspace at_update(const KernelGroup& set) const {
         Workspace work{};
         if (has_norms()) work.clips = work_.clips;
-        if (info_of(set.rule).adapt) work.rules = work_.rules;
+        if (info_of(set.rule).finalize) work.rules = work_.rules;
         return work;
     }
 
     void sum_gradients() {
         reserve_norms();
-        clear(stream_, work_.lefts, segments_.size() * sizeof(double));
-        clear(stream_, work_.odd, sizeof *work_.odd);
-        for (const Set& set : sets_)
-            for (const Part& part : set.parts) {
+        clear(stream_, work_.clipped_sq_norms, segments_.size() * sizeof(double));
+        clear(stream_, work_.found_nonfinite, sizeof *work_.found_nonfinite);
+        for (const KernelGroup& set : kernel_groups_)
+            for (const Launch& part : set.launches) {
                 launch(common_.sum_gradients[set.is_double], set, part, part.list.sum_chunks, work_);
-                launch(common_.finish_gradients[set.is_double], set, part, part.list.jobs, work_, kGradientTerms);
+                launch(common_.finish_gradients[set.is_double], set, part, part.list.tensors, work_, kGradientTerms);
             }
     }
 
@@ -440,15 +444,15 @@ class DevicePlan final : public Plan {
         return values;
     }
 
-    bool some_is_odd() {
-        std::int32_t odd = 0;
-        read(stream_, &odd, work_.odd, sizeof odd);
-        return odd != 0;
+    bool some_is_nonfinite() {
+        std::int32_t found_nonfinite = 0;
+        read(stream_, &found_nonfinite, work_.found_nonfinite, sizeof found_nonfinite);
+        return found_nonfinite != 0;
     }
 
     void clip(std::optional<double> norm) {
-        const bool bounds =
-            std::any_of(scalars_.begin(), scalars_.end(), [](auto& each) { return each.clip_global_norm < INFINITY; });
+        const bool bounds = std::any_of(constants_.begin(), constants_.end(),
+                                        [](auto& each) { return each.clip_global_norm < INFINITY; });
         if (!bounds && !capturing_) return;
         Workspace work = work_;
         if (norm) {
@@ -459,65 +463,66 @@ class DevicePlan final : public Plan {
             work.norm = nullptr;
         }
         arguments_.workspace = work;
-        arguments_.jobs = std::uint32_t(segments_.size());
+        arguments_.tensors = std::uint32_t(segments_.size());
         run(common_.clip_all, 1);
     }
 
-    void adapt() {
-        for (const Set& set : sets_) measure(set);
-        launch(common_.add_groups, groups_, groups_.list.jobs, work_);
-        for (const Set& set : sets_)
-            if (const Kernel& kernel = kernels(set).adapt; kernel.launch)
-                for (const Part& part : set.parts)
-                    launch(kernel, set, part, blocks_for(part.list.jobs, 128), at_adapt(set));
+    void finalize() {
+        for (const KernelGroup& set : kernel_groups_) reduce(set);
+        launch(common_.add_groups, groups_, groups_.list.tensors, work_);
+        for (const KernelGroup& set : kernel_groups_)
+            if (const Kernel& kernel = kernels(set).finalize; kernel.launch)
+                for (const Launch& part : set.launches)
+                    launch(kernel, set, part, blocks_for(part.list.tensors, 128), at_finalize(set));
     }
 
-    Workspace at_adapt(const Set& set) const {
+    Workspace at_finalize(const KernelGroup& set) const {
         Workspace work = at_update(set);
         work.partials = work_.partials;
         work.sums = work_.sums;
         return work;
     }
 
-    void measure(const Set& set) {
+    void reduce(const KernelGroup& set) {
         const RuleInfo& rule = info_of(set.rule);
-        if (!rule.adapt) return;
+        if (!rule.finalize) return;
         reserve_sums();
         if (!work_.rules) work_.rules = memory_->get<std::byte>(segments_.size() * kRuleBytes);
         const RuleKernels& all = kernels(set);
-        for (const Part& part : set.parts) {
-            if (all.begin.launch) launch(all.begin, set, part, blocks_for(part.list.jobs, 128), at_adapt(set));
-            if (!all.measure.launch) continue;
-            launch(all.measure, set, part, part.list.sum_chunks, at_adapt(set));
-            launch(common_.finish, set, part, part.list.jobs, at_adapt(set), rule.sums);
+        for (const Launch& part : set.launches) {
+            if (all.before_reduce.launch)
+                launch(all.before_reduce, set, part, blocks_for(part.list.tensors, 128), at_finalize(set));
+            if (!all.reduce.launch) continue;
+            launch(all.reduce, set, part, part.list.sum_chunks, at_finalize(set));
+            launch(common_.finish, set, part, part.list.tensors, at_finalize(set), rule.sums);
         }
     }
 
-    // ---- the limit
+    // ---- the bandwidth probe
 
     // As many as there may be blocks; those that no block writes stay 0.
     void reserve_answers() {
         answers_count_ = 0;
-        for (const Set& set : sets_)
-            for (const Part& part : set.parts)
-                answers_count_ += part.list.update_chunks * (info_of(set.rule).measured.empty() ? 1 : 2);
+        for (const KernelGroup& set : kernel_groups_)
+            for (const Launch& part : set.launches)
+                answers_count_ += part.list.update_chunks * (info_of(set.rule).reduced.empty() ? 1 : 2);
         const std::size_t bytes = answers_count_ * sizeof *answers_;
-        answers_ = reinterpret_cast<std::uint64_t*>(answers_at_.sized(*memory_, bytes));
+        answers_ = reinterpret_cast<std::uint64_t*>(answers_at_.grow_to(*memory_, bytes));
         if (bytes > 0) clear(stream_, answers_, bytes);
     }
 
     // The pass for the sums goes the update's way too.  Returns how many answers are its own.
-    std::uint32_t launch_limit(const Set& set, const Part& part, bool updates, std::uint64_t mask,
+    std::uint32_t launch_probe(const KernelGroup& set, const Launch& part, bool updates, std::uint64_t mask,
                                std::uint64_t* answers) {
         const RuleInfo& rule = info_of(set.rule);
-        const std::span<const Access> access = updates ? rule.updated : rule.measured;
+        const std::span<const Access> access = updates ? rule.updated : rule.reduced;
         if (access.empty()) return 0;
-        const unsigned written = arrays_with(Access::kWrite, access) | (updates ? kWideAverage : 0);
-        const LimitNumbers numbers{mask, answers, arrays_with(Access::kRead, access), written};
+        const unsigned written = arrays_with(Access::kWrite, access) | (updates ? kAlignedAverage : 0);
+        const ProbeArguments numbers{mask, answers, arrays_with(Access::kRead, access), written};
         arguments_.numbers = nullptr;
-        arguments_.job_bytes = std::uint32_t(job_bytes(rule));
+        arguments_.desc_bytes = std::uint32_t(desc_bytes(rule));
         std::memcpy(arguments_.bytes, &numbers, sizeof numbers);
-        const Kernel kernel = limit_kernel(rule.state.size(), set.is_double);
+        const Kernel kernel = probe_kernel(rule.state.size(), set.is_double);
         launch(kernel, part, part.list.update_chunks, {}, sizeof numbers);
         return part.list.update_chunks;
     }
@@ -532,18 +537,18 @@ class DevicePlan final : public Plan {
     Stream stream_{};
     bool capturing_ = false, measured_ = false;
     std::vector<Gradient> gradients_, items_of_step_;
-    std::vector<Scalars> scalars_;
-    std::vector<Set> sets_;
-    Part groups_;
+    std::vector<StepConstants> constants_;
+    std::vector<KernelGroup> kernel_groups_;
+    Launch groups_;
     std::uint32_t sum_chunks_ = 0;
     std::vector<std::byte> numbers_[2];
     Arguments arguments_{};
 
     std::unique_ptr<Memory> memory_ = std::make_unique<Memory>();
     Workspace work_{};
-    Place partials_, many_numbers_[2], captured_numbers_[2];
-    std::map<std::pair<int, bool>, Place> tables_;
-    Place answers_at_;
+    GrowBuffer partials_, many_numbers_[2], captured_numbers_[2];
+    std::map<std::pair<int, bool>, GrowBuffer> tables_;
+    GrowBuffer answers_at_;
     std::uint64_t* answers_ = nullptr;
     std::size_t answers_count_ = 0;
     std::optional<Captured> captured_;

@@ -3,7 +3,7 @@
 
 #include "../apply.h"
 #include "elements.h"
-#include "job.h"
+#include "tensor.h"
 
 namespace fo::FO_TARGET {
 
@@ -18,43 +18,44 @@ constexpr int update_blocks(std::size_t state) {
     return sizeof(T) == 8 ? 2 : state < 4 ? 4 : 3;
 }
 
-// For each chunk of an array f = of_chunk(table, job, begin), then for each thread f(thread, span) until all elements
-// were someone's.  Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16 bytes is
-// one thread's.  `T`: the compute type, or a word of its size.
+// For each chunk of an array f = of_chunk(table, tensor, begin), then for each thread f(thread, span) until all
+// elements were someone's.  Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16
+// bytes is one thread's.  `T`: the compute type, or a word of its size.
 template <class T, class Block, class OfChunk>
-FO_DEVICE inline void each_span(Block& block, const Arguments& arguments, OfChunk of_chunk) {
-    const Table table(arguments);
+FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, OfChunk of_chunk) {
+    const TensorTable table(arguments);
     const std::uint32_t* begins = table.update_begins();
     const std::uint32_t end = begins[table.count()];
     std::uint32_t i = 0;
     for (std::uint32_t chunk = block.index(); chunk < end; chunk += block.count()) {
         i = find(begins, i, table.count(), chunk);
-        const Job& job = table.job(i);
-        const std::int64_t begin = std::int64_t(chunk - begins[i]) * kChunk - job.shift;
-        const std::int64_t left = job.size - begin;
+        const TensorDesc& tensor = table.tensor(i);
+        const std::int64_t begin = std::int64_t(chunk - begins[i]) * kChunk - tensor.chunk_offset;
+        const std::int64_t left = tensor.size - begin;
         const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
         const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
-        const auto f = of_chunk(table, job, begin);
-        const bool own = job.p_format == kOwnFormat<T> && job.g_format == kOwnFormat<T>;
+        const auto f = of_chunk(table, tensor, begin);
+        const bool own = tensor.p_format == kOwnFormat<T> && tensor.g_format == kOwnFormat<T>;
         block.each([&](int thread) {
-            for (std::int32_t round = 0; round < high; round += kUpdateThreads * kEach)
-                f(thread, {round + thread * (own ? kGroup<T> : kEach), own ? kUpdateThreads * kGroup<T> : kGroup<T>,
-                           low, high});
+            for (std::int32_t round = 0; round < high; round += kUpdateThreads * kItemsPerThread)
+                f(thread, {round + thread * (own ? kGroup<T> : kItemsPerThread),
+                           own ? kUpdateThreads * kGroup<T> : kGroup<T>, low, high});
         });
     }
 }
 
-// The rule for an array: its update's, or its own where rules adapt.
+// The rule for an array: its update's, or its own where rules finalize.
 template <class R, class T>
-FO_DEVICE inline const R& rule_of(const Arguments& arguments, const Job& job, const Numbers<T>& numbers) {
+FO_DEVICE inline const R& rule_of(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers) {
     const std::byte* own = arguments.workspace.rules;
-    return *reinterpret_cast<const R*>(own ? own + std::size_t(job.index) * kRuleBytes : numbers.rule);
+    return *reinterpret_cast<const R*>(own ? own + std::size_t(tensor.index) * kRuleBytes : numbers.rule);
 }
 
 template <class T>
-FO_DEVICE inline Prepare<T> prepare_of(const Arguments& arguments, const Job& job, const Numbers<T>& numbers) {
+FO_DEVICE inline Prepare<T> prepare_of(const Arguments& arguments, const TensorDesc& tensor,
+                                       const Numbers<T>& numbers) {
     Prepare<T> prepare = numbers.prepare;
-    if (arguments.workspace.clips) prepare.clip = T(arguments.workspace.clips[job.index]);
+    if (arguments.workspace.clips) prepare.clip = T(arguments.workspace.clips[tensor.index]);
     return prepare;
 }
 
@@ -63,7 +64,7 @@ inline constexpr auto kStateOf = std::make_index_sequence<R::state.size()>{};
 
 // The element's values through f, a rule's update or its sums.
 template <class F, class T, std::size_t... S>
-FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kEach], [[maybe_unused]] int e,
+FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kItemsPerThread], [[maybe_unused]] int e,
                             std::index_sequence<S...>) {
     return f(p, g, state[S][e]...);
 }
@@ -72,17 +73,20 @@ FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[k
 template <class R, class T>
 class State {
   public:
-    FO_DEVICE State(const Job& job, std::int64_t begin, unsigned wide)
-        : arrays_(pointers_of<char>(job)), offset_(begin * std::int64_t(sizeof(T))), wide_(wide / kWideState) {}
+    FO_DEVICE State(const TensorDesc& tensor, std::int64_t begin, unsigned aligned16)
+        : arrays_(pointers_of<char>(tensor)),
+          offset_(begin * std::int64_t(sizeof(T))),
+          aligned16_mask_(aligned16 / kAlignedState) {}
 
     template <bool kEdges>
-    FO_DEVICE void load(const Span& span, bool whole) {
+    FO_DEVICE void load(const ThreadItems& span, bool whole) {
         FO_UNROLL
-        for (int k = 0; k < int(R::state.size()); ++k) load_own<kEdges>(at(k), span, whole && wide_ >> k & 1, value[k]);
+        for (int k = 0; k < int(R::state.size()); ++k)
+            load_own<kEdges>(at(k), span, whole && aligned16_mask_ >> k & 1, value[k]);
     }
 
     template <bool kEdges, class F>
-    FO_DEVICE void store(const F& f, const Span& span, bool whole) {
+    FO_DEVICE void store(const F& f, const ThreadItems& span, bool whole) {
         store_written<kEdges>(f, span, whole, kStateOf<R>);
     }
 
@@ -97,15 +101,16 @@ class State {
         store_one_written(f, i, kStateOf<R>);
     }
 
-    T value[R::state.size() + 1][kEach];
+    T value[R::state.size() + 1][kItemsPerThread];
 
   private:
     FO_DEVICE char* at(std::size_t k) const { return arrays_[k] + offset_; }
 
     template <bool kEdges, class F, std::size_t... S>
-    FO_DEVICE void store_written(const F& f, [[maybe_unused]] const Span& span, [[maybe_unused]] bool whole,
+    FO_DEVICE void store_written(const F& f, [[maybe_unused]] const ThreadItems& span, [[maybe_unused]] bool whole,
                                  [[maybe_unused]] std::index_sequence<S...> all) {
-        ((writes<S, T>(f, all) ? store_own<kEdges>(at(S), span, whole && wide_ >> S & 1, value[S]) : void()), ...);
+        ((writes<S, T>(f, all) ? store_own<kEdges>(at(S), span, whole && aligned16_mask_ >> S & 1, value[S]) : void()),
+         ...);
     }
 
     template <class F, std::size_t... S>
@@ -116,75 +121,76 @@ class State {
 
     char* const* arrays_;
     std::int64_t offset_;
-    unsigned wide_;
+    unsigned aligned16_mask_;
 };
 
 // A chunk of an array as a thread sees it.
 template <class R, class T>
-class Stretch {
+class ChunkUpdate {
   public:
-    FO_DEVICE Stretch(const Arguments& arguments, const Job& job, const Numbers<T>& numbers, std::int64_t begin)
+    FO_DEVICE ChunkUpdate(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers,
+                          std::int64_t begin)
         : arguments_(arguments),
-          job_(job),
+          tensor_(tensor),
           numbers_(numbers),
           begin_(begin),
-          p_(job.p + begin * std::int64_t(item_size(job.p_format))),
-          g_(job.g + begin * std::int64_t(item_size(job.g_format))),
-          average_(job.average + begin * std::int64_t(sizeof(T))) {}
+          p_(tensor.p + begin * std::int64_t(item_size(tensor.p_format))),
+          g_(tensor.g + begin * std::int64_t(item_size(tensor.g_format))),
+          average_(tensor.average + begin * std::int64_t(sizeof(T))) {}
 
-    FO_DEVICE void operator()(int, const Span& span) const {
+    FO_DEVICE void operator()(int, const ThreadItems& span) const {
         if (is_empty(span)) return;
         if (has_all<T>(span)) return update_all(span);
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             if (has<T>(span, e)) update_one(place<T>(span, e));
     }
 
   private:
     // Everything is loaded before anything is waited for.
-    FO_DEVICE void update_all(const Span& span) const {
+    FO_DEVICE void update_all(const ThreadItems& span) const {
         const bool averages = numbers_.prepare.averages;
-        T p[kEach], g[kEach], average[kEach];
-        State<R, T> state(job_, begin_, job_.wide);
-        load_as_is<false>(job_.p_format, p_, span, job_.wide & kWideP, p);
-        load_as_is<false>(job_.g_format, g_, span, job_.wide & kWideG, g);
+        T p[kItemsPerThread], g[kItemsPerThread], average[kItemsPerThread];
+        State<R, T> state(tensor_, begin_, tensor_.aligned16_mask);
+        load_as_is<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
+        load_as_is<false>(tensor_.g_format, g_, span, tensor_.aligned16_mask & kAlignedG, g);
         state.template load<false>(span, true);
-        if (averages) load_own<false>(average_, span, job_.wide & kWideAverage, average);
+        if (averages) load_own<false>(average_, span, tensor_.aligned16_mask & kAlignedAverage, average);
 
-        decode(job_.p_format, p);
-        decode(job_.g_format, g);
+        decode(tensor_.p_format, p);
+        decode(tensor_.g_format, g);
         const auto f = prepared();
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
+        for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
 
         if (averages) {
             FO_UNROLL
-            for (int e = 0; e < kEach; ++e) average[e] = f.prepare.averaged(average[e], p[e]);
-            store_own<false>(average_, span, job_.wide & kWideAverage, average);
+            for (int e = 0; e < kItemsPerThread; ++e) average[e] = f.prepare.averaged(average[e], p[e]);
+            store_own<false>(average_, span, tensor_.aligned16_mask & kAlignedAverage, average);
         }
         state.template store<false>(f, span, true);
-        encode_and_store<false>(job_.p_format, p_, span, job_.wide & kWideP, p);
+        encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 
     // At an array's edges.
     FO_DEVICE void update_one(std::int32_t i) const {
-        T p = load_one<T>(job_.p_format, p_, i);
-        const T g = load_one<T>(job_.g_format, g_, i);
-        State<R, T> state(job_, begin_, 0);
+        T p = load_one<T>(tensor_.p_format, p_, i);
+        const T g = load_one<T>(tensor_.g_format, g_, i);
+        State<R, T> state(tensor_, begin_, 0);
         state.load_one_of(i);
         const auto f = prepared();
         apply(f, p, g, state.value, 0, kStateOf<R>);
         if (numbers_.prepare.averages)
             store_one<T>(kOwnFormat<T>, average_, i, f.prepare.averaged(load_one<T>(kOwnFormat<T>, average_, i), p));
         state.store_one_of(f, i);
-        store_one<T>(job_.p_format, p_, i, p);
+        store_one<T>(tensor_.p_format, p_, i, p);
     }
 
     FO_DEVICE Prepared<R, T> prepared() const {
-        return {rule_of<R>(arguments_, job_, numbers_), prepare_of(arguments_, job_, numbers_)};
+        return {rule_of<R>(arguments_, tensor_, numbers_), prepare_of(arguments_, tensor_, numbers_)};
     }
 
     const Arguments& arguments_;
-    const Job& job_;
+    const TensorDesc& tensor_;
     const Numbers<T>& numbers_;
     const std::int64_t begin_;
     char* const p_;
@@ -201,9 +207,10 @@ struct Update {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        each_span<T>(block, arguments, [&](const Table& table, const Job& job, std::int64_t begin) {
-            return Stretch<R, T>(arguments, job, table.template numbers<T>(job), begin);
-        });
+        for_each_chunk<T>(block, arguments,
+                          [&](const TensorTable& table, const TensorDesc& tensor, std::int64_t begin) {
+                              return ChunkUpdate<R, T>(arguments, tensor, table.template numbers<T>(tensor), begin);
+                          });
     }
 };
 

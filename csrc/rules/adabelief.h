@@ -15,7 +15,7 @@ struct AdaBelief {
     T keep1, rise1, keep2, rise2, rate, eps, eps_root, surprise;
 
     // From the mean before it a gradient differs by 1/beta1 times what it differs by from the mean after it: one kernel
-    // for both.  As in Adam the corrections become scalars; eps_root is kept in s, and corrected with it.
+    // for both.  As in Adam the corrections become constants; eps_root is kept in s, and corrected with it.
     FO_HD AdaBelief(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
                     double previous_mean)
         : keep1(decay<T>(beta1)),

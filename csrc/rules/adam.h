@@ -15,7 +15,7 @@ struct Adam {
     T keep1, rise1, keep2, rise2, rate, eps, eps_root, correction;
 
     // lr*mhat / (sqrt(vhat + eps_root) + eps), both halves of the fraction times sqrt(1 - beta2^t): the corrections
-    // become scalars and an element costs one division and one root.  `corrected`: the root is of vhat itself.
+    // become constants and an element costs one division and one root.  `corrected`: the root is of vhat itself.
     FO_HD Adam(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root, double eps_hat,
                double bias_correction, bool corrected = false)
         : keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {

@@ -18,7 +18,7 @@ struct Lamb {
     T keep1, rise1, keep2, rise2, scale, eps, eps_root, weight_decay, keep, rate = 0;
     bool decoupled;
 
-    // The corrections of the means become scalars, as in adam.h.
+    // The corrections of the means become constants, as in adam.h.
     FO_HD Lamb(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
                double bias_correction, double weight_decay, double decoupled)
         : lr(lr),
@@ -42,7 +42,7 @@ struct Lamb {
     }
 
     // The means, and the squares of the parameter and of its step.
-    FO_HD std::array<double, sums> measure(T p, T g, T& m, T& v) const {
+    FO_HD std::array<double, sums> reduce_terms(T p, T g, T& m, T& v) const {
         m = keep1 * m + rise1 * g;
         v = keep2 * v + rise2 * g * g;
         const T shrunk = keep * p;
@@ -50,7 +50,7 @@ struct Lamb {
         return {x * x, y * y};
     }
 
-    FO_HD void adapt(const double* squares, double* const*) {
+    FO_HD void finalize(const double* squares, double* const*) {
         const double p = sqrt(squares[0]), u = sqrt(squares[1]);
         rate = T(p > 0 && u > 0 ? lr * (p / u) : lr);
     }

@@ -35,13 +35,13 @@ struct Lars {
     FO_HD T decayed(T g, T p) const { return decoupled ? g : g + weight_decay * p; }
 
     // The squares of the parameter and of the gradient, the latter with its decay if that is to count.
-    FO_HD std::array<double, sums> measure(T p, T g, Unread) const {
+    FO_HD std::array<double, sums> reduce_terms(T p, T g, Unread) const {
         const T shrunk = keep * p;
         const double x(shrunk), y(decayed_norm ? decayed(g, shrunk) : g);
         return {x * x, y * y};
     }
 
-    FO_HD void adapt(const double* squares, double* const*) {
+    FO_HD void finalize(const double* squares, double* const*) {
         const double p = sqrt(squares[0]), g = sqrt(squares[1]);
         const double beside = decay != 0 ? decay * p : 0;  // and no NaN of an infinite norm
         const double ratio = p > 0 && g > 0 ? trust * p / (g + beside + eps) : 1;

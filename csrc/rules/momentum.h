@@ -1,4 +1,4 @@
-// Momentum in the three notations of the textbooks, each with a Nesterov step.  They differ only in three scalars:
+// Momentum in the three notations of the textbooks, each with a Nesterov step.  They differ only in three constants:
 //     v = keep*v + fresh*g,    p += move*v
 // Polyak, 1964, doi:10.1016/0041-5553(64)90137-5; Nesterov, 1983
 #pragma once

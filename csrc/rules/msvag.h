@@ -14,7 +14,7 @@ struct Msvag {
 
     T keep, fresh, rate, bias, noise;
 
-    // The factor mhat^2 / (mhat^2 + rho*s) with both halves times (1 - beta^t)^2: the corrections become scalars.
+    // The factor mhat^2 / (mhat^2 + rho*s) with both halves times (1 - beta^t)^2: the corrections become constants.
     // noise = rho / (1 - rho), for rho = (1-beta)(1+beta^t) / ((1+beta)(1-beta^t)); a single gradient has no variance.
     FO_HD Msvag(const Clock& clock, double lr, double beta) : keep(decay<T>(beta)), fresh(rise(keep)) {
         const double b = double(keep), power = clock.power(b);

@@ -11,7 +11,7 @@ struct Novograd {
     static constexpr const char* name = "novograd";
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "grad_averaging"};
     static constexpr std::array state{"m"};
-    static constexpr std::array scalars{"v"};
+    static constexpr std::array scalar_state{"v"};
     static constexpr int sums = 1;
 
     double beta2, eps;
@@ -30,9 +30,9 @@ struct Novograd {
           first(clock.t == 1),
           decoupled(decoupled != 0) {}
 
-    FO_HD std::array<double, sums> measure(Unread, T g, Unread) const { return {double(g) * double(g)}; }
+    FO_HD std::array<double, sums> reduce_terms(Unread, T g, Unread) const { return {double(g) * double(g)}; }
 
-    FO_HD void adapt(const double* squares, double* const* own) {
+    FO_HD void finalize(const double* squares, double* const* own) {
         double& v = *own[0];
         v = first ? squares[0] : beta2 * v + (1 - beta2) * squares[0];
         scale = T(1 / (sqrt(v) + eps));

@@ -22,9 +22,9 @@ struct Prodigy {
                                       "bias_correction",
                                       "decoupled"};
     static constexpr std::array state{"m", "v", "s", "p0"};
-    static constexpr std::array scalars{"d", "d_max", "d_numerator"};
+    static constexpr std::array scalar_state{"d", "d_max", "d_numerator"};
     static constexpr int sums = 2;
-    static constexpr bool sums_of_group = true;
+    static constexpr bool reduces_group = true;
 
     double beta3, eps, d0, d_coef, growth_rate, rate;  // rate: lr with the correction of the means, without d
     T keep1, keep2, keep3, fresh1, fresh2, weight_decay, gain1 = 0, gain2 = 0, gain3 = 0, step = 0, floor = 1, keep = 1;
@@ -51,7 +51,7 @@ struct Prodigy {
     }
 
     // The estimate d of the step before scales what the means take up.
-    FO_HD void begin(double* const* own) {
+    FO_HD void before_reduce(double* const* own) {
         const double d = *own[0];
         gain1 = T(d * double(fresh1));
         gain2 = T(d * d * double(fresh2));
@@ -59,7 +59,7 @@ struct Prodigy {
     }
 
     // How far the gradient agrees with the way come, and the sum that it is to be compared with.
-    FO_HD std::array<double, sums> measure(T p, T g, T& m, T& v, T& s, T p0) const {
+    FO_HD std::array<double, sums> reduce_terms(T p, T g, T& m, T& v, T& s, T p0) const {
         const T decayed = decoupled ? g : g + weight_decay * p;
         m = keep1 * m + gain1 * decayed;
         v = keep2 * v + gain2 * decayed * decayed;
@@ -67,7 +67,7 @@ struct Prodigy {
         return {double(decayed) * double(p0 - p), double(abs(s))};
     }
 
-    FO_HD void adapt(const double* of_group, double* const* own) {
+    FO_HD void finalize(const double* of_group, double* const* own) {
         double &d = *own[0], &d_max = *own[1], &numerator = *own[2];
         numerator = beta3 * numerator + d / d0 * (d * rate) * of_group[0];
         if (of_group[1] == 0) return;  // no gradient so far: nothing moves

@@ -13,16 +13,16 @@ struct Radam {
     static constexpr std::array state{"m", "v"};
 
     T keep1, rise1, keep2, rise2, rate, eps;
-    bool adapts;
+    bool finalizes;
 
     FO_HD Radam(const Clock& clock, double lr, double beta1, double beta2, double eps, double threshold, double eps_hat)
         : keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {
         const double bias2 = clock.bias(double(keep2));
         const double longest = 2 / (1 - double(keep2)) - 1;
         const double length = longest - 2 * double(clock.t) * clock.power(double(keep2)) / bias2;
-        adapts = length > threshold;
+        finalizes = length > threshold;
         double step = lr / clock.bias(double(keep1));
-        if (adapts)
+        if (finalizes)
             step *=
                 sqrt(bias2) * sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length));
         rate = T(step);
@@ -33,7 +33,7 @@ struct Radam {
         m = keep1 * m + rise1 * g;
         v = keep2 * v + rise2 * g * g;
         const T step = rate * m;
-        p -= adapts ? step / (sqrt(v) + eps) : step;
+        p -= finalizes ? step / (sqrt(v) + eps) : step;
     }
 };
 

@@ -10,7 +10,7 @@ namespace fo::FO_TARGET {
 // How far y goes in a step: towards z, as x does by the weight of the newest z in the average; and along the gradient.
 template <class T>
 struct ScheduleFree {
-    static constexpr std::array scalars{"weight_sum", "lr_max"};
+    static constexpr std::array scalar_state{"weight_sum", "lr_max"};
 
     double lr, between, power_of_t, lr_power;
     T rate, mix, push;
@@ -22,7 +22,7 @@ struct ScheduleFree {
           power_of_t(Clock{std::int64_t(r)}.power(double(clock.t))),
           lr_power(weight_lr_power) {}
 
-    FO_HD void adapt(const double*, double* const* own) {
+    FO_HD void finalize(const double*, double* const* own) {
         double &weight_sum = *own[0], &lr_max = *own[1];
         lr_max = lr_max >= lr ? lr_max : lr;
         const double weight = power_of_t * Clock{std::int64_t(lr_power)}.power(lr_max);
@@ -57,7 +57,7 @@ struct ScheduleFreeAdamw : ScheduleFree<T> {
                                       "r",  "weight_lr_power", "correct_rate", "weight_decay", "decoupled"};
     static constexpr std::array state{"z", "v"};
 
-    T keep, fresh, gain, eps, coupled, decoupled;
+    T keep, fresh, grad_multiplier, eps, coupled, decoupled;
 
     // The correction of v's bias is either part of the learning rate, or of v as in Adam; that is sqrt(v/bias) + eps
     // with both halves times sqrt(bias).
@@ -71,14 +71,14 @@ struct ScheduleFreeAdamw : ScheduleFree<T> {
           decoupled(T(decoupled != 0 ? weight_decay : 0)) {
         const double root = sqrt(clock.bias(double(keep)));
         this->lr *= correct_rate != 0 ? root : 1;
-        gain = T(correct_rate != 0 ? 1 : root);
+        grad_multiplier = T(correct_rate != 0 ? 1 : root);
         this->eps = T(correct_rate != 0 ? eps : eps * root);
     }
 
     FO_HD void operator()(T& p, T g, T& z, T& v) const {
         const T whole = g + coupled * p;
         v = keep * v + fresh * whole * whole;
-        this->step(p, gain * whole / (sqrt(v) + eps) + decoupled * p, z);
+        this->step(p, grad_multiplier * whole / (sqrt(v) + eps) + decoupled * p, z);
     }
 };
 

@@ -21,7 +21,7 @@ def main() -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
-    parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer updates for NumPy.")
+    parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer group_steps for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print the build and what it found on this machine")
     bench = commands.add_parser("bench", help="time steps on this machine, beside what its memory allows")

@@ -26,14 +26,14 @@ class LayerTuner:
     def choose(self, length: int, prefer_openmp: bool = False, now: int = 0) -> str: ...
     def record(self, length: int, layer: str, ns: float, one_thread_ns: float) -> None: ...
 
-class Hyper:
+class UpdateConfig:
     def __init__(
         self,
         *,
         rule: int,
         values: list[float],
         lr_at: int,
-        step_scalars_at: list[int],
+        host_constants_at: list[int],
         maximize: bool,
         skip_nonfinite: bool,
         clip_value: float,
@@ -48,7 +48,7 @@ class Hyper:
     ) -> None: ...
 
 # each with its learning rate, step, loss scale and step scalars
-Updates = list[tuple[Hyper, float, int, float, tuple[float, ...]]]
+GroupSteps = list[tuple[UpdateConfig, float, int, float, tuple[float, ...]]]
 Arrays = list[npt.NDArray[Any]]
 
 class Plan:
@@ -65,11 +65,11 @@ class Plan:
     def step(
         self,
         grads: list[Any],
-        update_of: list[int] | None,
-        updates: Updates,
+        step_of: list[int] | None,
+        group_steps: GroupSteps,
     ) -> int: ...
 
-class Limit:
+class BandwidthProbe:
     def __init__(
         self,
         rule: int,
@@ -85,11 +85,11 @@ class Limit:
 Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
 
 class Repeat:
-    def __init__(self, plan: Plan, nesting: Nesting, hypers: list[Hyper]) -> None: ...
+    def __init__(self, plan: Plan, nesting: Nesting, configs: list[UpdateConfig]) -> None: ...
     # of what was seen of each group its options' values, first in a tuple
     def match(self, groups: list[dict[str, Any]], seen: list[Any], grads: Any) -> list[Any] | None: ...
     # each update with its settings, which are known, learning rate, step, loss scale and step scalars
-    def step(self, grads: list[Any], updates: list[Any]) -> int: ...
+    def step(self, grads: list[Any], group_steps: list[Any]) -> int: ...
 
 class Steady:
     # of each group its options' values, learning rate, loss scale and step scalars
@@ -120,22 +120,22 @@ class CudaPlan:
         self,
         grads: list[int | None],
         formats: str | list[str],
-        update_of: list[int] | None,
-        updates: Updates,
+        step_of: list[int] | None,
+        group_steps: GroupSteps,
         stream: int,
         whole_norm: float | None = None,
     ) -> int: ...
-    def measure(
+    def gradient_norms(
         self,
         grads: list[int | None],
         formats: str | list[str],
-        update_of: list[int] | None,
-        updates: Updates,
+        step_of: list[int] | None,
+        group_steps: GroupSteps,
         stream: int,
     ) -> list[float] | None: ...
-    def advance(self, update_of: list[int] | None, updates: Updates, stream: int) -> None: ...
+    def advance(self, step_of: list[int] | None, group_steps: GroupSteps, stream: int) -> None: ...
 
-class CudaLimit:
+class CudaBandwidthProbe:
     def __init__(
         self,
         rule: int,

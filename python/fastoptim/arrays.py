@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cuda_libraries import Outline
-from .libraries import library_of
+from .cuda_libraries import ArrayMetadata
+from .libraries import family_of
 from .trees import describe
 
 Array = npt.NDArray[Any]
@@ -42,24 +42,24 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def check_array(array: Any, place: str) -> Array:
-    """The outline of an array of one of the four formats: NumPy's own, or of an array in a GPU's memory."""
-    library = library_of(array)
-    if library is None:
+    """The metadata of an array of one of the four formats: NumPy's own, or of an array in a GPU's memory."""
+    family = family_of(array)
+    if family is None:
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
-    outline = library.outline(array, place)
-    if canonical_dtype(outline.dtype) is None:
-        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {outline.dtype!r}")
-    return outline
+    metadata = family.metadata(array, place)
+    if canonical_dtype(metadata.dtype) is None:
+        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {metadata.dtype!r}")
+    return metadata
 
 
-def memory_of(outline: Array) -> str:
+def memory_of(metadata: Array) -> str:
     """Whose memory an array is in."""
-    return f"CUDA device {outline.gpu}" if isinstance(outline, Outline) else "the CPU"
+    return f"CUDA device {metadata.gpu}" if isinstance(metadata, ArrayMetadata) else "the CPU"
 
 
-def check_beside(outline: Array, place: str, p: Array) -> None:
+def check_beside(metadata: Array, place: str, p: Array) -> None:
     """Refuses an array that is not in the memory that the parameter is in."""
-    expected, got = memory_of(p), memory_of(outline)
+    expected, got = memory_of(p), memory_of(metadata)
     if got != expected:
         raise ValueError(f"{place}: expected an array on {expected} as the parameter, got one on {got}")
 
@@ -103,7 +103,7 @@ def check_scalar(array: Any, place: str, p: Array) -> Array:
 
 
 def check_gradient(grad: Any, place: str, p: Array) -> Array:
-    """The outline of a gradient for that parameter, in whatever memory order."""
+    """The metadata of a gradient for that parameter, in whatever memory order."""
     if isinstance(grad, np.generic):  # what NumPy's own reductions return in place of a 0-d array
         grad = np.asarray(grad)
     checked = check_array(grad, place)
@@ -148,7 +148,7 @@ def _order(array: Array) -> tuple[int, ...]:
     return tuple(s // array.itemsize for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
 
 
-class Territory:
+class WrittenRanges:
     """The memory that a step writes: dense arrays of which no two share a byte."""
 
     def __init__(self, targets: Iterable[tuple[str, Array]]) -> None:
@@ -162,7 +162,7 @@ class Territory:
                 how = "is the same memory as" if (begin, end) == (next_begin, next_end) else "overlaps"
                 raise ValueError(f"{next_place}: {how} {place}; expected parameters and state that share no memory")
 
-    def check_clear(self, grad: Array, place: str) -> None:
+    def check_no_overlap(self, grad: Array, place: str) -> None:
         """Refuses a gradient, which is only read, that shares memory with what is written."""
         if not grad.size:
             return

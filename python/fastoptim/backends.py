@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 from . import cuda, native, reference
 from .arrays import Array
-from .cuda_libraries import Outline
-from .engine import Engine, Slot
+from .cuda_libraries import ArrayMetadata
+from .engine import Engine, ParamState
 
 _OF_NUMPY: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
 
 
 def check_backend(backend: str, p: Array, place: str) -> None:
     """Refuses parameters that the backend does not compute on."""
-    if backend == "reference" and isinstance(p, Outline):
+    if backend == "reference" and isinstance(p, ArrayMetadata):
         raise ValueError(
             f"{place}: expected a NumPy array, as the reference computes with NumPy alone, got a CUDA array; "
             f"make NumPy arrays of parameters and gradients, or take the native backend"
         )
 
 
-def engine_for(backend: str, slots: Sequence[Slot]) -> Engine:
-    """The engine of that backend for these arrays, all of one library."""
-    on_gpu = isinstance(slots[0].outline, Outline)
-    return cuda.Engine(slots) if on_gpu else _OF_NUMPY[backend](slots)
+def engine_for(backend: str, param_states: Sequence[ParamState]) -> Engine:
+    """The engine of that backend for these arrays, all of one family."""
+    on_gpu = isinstance(param_states[0].metadata, ArrayMetadata)
+    return cuda.Engine(param_states) if on_gpu else _OF_NUMPY[backend](param_states)

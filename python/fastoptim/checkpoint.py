@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import Array, compute_dtype
-from .engine import AVERAGE, Settings, Slot
+from .engine import AVERAGE, ParamState, Settings
 from .options import may_be_none
 from .trees import describe
 
@@ -32,18 +32,18 @@ def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, An
     groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
     settings = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
 
-    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(optimizer.slots), "state_dict['arrays']")
+    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(optimizer.param_states), "state_dict['arrays']")
     by_place = {}
     for i, entry in enumerate(arrays):
         by_place[repr(_entry(entry, "place", f"state_dict['arrays'][{i}]"))] = entry
     if len(by_place) != len(arrays):
         raise ValueError("state_dict['arrays']: expected a place of its own for every array, got one twice")
     checked = []
-    for slot in optimizer.slots:
-        if repr(slot.place) not in by_place:
-            raise ValueError(f"state_dict['arrays']: expected an entry for params{slot.place}, got {sorted(by_place)}")
-        needed = settings[slot.group].state
-        checked.append(_check_array(optimizer, slot, needed, step_count, by_place[repr(slot.place)]))
+    for param in optimizer.param_states:
+        if repr(param.place) not in by_place:
+            raise ValueError(f"state_dict['arrays']: expected an entry for params{param.place}, got {sorted(by_place)}")
+        needed = settings[param.group].state
+        checked.append(_check_array(optimizer, param, needed, step_count, by_place[repr(param.place)]))
     return step_count, [dict(group.options) for group in settings], checked
 
 
@@ -66,10 +66,10 @@ def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> Se
 
 
 def _check_array(
-    optimizer: Optimizer, slot: Slot, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
+    optimizer: Optimizer, param: ParamState, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
 ) -> Loaded:
-    place = f"state of params{slot.place}"
-    p = slot.outline
+    place = f"state of params{param.place}"
+    p = param.metadata
     _expect(_entry(entry, "dtype", place), p.dtype.name, f"{place}: dtype")
     shape = _entry(entry, "shape", place)
     _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, p.shape, f"{place}: shape")
@@ -81,7 +81,7 @@ def _check_array(
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     dtype = compute_dtype(p.dtype)
     for name, array in state.items():
-        kept = (np.dtype(np.float64), ()) if name in slot.scalars else (dtype, p.shape)
+        kept = (np.dtype(np.float64), ()) if name in param.scalar_state else (dtype, p.shape)
         if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != kept:
             got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
             raise ValueError(f"{place}: expected {name!r} as {kept[0]} of shape {kept[1]}, got {got}")

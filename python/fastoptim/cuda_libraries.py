@@ -19,7 +19,7 @@ from .trees import describe
 Array = npt.NDArray[Any]
 
 
-class Outline(np.ndarray[Any, Any]):
+class ArrayMetadata(np.ndarray[Any, Any]):
     """Shape, strides, dtype and address of an array in a GPU's memory.
 
     A NumPy array, so that whatever asks for no element works on it as on others.  To read an element would end the
@@ -47,7 +47,7 @@ class _Interface:
         }
 
 
-def outline_of(
+def make_metadata(
     address: int,
     shape: Sequence[int],
     strides: Sequence[int] | None,
@@ -55,14 +55,14 @@ def outline_of(
     *,
     writeable: bool = True,
     gpu: int,
-) -> Outline:
+) -> ArrayMetadata:
     """Strides are in bytes; None for an array in C order."""
     interface = _Interface(
         address, tuple(shape), None if strides is None else tuple(strides), dtype.itemsize, writeable
     )
-    outline = np.asarray(interface).view(dtype).view(Outline)
-    outline.gpu = gpu
-    return outline
+    metadata = np.asarray(interface).view(dtype).view(ArrayMetadata)
+    metadata.gpu = gpu
+    return metadata
 
 
 class Stream(NamedTuple):
@@ -83,22 +83,22 @@ class Cuda:
     moves = True
     """Whether an array may come to stand for other memory."""
 
-    def made(self, thing: Any) -> bool:
+    def owns(self, thing: Any) -> bool:
         """A PyTorch tensor on the CPU, which has the attribute and will not show it, is none."""
         return hasattr(thing, "__cuda_array_interface__")
 
-    def outline(self, array: Any, place: str) -> Outline:
+    def metadata(self, array: Any, place: str) -> ArrayMetadata:
         """RuntimeError where no CUDA array can be used."""
         refuse_without_cuda(array, place)
-        outline = self._outline(array, place)
-        if not outline.flags.aligned:
+        metadata = self._metadata(array, place)
+        if not metadata.flags.aligned:
             raise ValueError(
-                f"{place}: expected elements at multiples of their {outline.itemsize} bytes, as GPUs read them, got "
-                f"address {outline.__array_interface__['data'][0]:#x} with strides {outline.strides}"
+                f"{place}: expected elements at multiples of their {metadata.itemsize} bytes, as GPUs read them, got "
+                f"address {metadata.__array_interface__['data'][0]:#x} with strides {metadata.strides}"
             )
-        return outline
+        return metadata
 
-    def _outline(self, array: Any, place: str) -> Outline:
+    def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         from .native import cuda_device_of
 
         interface = array.__cuda_array_interface__
@@ -113,12 +113,12 @@ class Cuda:
         if interface.get("mask") is not None:
             raise TypeError(f"{place}: expected an array without a mask, got {describe(array)} with one")
         device = cuda_device_of(address)
-        return outline_of(address, shape, strides, dtype, writeable=not read_only, gpu=device)
+        return make_metadata(address, shape, strides, dtype, writeable=not read_only, gpu=device)
 
     def key(self, array: Any) -> Any:
         """What two arrays of one shape, memory order, dtype and device have in common."""
-        outline = self._outline(array, "")
-        return outline.shape, outline.strides, outline.dtype, outline.gpu
+        metadata = self._metadata(array, "")
+        return metadata.shape, metadata.strides, metadata.dtype, metadata.gpu
 
     def address(self, array: Any) -> int:
         """Of the first element."""
@@ -130,7 +130,7 @@ class Cuda:
 
     def check_takes_place(self, array: Any) -> None:
         """RuntimeError where a CUDA graph would only record it."""
-        if self.stream(self._outline(array, "").gpu).records:
+        if self.stream(self._metadata(array, "").gpu).records:
             raise RuntimeError("step: expected an ordinary step before the one that a CUDA graph captures")
 
     def view(self, array: Any) -> Any:
@@ -166,14 +166,14 @@ class CuPy(Cuda):
     def _cupy(self) -> Any:
         return sys.modules[self._module]
 
-    def made(self, thing: Any) -> bool:
+    def owns(self, thing: Any) -> bool:
         """Also of a class derived from CuPy's."""
         module = sys.modules.get(self._module)
         return module is not None and isinstance(thing, getattr(module, "ndarray", ()))
 
-    def _outline(self, array: Any, place: str) -> Outline:
+    def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         device = int(array.data.device_id)
-        return outline_of(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
+        return make_metadata(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
 
     key = staticmethod(attrgetter("shape", "strides", "dtype", "data.device_id"))  # type: ignore[assignment]
     address = staticmethod(attrgetter("data.ptr"))  # type: ignore[assignment]
@@ -236,7 +236,7 @@ class Torch(Cuda):
     def _torch(self) -> Any:
         return sys.modules["torch"]
 
-    def made(self, thing: Any) -> bool:
+    def owns(self, thing: Any) -> bool:
         """Not those on the CPU."""
         module = sys.modules.get("torch")
         return module is not None and isinstance(thing, getattr(module, "Tensor", ())) and self._on_device(thing)
@@ -244,12 +244,12 @@ class Torch(Cuda):
     def _on_device(self, tensor: Any) -> bool:
         return bool(tensor.is_cuda)
 
-    def _outline(self, array: Any, place: str) -> Outline:
+    def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         if array.layout is not self._torch.strided:
             raise TypeError(f"{place}: expected a strided tensor, got one of layout {array.layout}")
         dtype = self._dtype(array, place)
         strides = [stride * dtype.itemsize for stride in array.stride()]
-        return outline_of(array.data_ptr(), array.shape, strides, dtype, gpu=array.device.index or 0)
+        return make_metadata(array.data_ptr(), array.shape, strides, dtype, gpu=array.device.index or 0)
 
     def _dtype(self, tensor: Any, place: str) -> np.dtype[Any]:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -321,7 +321,7 @@ class Torch(Cuda):
 
 
 #: Those that know more first.
-LIBRARIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
+FAMILIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
 
 
 def refuse_without_cuda(array: Any, place: str) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .arrays import Array, Territory, check_gradient, check_scalar, check_state, check_target, in_order_of
-from .libraries import Library, library_of
+from .arrays import Array, WrittenRanges, check_gradient, check_scalar, check_state, check_target, in_order_of
+from .libraries import ArrayFamily, family_of
 from .options import scale_at
 from .trees import Structure
 
@@ -20,7 +20,7 @@ AVERAGE = "average"
 
 
 @dataclass(frozen=True)
-class Slot:
+class ParamState:
     """One parameter array with its live state arrays, its group, and the places that messages name."""
 
     p: Any  # of the user's library, as the state
@@ -29,7 +29,7 @@ class Slot:
     place: str = ""  # of the gradient and the state in their structures, as in grads['w1']
     p_place: str = "p"
     g_name: str = "grads"
-    scalars: tuple[str, ...] = ()  # the state arrays that are one number
+    scalar_state: tuple[str, ...] = ()  # the state arrays that are one number
 
     @property
     def g_place(self) -> str:
@@ -41,16 +41,16 @@ class Slot:
         return f"state{self.place}[{name!r}]"
 
     @property
-    def library(self) -> Library:
+    def family(self) -> ArrayFamily:
         """What made the parameter."""
-        library = library_of(self.p)
-        assert library is not None
-        return library
+        family = family_of(self.p)
+        assert family is not None
+        return family
 
     @property
-    def outline(self) -> Array:
+    def metadata(self) -> Array:
         """The parameter's shape, dtype and place in memory."""
-        return self.library.outline(self.p, self.p_place)
+        return self.family.metadata(self.p, self.p_place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +79,21 @@ class Settings:
     def is_steady(self) -> bool:
         """Whether each step has the same numbers but for its count."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        return not callable(rate) and isinstance(scale, float) and "t" not in self._for_at_step
+        return not callable(rate) and isinstance(scale, float) and "t" not in self._host_constant_arguments
 
     @cached_property
-    def _for_at_step(self) -> dict[str, Any]:
-        wanted = self.optimizer.at_step_takes
+    def _host_constant_arguments(self) -> dict[str, Any]:
+        wanted = self.optimizer.host_constants_takes
         return {name: value for name, value in {"t": 0, **self.options}.items() if name in wanted}
 
-    def scalars_at(self, t: int, lr: float) -> dict[str, float]:
-        """What the optimizer's `at_step` gives."""
-        arguments = self._for_at_step.copy()
+    def host_constants_at(self, t: int, lr: float) -> dict[str, float]:
+        """What the optimizer's `compute_host_constants` gives."""
+        arguments = self._host_constant_arguments.copy()
         if "t" in arguments:
             arguments["t"] = t
         if "lr" in arguments:
             arguments["lr"] = lr
-        return self.optimizer.at_step(**arguments)
+        return self.optimizer.compute_host_constants(**arguments)
 
     @property
     def averages(self) -> bool:
@@ -101,9 +101,9 @@ class Settings:
         return self.options["ema"] is not None or self.options["swa_start"] is not None
 
 
-class Update(NamedTuple):
+class GroupStep(NamedTuple):
     """One step with some settings: its learning rate, its number, counted from 1, its loss scale and what the
-    optimizer's `at_step` gives.
+    optimizer's `compute_host_constants` gives.
     """
 
     settings: Settings
@@ -113,16 +113,16 @@ class Update(NamedTuple):
     scalars: dict[str, float] = {}
 
 
-def update_at(settings: Settings, lr: float, t: int, place: str) -> Update:
+def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
     """What these settings do in step t."""
-    scalars = settings.scalars_at(t, lr) if settings.optimizer.step_scalars else {}
+    scalars = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
         scale = scale_at(scale, f"{place}['grad_scale']")
-    return tuple.__new__(Update, (settings, lr, t, scale, scalars))  # in half the time of Update(...)
+    return tuple.__new__(GroupStep, (settings, lr, t, scale, scalars))  # in half the time of GroupStep(...)
 
 
-class Seen(NamedTuple):
+class GroupSnapshot(NamedTuple):
     """A group's options as last seen: their values in order, what they mean, and what messages call the group."""
 
     values: tuple[Any, ...]
@@ -137,11 +137,11 @@ class Repeat(NamedTuple):
     """``(param_groups, grads, step_count)`` to whether it took the step: where options and structure are still the same
     and every array has an ordinary gradient; else it has done nothing.  None where steps have numbers of their own."""
 
-    match: Callable[[list[Any], list[Seen], Any], list[Any] | None]
+    match: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
     """``(param_groups, seen, grads)`` to the gradients in the arrays' order, None where options or structure differ."""
 
-    step: Callable[[list[Any], list[Update]], int]
-    """``(grads, updates)``, one of each group, all with the settings of the last step, to how many arrays had a
+    step: Callable[[list[Any], list[GroupStep]], int]
+    """``(grads, group_steps)``, one of each group, all with the settings of the last step, to how many arrays had a
     gradient, or to `skipped`; otherwise below zero it has done nothing, and leaves it to the engine's step to find out
     why."""
 
@@ -152,35 +152,35 @@ class Repeat(NamedTuple):
 class Engine(Protocol):
     """A backend over a fixed list of arrays."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None: ...
+    def __init__(self, param_states: Sequence[ParamState]) -> None: ...
 
-    def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> int | None:
-        """Updates every array whose gradient is not None, the i-th by ``updates[update_of[i]]``, else by its group's.
+    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+        """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
         Refuses before the first write.  Returns how many arrays had a gradient; None if the step was skipped.
         """
 
-    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> Repeat | None:
+    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> Repeat | None:
         """A shorter way for steps like the last one; None where there is none."""
 
 
-def check_targets(slots: Sequence[Slot]) -> Territory:
+def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
     """Refuses parameters and state that a step could not write as they are now."""
     targets = []
-    for slot in slots:
-        if slot.library is not slots[0].library:
-            first, name = slots[0], slot.library.name
-            raise ValueError(f"{slot.p_place}: expected {first.library.name}'s array as {first.p_place}, got {name}'s")
-        p = check_target(slot.p, slot.p_place)
-        targets.append((slot.p_place, p))
-        for name, array in slot.state.items():
-            check = check_scalar if name in slot.scalars else check_state
-            targets.append((slot.state_place(name), check(array, slot.state_place(name), p)))
-    return Territory(targets)
+    for param in param_states:
+        if param.family is not param_states[0].family:
+            first, name = param_states[0], param.family.name
+            raise ValueError(f"{param.p_place}: expected {first.family.name}'s array as {first.p_place}, got {name}'s")
+        p = check_target(param.p, param.p_place)
+        targets.append((param.p_place, p))
+        for name, array in param.state.items():
+            check = check_scalar if name in param.scalar_state else check_state
+            targets.append((param.state_place(name), check(array, param.state_place(name), p)))
+    return WrittenRanges(targets)
 
 
-def check_one(slot: Slot, grad: Any, territory: Territory) -> Array:
+def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:
     """A NumPy gradient in its parameter's memory order, or its refusal."""
-    checked = check_gradient(grad, slot.g_place, slot.p)
-    territory.check_clear(checked, slot.g_place)
-    return in_order_of(slot.p, checked)
+    checked = check_gradient(grad, param.g_place, param.p)
+    written.check_no_overlap(checked, param.g_place)
+    return in_order_of(param.p, checked)

@@ -21,7 +21,7 @@ from typing import Any
 
 from .arrays import Array, check_scalar, check_state, check_target
 from .backends import check_backend, engine_for
-from .engine import Slot, update_at
+from .engine import ParamState, group_step_at
 from .optimizer import OPTIMIZERS, Optimizer
 from .options import rate_at
 
@@ -72,7 +72,7 @@ def _update(
     settings = optimizer.check_options(hyperparameters)
     lr = rate_at(settings.options["lr"], t - 1, "lr")
 
-    update = update_at(settings, lr, t, optimizer.name)
+    group_step = group_step_at(settings, lr, t, optimizer.name)
 
     used = settings.state
     every = optimizer.state + used[len(optimizer.variants[settings.variant]) :]
@@ -80,14 +80,14 @@ def _update(
         raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
     names = used if len(state) == len(used) else every
 
-    outline = check_target(p, "p")
-    check_backend(backend, outline, "p")
+    metadata = check_target(p, "p")
+    check_backend(backend, metadata, "p")
     for name, array in zip(names, state, strict=True):
-        (check_scalar if name in optimizer.scalars else check_state)(array, name, outline)
+        (check_scalar if name in optimizer.scalar_state else check_state)(array, name, metadata)
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
-    slot = Slot(p, dict(zip(names, state, strict=True)), g_name="g", scalars=optimizer.scalars)
-    stepped = engine_for(backend, [slot]).step([g], [update])
+    param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", scalar_state=optimizer.scalar_state)
+    stepped = engine_for(backend, [param]).step([g], [group_step])
     return stepped is not None if settings.options["skip_nonfinite"] else None
 
 

@@ -1,6 +1,6 @@
 """Array libraries: what the rest asks of an array beside its numbers, whoever made it.
 
-A NumPy array stands for itself.  One in a GPU's memory is seen through its outline, on which every check works as on a
+A NumPy array stands for itself.  One in a GPU's memory is seen through its metadata, on which every check works as on a
 NumPy array; cuda_libraries.py has those.
 """
 
@@ -18,18 +18,18 @@ Array = npt.NDArray[Any]
 
 #: How far state may be moved to lie as its parameter does, by the bytes that it has at least: no farther than a cache
 #: line where a page would be too much beside them.
-PLACES = ((16384, 4096), (8192, 64))
+STATE_ALIGNMENT = ((16384, 4096), (8192, 64))
 
 
-class Library(Protocol):
-    """What an optimizer needs of the library that its parameters come from."""
+class ArrayFamily(Protocol):
+    """What an optimizer needs of the array family that its parameters come from."""
 
     name: str
 
-    def made(self, thing: Any) -> bool:
-        """Whether this is one of the library's arrays."""
+    def owns(self, thing: Any) -> bool:
+        """Whether this is one of the array family's arrays."""
 
-    def outline(self, array: Any, place: str) -> Array:
+    def metadata(self, array: Any, place: str) -> Array:
         """Its shape, strides, dtype, address and whether it may be written; or the refusal."""
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
@@ -54,7 +54,7 @@ class Library(Protocol):
         """Writes a number, or another array's elements in the target's dtype."""
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy in that dtype, which the library's operators take."""
+        """A copy in that dtype, which the array family's operators take."""
 
     def to_numpy(self, array: Any) -> Array:
         """A NumPy array of its own memory."""
@@ -68,11 +68,11 @@ class NumPy:
 
     name = "NumPy"
 
-    def made(self, thing: Any) -> bool:
+    def owns(self, thing: Any) -> bool:
         """Masked arrays are none: which elements count is theirs to say."""
         return isinstance(thing, np.ndarray) and not isinstance(thing, np.ma.MaskedArray)
 
-    def outline(self, array: Any, place: str) -> Array:
+    def metadata(self, array: Any, place: str) -> Array:
         """The array itself."""
         return array  # type: ignore[no-any-return]
 
@@ -83,7 +83,7 @@ class NumPy:
         store: processors compare the last twelve bits of the two addresses first.
         """
         nbytes = like.size * dtype.itemsize
-        place = next((place for least, place in PLACES if nbytes >= least), 0)
+        place = next((place for least, place in STATE_ALIGNMENT if nbytes >= least), 0)
         if not place:
             return np.zeros_like(like, dtype=dtype, subok=False)
         memory = np.zeros(nbytes + place, np.uint8)
@@ -133,8 +133,8 @@ class NumPy:
 NUMPY = NumPy()
 
 
-def library_of(thing: Any) -> Library | None:
-    """The library that made this array; None of what is no array."""
+def family_of(thing: Any) -> ArrayFamily | None:
+    """The array family that made this array; None of what is no array."""
     if isinstance(thing, np.ndarray):
-        return NUMPY if NUMPY.made(thing) else None
-    return next((library for library in cuda_libraries.LIBRARIES if library.made(thing)), None)
+        return NUMPY if NUMPY.owns(thing) else None
+    return next((family for family in cuda_libraries.FAMILIES if family.owns(thing)), None)

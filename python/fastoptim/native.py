@@ -7,8 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from . import _core
-from .arrays import Array, Territory, bfloat16
-from .engine import AVERAGE, Repeat, Seen, Settings, Slot, Update, check_one, check_targets, update_at
+from .arrays import Array, WrittenRanges, bfloat16
+from .engine import (
+    AVERAGE,
+    GroupSnapshot,
+    GroupStep,
+    ParamState,
+    Repeat,
+    Settings,
+    check_one,
+    check_targets,
+    group_step_at,
+)
 from .options import expand
 from .trees import Structure
 
@@ -21,12 +31,12 @@ class Rule(NamedTuple):
     number: int
     hyper: tuple[str, ...]
     state: tuple[str, ...]
-    scalars: tuple[str, ...]
+    scalar_state: tuple[str, ...]
     sums: int
-    sums_of_group: bool
-    measured: tuple[str, ...]
+    reduces_group: bool
+    reduces: tuple[str, ...]
     """What the pass for the sums does with p, g and each array of `state`, "", "r" or "rw"; empty if there is none."""
-    updated: tuple[str, ...]
+    updates: tuple[str, ...]
     """The same of the update."""
 
 
@@ -36,7 +46,7 @@ cuda_status = _core.cuda_status
 cuda_device_of = _core.cuda_device_of
 cuda_squared_norms = _core.cuda_squared_norms
 CudaPlan = _core.CudaPlan
-CudaLimit = _core.CudaLimit
+CudaBandwidthProbe = _core.CudaBandwidthProbe
 get_num_threads = _core.get_num_threads
 set_num_threads = _core.set_num_threads
 set_threading = _core.set_threading
@@ -56,62 +66,64 @@ class Engine:
 
     isa: ClassVar[str] = ""  # the instruction set; empty for FASTOPTIM_ISA's or the best
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self._slots = slots
+    def __init__(self, param_states: Sequence[ParamState]) -> None:
+        self._param_states = param_states
         self._plan: _core.Plan | None = None
-        self._territory = Territory([])
+        self._written = WrittenRanges([])
 
-    def step(self, grads: list[Any], updates: Sequence[Update], update_of: list[int] | None = None) -> int | None:
-        """Updates every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
-        numbers = numbers_of(updates)
-        plan = self._plan or self._make_plan(updates, update_of)
+    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+        """Update every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
+        numbers = numbers_of(group_steps)
+        plan = self._plan or self._make_plan(group_steps, step_of)
         looked_at = 1
-        while (stepped := plan.step(grads, update_of, numbers)) < 0:
+        while (stepped := plan.step(grads, step_of, numbers)) < 0:
             # Nothing was written, as something is not as it mostly is.  Refuse it here, or make it fit.
             if stepped == plan.SKIPPED:
                 return None
             if stepped == plan.CHANGED:
-                plan = self._make_plan(updates, update_of)
+                plan = self._make_plan(group_steps, step_of)
                 continue
             _name_bfloat16()  # the user may have loaded it since
             odd = plan.FIRST_ODD - stepped
             for i in range(odd, min(odd + looked_at, len(grads))):
                 if grads[i] is not None:
-                    grads[i] = check_one(self._slots[i], grads[i], self._territory)
+                    grads[i] = check_one(self._param_states[i], grads[i], self._written)
             looked_at *= 2  # where one is odd others may be, and each attempt begins with the first array
         return stepped
 
-    def repeat(self, structure: Structure, groups: Sequence[Seen]) -> Repeat | None:
+    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> Repeat | None:
         """See fastoptim.engine.Engine."""
         if self._plan is None:
             return None
-        repeat = _core.Repeat(self._plan, structure.nesting(), [_hyper(group.settings) for group in groups])
+        repeat = _core.Repeat(self._plan, structure.nesting(), [_update_config(group.settings) for group in groups])
         steady = None
         if all(group.settings.is_steady and not group.settings.skips for group in groups):
             steady = _core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
         return Repeat(steady, repeat.match, repeat.step, self._plan.SKIPPED)
 
-    def _make_plan(self, updates: Sequence[Update], update_of: list[int] | None) -> _core.Plan:
+    def _make_plan(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> _core.Plan:
         _name_bfloat16()
-        self._territory = check_targets(self._slots)
-        groups = [slot.group for slot in self._slots]
-        used = [updates[which].settings for which in (groups if update_of is None else update_of)]
-        states = [state_of(slot, settings) for slot, settings in zip(self._slots, used, strict=True)]
-        self._plan = _core.Plan([slot.p for slot in self._slots], states, groups, self.isa)
+        self._written = check_targets(self._param_states)
+        groups = [param.group for param in self._param_states]
+        used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
+        states = [state_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)]
+        self._plan = _core.Plan([param.p for param in self._param_states], states, groups, self.isa)
         return self._plan
 
 
-def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, isa: str = "") -> Callable[[int], int]:
+def bandwidth_probe_of(
+    param_states: Sequence[ParamState], grads: Sequence[Array], settings: Settings, isa: str = ""
+) -> Callable[[int], int]:
     """The pass that a step over these arrays is measured against.
 
     It reads and writes what the step does, where the step does, and adds its argument by exclusive or to each word that
     a step writes: with 0 it changes nothing.  It returns that of all words that a step only reads.
     """
     _name_bfloat16()
-    states = [state_of(slot, settings) for slot in slots]
-    return _core.Limit(
+    states = [state_of(param, settings) for param in param_states]
+    return _core.BandwidthProbe(
         rule=RULES[settings.variant].number,
-        params=[slot.p for slot in slots],
+        params=[param.p for param in param_states],
         grads=list(grads),
         states=[arrays for arrays, _, _ in states],
         averages=[average for _, _, average in states],
@@ -119,21 +131,24 @@ def limit_of(slots: Sequence[Slot], grads: Sequence[Array], settings: Settings, 
     )
 
 
-def numbers_of(updates: Iterable[Update]) -> _core.Updates:
+def numbers_of(group_steps: Iterable[GroupStep]) -> _core.GroupSteps:
     """A step's numbers as a plan takes them."""
-    return [(_hyper(settings), lr, t, scale, (*scalars.values(),)) for settings, lr, t, scale, scalars in updates]
+    return [
+        (_update_config(settings), lr, t, scale, (*scalars.values(),))
+        for settings, lr, t, scale, scalars in group_steps
+    ]
 
 
-def _numbers_of_every_step(group: Seen) -> tuple[float, float, tuple[float, ...]]:
-    _, lr, _, scale, scalars = update_at(group.settings, group.settings.options["lr"], 1, group.place)
+def _numbers_of_every_step(group: GroupSnapshot) -> tuple[float, float, tuple[float, ...]]:
+    _, lr, _, scale, scalars = group_step_at(group.settings, group.settings.options["lr"], 1, group.place)
     return lr, scale, (*scalars.values(),)
 
 
-def state_of(slot: Slot, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:
+def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:
     """An array's state as a plan takes it: the rule's arrays, its numbers, and the average if one is kept."""
     rule = RULES[settings.variant]
-    average = [slot.state[AVERAGE]] if settings.averages else []
-    return [slot.state[name] for name in rule.state], [slot.state[name] for name in rule.scalars], average
+    average = [param.state[AVERAGE]] if settings.averages else []
+    return [param.state[name] for name in rule.state], [param.state[name] for name in rule.scalar_state], average
 
 
 def _name_bfloat16() -> None:
@@ -142,19 +157,19 @@ def _name_bfloat16() -> None:
         _core.set_bfloat16(dtype)
 
 
-def _hyper(settings: Settings) -> _core.Hyper:
+def _update_config(settings: Settings) -> _core.UpdateConfig:
     """What the kernels need of the options, but for what changes with the step."""
-    known: _core.Hyper | None = settings.memo.get("hyper")
+    known: _core.UpdateConfig | None = settings.memo.get("hyper")
     if known is not None:
         return known
     rule, options, optimizer = RULES[settings.variant], settings.options, settings.optimizer
-    values = {**expand(options), **dict.fromkeys(("lr", *optimizer.step_scalars), 0.0)}
+    values = {**expand(options), **dict.fromkeys(("lr", *optimizer.host_constants), 0.0)}
     bound = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
-    made = _core.Hyper(
+    made = _core.UpdateConfig(
         rule=rule.number,
         values=[float(values[name]) for name in rule.hyper],
         lr_at=rule.hyper.index("lr") if "lr" in rule.hyper else -1,
-        step_scalars_at=[rule.hyper.index(name) for name in optimizer.step_scalars],
+        host_constants_at=[rule.hyper.index(name) for name in optimizer.host_constants],
         maximize=options["maximize"],
         skip_nonfinite=options["skip_nonfinite"],
         l1=options["l1"],

@@ -9,8 +9,8 @@ import numpy as np
 
 from . import cuda, native
 from .arrays import Array, canonical_dtype, check_array, is_dense
-from .cuda_libraries import Outline
-from .libraries import library_of
+from .cuda_libraries import ArrayMetadata
+from .libraries import family_of
 from .trees import structure_of
 
 
@@ -41,10 +41,10 @@ def global_norm(arrays: Any) -> float:
 
 
 class _Dense(NamedTuple):
-    """An array without gaps, and its outline."""
+    """An array without gaps, and its metadata."""
 
     array: Any
-    outline: Array
+    metadata: Array
     place: str
 
 
@@ -52,23 +52,23 @@ def _readable(array: Any, place: str) -> _Dense:
     """In its own memory where that is dense."""
     if isinstance(array, np.generic):  # what NumPy's own reductions return in place of a 0-d array
         array = np.asarray(array)
-    outline = check_array(array, place)
-    if not is_dense(outline):
-        library = library_of(array)
-        assert library is not None
-        array = library.contiguous(array)
-        outline = library.outline(array, place)
-    return _Dense(array, outline, place)
+    metadata = check_array(array, place)
+    if not is_dense(metadata):
+        family = family_of(array)
+        assert family is not None
+        array = family.contiguous(array)
+        metadata = family.metadata(array, place)
+    return _Dense(array, metadata, place)
 
 
 def _squared_norms(arrays: list[_Dense]) -> list[float]:
-    on_gpu = [isinstance(dense.outline, Outline) for dense in arrays]
+    on_gpu = [isinstance(dense.metadata, ArrayMetadata) for dense in arrays]
     if any(on_gpu):
         if not all(on_gpu):
             odd = arrays[on_gpu.index(False)]
             raise ValueError(f"{odd.place}: expected a CUDA array as its neighbours, got a NumPy array")
         return cuda.squared_norms([dense.array for dense in arrays])
-    return native.squared_norms([_plain(dense.outline) for dense in arrays])
+    return native.squared_norms([_plain(dense.metadata) for dense in arrays])
 
 
 def _plain(array: Array) -> Array:

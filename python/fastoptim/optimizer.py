@@ -13,7 +13,17 @@ import numpy as np
 from . import checkpoint, cuda, native
 from .arrays import Array, check_target, compute_dtype
 from .backends import check_backend, engine_for
-from .engine import AVERAGE, Engine, Repeat, Seen, Settings, Slot, Update, check_targets, update_at
+from .engine import (
+    AVERAGE,
+    Engine,
+    GroupSnapshot,
+    GroupStep,
+    ParamState,
+    Repeat,
+    Settings,
+    check_targets,
+    group_step_at,
+)
 from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
 from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from .trees import Structure, describe, structure_of
@@ -104,27 +114,27 @@ class Optimizer(FieldsAreArguments):
     """Whose formula and defaults the class has, by name: what differs from the class's own defaults.  The first is the
     one meant where none is named, also by the field `convention`."""
 
-    scalars: ClassVar[tuple[str, ...]] = ()
+    scalar_state: ClassVar[tuple[str, ...]] = ()
     """State arrays that are one float64 number for the whole parameter."""
 
-    step_scalars: ClassVar[tuple[str, ...]] = ()
+    host_constants: ClassVar[tuple[str, ...]] = ()
     """Numbers that rule and reference are given each step, beside the options or in place of those of the same name."""
 
-    at_step: ClassVar[Callable[..., dict[str, float]]]
+    compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
     """Those numbers in double, in that order: a pure function of what it names, or takes as ``**options``, of `t`, `lr`
     and the other options."""
 
-    at_step_takes: ClassVar[frozenset[str]] = frozenset()
+    host_constants_takes: ClassVar[frozenset[str]] = frozenset()
     """What it names, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
     """Whether `weight_decay` and `decoupled` are part of the formula; else they come before it."""
 
-    measure: ClassVar[Callable[..., tuple[float, ...]] | None] = None
+    reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None] = None
     """Sums over an array that the formula needs, as `reference` with the same arguments; it may update state.
     `reference` then takes them as `sums`."""
 
-    measures_group: ClassVar[bool] = False
+    reduces_group: ClassVar[bool] = False
     """Whether those sums run over all arrays of a group."""
 
     @staticmethod
@@ -142,7 +152,9 @@ class Optimizer(FieldsAreArguments):
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
         cls.state = State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
-        cls.at_step_takes = _names_taken(cls.at_step, {"t", *options}) if cls.step_scalars else frozenset()
+        cls.host_constants_takes = (
+            _names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
+        )
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
@@ -187,14 +199,14 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:
-        """A new state array for a parameter, of the parameter's library, as it is before the first step."""
-        slot = Slot(p, {})
+        """A new state array for a parameter, of the parameter's array family, as it is before the first step."""
+        param = ParamState(p, {})
         start: Any = "p" if name == AVERAGE else cls.initial(name, options)
-        if name in cls.scalars:
-            return slot.library.number(p, start)
-        array = _like(slot)
+        if name in cls.scalar_state:
+            return param.family.number(p, start)
+        array = _like(param)
         if start:
-            slot.library.assign(array, p if start == "p" else start)
+            param.family.assign(array, p if start == "p" else start)
         return array
 
     # ---- an instance
@@ -210,10 +222,10 @@ class Optimizer(FieldsAreArguments):
             vars(self)["convention"] = bound.arguments.get("convention", next(iter(self.conventions)))
         self.check_options(bound.arguments)
 
-        self.slots: list[Slot] = []
+        self.param_states: list[ParamState] = []
         self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
         self.param_groups: list[dict[str, Any]] = []
-        self._resolved: list[Seen] = []  # by group
+        self._resolved: list[GroupSnapshot] = []  # by group
         grouped = _is_groups(params)
         self._trees: list[Any] = []
         structures = []
@@ -227,26 +239,26 @@ class Optimizer(FieldsAreArguments):
             Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
         )
         self.params = self._trees if grouped else self._trees[0]
-        if not self.slots:
+        if not self.param_states:
             raise ValueError("params: expected at least one array, got none")
         self.check_arrays()
-        places = [slot.place for slot in self.slots]
+        places = [param.place for param in self.param_states]
         if len(set(places)) != len(places):
             raise ValueError("params: expected keys that differ when printed, got two arrays in places of one name")
 
         self._step_count = 0
-        self._shown_by = ""  # the method that shows other values in the parameters' place
+        self._swapped_by = ""  # the method that shows other values in the parameters' place
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
         self._repeat: Repeat | None = None  # the engine's shorter way, once there is one
 
-    def engine_for(self, slots: Sequence[Slot]) -> Engine:
+    def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
         """What steps these arrays on this optimizer's backend."""
-        return engine_for(self.backend, slots)
+        return engine_for(self.backend, param_states)
 
     def check_arrays(self) -> None:
         """Refuses parameters and state that a step could not write as they are now."""
-        check_targets(self.slots)
+        check_targets(self.param_states)
 
     def _add_group(self, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool) -> Any:
         prefix = f"[{index}]" if grouped else ""
@@ -255,24 +267,24 @@ class Optimizer(FieldsAreArguments):
         for p, path in zip(arrays, structure.paths(), strict=True):
             place = f"params{inside}{path}"
             check_backend(self.backend, check_target(p, place), place)
-            slot = Slot(p, {}, index, prefix + path, place, scalars=self.scalars)
-            self._allocate(slot, settings)
-            self.slots.append(slot)
+            param = ParamState(p, {}, index, prefix + path, place, scalar_state=self.scalar_state)
+            self._allocate(param, settings)
+            self.param_states.append(param)
         own_tree = structure.build(iter(arrays))
         group = {"params": own_tree, **settings.options}
         self.param_groups.append(group)
-        self._resolved.append(Seen(tuple(group.values()), settings, f"param_groups[{index}]"))
+        self._resolved.append(GroupSnapshot(tuple(group.values()), settings, f"param_groups[{index}]"))
         return own_tree
 
-    def _allocate(self, slot: Slot, settings: Settings) -> None:
+    def _allocate(self, param: ParamState, settings: Settings) -> None:
         """Gives an array the state that these settings need and it does not have yet."""
         for name in settings.state:
-            if name not in slot.state:
-                slot.library.check_takes_place(slot.p)
+            if name not in param.state:
+                param.family.check_takes_place(param.p)
                 try:
-                    slot.state[name] = self.first_state(name, slot.p, settings.options)
+                    param.state[name] = self.first_state(name, param.p, settings.options)
                 except TypeError as error:
-                    raise TypeError(f"{slot.p_place}: {error}") from None
+                    raise TypeError(f"{param.p_place}: {error}") from None
                 self._views = None
 
     @property
@@ -286,7 +298,9 @@ class Optimizer(FieldsAreArguments):
         The arrays are views, so that locking or resizing one is the caller's affair alone.
         """
         if self._views is None:
-            self._views = [{k: slot.library.view(array) for k, array in slot.state.items()} for slot in self.slots]
+            self._views = [
+                {k: param.family.view(array) for k, array in param.state.items()} for param in self.param_states
+            ]
         return self._structure.build(iter([dict(views) for views in self._views]))
 
     @contextmanager
@@ -314,45 +328,47 @@ class Optimizer(FieldsAreArguments):
         kept = [self._settings(index).averages for index in range(len(self.param_groups))]
         if not any(kept):
             raise ValueError("averaged: expected an optimizer with ema or swa_start, got one that keeps no average")
-        with self.showing("averaged", [slot.state[AVERAGE] if kept[slot.group] else None for slot in self.slots]):
+        with self.swapped_params(
+            "averaged", [param.state[AVERAGE] if kept[param.group] else None for param in self.param_states]
+        ):
             yield
 
     @contextmanager
-    def showing(self, how: str, values: Sequence[Any]) -> Iterator[None]:
+    def swapped_params(self, how: str, values: Sequence[Any]) -> Iterator[None]:
         """Shows these values in the parameters' place, and puts those back bit for bit, also after an exception."""
-        self.refuse_while_shown()
+        self.check_not_swapped()
         self.check_arrays()
-        saved = [slot.library.copy(slot.p) for slot in self.slots]
-        self._shown_by = how
+        saved = [param.family.copy(param.p) for param in self.param_states]
+        self._swapped_by = how
         try:
-            for slot, value in zip(self.slots, values, strict=True):
+            for param, value in zip(self.param_states, values, strict=True):
                 if value is not None:
-                    slot.library.assign(slot.p, value)
+                    param.family.assign(param.p, value)
             yield
         finally:
-            self._shown_by = ""
+            self._swapped_by = ""
             self._put_back(saved, how)
 
-    def refuse_while_shown(self) -> None:
+    def check_not_swapped(self) -> None:
         """RuntimeError while other values stand in the parameters' place."""
-        if self._shown_by:
+        if self._swapped_by:
             raise RuntimeError(
-                f"{self._shown_by}: expected its block to have ended; the parameters are not in their place yet"
+                f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
             )
 
     def _put_back(self, saved: list[Any], how: str) -> None:
         """Every array that still lets itself be written, before complaining of one that does not."""
         locked = None
-        for slot, p in zip(self.slots, saved, strict=True):
+        for param, p in zip(self.param_states, saved, strict=True):
             try:
-                slot.library.assign(slot.p, p)
+                param.family.assign(param.p, p)
             except ValueError:
-                locked = slot.p_place
+                locked = param.p_place
         if locked:
             raise ValueError(f"{locked}: expected an array as it was before {how}; it could not be put back")
 
     def step(self, grads: Any) -> bool | None:
-        """Updates the parameters in place.
+        """Update the parameters in place.
 
         `grads` has the structure and shapes of `params`; None in the place of an array leaves that parameter, its
         state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.  Several
@@ -364,31 +380,31 @@ class Optimizer(FieldsAreArguments):
         if (
             (repeat := self._repeat)
             and (steady := repeat.steady)
-            and not self._shown_by
+            and not self._swapped_by
             and steady(self.param_groups, grads, self._step_count)
         ):
             self._step_count += 1
             return None
-        return self._step_in_full(grads)
+        return self._step_slow_path(grads)
 
-    def _step_in_full(self, grads: Any) -> bool | None:
+    def _step_slow_path(self, grads: Any) -> bool | None:
         """A step with numbers of its own, or of which anything may be new, or amiss."""
-        self.refuse_while_shown()
+        self.check_not_swapped()
         repeat, before = self._repeat, self._step_count
         flat = repeat.match(self.param_groups, self._resolved, grads) if repeat else None
         as_seen = flat is not None
         if flat is None:
             flat = self._structure.match(grads, "grads")
-        updates = self._updates(as_seen)
-        self.refuse_while_shown()
+        group_steps = self._group_steps(as_seen)
+        self.check_not_swapped()
         if self._step_count != before:
             raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
         unchanged = as_seen and self._repeat is repeat  # also by callables
-        stepped = repeat.step(flat, updates) if repeat and unchanged else -1
+        stepped = repeat.step(flat, group_steps) if repeat and unchanged else -1
         if repeat and stepped == repeat.skipped:
             return False
         if stepped < 0:
-            found = self._step_by_engine(flat, updates)
+            found = self._step_by_engine(flat, group_steps)
             if found is None:
                 return False
             stepped = found
@@ -398,19 +414,22 @@ class Optimizer(FieldsAreArguments):
             for i, grad in enumerate(flat):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
-        for update in updates:
-            if update.settings.skips:
+        for group_step in group_steps:
+            if group_step.settings.skips:
                 return True
         return None
 
-    def _step_by_engine(self, flat: list[Any], updates: list[Update]) -> int | None:
+    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
         """See fastoptim.engine.Engine."""
         self._repeat = None
-        update_of = self._late_updates(updates) if self._missed else None
+        step_of = self._late_group_steps(group_steps) if self._missed else None
         if self._engine is None:
-            self._engine = self.engine_for(self.slots)
-        stepped = self._engine.step(flat, updates, update_of)
-        if any(update.settings is not seen.settings for update, seen in zip(updates, self._resolved, strict=False)):
+            self._engine = self.engine_for(self.param_states)
+        stepped = self._engine.step(flat, group_steps, step_of)
+        if any(
+            group_step.settings is not seen.settings
+            for group_step, seen in zip(group_steps, self._resolved, strict=False)
+        ):
             self._engine = None  # a callable has changed its own group's options, which count from the next step on
         elif stepped == len(flat) and not self._missed:
             self._repeat = self._engine.repeat(self._structure, self._resolved)
@@ -437,18 +456,18 @@ class Optimizer(FieldsAreArguments):
                     opt.graph_step()
                     graph.launch()
         """
-        self.refuse_while_shown()
-        updates = self._updates()
+        self.check_not_swapped()
+        group_steps = self._group_steps()
         if not isinstance(self._engine, cuda.Engine):
             raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
-        absent = self._engine.replay(updates, self._missed)
+        absent = self._engine.replay(group_steps, self._missed)
         self._step_count += 1
         for i in absent:
             self._missed[i] = self._missed.get(i, 0) + 1
 
-    def _updates(self, as_seen: bool = False) -> list[Update]:
+    def _group_steps(self, as_seen: bool = False) -> list[GroupStep]:
         """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
-        updates = []
+        group_steps = []
         for index in range(len(self._trees)):
             if len(self.param_groups) != len(self._trees):
                 raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
@@ -459,23 +478,23 @@ class Optimizer(FieldsAreArguments):
             if callable(lr):
                 lr = rate_at(lr, self._step_count, place, "['lr']")
                 as_seen = False  # it may have assigned options of the groups that follow
-            updates.append(update_at(settings, lr, self._step_count + 1, place))
-        return updates
+            group_steps.append(group_step_at(settings, lr, self._step_count + 1, place))
+        return group_steps
 
-    def _late_updates(self, updates: list[Update]) -> list[int]:
-        """Adds the updates of arrays that missed steps, whose clocks are behind; says which is whose."""
-        which = {(index, 0): index for index in range(len(updates))}
-        update_of = []
-        for i, slot in enumerate(self.slots):
-            key = (slot.group, self._missed.get(i, 0))
+    def _late_group_steps(self, group_steps: list[GroupStep]) -> list[int]:
+        """Adds the group_steps of arrays that missed steps, whose clocks are behind; says which is whose."""
+        which = {(index, 0): index for index in range(len(group_steps))}
+        step_of = []
+        for i, param in enumerate(self.param_states):
+            key = (param.group, self._missed.get(i, 0))
             if key not in which:
-                which[key] = len(updates)
-                on_time = updates[slot.group]
-                updates.append(
-                    update_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{slot.group}]")
+                which[key] = len(group_steps)
+                on_time = group_steps[param.group]
+                group_steps.append(
+                    group_step_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{param.group}]")
                 )
-            update_of.append(which[key])
-        return update_of
+            step_of.append(which[key])
+        return step_of
 
     def _settings(self, index: int) -> Settings:
         """A group's options, checked again if one was assigned."""
@@ -494,13 +513,13 @@ class Optimizer(FieldsAreArguments):
             raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
         changed = self.check_options({k: v for k, v in group.items() if k != "params"}, place)
         if changed.state != settings.state or changed.variant != settings.variant:
-            for slot in self.slots:
-                if slot.group == index:
-                    self._allocate(slot, changed)
+            for param in self.param_states:
+                if param.group == index:
+                    self._allocate(param, changed)
             self._engine = None
         self._repeat = None
         group.update(changed.options)
-        self._resolved[index] = Seen(tuple(group.values()), changed, f"param_groups[{index}]")
+        self._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
         return changed
 
     # ---- checkpoints
@@ -511,7 +530,7 @@ class Optimizer(FieldsAreArguments):
         A learning rate that is a callable and a loss scale that is an array are left out: the optimizer that loads
         keeps its own, whatever that is.  So are options that are None, and are None again then.
         """
-        self.refuse_while_shown()
+        self.check_not_swapped()
         settings = [self._settings(index) for index in range(len(self.param_groups))]
         return {
             "version": STATE_DICT_VERSION,
@@ -527,13 +546,13 @@ class Optimizer(FieldsAreArguments):
             ],
             "arrays": [
                 {
-                    "place": slot.place,
-                    "dtype": slot.outline.dtype.name,
-                    "shape": list(slot.outline.shape),
+                    "place": param.place,
+                    "dtype": param.metadata.dtype.name,
+                    "shape": list(param.metadata.shape),
                     "steps": self._step_count - self._missed.get(i, 0),
-                    "state": {name: slot.library.to_numpy(array) for name, array in slot.state.items()},
+                    "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
                 }
-                for i, slot in enumerate(self.slots)
+                for i, param in enumerate(self.param_states)
             ],
         }
 
@@ -543,32 +562,32 @@ class Optimizer(FieldsAreArguments):
         A saved learning rate replaces the present one, a callable too.  Checks all of it first, and changes nothing
         where it refuses.
         """
-        self.refuse_while_shown()
+        self.check_not_swapped()
         step_count, groups, arrays = checkpoint.check(self, state_dict)
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.update(loaded)
-        for slot, (_, state) in zip(self.slots, arrays, strict=True):
-            if slot.state.keys() != state.keys():
+        for param, (_, state) in zip(self.param_states, arrays, strict=True):
+            if param.state.keys() != state.keys():
                 self._views = None
-            for name in slot.state.keys() - state.keys():
-                del slot.state[name]
+            for name in param.state.keys() - state.keys():
+                del param.state[name]
             for name, array in state.items():
-                if name not in slot.state:
-                    slot.state[name] = slot.library.number(slot.p, 0.0) if name in self.scalars else _like(slot)
-                slot.library.assign(slot.state[name], array)
+                if name not in param.state:
+                    param.state[name] = param.family.number(param.p, 0.0) if name in self.scalar_state else _like(param)
+                param.family.assign(param.state[name], array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
         self._engine = self._repeat = None
 
     def __getstate__(self) -> dict[str, Any]:
-        self.refuse_while_shown()
+        self.check_not_swapped()
         return {**vars(self), "_engine": None, "_repeat": None, "_views": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
         chosen = "".join(f", {k}={v!r}" for k, v in options.items())
-        elements = sum(slot.outline.size for slot in self.slots)
-        return f"<{type(self).__name__} of {len(self.slots)} arrays, {elements:,} elements{chosen}>"
+        elements = sum(param.metadata.size for param in self.param_states)
+        return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"
 
 
 def _is_groups(params: Any) -> bool:
@@ -591,30 +610,30 @@ def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozense
     return frozenset(known if takes_any else (parameter.name for parameter in parameters))
 
 
-def _like(slot: Slot) -> Any:
+def _like(param: ParamState) -> Any:
     """Zeros for a parameter's state: its shape and memory order, in its compute type."""
-    return slot.library.zeros(slot.p, compute_dtype(slot.outline.dtype))
+    return param.family.zeros(param.p, compute_dtype(param.metadata.dtype))
 
 
 def _check_against_native(cls: type[Optimizer]) -> None:
     """Both languages must name the same rules, state and hyper-parameters: a slip here would be wrong numbers later."""
     own = {k: v for k, v in cls.defaults.items() if k not in cls.shared or (k in DECAY and cls.decays_itself)}
-    ours = {"lr", *expand(own), *cls.step_scalars}
+    ours = {"lr", *expand(own), *cls.host_constants}
     used: set[str] = set()
     for variant, state in cls.variants.items():
         if variant not in native.RULES:
             raise ImportError(f"{cls.__name__}: the compiled module has no rule {variant!r}")
         rule = native.RULES[variant]
         used.update(rule.hyper)
-        if rule.state + rule.scalars != state or not set(rule.scalars) <= set(cls.scalars):
+        if rule.state + rule.scalar_state != state or not set(rule.scalar_state) <= set(cls.scalar_state):
             raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")
         if not ours.issuperset(rule.hyper):
             raise ImportError(
                 f"{cls.__name__}: the rule {variant!r} takes {sorted(set(rule.hyper) - ours)}, unknown here"
             )
-        if (rule.sums > 0) != (cls.measure is not None):
+        if (rule.sums > 0) != (cls.reduce_terms is not None):
             raise ImportError(f"{cls.__name__}: the rule {variant!r} takes {rule.sums} sums")
     for name, value in expand(own).items():
         number = isinstance(value, float) and not name.startswith("initial_")
-        if number and name not in used and not cls.step_scalars:  # which may hold what is left of it
+        if number and name not in used and not cls.host_constants:  # which may hold what is left of it
             raise ImportError(f"{cls.__name__}: no rule takes {name!r}")

@@ -84,10 +84,10 @@ class _Scale(Range):
     def check(self, value: Any, place: str) -> Any:
         if not isinstance(value, np.ndarray) or value.size != 1:
             return super().check(value, place)
-        self.at_step(value, place)
+        self.compute_host_constants(value, place)
         return value
 
-    def at_step(self, value: Any, place: str) -> float:
+    def compute_host_constants(self, value: Any, place: str) -> float:
         """The scale as it is now."""
         if isinstance(value, np.ndarray) and value.size != 1:
             raise ValueError(f"{place}: expected an array of one element, got shape {value.shape}")
@@ -176,4 +176,4 @@ def rate_at(lr: Any, step: int, place: str, entry: str = "") -> float:
 
 def scale_at(scale: npt.NDArray[Any], place: str) -> float:
     """The loss scale of a step, where it is an array."""
-    return _SCALE.at_step(scale, place)
+    return _SCALE.compute_host_constants(scale, place)

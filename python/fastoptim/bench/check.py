@@ -32,11 +32,11 @@ def check(task: Task) -> int:
 
 def compare(one: Optimizer, other: Optimizer, name: str) -> None:
     """WrongAnswerError where two optimizers over arrays of the same shapes, the other's NumPy's, differ in a bit."""
-    for slot, expected in zip(one.slots, other.slots, strict=True):
+    for slot, expected in zip(one.param_states, other.param_states, strict=True):
         pairs = [(slot.p_place, slot.p, expected.p)]
         pairs += [(slot.state_place(k), array, expected.state[k]) for k, array in slot.state.items()]
         for place, got, wanted in pairs:
-            differ = count_different(slot.library.to_numpy(got), wanted)
+            differ = count_different(slot.family.to_numpy(got), wanted)
             if differ:
                 raise WrongAnswerError(
                     f"{name}: {place} differs from the reference in {differ:,} of {got.size:,} elements after "

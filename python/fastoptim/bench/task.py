@@ -67,7 +67,7 @@ class Task:
         kept = compute_dtype(own).itemsize
         rule = native.RULES[self.settings.variant]
         an_element = 2 * kept * self.settings.averages
-        for accesses in (rule.measured, rule.updated):
+        for accesses in (rule.reduces, rule.updates):
             sizes = (own.itemsize, gradient.itemsize, *[kept] * len(rule.state))
             an_element += sum(size * len(access) for size, access in zip(sizes, accesses, strict=False))
         return an_element * self.work.elements
@@ -147,9 +147,9 @@ def set_up(task: Task) -> Setup:
 
 def _limits(task: Task, opt: Optimizer, grads: Sequence[Any]) -> dict[str, Callable[[int], object]]:
     if task.device == "cuda":
-        return {task.device: cuda.Limit(opt.slots, grads, task.settings)}
+        return {task.device: cuda.BandwidthProbe(opt.param_states, grads, task.settings)}
     usable: list[str] = native.build_info()["isa_usable"]
-    return {isa: native.limit_of(opt.slots, grads, task.settings, isa) for isa in usable}
+    return {isa: native.bandwidth_probe_of(opt.param_states, grads, task.settings, isa) for isa in usable}
 
 
 def optimizer_of(task: Task, backend: Backend) -> tuple[Optimizer, list[Any]]:

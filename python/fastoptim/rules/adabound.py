@@ -57,7 +57,7 @@ class AdaBound(Optimizer):
 
     name = "adabound"
     variants = {"adabound": ("m", "v"), "adabound_amsbound": ("m", "v", "v_max")}
-    step_scalars = ("lr_ratio",)
+    host_constants = ("lr_ratio",)
 
     lr: LearningRate = 1e-3
     betas: tuple[Decay, Decay] = (0.9, 0.999)
@@ -73,7 +73,7 @@ class AdaBound(Optimizer):
         return "adabound_amsbound" if amsbound else "adabound"
 
     @staticmethod
-    def at_step(*, lr: float, base_lr: float | None) -> dict[str, float]:
+    def compute_host_constants(*, lr: float, base_lr: float | None) -> dict[str, float]:
         """How the bounds follow the learning rate."""
         return {"lr_ratio": 1.0 if base_lr is None else lr / base_lr}
 

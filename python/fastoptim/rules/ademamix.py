@@ -58,7 +58,7 @@ class AdEMAMix(Optimizer):
 
     name = "ademamix"
     variants = {"ademamix": ("m1", "m2", "v")}
-    step_scalars = ("alpha", "beta3")
+    host_constants = ("alpha", "beta3")
 
     lr: LearningRate = 1e-3
     betas: tuple[Decay, Decay, Decay] = (0.9, 0.999, 0.9999)
@@ -73,7 +73,7 @@ class AdEMAMix(Optimizer):
         return "ademamix"
 
     @staticmethod
-    def at_step(
+    def compute_host_constants(
         *, t: int, betas: tuple[float, float, float], alpha: float, t_alpha_beta3: int | None
     ) -> dict[str, float]:
         """The slow mean's weight and rate as they are now."""

@@ -50,7 +50,7 @@ class ASGD(Optimizer):
 
     name = "asgd"
     variants = {"asgd": ("ax",)}
-    step_scalars = ("eta", "mu")
+    host_constants = ("eta", "mu")
 
     lr: LearningRate = 0.01
     lambd: NonNegative = 1e-4
@@ -63,7 +63,7 @@ class ASGD(Optimizer):
         return "asgd"
 
     @staticmethod
-    def at_step(*, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, float]:
+    def compute_host_constants(*, t: int, lr: float, lambd: float, alpha: float, t0: float) -> dict[str, float]:
         """The step's own rate, and what it weighs in the average."""
         eta = lr * (1 + lambd * lr * (t - 1)) ** -alpha
         return {"eta": eta, "mu": 1 / max(1.0, t - 1 - t0)}

@@ -68,7 +68,7 @@ class LAMB(Optimizer):
         return "lamb"
 
     @staticmethod
-    def measure(p: Array, g: Array, m: Array, v: Array, **options: Any) -> tuple[float, ...]:
+    def reduce_terms(p: Array, g: Array, m: Array, v: Array, **options: Any) -> tuple[float, ...]:
         """Takes the gradient into the means; the squared norms of the parameter and of its step."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in options["betas"])
@@ -81,7 +81,7 @@ class LAMB(Optimizer):
     def reference(
         p: Array, g: Array, m: Array, v: Array, *, lr: float, sums: tuple[float, float], **options: Any
     ) -> None:
-        """The formula in NumPy; `measure` has updated the means."""
+        """The formula in NumPy; `reduce_terms` has updated the means."""
         p_norm, u_norm = map(math.sqrt, sums)
         ratio = p_norm / u_norm if p_norm > 0 and u_norm > 0 else 1.0
         p[...], u = _step(p, m, v, lr=lr, **options)

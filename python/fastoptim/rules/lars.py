@@ -70,7 +70,7 @@ class LARS(Optimizer):
         return "lars"
 
     @staticmethod
-    def measure(
+    def reduce_terms(
         p: Array, g: Array, *, lr: float, weight_decay: float, decoupled: bool, decayed_norm: bool, **_: Any
     ) -> tuple[float, ...]:
         """The squared norms of the parameter and of the gradient."""

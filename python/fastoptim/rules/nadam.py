@@ -58,7 +58,7 @@ class NAdam(Optimizer):
 
     name = "nadam"
     variants = {"nadam": ("m", "v")}
-    step_scalars = ("ramp", "next_ramp", "ramp_product")
+    host_constants = ("ramp", "next_ramp", "ramp_product")
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0},
@@ -77,7 +77,7 @@ class NAdam(Optimizer):
         return "nadam"
 
     @staticmethod
-    def at_step(*, t: int, momentum_decay: float | None) -> dict[str, float]:
+    def compute_host_constants(*, t: int, momentum_decay: float | None) -> dict[str, float]:
         """What the momentum of this step and of the next is of beta1, and the product of that of all so far."""
         if momentum_decay is None:
             return {"ramp": 1.0, "next_ramp": 1.0, "ramp_product": 1.0}

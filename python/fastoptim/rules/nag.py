@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..arrays import Array, compute_dtype
-from ..engine import Slot
+from ..engine import ParamState
 from ..optimizer import Optimizer
 from ..options import Fraction, LearningRate
 from .momentum import Momentum
@@ -59,7 +59,9 @@ class NAG(Optimizer):
     def lookahead(self) -> Iterator[None]:
         """Shows the parameters at ``p + momentum*v``, and puts them back bit for bit, also after an exception."""
         settings = [self._settings(index) for index in range(len(self.param_groups))]
-        with self.showing("lookahead", [_ahead(slot, settings[slot.group].options["momentum"]) for slot in self.slots]):
+        with self.swapped_params(
+            "lookahead", [_ahead(param, settings[param.group].options["momentum"]) for param in self.param_states]
+        ):
             yield
 
     @staticmethod
@@ -73,8 +75,8 @@ class NAG(Optimizer):
         Momentum.reference(p, g, v, t=t, lr=lr, momentum=momentum, nesterov=False, form="velocity")
 
 
-def _ahead(slot: Slot, momentum: float) -> Any:
+def _ahead(param: ParamState, momentum: float) -> Any:
     """Where the momentum is about to carry a parameter, in the compute type."""
-    dtype = compute_dtype(slot.outline.dtype)
-    with slot.library.arithmetic(slot.p):
-        return slot.library.astype(slot.p, dtype) + dtype.type(momentum) * slot.state["v"]
+    dtype = compute_dtype(param.metadata.dtype)
+    with param.family.arithmetic(param.p):
+        return param.family.astype(param.p, dtype) + dtype.type(momentum) * param.state["v"]

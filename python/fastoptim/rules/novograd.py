@@ -51,7 +51,7 @@ class NovoGrad(Optimizer):
 
     name = "novograd"
     variants = {"novograd": ("m", "v")}
-    scalars = ("v",)
+    scalar_state = ("v",)
     decays_itself = True
     conventions = {"paper": {}, "optax": {"betas": (0.9, 0.25), "eps": 1e-6}}
 
@@ -67,7 +67,7 @@ class NovoGrad(Optimizer):
         return "novograd"
 
     @staticmethod
-    def measure(p: Array, g: Array, **_: Any) -> tuple[float, ...]:
+    def reduce_terms(p: Array, g: Array, **_: Any) -> tuple[float, ...]:
         """The gradient's squared norm."""
         return (total(square(g)),)
 

@@ -66,10 +66,10 @@ class Prodigy(Optimizer):
 
     name = "prodigy"
     variants = {"prodigy": ("m", "v", "s", "p0", "d", "d_max", "d_numerator")}
-    scalars = ("d", "d_max", "d_numerator")
+    scalar_state = ("d", "d_max", "d_numerator")
     decays_itself = True
-    measures_group = True
-    step_scalars = ("beta3", "growth_rate")
+    reduces_group = True
+    host_constants = ("beta3", "growth_rate")
 
     lr: LearningRate = 1.0
     betas: tuple[Decay, Decay] = (0.9, 0.999)
@@ -95,7 +95,7 @@ class Prodigy(Optimizer):
         return "prodigy"
 
     @staticmethod
-    def measure(
+    def reduce_terms(
         p: Array,
         g: Array,
         m: Array,
@@ -153,7 +153,7 @@ class Prodigy(Optimizer):
         decoupled: bool,
         sums: tuple[float, float],
     ) -> None:
-        """The formula in NumPy; `measure` has updated the means."""
+        """The formula in NumPy; `reduce_terms` has updated the means."""
         number, before = p.dtype.type, float(d)
         agreement, size = sums
         rate = _rate(p, t, lr, betas, bias_correction)
@@ -170,7 +170,9 @@ class Prodigy(Optimizer):
         p -= number(before * rate) * m / (np.sqrt(v) + number(float(d) * eps))
 
     @staticmethod
-    def at_step(*, betas: tuple[float, float], beta3: float | None, growth_rate: float | None) -> dict[str, float]:
+    def compute_host_constants(
+        *, betas: tuple[float, float], beta3: float | None, growth_rate: float | None
+    ) -> dict[str, float]:
         """What None stands for."""
         return {
             "beta3": math.sqrt(betas[1]) if beta3 is None else beta3,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from ..arrays import Array, compute_dtype
-from ..engine import Slot
+from ..engine import ParamState
 from ..fields import argument, option
 from ..optimizer import Optimizer
 from ..options import Count, Decay, LearningRate, NonNegative, Range, Whole
@@ -55,40 +55,40 @@ class ScheduleFree(Optimizer):
         >>> p
         array([0.125])
         """
-        if self._shown_by == "eval":
+        if self._swapped_by == "eval":
             return
-        self.refuse_while_shown()
+        self.check_not_swapped()
         self.check_arrays()
         groups = [self._settings(index).options for index in range(len(self.param_groups))]
-        averages = [_average(slot, self.between(groups[slot.group])) for slot in self.slots]
-        self._trained = [slot.library.copy(slot.p) for slot in self.slots]
-        self._shown_by = "eval"
-        for slot, x in zip(self.slots, averages, strict=True):
-            slot.library.assign(slot.p, x)
+        averages = [_average(param, self.between(groups[param.group])) for param in self.param_states]
+        self._trained = [param.family.copy(param.p) for param in self.param_states]
+        self._swapped_by = "eval"
+        for param, x in zip(self.param_states, averages, strict=True):
+            param.family.assign(param.p, x)
 
     def train(self) -> None:
         """Puts the parameters back, bit for bit as they were before `eval`; nothing if they are there already."""
-        if self._shown_by == "eval":
+        if self._swapped_by == "eval":
             self._put_back(self._trained, "eval")
-            self._trained, self._shown_by = [], ""
+            self._trained, self._swapped_by = [], ""
 
-    def refuse_while_shown(self) -> None:
+    def check_not_swapped(self) -> None:
         """RuntimeError while other values stand in the parameters' place."""
-        if self._shown_by == "eval":
+        if self._swapped_by == "eval":
             raise RuntimeError("eval: expected train() before; the averages stand in the parameters' place")
-        super().refuse_while_shown()
+        super().check_not_swapped()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict`, with its options and state; see `Optimizer`.  Not between `eval` and `train`."""
-        self.refuse_while_shown()
+        self.check_not_swapped()
         super().load_state_dict(state_dict)
 
 
-def _average(slot: Slot, between: float) -> Any:
+def _average(param: ParamState, between: float) -> Any:
     """The x of which y is ``(1 - between)*z + between*x``, in the compute type."""
-    dtype = compute_dtype(slot.outline.dtype)
-    with slot.library.arithmetic(slot.p):
-        y, z = slot.library.astype(slot.p, dtype), slot.state["z"]
+    dtype = compute_dtype(param.metadata.dtype)
+    with param.family.arithmetic(param.p):
+        y, z = param.family.astype(param.p, dtype), param.state["z"]
         return y + dtype.type(1 / between - 1) * (y - z)
 
 
@@ -162,7 +162,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     name = "schedule_free_sgd"
     variants = {"schedule_free_sgd": ("z", "weight_sum", "lr_max")}
-    scalars = ("weight_sum", "lr_max")
+    scalar_state = ("weight_sum", "lr_max")
 
     lr: LearningRate = 1.0
     momentum: Between = 0.9
@@ -254,7 +254,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     name = "schedule_free_adamw"
     variants = {"schedule_free_adamw": ("z", "v", "weight_sum", "lr_max")}
-    scalars = ("weight_sum", "lr_max")
+    scalar_state = ("weight_sum", "lr_max")
     decays_itself = True
     conventions = {
         "paper": {},

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..arrays import Array
-from ..engine import Settings, Update
+from ..engine import GroupStep, Settings
 from ..fields import option
 from ..optimizer import Optimizer
 from ..options import Decay, LearningRate, NonNegative
@@ -76,13 +76,13 @@ class Sophia(Optimizer):
         alone.  They are taken as they are: unscaled, unclipped, and of what is minimized also with `maximize`.  Else as
         `step`: a refused call has written nothing, and with `skip_nonfinite` it returns whether they were taken.
         """
-        self.refuse_while_shown()
+        self.check_not_swapped()
         flat = self._structure.match(hessians, "hessians")
         if len(self.param_groups) != len(self._trees):
             raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         every = [_of_hessian(self._settings(index)) for index in range(len(self._trees))]
-        slots = [replace(slot, g_name="hessians") for slot in self.slots]
-        taken = self.engine_for(slots).step(flat, [Update(settings, 0.0, 1) for settings in every])
+        param_states = [replace(param, g_name="hessians") for param in self.param_states]
+        taken = self.engine_for(param_states).step(flat, [GroupStep(settings, 0.0, 1) for settings in every])
         skips = any(settings.options["skip_nonfinite"] for settings in every)
         return taken is not None if skips else None
 

@@ -3,13 +3,13 @@
 
 // The arrays of a call never overlap (the caller checked), so the iterations of a loop do not depend on each other.
 #if defined(__clang__)
-#define FO_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define FO_IVDEP _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
-#define FO_INDEPENDENT _Pragma("GCC ivdep")
+#define FO_IVDEP _Pragma("GCC ivdep")
 #elif defined(_MSC_VER)
-#define FO_INDEPENDENT __pragma(loop(ivdep))
+#define FO_IVDEP __pragma(loop(ivdep))
 #else
-#define FO_INDEPENDENT
+#define FO_IVDEP
 #endif
 
 #define FO_JOIN_(a, b) a##b

@@ -1,7 +1,7 @@
 // The passes that add up, in the shape of ../sums.h, and what is made of the sums.
 #pragma once
 
-#include "../sums.h"
+#include "../reduce.h"
 #include "update.h"
 
 namespace fo::FO_TARGET {
@@ -11,10 +11,10 @@ inline constexpr int kSumTiles = 16;
 inline constexpr std::int64_t kSumChunk = kSumTiles * kSumTile;
 
 // A tile's lanes lie side by side in as few threads as take 8 each.
-inline constexpr int kSumThreads = kSumTiles * kLanes / kEach;
+inline constexpr int kSumThreads = kSumTiles * kLanes / kItemsPerThread;
 
-// Neighbours of `count` values, `stride` apart, are added in pairs, an odd one carried: the sum ends up in the first.
-// Each value stays where it is until it is added to its left neighbour.
+// Neighbours of `count` values, `stride` apart, are added in pairs, an found_nonfinite one carried: the sum ends up in
+// the first. Each value stays where it is until it is added to its left neighbour.
 template <class Block>
 FO_DEVICE inline void add_pairwise(Block& block, int threads, double* values, std::uint32_t count, int stride, int sums,
                                    int sum_stride) {
@@ -27,45 +27,45 @@ FO_DEVICE inline void add_pairwise(Block& block, int threads, double* values, st
         });
 }
 
-// A thread's lanes of one tile, the first at `lane`.  Terms(span) gives an array [kEach][kTerms] in double.
+// A thread's lanes of one tile, the first at `lane`.  Terms(span) gives an array [kItemsPerThread][kTerms] in double.
 template <int kTerms, class Terms>
 FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
                                 Terms terms) {
-    double lanes[kTerms][kEach] = {};
+    double lanes[kTerms][kItemsPerThread] = {};
     const std::int32_t end = high < tile + kSumTile ? high : tile + std::int32_t(kSumTile);
-    for (std::int32_t row = tile + lane; row < end; row += kLanes) terms(Span{row, group, 0, high}, lanes);
+    for (std::int32_t row = tile + lane; row < end; row += kLanes) terms(ThreadItems{row, group, 0, high}, lanes);
     FO_UNROLL
     for (int k = 0; k < kTerms; ++k) {
         FO_UNROLL
-        for (int width = 1; width < kEach; width *= 2) {
+        for (int width = 1; width < kItemsPerThread; width *= 2) {
             FO_UNROLL
-            for (int e = 0; e < kEach; e += 2 * width) lanes[k][e] += lanes[k][e + width];
+            for (int e = 0; e < kItemsPerThread; e += 2 * width) lanes[k][e] += lanes[k][e + width];
         }
         sums[k * stride] = lanes[k][0];
     }
 }
 
-// For each chunk of tiles: what `terms(job, numbers, begin)` makes of it, to the partial sums.
+// For each chunk of tiles: what `terms(tensor, numbers, begin)` makes of it, to the partial sums.
 template <class T, int kTerms, class Block, class Terms>
 FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms terms) {
-    const Table table(arguments);
+    const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     const std::uint32_t end = begins[table.count()];
     std::uint32_t i = 0;
     for (std::uint32_t chunk = begins[0] + block.index(); chunk < end; chunk += block.count()) {
         i = find(begins, i, table.count(), chunk);
-        const Job& job = table.job(i);
+        const TensorDesc& tensor = table.tensor(i);
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
-        const std::int64_t left = job.size - begin;
+        const std::int64_t left = tensor.size - begin;
         const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
-        const auto of_chunk = terms(job, table.template numbers<T>(job), begin);
+        const auto of_chunk = terms(tensor, table.template numbers<T>(tensor), begin);
         block.phase([&](int thread) {
-            const std::int32_t tile = thread / (kLanes / kEach) * std::int32_t(kSumTile);
-            sum_lanes<kTerms>(tile, thread % (kLanes / kEach) * kEach, high, kGroup<T>, block.shared + thread,
-                              kSumThreads, of_chunk);
+            const std::int32_t tile = thread / (kLanes / kItemsPerThread) * std::int32_t(kSumTile);
+            sum_lanes<kTerms>(tile, thread % (kLanes / kItemsPerThread) * kItemsPerThread, high, kGroup<T>,
+                              block.shared + thread, kSumThreads, of_chunk);
         });
         const int tiles = int((high + kSumTile - 1) / kSumTile);
-        add_pairwise(block, kSumThreads, block.shared, tiles * (kLanes / kEach), 1, kTerms, kSumThreads);
+        add_pairwise(block, kSumThreads, block.shared, tiles * (kLanes / kItemsPerThread), 1, kTerms, kSumThreads);
         block.phase([&](int thread) {
             if (thread < kTerms)
                 arguments.workspace.partials[std::size_t(chunk) * kMaxSums + thread] =
@@ -76,19 +76,21 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms
 
 template <class T>
 struct GradientTerms {
-    const Job& job;
+    const TensorDesc& tensor;
     const Prepare<T> prepare;
     const char* array;
 
-    FO_DEVICE GradientTerms(const Job& job, const Numbers<T>& numbers, std::int64_t begin)
-        : job(job), prepare(numbers.prepare), array(job.g + begin * std::int64_t(item_size(job.g_format))) {}
+    FO_DEVICE GradientTerms(const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin)
+        : tensor(tensor),
+          prepare(numbers.prepare),
+          array(tensor.g + begin * std::int64_t(item_size(tensor.g_format))) {}
 
-    FO_DEVICE void operator()(const Span& span, double (*lanes)[kEach]) const {
-        T g[kEach];
-        load_as_is<true>(job.g_format, array, span, has_all<T>(span) && job.sum_wide & kWideG, g);
-        decode(job.g_format, g);
+    FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
+        T g[kItemsPerThread];
+        load_as_is<true>(tensor.g_format, array, span, has_all<T>(span) && tensor.sum_aligned16_mask & kAlignedG, g);
+        decode(tensor.g_format, g);
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e) {
+        for (int e = 0; e < kItemsPerThread; ++e) {
             if (!has<T>(span, e)) continue;
             const auto terms = gradient_terms(prepare, g[e]);
             FO_UNROLL
@@ -108,58 +110,60 @@ struct SumGradients {
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         sum_chunks<T, kGradientTerms>(block, arguments,
-                                      [](const Job& job, const Numbers<T>& numbers, std::int64_t begin) {
-                                          return GradientTerms<T>(job, numbers, begin);
+                                      [](const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin) {
+                                          return GradientTerms<T>(tensor, numbers, begin);
                                       });
     }
 };
 
 // A rule that takes up its array's numbers before its sums has been made the array's own by then.
 template <class R>
-inline constexpr bool kBegins = requires { &R::begin; };
+inline constexpr bool kHasBeforeReduce = requires { &R::before_reduce; };
 
 template <class R>
-inline constexpr bool kAdapts = requires { &R::adapt; };
+inline constexpr bool kFinalizes = requires { &R::finalize; };
 
 template <class R, class T>
 struct RuleTerms {
-    const Job& job;
+    const TensorDesc& tensor;
     const Prepare<T> prepare;
-    const Measured<R> measure;
+    const ReduceTerms<R> terms_of;
     const std::int64_t begin;
 
-    FO_DEVICE RuleTerms(const Arguments& arguments, const Job& job, const Numbers<T>& numbers, std::int64_t begin)
-        : job(job),
-          prepare(prepare_of(arguments, job, numbers)),
-          measure{kBegins<R> ? rule_of<R>(arguments, job, numbers) : *reinterpret_cast<const R*>(numbers.rule)},
+    FO_DEVICE RuleTerms(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers,
+                        std::int64_t begin)
+        : tensor(tensor),
+          prepare(prepare_of(arguments, tensor, numbers)),
+          terms_of{kHasBeforeReduce<R> ? rule_of<R>(arguments, tensor, numbers)
+                                       : *reinterpret_cast<const R*>(numbers.rule)},
           begin(begin) {}
 
-    FO_DEVICE void operator()(const Span& span, double (*lanes)[kEach]) const {
+    FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
         const bool whole = has_all<T>(span);
-        T p[kEach], g[kEach];
-        State<R, T> state(job, begin, job.sum_wide);
-        load_as_is<true>(job.p_format, job.p + begin * std::int64_t(item_size(job.p_format)), span,
-                         whole && job.sum_wide & kWideP, p);
-        load_as_is<true>(job.g_format, job.g + begin * std::int64_t(item_size(job.g_format)), span,
-                         whole && job.sum_wide & kWideG, g);
+        T p[kItemsPerThread], g[kItemsPerThread];
+        State<R, T> state(tensor, begin, tensor.sum_aligned16_mask);
+        load_as_is<true>(tensor.p_format, tensor.p + begin * std::int64_t(item_size(tensor.p_format)), span,
+                         whole && tensor.sum_aligned16_mask & kAlignedP, p);
+        load_as_is<true>(tensor.g_format, tensor.g + begin * std::int64_t(item_size(tensor.g_format)), span,
+                         whole && tensor.sum_aligned16_mask & kAlignedG, g);
         state.template load<true>(span, whole);
-        decode(job.p_format, p);
-        decode(job.g_format, g);
+        decode(tensor.p_format, p);
+        decode(tensor.g_format, g);
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e) {
+        for (int e = 0; e < kItemsPerThread; ++e) {
             if (!has<T>(span, e)) continue;
             T x = p[e];
-            const auto terms = apply(measure, x, prepare.gradient(g[e], p[e]), state.value, e, kStateOf<R>);
+            const auto terms = apply(terms_of, x, prepare.gradient(g[e], p[e]), state.value, e, kStateOf<R>);
             FO_UNROLL
             for (int k = 0; k < R::sums; ++k) lanes[k][e] += terms[k];
         }
-        state.template store<true>(measure, span, whole);
+        state.template store<true>(terms_of, span, whole);
     }
 };
 
 // The sums that a rule wants.
 template <class R, class T>
-struct Measure {
+struct Reduce {
     static constexpr const char* name = "sums";
     static constexpr int kThreads = kSumThreads;
     static constexpr int kBlocks = 1;
@@ -167,16 +171,17 @@ struct Measure {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        sum_chunks<T, R::sums>(block, arguments, [&](const Job& job, const Numbers<T>& numbers, std::int64_t begin) {
-            return RuleTerms<R, T>(arguments, job, numbers, begin);
-        });
+        sum_chunks<T, R::sums>(block, arguments,
+                               [&](const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin) {
+                                   return RuleTerms<R, T>(arguments, tensor, numbers, begin);
+                               });
     }
 };
 
-// Adds up an array's partial sums.  Calls f(job), in one thread, when they are there.
+// Adds up an array's partial sums.  Calls f(tensor), in one thread, when they are there.
 template <int kThreads, class Block, class F>
 FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
-    const Table table(arguments);
+    const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
         const std::uint32_t count = begins[i + 1] - begins[i];
@@ -184,10 +189,10 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
         add_pairwise(block, kThreads, partials, count, kMaxSums, int(arguments.sums), 1);
         block.each([&](int thread) {
             if (thread > 0) return;
-            const Job& job = table.job(i);
+            const TensorDesc& tensor = table.tensor(i);
             for (std::uint32_t k = 0; k < arguments.sums; ++k)
-                arguments.workspace.sums[std::size_t(job.index) * kMaxSums + k] = count > 0 ? partials[k] : 0;
-            f(table, job);
+                arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = count > 0 ? partials[k] : 0;
+            f(table, tensor);
         });
     }
 }
@@ -200,7 +205,7 @@ struct Finish {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        finish<kThreads>(block, arguments, [](const Table&, const Job&) {});
+        finish<kThreads>(block, arguments, [](const TensorTable&, const TensorDesc&) {});
     }
 };
 
@@ -215,22 +220,22 @@ struct FinishGradients {
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const Workspace& at = arguments.workspace;
-        finish<kThreads>(block, arguments, [&](const Table& table, const Job& job) {
-            const Numbers<T>& numbers = table.template numbers<T>(job);
-            const double* sums = at.sums + std::size_t(job.index) * kMaxSums;
+        finish<kThreads>(block, arguments, [&](const TensorTable& table, const TensorDesc& tensor) {
+            const Numbers<T>& numbers = table.template numbers<T>(tensor);
+            const double* sums = at.sums + std::size_t(tensor.index) * kMaxSums;
             const double norm = sqrt(sums[0]);
             const double clip = clip_factor(numbers.clip_norm, norm);
             const double left = clip != 0 ? clip * norm : 0;
-            at.clips[job.index] = clip;
-            at.lefts[job.index] = left * left;
-            at.bounds[job.index] = numbers.clip_global_norm;
-            if (sums[1] != 0) *at.odd = 1;
+            at.clips[tensor.index] = clip;
+            at.clipped_sq_norms[tensor.index] = left * left;
+            at.bounds[tensor.index] = numbers.clip_global_norm;
+            if (sums[1] != 0) *at.found_nonfinite = 1;
         });
     }
 };
 
-// What clip_global_norm leaves of each gradient: the squares are added one after another.  `jobs` are the plan's arrays
-// here, those without a gradient too, whose square is 0.
+// What clip_global_norm leaves of each gradient: the squares are added one after another.  `tensors` are the plan's
+// arrays here, those without a gradient too, whose square is 0.
 struct ClipAll {
     static constexpr const char* name = "norm of all gradients";
     static constexpr int kThreads = 256;
@@ -245,12 +250,12 @@ struct ClipAll {
             double whole = 0;
             if (!at.norm) {
                 FO_UNROLL
-                for (std::uint32_t i = 0; i < arguments.jobs; ++i) whole += at.lefts[i];
+                for (std::uint32_t i = 0; i < arguments.tensors; ++i) whole += at.clipped_sq_norms[i];
             }
             block.shared[0] = at.norm ? *at.norm : sqrt(whole);
         });
         block.each([&](int thread) {
-            for (std::uint32_t i = thread; i < arguments.jobs; i += kThreads)
+            for (std::uint32_t i = thread; i < arguments.tensors; i += kThreads)
                 at.clips[i] *= clip_factor(at.bounds[i], block.shared[0]);
         });
     }
@@ -268,8 +273,8 @@ struct AddGroups {
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const auto* begins =
             reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table : arguments.bytes);
-        const std::uint32_t* members = begins + arguments.jobs + 1;
-        for (std::uint32_t group = block.index(); group < arguments.jobs; group += block.count())
+        const std::uint32_t* members = begins + arguments.tensors + 1;
+        for (std::uint32_t group = block.index(); group < arguments.tensors; group += block.count())
             block.each([&](int thread) {
                 if (thread >= kMaxSums) return;
                 double* const sums = arguments.workspace.sums + thread;
@@ -282,28 +287,28 @@ struct AddGroups {
     }
 };
 
-// Calls f(job, numbers, rule) for each job, a thread each, with a copy of its rule that becomes the array's own.
+// Calls f(tensor, numbers, rule) for each tensor, a thread each, with a copy of its rule that becomes the array's own.
 template <class R, class T, bool kIsOwn, int kThreads, class Block, class F>
 FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
-    const Table table(arguments);
+    const TensorTable table(arguments);
     block.each([&](int thread) {
         for (std::uint32_t i = block.index() * kThreads + thread; i < table.count(); i += block.count() * kThreads) {
-            const Job& job = table.job(i);
-            const Numbers<T>& numbers = table.template numbers<T>(job);
-            R rule = kIsOwn ? rule_of<R>(arguments, job, numbers) : *reinterpret_cast<const R*>(numbers.rule);
-            f(job, rule);
-            *reinterpret_cast<R*>(arguments.workspace.rules + std::size_t(job.index) * kRuleBytes) = rule;
+            const TensorDesc& tensor = table.tensor(i);
+            const Numbers<T>& numbers = table.template numbers<T>(tensor);
+            R rule = kIsOwn ? rule_of<R>(arguments, tensor, numbers) : *reinterpret_cast<const R*>(numbers.rule);
+            f(tensor, rule);
+            *reinterpret_cast<R*>(arguments.workspace.rules + std::size_t(tensor.index) * kRuleBytes) = rule;
         }
     });
 }
 
 template <class R>
-FO_DEVICE inline double* const* numbers_of(const Job& job) {
-    return pointers_of<double>(job) + R::state.size();
+FO_DEVICE inline double* const* numbers_of(const TensorDesc& tensor) {
+    return pointers_of<double>(tensor) + R::state.size();
 }
 
 template <class R, class T>
-struct Begin {
+struct BeforeReduce {
     static constexpr const char* name = "begin";
     static constexpr int kThreads = 128;
     static constexpr int kBlocks = 1;
@@ -311,22 +316,22 @@ struct Begin {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        change_rules<R, T, false, kThreads>(block, arguments,
-                                            [](const Job& job, R& rule) { rule.begin(numbers_of<R>(job)); });
+        change_rules<R, T, false, kThreads>(
+            block, arguments, [](const TensorDesc& tensor, R& rule) { rule.before_reduce(numbers_of<R>(tensor)); });
     }
 };
 
 template <class R, class T>
-struct Adapt {
-    static constexpr const char* name = "adapt";
+struct Finalize {
+    static constexpr const char* name = "finalize";
     static constexpr int kThreads = 128;
     static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        change_rules<R, T, kBegins<R>, kThreads>(block, arguments, [&](const Job& job, R& rule) {
-            rule.adapt(arguments.workspace.sums + std::size_t(job.index) * kMaxSums, numbers_of<R>(job));
+        change_rules<R, T, kHasBeforeReduce<R>, kThreads>(block, arguments, [&](const TensorDesc& tensor, R& rule) {
+            rule.finalize(arguments.workspace.sums + std::size_t(tensor.index) * kMaxSums, numbers_of<R>(tensor));
         });
     }
 };
@@ -338,13 +343,14 @@ struct Put {
     static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
-    // `jobs` counts vectors here.
+    // `tensors` counts vectors here.
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const auto* from = reinterpret_cast<const Vector*>(arguments.bytes);
         auto* to = reinterpret_cast<Vector*>(const_cast<std::byte*>(arguments.table));
         block.each([&](int thread) {
-            for (std::uint32_t i = block.index() * kThreads + thread; i < arguments.jobs; i += block.count() * kThreads)
+            for (std::uint32_t i = block.index() * kThreads + thread; i < arguments.tensors;
+                 i += block.count() * kThreads)
                 to[i] = from[i];
         });
     }

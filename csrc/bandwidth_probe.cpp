@@ -1,16 +1,16 @@
-#include "limit.h"
+#include "bandwidth_probe.h"
 
 #include "gil.h"
-#include "table.h"
+#include "rule_info.h"
 
 #include <stdexcept>
 
 namespace fo {
 namespace {
 
-const cpu::LimitPasses& passes_of(int rule, const std::string& isa) {
+const cpu::ProbePasses& passes_of(int rule, const std::string& isa) {
     if (rule < 0 || static_cast<std::size_t>(rule) >= rules().size()) throw std::invalid_argument("expected a rule");
-    return (isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).limits[rule];
+    return (isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).probes[rule];
 }
 
 void expect(bool holds, const char* what) {
@@ -19,10 +19,10 @@ void expect(bool holds, const char* what) {
 
 }  // namespace
 
-Limit::Limit(int rule, std::vector<py::array> params, std::vector<py::array> grads,
-             std::vector<std::vector<py::array>> states, std::vector<std::vector<py::array>> averages,
-             const std::string& isa)
-    : passes_(passes_of(rule, isa)), sums_of_group_(rules()[static_cast<std::size_t>(rule)].sums_of_group) {
+BandwidthProbe::BandwidthProbe(int rule, std::vector<py::array> params, std::vector<py::array> grads,
+                               std::vector<std::vector<py::array>> states, std::vector<std::vector<py::array>> averages,
+                               const std::string& isa)
+    : passes_(passes_of(rule, isa)), reduces_group_(rules()[static_cast<std::size_t>(rule)].reduces_group) {
     const std::size_t state_count = rules()[static_cast<std::size_t>(rule)].state.size();
     expect(grads.size() == params.size() && states.size() == params.size() && averages.size() == params.size(),
            "expected one gradient, one state and one average an array");
@@ -53,10 +53,10 @@ Limit::Limit(int rule, std::vector<py::array> params, std::vector<py::array> gra
     }
 }
 
-std::uint64_t Limit::run(std::uint64_t mask) {
+std::uint64_t BandwidthProbe::run(std::uint64_t mask) {
     const GilRelease unlocked;
-    return cpu::limit(passes_, sums_of_group_, segments_.data(), gradients_.data(),
-                      static_cast<std::int64_t>(segments_.size()), mask);
+    return cpu::run_probe(passes_, reduces_group_, segments_.data(), gradients_.data(),
+                          static_cast<std::int64_t>(segments_.size()), mask);
 }
 
 }  // namespace fo

@@ -7,21 +7,21 @@
 namespace fo::FO_TARGET {
 
 // One array in one launch.  Behind it stand the addresses of the rule's state arrays and numbers.
-struct Job {
+struct TensorDesc {
     char* p;
     const char* g;
     char* average;
     std::int64_t size;
-    std::uint32_t index;     // of the array in its plan
-    std::uint32_t numbers;   // of its update
-    std::uint16_t wide;      // which arrays the update may touch 16 bytes at once: p, g, the average, the state
-    std::uint16_t sum_wide;  // and which the sums, whose tiles begin where the array does
-    std::uint8_t shift;      // the update's chunks begin as if the array did so many elements earlier
+    std::uint32_t index;           // of the array in its plan
+    std::uint32_t numbers;         // of its update
+    std::uint16_t aligned16_mask;  // which arrays the update may touch 16 bytes at once: p, g, the average, the state
+    std::uint16_t sum_aligned16_mask;  // and which the sums, whose tiles begin where the array does
+    std::uint8_t chunk_offset;         // the update's chunks begin as if the array did so many elements earlier
     Format p_format, g_format;
 };
 
-enum Wide { kWideP = 1, kWideG = 2, kWideAverage = 4, kWideState = 8 };
-static_assert(kWideState << kMaxState <= 1 << 16);
+enum Aligned16 { kAlignedP = 1, kAlignedG = 2, kAlignedAverage = 4, kAlignedState = 8 };
+static_assert(kAlignedState << kMaxState <= 1 << 16);
 
 // One update's numbers.
 template <class T>
@@ -33,14 +33,14 @@ struct alignas(16) Numbers {
 
 // What passes leave for one another in device memory, by the array's index in its plan; null where unused.
 struct Workspace {
-    double* partials;   // sums over each chunk of tiles, kMaxSums apart
-    double* sums;       // over each array, kMaxSums apart
-    double* clips;      // what the norms leave of each gradient
-    double* lefts;      // the square of the norm that clip_norm leaves
-    double* bounds;     // clip_global_norm
-    double* norm;       // of all gradients, where it is given
-    std::int32_t* odd;  // not 0 where some gradient is not finite
-    std::byte* rules;   // those that are each array's own, kRuleBytes apart
+    double* partials;               // sums over each chunk of tiles, kMaxSums apart
+    double* sums;                   // over each array, kMaxSums apart
+    double* clips;                  // what the norms leave of each gradient
+    double* clipped_sq_norms;       // the square of the norm that clip_norm leaves
+    double* bounds;                 // clip_global_norm
+    double* norm;                   // of all gradients, where it is given
+    std::int32_t* found_nonfinite;  // not 0 where some gradient is not finite
+    std::byte* rules;               // those that are each array's own, kRuleBytes apart
 };
 
 // A kernel's parameters may be so large (CUDA 12.1, Volta) or 4096 bytes.
@@ -53,8 +53,8 @@ struct ArgumentsHead {
     const std::byte* table;    // null: in `bytes`, behind the numbers
     Workspace workspace;
     std::uint32_t table_at;
-    std::uint32_t jobs;
-    std::uint32_t job_bytes;
+    std::uint32_t tensors;
+    std::uint32_t desc_bytes;
     std::uint32_t sums;  // how many an array
 };
 
@@ -65,28 +65,29 @@ struct alignas(16) Arguments : ArgumentsHead {
 };
 static_assert(sizeof(Arguments) <= FO_ARGUMENT_BYTES);
 
-// The table: where each job's chunks begin, of the update and of the sums, with the end behind the last; and the jobs.
-class Table {
+// The table: where each tensor's chunks begin, of the update and of the sums, with the end behind the last; and the
+// tensors.
+class TensorTable {
   public:
-    FO_DEVICE explicit Table(const Arguments& arguments)
+    FO_DEVICE explicit TensorTable(const Arguments& arguments)
         : numbers_(arguments.numbers ? arguments.numbers : arguments.bytes),
           begins_(reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table
                                                                          : arguments.bytes + arguments.table_at)),
-          count_(arguments.jobs),
-          job_bytes_(arguments.job_bytes) {}
+          count_(arguments.tensors),
+          job_bytes_(arguments.desc_bytes) {}
 
     FO_DEVICE std::uint32_t count() const { return count_; }
     FO_DEVICE const std::uint32_t* update_begins() const { return begins_; }
     FO_DEVICE const std::uint32_t* sum_begins() const { return begins_ + count_ + 1; }
 
-    FO_DEVICE const Job& job(std::uint32_t i) const {
-        const auto* jobs = reinterpret_cast<const std::byte*>(begins_ + 2 * (count_ + 1));
-        return *reinterpret_cast<const Job*>(jobs + std::size_t(i) * job_bytes_);
+    FO_DEVICE const TensorDesc& tensor(std::uint32_t i) const {
+        const auto* tensors = reinterpret_cast<const std::byte*>(begins_ + 2 * (count_ + 1));
+        return *reinterpret_cast<const TensorDesc*>(tensors + std::size_t(i) * job_bytes_);
     }
 
     template <class T>
-    FO_DEVICE const Numbers<T>& numbers(const Job& job) const {
-        return reinterpret_cast<const Numbers<T>*>(numbers_)[job.numbers];
+    FO_DEVICE const Numbers<T>& numbers(const TensorDesc& tensor) const {
+        return reinterpret_cast<const Numbers<T>*>(numbers_)[tensor.numbers];
     }
 
   private:
@@ -96,11 +97,11 @@ class Table {
 };
 
 template <class T = char>
-FO_DEVICE inline T* const* pointers_of(const Job& job) {
-    return reinterpret_cast<T* const*>(&job + 1);
+FO_DEVICE inline T* const* pointers_of(const TensorDesc& tensor) {
+    return reinterpret_cast<T* const*>(&tensor + 1);
 }
 
-// The job of a chunk, which is in or behind job `from`: the last that begins no later.
+// The tensor of a chunk, which is in or behind tensor `from`: the last that begins no later.
 FO_DEVICE inline std::uint32_t find(const std::uint32_t* begins, std::uint32_t from, std::uint32_t count,
                                     std::uint32_t chunk) {
     if (chunk < begins[from + 1]) return from;

@@ -3,8 +3,8 @@
 // its own.
 #pragma once
 
-#include "call.h"
 #include "rule.h"
+#include "step.h"
 
 #include <cstring>
 

@@ -1,11 +1,11 @@
-// The passes of limit.h: words in place of numbers.  A loop of its own for every number of arrays, so that all of them
-// stream side by side, and nothing but loads, exclusive ors and stores in it.
-// Compiled once per instruction set; FO_TARGET names the copy.
-#include "limit.h"
+// The passes of bandwidth_probe.h: words in place of numbers.  A loop of its own for every number of arrays, so that
+// all of them stream side by side, and nothing but loads, exclusive ors and stores in it. Compiled once per instruction
+// set; FO_TARGET names the copy.
+#include "bandwidth_probe.h"
 
+#include "../formats.h"
 #include "../rules.h"
-#include "../storage.h"
-#include "independent.h"
+#include "vectorize.h"
 
 #include <type_traits>
 
@@ -52,7 +52,7 @@ std::uint64_t stream(Cell<P>* p, Cell<G>* g, [[maybe_unused]] Cell<S>* const* st
     P p_sum = 0;
     G g_sum = 0;
     S s_sum = 0;
-    FO_INDEPENDENT
+    FO_IVDEP
     for (Index i = 0; i < n; ++i) {
         const P x = loaded<kStreams.p>(p[i]);
         const G y = loaded<kStreams.g>(g[i]);
@@ -112,7 +112,7 @@ std::uint64_t pass(const Segment& segment, const Gradient& gradient, std::uint64
         if constexpr (kUpdates)
             return kUpdateAccess<R, T>;
         else
-            return kMeasureAccess<R, T>;
+            return kReduceAccess<R, T>;
     }();
     constexpr Streams streams = streams_of(access);
     const bool averages = kUpdates && segment.average;
@@ -128,16 +128,16 @@ std::uint64_t pass(const Segment& segment, const Gradient& gradient, std::uint64
 }
 
 template <class R, class T>
-constexpr cpu::LimitPass measure_of() {
+constexpr cpu::ProbePass reduce_of() {
     if constexpr (kSums<R> > 0) return &pass<R, T, false>;
     return nullptr;
 }
 
 template <int kRule>
-constexpr cpu::LimitPasses passes_of() {
+constexpr cpu::ProbePasses passes_of() {
     using F32 = Rule<kRule, float>;
     using F64 = Rule<kRule, double>;
-    return {&pass<F32, float, true>, &pass<F64, double, true>, measure_of<F32, float>(), measure_of<F64, double>()};
+    return {&pass<F32, float, true>, &pass<F64, double, true>, reduce_of<F32, float>(), reduce_of<F64, double>()};
 }
 
 constexpr auto kPasses = for_rules([](auto... rule) { return std::array{passes_of<rule>()...}; });
@@ -145,4 +145,4 @@ constexpr auto kPasses = for_rules([](auto... rule) { return std::array{passes_o
 }  // namespace
 }  // namespace fo::FO_TARGET
 
-const fo::cpu::LimitPasses* fo::cpu::FO_JOIN(limits_, FO_TARGET)() { return fo::FO_TARGET::kPasses.data(); }
+const fo::cpu::ProbePasses* fo::cpu::FO_JOIN(probes_, FO_TARGET)() { return fo::FO_TARGET::kPasses.data(); }

@@ -1,7 +1,7 @@
-#include "limit.h"
+#include "bandwidth_probe.h"
 
+#include "device.h"
 #include "shares.h"
-#include "step.h"
 
 #include <atomic>
 
@@ -9,30 +9,30 @@ namespace fo::cpu {
 
 namespace {
 
-std::uint64_t limit_of_batch(const LimitPasses& passes, const Segment* segments, const Gradient* gradients,
-                             std::int64_t count, std::uint64_t mask) {
+std::uint64_t probe_batch(const ProbePasses& passes, const Segment* segments, const Gradient* gradients,
+                          std::int64_t count, std::uint64_t mask) {
     const auto begins = concatenate(count, [&](std::int64_t i) { return segments[i].size; });
     std::atomic<std::uint64_t> read{0};
-    const auto run = [&](LimitPass f32, LimitPass f64) {
+    const auto run = [&](ProbePass f32, ProbePass f64) {
         for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
-            const LimitPass pass = segments[i].format == Format::kFloat64 ? f64 : f32;
+            const ProbePass pass = segments[i].format == Format::kFloat64 ? f64 : f32;
             read.fetch_xor(pass(segments[i], gradients[i], mask, begin, end), std::memory_order_relaxed);
         });
     };
-    if (passes.measure_f32) run(passes.measure_f32, passes.measure_f64);
+    if (passes.reduce_f32) run(passes.reduce_f32, passes.reduce_f64);
     run(passes.update_f32, passes.update_f64);
     return read.load(std::memory_order_relaxed);
 }
 
 }  // namespace
 
-std::uint64_t limit(const LimitPasses& passes, bool sums_of_group, const Segment* segments, const Gradient* gradients,
-                    std::int64_t count, std::uint64_t mask) {
-    const bool in_batches = passes.measure_f32 && !sums_of_group;
+std::uint64_t run_probe(const ProbePasses& passes, bool reduces_group, const Segment* segments,
+                        const Gradient* gradients, std::int64_t count, std::uint64_t mask) {
+    const bool in_batches = passes.reduce_f32 && !reduces_group;
     std::uint64_t read = 0;
     for (std::int64_t begin = 0, end; begin < count; begin = end) {
         end = in_batches ? batch_end(count, begin, [&](std::int64_t i) { return segments[i].size; }) : count;
-        read ^= limit_of_batch(passes, segments + begin, gradients + begin, end - begin, mask);
+        read ^= probe_batch(passes, segments + begin, gradients + begin, end - begin, mask);
     }
     return read;
 }

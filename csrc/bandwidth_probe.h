@@ -1,4 +1,4 @@
-// The pass that a step is measured against, over a model's own arrays.
+// The pass that a step is reduced against, over a model's own arrays.
 #pragma once
 
 #include "buffer.h"
@@ -10,12 +10,12 @@
 
 namespace fo {
 
-class Limit {
+class BandwidthProbe {
   public:
     // Arrays as an optimizer has checked them: the state as the rule names it, and the average or nothing.
-    Limit(int rule, std::vector<py::array> params, std::vector<py::array> grads,
-          std::vector<std::vector<py::array>> states, std::vector<std::vector<py::array>> averages,
-          const std::string& isa);
+    BandwidthProbe(int rule, std::vector<py::array> params, std::vector<py::array> grads,
+                   std::vector<std::vector<py::array>> states, std::vector<std::vector<py::array>> averages,
+                   const std::string& isa);
 
     // Adds `mask` by exclusive or to every word that a step writes; returns that of all words which it only reads.
     std::uint64_t run(std::uint64_t mask);
@@ -24,8 +24,8 @@ class Limit {
     std::vector<py::array> kept_;  // so that the addresses stay good
     std::vector<Segment> segments_;
     std::vector<Gradient> gradients_;
-    const cpu::LimitPasses& passes_;
-    const bool sums_of_group_;
+    const cpu::ProbePasses& passes_;
+    const bool reduces_group_;
 };
 
 }  // namespace fo

@@ -1,19 +1,19 @@
-// What an update is measured against, as ../cpu/limit.h says: its own way through memory, with words in place of
-// numbers. One kernel serves every rule with so many state arrays: which of them are read and which written is the same
-// for all threads of a launch, as the formats are.
+// What an update is reduced against, as ../cpu/bandwidth_probe.h says: its own way through memory, with words in place
+// of numbers. One kernel serves every rule with so many state arrays: which of them are read and which written is the
+// same for all threads of a launch, as the formats are.
 #pragma once
 
 #include "update.h"
 
 namespace fo::FO_TARGET {
 
-// First in the arguments.  Arrays are named by the bits of Wide; what is written is not in `read`.
-struct alignas(16) LimitNumbers {
+// First in the arguments.  Arrays are named by the bits of Aligned16; what is written is not in `read`.
+struct alignas(16) ProbeArguments {
     std::uint64_t mask;
     std::uint64_t* answers;  // of each block: the exclusive or of what it only read
     unsigned read, written;
 };
-static_assert(sizeof(LimitNumbers) <= sizeof(Numbers<float>));  // so that a table fits that does beside those
+static_assert(sizeof(ProbeArguments) <= sizeof(Numbers<float>));  // so that a table fits that does beside those
 
 template <int kBytes>
 using Unsigned =
@@ -21,7 +21,7 @@ using Unsigned =
 
 // A thread's elements as they lie in memory, if each has so many bytes.
 template <int kBytes>
-inline constexpr int kQuarters = kEach * kBytes / 4;
+inline constexpr int kQuarters = kItemsPerThread * kBytes / 4;
 
 template <int kBytes>
 FO_DEVICE inline Unsigned<kBytes> word_of(const std::uint32_t* x, int e) {
@@ -41,8 +41,8 @@ FO_DEVICE inline void set_word(std::uint32_t* x, int e, Unsigned<kBytes> word) {
 
 // The same accesses as elements.h's.
 template <class Word, int kBytes>
-FO_DEVICE inline void load_words(const char* array, const Span& span, bool wide, std::uint32_t* x) {
-    if (wide) {
+FO_DEVICE inline void load_words(const char* array, const ThreadItems& span, bool aligned16, std::uint32_t* x) {
+    if (aligned16) {
         FO_UNROLL
         for (int i = 0; i < kQuarters<kBytes>; i += 4) {
             const Vector vector = load<Vector>(array + place<Word>(span, i * 4 / kBytes) * kBytes);
@@ -50,19 +50,19 @@ FO_DEVICE inline void load_words(const char* array, const Span& span, bool wide,
         }
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e)
+        for (int e = 0; e < kItemsPerThread; ++e)
             set_word<kBytes>(x, e, load<Unsigned<kBytes>>(array + place<Word>(span, e) * kBytes));
     }
 }
 
 template <class Word, int kBytes>
-FO_DEVICE inline void store_words(char* array, const Span& span, bool wide, std::uint64_t mask,
+FO_DEVICE inline void store_words(char* array, const ThreadItems& span, bool aligned16, std::uint64_t mask,
                                   const std::uint32_t* x) {
     std::uint32_t changed[kQuarters<kBytes>];
     FO_UNROLL
-    for (int e = 0; e < kEach; ++e)
+    for (int e = 0; e < kItemsPerThread; ++e)
         set_word<kBytes>(changed, e, Unsigned<kBytes>(word_of<kBytes>(x, e) ^ Unsigned<kBytes>(mask)));
-    if (wide) {
+    if (aligned16) {
         FO_UNROLL
         for (int i = 0; i < kQuarters<kBytes>; i += 4) {
             Vector vector;
@@ -71,7 +71,8 @@ FO_DEVICE inline void store_words(char* array, const Span& span, bool wide, std:
         }
     } else {
         FO_UNROLL
-        for (int e = 0; e < kEach; ++e) store(array + place<Word>(span, e) * kBytes, word_of<kBytes>(changed, e));
+        for (int e = 0; e < kItemsPerThread; ++e)
+            store(array + place<Word>(span, e) * kBytes, word_of<kBytes>(changed, e));
     }
 }
 
@@ -79,7 +80,7 @@ template <int kBytes>
 FO_DEVICE inline std::uint64_t xor_of(const std::uint32_t* x) {
     Unsigned<kBytes> all = 0;
     FO_UNROLL
-    for (int e = 0; e < kEach; ++e) all = Unsigned<kBytes>(all ^ word_of<kBytes>(x, e));
+    for (int e = 0; e < kItemsPerThread; ++e) all = Unsigned<kBytes>(all ^ word_of<kBytes>(x, e));
     return all;
 }
 
@@ -123,16 +124,16 @@ FO_DEVICE inline void store_word(std::size_t bytes, char* array, std::int32_t i,
 template <class Word, int kState>
 class LimitStretch {
   public:
-    FO_DEVICE LimitStretch(const Job& job, const LimitNumbers& numbers, std::int64_t begin, double* sums)
-        : job_(job), numbers_(numbers), begin_(begin), sums_(sums) {}
+    FO_DEVICE LimitStretch(const TensorDesc& tensor, const ProbeArguments& numbers, std::int64_t begin, double* sums)
+        : tensor_(tensor), numbers_(numbers), begin_(begin), sums_(sums) {}
 
-    FO_DEVICE void operator()(int thread, const Span& span) const {
+    FO_DEVICE void operator()(int thread, const ThreadItems& span) const {
         if (is_empty(span)) return;
         std::uint64_t sum = 0;
         if (has_all<Word>(span)) {
             sum = pass_all(span);
         } else {
-            for (int e = 0; e < kEach; ++e)
+            for (int e = 0; e < kItemsPerThread; ++e)
                 if (has<Word>(span, e)) sum ^= pass_one(place<Word>(span, e));
         }
         sums_[thread] = bits<double>(bits<std::uint64_t>(sums_[thread]) ^ sum);
@@ -142,101 +143,106 @@ class LimitStretch {
     static constexpr int kBytes = sizeof(Word);
 
     // Everything is loaded before anything is waited for, and before anything is stored.
-    FO_DEVICE std::uint64_t pass_all(const Span& span) const {
+    FO_DEVICE std::uint64_t pass_all(const ThreadItems& span) const {
         std::uint32_t p[kQuarters<kBytes>]{}, g[kQuarters<8>]{}, average[kQuarters<kBytes>]{};
         std::uint32_t state[kState + 1][kQuarters<kBytes>]{};
-        if (touches(kWideP))
-            with_bytes_of_parameter<Word>(job_.p_format, [&](auto bytes) {
-                load_words<Word, bytes>(at<bytes>(job_.p), span, is_wide(kWideP), p);
+        if (touches(kAlignedP))
+            with_bytes_of_parameter<Word>(tensor_.p_format, [&](auto bytes) {
+                load_words<Word, bytes>(at<bytes>(tensor_.p), span, is_aligned16(kAlignedP), p);
             });
-        if (touches(kWideG))
-            with_bytes(job_.g_format,
-                       [&](auto bytes) { load_words<Word, bytes>(at<bytes>(job_.g), span, is_wide(kWideG), g); });
+        if (touches(kAlignedG))
+            with_bytes(tensor_.g_format, [&](auto bytes) {
+                load_words<Word, bytes>(at<bytes>(tensor_.g), span, is_aligned16(kAlignedG), g);
+            });
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (touches(kWideState << k))
-                load_words<Word, kBytes>(at<kBytes>(own(k)), span, is_wide(kWideState << k), state[k]);
-        if (averages()) load_words<Word, kBytes>(at<kBytes>(job_.average), span, is_wide(kWideAverage), average);
+            if (touches(kAlignedState << k))
+                load_words<Word, kBytes>(at<kBytes>(own(k)), span, is_aligned16(kAlignedState << k), state[k]);
+        if (averages())
+            load_words<Word, kBytes>(at<kBytes>(tensor_.average), span, is_aligned16(kAlignedAverage), average);
 
         std::uint64_t sum = 0;
-        if (reads(kWideP)) with_bytes_of_parameter<Word>(job_.p_format, [&](auto bytes) { sum ^= xor_of<bytes>(p); });
-        if (reads(kWideG)) with_bytes(job_.g_format, [&](auto bytes) { sum ^= xor_of<bytes>(g); });
+        if (reads(kAlignedP))
+            with_bytes_of_parameter<Word>(tensor_.p_format, [&](auto bytes) { sum ^= xor_of<bytes>(p); });
+        if (reads(kAlignedG)) with_bytes(tensor_.g_format, [&](auto bytes) { sum ^= xor_of<bytes>(g); });
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (reads(kWideState << k)) sum ^= xor_of<kBytes>(state[k]);
+            if (reads(kAlignedState << k)) sum ^= xor_of<kBytes>(state[k]);
 
         const std::uint64_t mask = numbers_.mask;
-        if (averages()) store_words<Word, kBytes>(at<kBytes>(job_.average), span, is_wide(kWideAverage), mask, average);
+        if (averages())
+            store_words<Word, kBytes>(at<kBytes>(tensor_.average), span, is_aligned16(kAlignedAverage), mask, average);
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (writes(kWideState << k))
-                store_words<Word, kBytes>(at<kBytes>(own(k)), span, is_wide(kWideState << k), mask, state[k]);
-        if (writes(kWideP))
-            with_bytes_of_parameter<Word>(job_.p_format, [&](auto bytes) {
-                store_words<Word, bytes>(at<bytes>(job_.p), span, is_wide(kWideP), mask, p);
+            if (writes(kAlignedState << k))
+                store_words<Word, kBytes>(at<kBytes>(own(k)), span, is_aligned16(kAlignedState << k), mask, state[k]);
+        if (writes(kAlignedP))
+            with_bytes_of_parameter<Word>(tensor_.p_format, [&](auto bytes) {
+                store_words<Word, bytes>(at<bytes>(tensor_.p), span, is_aligned16(kAlignedP), mask, p);
             });
         return sum;
     }
 
     // At an array's edges.
     FO_DEVICE std::uint64_t pass_one(std::int32_t i) const {
-        const std::size_t p_bytes = item_size(job_.p_format), g_bytes = item_size(job_.g_format);
-        char* const p_at = job_.p + begin_ * std::int64_t(p_bytes);
-        const std::uint64_t p = touches(kWideP) ? load_word(p_bytes, p_at, i) : 0;
-        const std::uint64_t g = touches(kWideG) ? load_word(g_bytes, job_.g + begin_ * std::int64_t(g_bytes), i) : 0;
+        const std::size_t p_bytes = item_size(tensor_.p_format), g_bytes = item_size(tensor_.g_format);
+        char* const p_at = tensor_.p + begin_ * std::int64_t(p_bytes);
+        const std::uint64_t p = touches(kAlignedP) ? load_word(p_bytes, p_at, i) : 0;
+        const std::uint64_t g =
+            touches(kAlignedG) ? load_word(g_bytes, tensor_.g + begin_ * std::int64_t(g_bytes), i) : 0;
         Word state[kState + 1]{}, average{};
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (touches(kWideState << k)) state[k] = load<Word>(at<kBytes>(own(k)) + i * kBytes);
-        if (averages()) average = load<Word>(at<kBytes>(job_.average) + i * kBytes);
+            if (touches(kAlignedState << k)) state[k] = load<Word>(at<kBytes>(own(k)) + i * kBytes);
+        if (averages()) average = load<Word>(at<kBytes>(tensor_.average) + i * kBytes);
 
-        std::uint64_t sum = (reads(kWideP) ? p : 0) ^ (reads(kWideG) ? g : 0);
+        std::uint64_t sum = (reads(kAlignedP) ? p : 0) ^ (reads(kAlignedG) ? g : 0);
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (reads(kWideState << k)) sum ^= state[k];
+            if (reads(kAlignedState << k)) sum ^= state[k];
 
         const Word mask = Word(numbers_.mask);
-        if (averages()) store(at<kBytes>(job_.average) + i * kBytes, Word(average ^ mask));
+        if (averages()) store(at<kBytes>(tensor_.average) + i * kBytes, Word(average ^ mask));
         FO_UNROLL
         for (int k = 0; k < kState; ++k)
-            if (writes(kWideState << k)) store(at<kBytes>(own(k)) + i * kBytes, Word(state[k] ^ mask));
-        if (writes(kWideP)) store_word(p_bytes, p_at, i, p ^ numbers_.mask);
+            if (writes(kAlignedState << k)) store(at<kBytes>(own(k)) + i * kBytes, Word(state[k] ^ mask));
+        if (writes(kAlignedP)) store_word(p_bytes, p_at, i, p ^ numbers_.mask);
         return sum;
     }
 
     FO_DEVICE bool reads(unsigned which) const { return numbers_.read & which; }
     FO_DEVICE bool writes(unsigned which) const { return numbers_.written & which; }
     FO_DEVICE bool touches(unsigned which) const { return (numbers_.read | numbers_.written) & which; }
-    FO_DEVICE bool averages() const { return job_.average && writes(kWideAverage); }
-    FO_DEVICE bool is_wide(unsigned which) const { return job_.wide & which; }
+    FO_DEVICE bool averages() const { return tensor_.average && writes(kAlignedAverage); }
+    FO_DEVICE bool is_aligned16(unsigned which) const { return tensor_.aligned16_mask & which; }
 
-    FO_DEVICE char* own(int k) const { return pointers_of<char>(job_)[k]; }
+    FO_DEVICE char* own(int k) const { return pointers_of<char>(tensor_)[k]; }
 
     template <int kItem, class Char>
     FO_DEVICE Char* at(Char* array) const {
         return array + begin_ * kItem;
     }
 
-    const Job& job_;
-    const LimitNumbers& numbers_;
+    const TensorDesc& tensor_;
+    const ProbeArguments& numbers_;
     const std::int64_t begin_;
     double* const sums_;  // words, kept as what a block's shared memory is made of
 };
 
 template <class Word, int kState>
-struct Limit {
-    static constexpr const char* name = "limit";
+struct BandwidthProbe {
+    static constexpr const char* name = "bandwidth probe";
     static constexpr int kThreads = kUpdateThreads;
     static constexpr int kBlocks = update_blocks<Word>(kState);
     static constexpr int kShared = kThreads;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const auto& numbers = *reinterpret_cast<const LimitNumbers*>(arguments.bytes);
+        const auto& numbers = *reinterpret_cast<const ProbeArguments*>(arguments.bytes);
         double* const sums = block.shared;
         block.phase([&](int thread) { sums[thread] = 0; });
-        each_span<Word>(block, arguments, [&](const Table&, const Job& job, std::int64_t begin) {
-            return LimitStretch<Word, kState>(job, numbers, begin, sums);
+        for_each_chunk<Word>(block, arguments, [&](const TensorTable&, const TensorDesc& tensor, std::int64_t begin) {
+            return LimitStretch<Word, kState>(tensor, numbers, begin, sums);
         });
         block.phase([](int) {});
         for (int width = kThreads / 2; width > 0; width /= 2)

@@ -1,0 +1,95 @@
+#include "tensor_list.h"
+
+#include "reduce.h"
+
+namespace fo::cuda {
+namespace {
+
+using namespace FO_TARGET;
+
+// Which arrays are aligned to 16 bytes at element -shift.
+std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
+    const Segment& segment = *item.segment;
+    const Format own = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
+    const auto is_aligned16 = [shift](const void* array, Format format) {
+        return (reinterpret_cast<std::uintptr_t>(array) - std::uintptr_t(shift) * item_size(format)) % 16 == 0;
+    };
+    unsigned aligned16 = 0;
+    if (is_aligned16(segment.p, segment.format)) aligned16 |= kAlignedP;
+    if (is_aligned16(item.gradient->data, item.gradient->format)) aligned16 |= kAlignedG;
+    if (segment.average && is_aligned16(segment.average, own)) aligned16 |= kAlignedAverage;
+    for (std::size_t k = 0; k < rule.state.size(); ++k)
+        if (is_aligned16(segment.state[k], own)) aligned16 |= unsigned(kAlignedState) << k;
+    return std::uint16_t(aligned16);
+}
+
+// What is written counts twice.
+int aligned_benefit(unsigned aligned16) {
+    int count = aligned16 & kAlignedG ? -1 : 0;
+    for (; aligned16; aligned16 &= aligned16 - 1) count += 2;
+    return count;
+}
+
+bool all_aligned16(unsigned aligned16, const Item& item, const RuleInfo& rule) {
+    const unsigned average = item.segment->average ? kAlignedAverage : 0;
+    return aligned16 == (kAlignedP | kAlignedG | average | ((1u << rule.state.size()) - 1) * kAlignedState);
+}
+
+TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
+    TensorDesc tensor{};
+    tensor.p = static_cast<char*>(item.segment->p);
+    tensor.g = static_cast<const char*>(item.gradient->data);
+    tensor.average = static_cast<char*>(item.segment->average);
+    tensor.size = item.segment->size;
+    tensor.index = item.index;
+    tensor.numbers = std::uint32_t(item.gradient->constants);
+    tensor.p_format = item.segment->format;
+    tensor.g_format = item.gradient->format;
+    tensor.sum_aligned16_mask = tensor.aligned16_mask = aligned16_at(0, item, rule);
+    if (all_aligned16(tensor.aligned16_mask, item, rule)) return tensor;
+    for (int shift = 1; shift < kItemsPerThread; ++shift)
+        if (const auto aligned16 = aligned16_at(shift, item, rule);
+            aligned_benefit(aligned16) > aligned_benefit(tensor.aligned16_mask)) {
+            tensor.aligned16_mask = aligned16;
+            tensor.chunk_offset = std::uint8_t(shift);
+        }
+    return tensor;
+}
+
+std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_t((size + each - 1) / each); }
+
+void append(std::vector<std::byte>& bytes, const void* data, std::size_t size) {
+    const auto* begin = static_cast<const std::byte*>(data);
+    bytes.insert(bytes.end(), begin, begin + size);
+}
+
+}  // namespace
+
+std::size_t desc_bytes(const RuleInfo& rule) {
+    return sizeof(TensorDesc) + (rule.state.size() + rule.scalar_state.size()) * sizeof(void*);
+}
+
+std::size_t descs_within(std::size_t bytes, const RuleInfo& rule) {
+    const std::size_t begin = 2 * sizeof(std::uint32_t);
+    return bytes < begin ? 0 : (bytes - begin) / (desc_bytes(rule) + begin);
+}
+
+TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
+    std::vector<std::uint32_t> updates{0}, sums{first_sum};
+    std::vector<std::byte> tensors;
+    for (const Item& item : items) {
+        const TensorDesc tensor = make_tensor_desc(item, rule);
+        append(tensors, &tensor, sizeof tensor);
+        append(tensors, item.segment->state, rule.state.size() * sizeof(void*));
+        append(tensors, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
+        updates.push_back(updates.back() + (tensor.size > 0 ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
+        sums.push_back(sums.back() + pieces(tensor.size, kSumChunk));
+    }
+    TensorList list{std::uint32_t(items.size()), updates.back(), sums.back() - first_sum, {}};
+    append(list.table, updates.data(), updates.size() * sizeof updates[0]);
+    append(list.table, sums.data(), sums.size() * sizeof sums[0]);
+    append(list.table, tensors.data(), tensors.size());
+    return list;
+}
+
+}  // namespace fo::cuda

@@ -1,0 +1,34 @@
+// The tensors of one launch, as the host lays them out for tensor.h's TensorTable.
+#pragma once
+
+#include "tensor.h"
+#include "update.h"
+
+#include "../rule_info.h"
+
+#include <span>
+#include <vector>
+
+namespace fo::cuda {
+
+// One array as it is in this step.
+struct Item {
+    const Segment* segment;
+    const Gradient* gradient;
+    std::uint32_t index;
+};
+
+struct TensorList {
+    std::uint32_t tensors, update_chunks, sum_chunks;
+    std::vector<std::byte> table;
+};
+
+std::size_t desc_bytes(const RuleInfo& rule);
+
+// How many tensors of that rule fit into so many bytes.
+std::size_t descs_within(std::size_t bytes, const RuleInfo& rule);
+
+// The partial sums of the list begin at `first_sum`.
+TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum);
+
+}  // namespace fo::cuda
