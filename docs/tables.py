@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fastoptim as fo
-from fastoptim.native import RULES
+from fastoptim.core import RULES
 
 CHECKOUT = Path(__file__).parents[1]
 MEASURED = CHECKOUT / "docs" / "data" / "choosing.json"
@@ -101,14 +101,14 @@ def plain_state(cls: type[fo.Optimizer]) -> tuple[str, ...]:
 
 
 def named(names: Iterable[str], cls: type[fo.Optimizer]) -> str:
-    return ", ".join(f"*{name}*" if name in cls.scalar_state else f"`{name}`" for name in names)
+    return ", ".join(f"*{name}*" if cls.state_schema[name].is_scalar else f"`{name}`" for name in names)
 
 
 def state(cls: type[fo.Optimizer]) -> str:
     """How many arrays are kept and which; in brackets what options may add."""
     own = plain_state(cls)
-    most = max(sum(name not in cls.scalar_state for name in names) for names in cls.variants.values())
-    count = sum(name not in cls.scalar_state for name in own)
+    most = max(sum(not cls.state_schema[name].is_scalar for name in names) for names in cls.variants.values())
+    count = sum(not cls.state_schema[name].is_scalar for name in own)
     more = [name for name in cls.state if name not in own]
     listed = " ".join(filter(None, (named(own, cls), f"({named(more, cls)})" if more else "")))
     counted = f"{count} to {most}" if most > count else str(count)

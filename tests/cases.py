@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 import fastoptim as fo
-from fastoptim.arrays import compute_dtype
-from fastoptim.options import Range
+from fastoptim.options.checks import Range
+from fastoptim.reference_math import compute_dtype
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
@@ -84,7 +84,7 @@ class Case:
 
     def make_state(self, make: Callable[[], Array]) -> list[Array]:
         """State arrays from `make`, or one float64 number of it where the state is a number."""
-        return [number_of(make()) if name in self.optimizer.scalar_state else make() for name in self.state]
+        return [number_of(make()) if self.optimizer.state_schema[name].is_scalar else make() for name in self.state]
 
     def optimize(self, params: Any, backend: Literal["native", "reference"] = "native") -> fo.Optimizer:
         return self.optimizer(params, **self.options, backend=backend)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import fastoptim as fo
-import fastoptim.native
+import fastoptim.core
+import fastoptim.engines.native
 from cases import ISAS
 from devices import import_module
 
@@ -36,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _same_threads_afterwards() -> Iterator[None]:
     before = fo.thread_info()
     yield
-    fastoptim.native.set_num_threads(before["limits"]["call"] or 0)  # 0: no call
+    fastoptim.core.set_num_threads(before["limits"]["call"] or 0)  # 0: no call
     fo.set_threading(before["threading"])
 
 
@@ -44,7 +45,7 @@ def _same_threads_afterwards() -> Iterator[None]:
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Native steps run this instruction set's code."""
     name = str(request.param)
-    monkeypatch.setattr(fastoptim.native.Engine, "isa", name)
+    monkeypatch.setattr(fastoptim.engines.native.Engine, "isa", name)
     return name
 
 

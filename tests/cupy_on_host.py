@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-import fastoptim.native
+import fastoptim.core
 
 _current: dict[str, Any] = {"device": 0, "streams": {}}
 
@@ -196,7 +196,7 @@ def get_current_stream(device_id: int = -1) -> Stream:
 
 
 def _emulation() -> Any:
-    return ctypes.CDLL(fastoptim.native.__dict__["_core"].__file__)
+    return ctypes.CDLL(fastoptim.core.__dict__["_core"].__file__)
 
 
 class MemoryPool:

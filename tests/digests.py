@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastoptim as fo
-import fastoptim.native
+import fastoptim.engines.native
 from cases import CASES, DTYPES, ISAS, Array, Case, DType, bits
 
 FILE = Path(__file__).with_name("digests.txt")
@@ -85,7 +85,7 @@ def found() -> Iterator[str]:
     for case in all_cases():
         lines = set()
         for isa in ISAS:
-            fastoptim.native.Engine.isa = isa
+            fastoptim.engines.native.Engine.isa = isa
             lines.add(line_of(case))
         if len(lines) > 1:
             raise AssertionError(f"{case.id}: the instruction sets differ: {lines}")

@@ -10,7 +10,7 @@ import numpy as np
 
 import fastoptim as fo
 from cases import Array, Case, DType, bits, ordinary_values, state_values
-from fastoptim import native
+from fastoptim import core
 
 
 def words(array: Array) -> list[int]:
@@ -27,19 +27,19 @@ def optimizer_on(case: Case, sizes: Sequence[int], p_dtype: DType, g_dtype: DTyp
     opt = case.optimize([ordinary_values(rng, p_dtype, size) for size in sizes])
     for slot in opt.param_states:
         for name, array in slot.state.items():
-            if name not in case.optimizer.scalar_state:
+            if not case.optimizer.state_schema[name].is_scalar:
                 array[...] = state_values(rng, array.dtype, array.size).reshape(array.shape)
     return opt, [ordinary_values(rng, g_dtype, size) for size in sizes]
 
 
 def arrays_of(slot: Any, g: Array, case: Case) -> list[Array]:
     """Those of one parameter that the rule knows, in its order."""
-    return [slot.p, g, *(slot.state[name] for name in native.RULES[case.variant].state)]
+    return [slot.p, g, *(slot.state[name] for name in core.RULES[case.variant].state)]
 
 
 def expected_limit(models: Iterable[list[Array]], case: Case, mask: int) -> tuple[list[bytes], int]:
     """What the passes leave of arrays as `arrays_of` gives them, and what they answer."""
-    rule, left, answer = native.RULES[case.variant], [], 0
+    rule, left, answer = core.RULES[case.variant], [], 0
     for model in models:
         arrays = [array.copy() for array in model]
         for accesses in (rule.reduces, rule.updates):

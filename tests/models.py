@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-import fastoptim.native
+import fastoptim.core
 from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case, case_id
 
 Backend = Literal["native", "reference"]
@@ -53,7 +53,7 @@ every_variant = pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
 each_backend = pytest.mark.parametrize("backend", ["native", "reference"])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_module = pytest.mark.parametrize("module", [fo.functional, fo.reference], ids=["functional", "reference"])
-without_cuda = pytest.mark.skipif(not fastoptim.native.cuda_status(), reason="this machine has CUDA")
+without_cuda = pytest.mark.skipif(not fastoptim.core.cuda_status(), reason="this machine has CUDA")
 
 
 def leaves(tree: Any) -> Iterator[Any]:

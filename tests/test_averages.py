@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import FLOAT32, FLOAT64, Array, DType, assert_same_bits, ordinary_values, random_values
-from fastoptim.arrays import compute_dtype
+from fastoptim.reference_math import compute_dtype
 from models import Backend, each_backend, each_dtype, each_module, every_optimizer, leaves
 
 STEPS = 30

@@ -19,10 +19,11 @@ import pytest
 import fastoptim as fo
 from benching import bench
 from cases import ISAS, Array
-from fastoptim import __main__, native
+from fastoptim import __main__
 from fastoptim.bench import check, cli, machine, measure, models, results, task, timing
 from fastoptim.bench.models import Work, model, one_array
 from fastoptim.bench.task import Task
+from fastoptim.engines import native
 
 MATPLOTLIB = "needs matplotlib"
 

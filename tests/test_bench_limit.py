@@ -9,10 +9,11 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, FLOAT32, MIN_SHARE, PLAIN_CASES, Case, DType, bits, case_id
-from fastoptim import native
+from fastoptim import core
 from fastoptim.bench import task
 from fastoptim.bench.models import Work, one_array
 from fastoptim.bench.task import Task
+from fastoptim.engines import native
 from limits import MASK, arrays_of, expected_limit, optimizer_on
 
 
@@ -63,7 +64,7 @@ def test_a_mask_of_zero_changes_nothing(case: Case) -> None:
 
 @pytest.mark.parametrize("case", PLAIN_CASES, ids=case_id)
 def test_a_step_writes_what_its_rule_says_and_depends_on_what_it_only_reads(case: Case) -> None:
-    rule = native.RULES[case.variant]
+    rule = core.RULES[case.variant]
     names = ("p", "g", *rule.state)
     passes = [dict(zip(names, accesses, strict=True)) for accesses in (rule.reduces, rule.updates) if accesses]
     reads = {name for accesses in passes for name, access in accesses.items() if access}

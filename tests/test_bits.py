@@ -40,8 +40,8 @@ from cases import (
     special_values,
     state_values,
 )
-from fastoptim.arrays import compute_dtype
-from fastoptim.native import RULES
+from fastoptim.core import RULES
+from fastoptim.reference_math import compute_dtype
 
 Backend = Literal["native", "reference"]
 Arrays = dict[str, Array]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import fastoptim as fo
-from fastoptim import native
+from fastoptim import core
 
 CHECKOUT = Path(__file__).parents[1]
 CSRC = CHECKOUT / "csrc"
@@ -155,9 +155,9 @@ def test_every_rule_has_its_kernels(code: Code) -> None:
     kinds = {(rule, kind) for _, rule, kind, _ in group_steps(code.ptx)}
     rules = {rule for rule, _ in kinds}
     assert kinds == {(rule, kind) for rule in rules for kind in ("float", "double")}
-    assert rules == set(SAMPLE) or len(rules) == len(native.RULES)
+    assert rules == set(SAMPLE) or len(rules) == len(core.RULES)
     assert set(code.ptx) == set(code.stack)
-    counts = {len(rule.state) for rule in native.RULES.values()}
+    counts = {len(rule.state) for rule in core.RULES.values()}
     assert {(count, kind) for _, count, kind, _ in limits(code.ptx)} == {(n, k) for n in counts for k in VECTORS}
 
 
@@ -198,7 +198,7 @@ VECTORS = {
 
 def vectors(rule: str, kind: str) -> tuple[int, int]:
     """How many a kernel loads and stores at least, the average among the state; the parameter may decay, always."""
-    per, (_, g, *state) = VECTORS[kind], (*native.RULES[rule].updates, "rw")
+    per, (_, g, *state) = VECTORS[kind], (*core.RULES[rule].updates, "rw")
     loads = per["p"] + per["g"] * ("r" in g) + per["state"] * sum("r" in each for each in state)
     return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 import fastoptim as fo
-from fastoptim import native
+from fastoptim.core import RULES
 
 pytestmark = pytest.mark.skipif(fo.build_info()["cuda"] != "emulated", reason="needs FASTOPTIM_CUDA=EMULATED")
 
@@ -54,7 +54,7 @@ class Model:
         self, rule: str, options: dict[str, Any], count: int, seed: int, sizes: tuple[int, ...] = SIZES
     ) -> None:
         self.random = np.random.default_rng(seed)
-        self.rule = native.RULES[rule]
+        self.rule = RULES[rule]
         self.buffers: list[tuple[Array, Array]] = []
         self.arrays: list[tuple[Array, Array]] = []
         self.configs = [self.hyper(options, maximize) for maximize in (False, True)]
@@ -151,7 +151,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("rule", native.RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_a_few_arrays(rule: str, around: str) -> None:
     seed = len(rule) * 100 + len(around)
     model = Model(rule, AROUND[around], 1 + seed % 11, seed)
@@ -247,7 +247,7 @@ def test_what_a_graph_cannot_do() -> None:
 def test_norms_over_several_plans(rule: str) -> None:
     """As over arrays on several devices: each measures, the host adds up in the model's order, each steps."""
     model = Model(rule, AROUND["norms"], 9, 5)
-    squares = model.cuda.reduce_terms(*model.gradients(), None, model.group_steps(1), 0)
+    squares = model.cuda.gradient_norms(*model.gradients(), None, model.group_steps(1), 0)
     whole = 0.0
     for square in squares:
         whole += square

@@ -27,7 +27,8 @@ from cases import (
     number_of,
     ordinary_values,
 )
-from fastoptim import _core, native
+from fastoptim import core
+from fastoptim.engines import native
 
 OPTIMIZERS = list(fo.OPTIMIZERS.values())
 
@@ -84,7 +85,7 @@ def test_the_defaults_are_the_class_s(optimizer: type[fo.Optimizer], module: Mod
 
 
 def unused_state(case: Case, name: str) -> Array:
-    return number_of(numbers(9)) if name in case.optimizer.scalar_state else numbers(9)
+    return number_of(numbers(9)) if case.optimizer.state_schema[name].is_scalar else numbers(9)
 
 
 @every_variant
@@ -308,7 +309,7 @@ def refuse(*_: Any, **__: Any) -> NoReturn:
 
 @every_variant
 def test_the_reference_runs_no_compiled_code(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (_core, "Plan"), (_core, "UpdateConfig")):
+    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (core, "Plan"), (core, "UpdateConfig")):
         monkeypatch.setattr(owner, name, refuse)
     p = numbers(0)
     case.optimize(p, "reference").step(numbers(1))

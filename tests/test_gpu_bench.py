@@ -20,11 +20,11 @@ import fastoptim as fo
 from benching import bench
 from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, Array, Case, DType, bits, case_id, ordinary_values
 from devices import IS_EMULATED, Placed, get, put, with_device
-from fastoptim import cuda
+from fastoptim.arrays.param_state import ParamState
 from fastoptim.bench import check, cli, gpu, measure, results, table, task, timing
 from fastoptim.bench.models import one_array
 from fastoptim.bench.task import Task
-from fastoptim.engine import ParamState
+from fastoptim.engines import cuda
 from limits import MASK, arrays_of, expected_limit, optimizer_on
 
 # Around what a thread and a block work on at a time; and so many arrays that their table does not fit into an emulated
@@ -70,7 +70,7 @@ class Twin:
 
     def arrays_of(self, i: int, case: Case) -> list[Array]:
         """As `limits.arrays_of`, copied to the CPU."""
-        names = [f"{name}[{i}]" for name in ("p", "g", *fo.native.RULES[case.variant].state)]
+        names = [f"{name}[{i}]" for name in ("p", "g", *fo.core.RULES[case.variant].state)]
         return [self.placed[name].values for name in names]
 
     def assert_intact(self) -> None:
@@ -330,7 +330,7 @@ def test_the_gpu_s_memory_counts_and_not_the_machine_s(
     assert bench("sgd", "--device", "cpu", "--size", "1e3") == 0
 
 
-@pytest.mark.skipif(bool(fo.native.cuda_status()), reason="needs a device, or an emulated one")
+@pytest.mark.skipif(bool(fo.core.cuda_status()), reason="needs a device, or an emulated one")
 def test_a_missing_cupy_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert bench("--device", "cuda") == 2

@@ -29,7 +29,7 @@ from cases import (
     special_values,
 )
 from devices import IS_EMULATED, Placed, get, put, with_device
-from fastoptim.arrays import compute_dtype
+from fastoptim.reference_math import compute_dtype
 from test_bits import (
     LARGEST_CASE,
     RATES,

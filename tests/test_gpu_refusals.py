@@ -12,7 +12,7 @@ import pytest
 
 import cupy_on_host
 import fastoptim as fo
-import fastoptim.native
+import fastoptim.core
 from cases import BFLOAT16, FLOAT32, FLOAT64, Array
 from devices import IS_EMULATED, get, put, with_device
 from models import OPTIMIZERS, WIDEST, FakeCuda, each_kind, leaves, name_of, without_cuda
@@ -248,7 +248,7 @@ ANYBODY_S: list[Callable[[], Any]] = [FakeCuda, lambda: cupy_on_host.asarray(one
 @pytest.mark.parametrize("make", ANYBODY_S, ids=["any", "cupy's"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 def test_the_error_says_why(optimizer: type[fo.Optimizer], make: Callable[[], Any]) -> None:
-    why = fastoptim.native.cuda_status()
+    why = fastoptim.core.cuda_status()
     assert why
     kind = type(make()).__name__
     with pytest.raises(RuntimeError) as caught:

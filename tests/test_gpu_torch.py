@@ -14,8 +14,8 @@ import pytest
 import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_values
 from devices import IS_EMULATED
-from fastoptim import cuda_libraries
-from fastoptim.cuda_libraries import Stream, Torch
+from fastoptim.arrays import cuda_families
+from fastoptim.arrays.cuda_families import Stream, Torch
 
 if not IS_EMULATED:
     pytestmark = pytest.mark.gpu
@@ -37,7 +37,7 @@ class TorchOnTheCpu(Torch):
 def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = pytest.importorskip("torch")
     if IS_EMULATED:
-        monkeypatch.setattr(cuda_libraries, "FAMILIES", [TorchOnTheCpu()])
+        monkeypatch.setattr(cuda_families, "FAMILIES", [TorchOnTheCpu()])
     return module
 
 

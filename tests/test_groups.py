@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
-from fastoptim.engine import Settings
+from fastoptim.options.settings import Settings
 from models import each_kind
 
 Backend = Literal["native", "reference"]

@@ -34,7 +34,7 @@ from cases import (
     case_id,
     ordinary_values,
 )
-from fastoptim.reference import square, total
+from fastoptim.reference_math import square, total
 from models import NO_ARRAYS, ODD_DTYPES, FakeCuda, without_cuda
 from test_bits import Buffer, drifting_offsets, prefix
 

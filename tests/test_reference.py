@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-import fastoptim._core
+import fastoptim.core
 from cases import CASES, DTYPES, FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits, case_id
-from fastoptim.arrays import compute_dtype
-from fastoptim.options import Range
+from fastoptim.options.checks import Range
+from fastoptim.reference_math import compute_dtype
 
 # ---- sequences worked by hand
 
@@ -353,7 +353,7 @@ def test_gradients_are_only_read(p_dtype: DType, g_dtype: DType) -> None:
         opt.step(g)
         opt.step(g)
         assert all(
-            s.dtype == (FLOAT64 if name in case.optimizer.scalar_state else compute_dtype(p_dtype))
+            s.dtype == (FLOAT64 if case.optimizer.state_schema[name].is_scalar else compute_dtype(p_dtype))
             for name, s in opt.state.items()
         )
         assert g.tobytes() == before, case.id
@@ -361,7 +361,7 @@ def test_gradients_are_only_read(p_dtype: DType, g_dtype: DType) -> None:
 
 def test_no_compiled_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Plan", "UpdateConfig"):
-        monkeypatch.setattr(fastoptim._core, name, None)
+        monkeypatch.setattr(fastoptim.core, name, None)
     for case in VARIANT_CASES:
         opt = case.optimize([np.ones(3), np.ones(3, np.float16)], "reference")
         opt.step([np.ones(3), np.ones(3)])

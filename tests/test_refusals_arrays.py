@@ -423,7 +423,7 @@ def test_a_gradient_in_the_memory_of_parameters(optimizer: type[fo.Optimizer], b
 @each_backend
 def test_a_gradient_in_the_memory_of_state(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     model = Model(optimizer, backend)
-    for name in (name for name in WIDEST[optimizer].state if name not in optimizer.scalar_state):
+    for name in (name for name in WIDEST[optimizer].state if not optimizer.state_schema[name].is_scalar):
         with model.refuses(ValueError, f"grads['w2']: overlaps state['w2'][{name!r}]"):
             model.step(w2=model.opt.state["w2"][name])
         with model.refuses(ValueError, f"grads['w2']: overlaps state['w0'][{name!r}]"):

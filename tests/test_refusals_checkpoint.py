@@ -108,7 +108,7 @@ def test_a_spoiled_state_dict(optimizer: type[fo.Optimizer], kind: str) -> None:
 @each_backend
 def test_a_spoiled_array_of_a_state_dict(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     model = Model(optimizer, backend)
-    for name in (name for name in WIDEST[optimizer].state if name not in optimizer.scalar_state):
+    for name in (name for name in WIDEST[optimizer].state if not optimizer.state_schema[name].is_scalar):
         for spoil in SPOILED_STATE:
             spoiled = state_dict_of_another(optimizer)
             state = spoiled["arrays"][-1]["state"]

@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
-from fastoptim.options import Scale, may_be_none
+from fastoptim.options.checks import Scale, may_be_none
 from models import OPTIMIZERS, Backend, Buffers, Memory, Model, Refusal, each_backend, each_kind, each_module
 
 # ---- hyper-parameters

@@ -16,7 +16,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, Array, DType, assert_same_bits, ordinary_values, random_values, special_values
-from fastoptim.arrays import compute_dtype
+from fastoptim.reference_math import compute_dtype
 from models import Memory
 
 State = dict[str, float]

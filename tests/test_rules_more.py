@@ -15,7 +15,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, FLOAT16, FLOAT32, FLOAT64, MIN_SHARE, TILE, Array, DType, assert_same_bits, ordinary_values
-from fastoptim import reference
+from fastoptim import reference_math
 from models import Backend, each_backend, each_dtype
 
 # ---- the papers' group_steps, for one number
@@ -461,7 +461,7 @@ def test_smorms3_never_steps_further_than_the_learning_rate_allows(backend: Back
 
 def cube_root(x: Array) -> Array:
     with np.errstate(all="ignore"):
-        return np.asarray(reference.cube_root(x))
+        return np.asarray(reference_math.cube_root(x))
 
 
 def patterns(dtype: DType, size: int) -> Array:

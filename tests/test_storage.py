@@ -10,7 +10,7 @@ import pytest
 
 import fastoptim as fo
 from cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, DType, assert_same_bits, bits
-from fastoptim.arrays import compute_dtype
+from fastoptim.reference_math import compute_dtype
 
 HALVES = (FLOAT16, BFLOAT16)
 

@@ -105,7 +105,9 @@ def test_state_has_the_structure_of_the_parameters(case: Case, build: Build) -> 
         assert shape_of(state) == shape_of(params)
         for p, arrays in zip(leaves(params), leaves(state), strict=True):
             assert list(arrays) == list(case.state)
-            assert all(s.shape == (() if k in case.optimizer.scalar_state else p.shape) for k, s in arrays.items())
+            assert all(
+                s.shape == (() if case.optimizer.state_schema[k].is_scalar else p.shape) for k, s in arrays.items()
+            )
 
 
 @every_variant
@@ -129,7 +131,7 @@ def test_state_is_live_and_of_the_compute_type(case: Case, backend: Backend, dty
         assert after[name].ctypes.data == before[name].ctypes.data
         assert_same_bits(before[name], after[name], name)
     kept = FLOAT64 if dtype == FLOAT64 else FLOAT32
-    assert all(s.dtype == (FLOAT64 if k in case.optimizer.scalar_state else kept) for k, s in after.items())
+    assert all(s.dtype == (FLOAT64 if case.optimizer.state_schema[k].is_scalar else kept) for k, s in after.items())
     twin = copy.deepcopy(opt)
     for array in after.values():
         array[...] = 0.5

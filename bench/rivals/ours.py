@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 import fastoptim as fo
-from fastoptim.options import Backend
+from fastoptim.options.checks import Backend
 
 from .base import Array, Options
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import _interpreter as _interpreter
 from . import functional as functional
 from . import reference as reference
+from .core import build_info as build_info
 from .loss_scale import LossScaler as LossScaler
-from .native import build_info as build_info
 from .norms import global_norm as global_norm
-from .optimizer import OPTIMIZERS as OPTIMIZERS
-from .optimizer import Optimizer as Optimizer
+from .optimizer.base import Optimizer as Optimizer
+from .optimizer.registry import OPTIMIZERS as OPTIMIZERS
 from .rules.adabelief import AdaBelief as AdaBelief
 from .rules.adabound import AdaBound as AdaBound
 from .rules.adadelta import Adadelta as Adadelta

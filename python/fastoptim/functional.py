@@ -19,11 +19,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .arrays import Array, check_scalar, check_state, check_target
-from .backends import check_backend, engine_for
-from .engine import ParamState, group_step_at
-from .optimizer import OPTIMIZERS, Optimizer
-from .options import rate_at
+from .arrays.checks import check_scalar, check_state, check_target
+from .arrays.param_state import ParamState
+from .engines.base import group_step_at
+from .engines.select import check_backend, engine_for
+from .optimizer.base import Optimizer
+from .optimizer.registry import OPTIMIZERS
+from .options.checks import rate_at
+from .reference_math import Array
 
 
 def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:

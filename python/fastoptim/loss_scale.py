@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
-from .options import SCALES, PositiveCount, Range, Whole, check_option
-from .trees import describe
+from .arrays.tree import describe
+from .options.checks import SCALES, PositiveCount, Range, Whole, check_option
+from .reference_math import Array
 
 
 class LossScaler:

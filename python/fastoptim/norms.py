@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cuda, native
-from .arrays import Array, canonical_dtype, check_array, is_dense
-from .cuda_libraries import ArrayMetadata
-from .libraries import family_of
-from .trees import structure_of
+from .arrays.checks import canonical_dtype, check_array, is_dense
+from .arrays.cuda_families import ArrayMetadata
+from .arrays.families import family_of
+from .arrays.tree import structure_of
+from .engines import cuda, native
+from .reference_math import Array
 
 
 def global_norm(arrays: Any) -> float:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from . import native
+from . import core
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -48,7 +48,7 @@ def get_num_threads() -> int:
     >>> fo.get_num_threads() >= 1
     True
     """
-    return native.get_num_threads()
+    return core.get_num_threads()
 
 
 def set_num_threads(n: int) -> None:
@@ -73,7 +73,7 @@ def set_num_threads(n: int) -> None:
     count = n.__index__()
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(f"n: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
-    native.set_num_threads(count)
+    core.set_num_threads(count)
 
 
 def set_threading(layer: str) -> None:
@@ -105,7 +105,7 @@ def set_threading(layer: str) -> None:
     if not isinstance(layer, str):
         raise TypeError(f"layer: expected a string, got {layer!r}")
     try:
-        native.set_threading(layer)
+        core.set_threading(layer)
     except ValueError as error:
         raise ValueError(f"layer: {error}") from None
 
@@ -130,18 +130,18 @@ def thread_info() -> ThreadInfo:
     >>> sorted(fo.thread_info())
     ['layer', 'limits', 'reason', 'threading', 'threads']
     """
-    info: ThreadInfo = native.thread_info()
+    info: ThreadInfo = core.thread_info()
     return info
 
 
 @atexit.register
 def _end_daemon_threads() -> None:
     """End daemon threads at their next step, so that their frames are freed and open files flushed."""
-    stepping = set(native.stepping_threads())
+    stepping = set(core.stepping_threads())
     daemons = [thread for thread in threading.enumerate() if thread.daemon and thread.ident in stepping]
     if not daemons:
         return
-    native.end_threads([thread.ident for thread in daemons if thread.ident is not None])
+    core.end_threads([thread.ident for thread in daemons if thread.ident is not None])
     deadline = time.monotonic() + EXIT_WAIT
     for thread in daemons:
         thread.join(max(0.0, deadline - time.monotonic()))

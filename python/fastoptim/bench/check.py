@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
+from ..optimizer.base import Optimizer
+from ..reference_math import Array
 from .task import Task, configured, optimizer_of
 
 #: The reference takes a fraction of a second for so many elements; of larger work it is given the beginning.

@@ -12,8 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .. import native
-from ..optimizer import OPTIMIZERS
+from .. import core
+from ..engines import native
+from ..optimizer.registry import OPTIMIZERS
 from . import machine, plot, results
 from .check import WrongAnswerError
 from .measure import measure
@@ -189,15 +190,15 @@ def _places(arguments: argparse.Namespace) -> list[tuple[int | None, str | None,
 
     A GPU has neither of the first two, so that it is one place; ValueError for who asks for them without the CPU.
     """
-    usable: list[str] = native.build_info()["isa_usable"]
+    usable: list[str] = core.build_info()["isa_usable"]
     for isa in arguments.isa or []:
         if isa not in usable:
             raise ValueError(f"--isa: expected one of {', '.join(usable)} on this processor, got {isa!r}")
     for name in ("threads", "isa"):
         if getattr(arguments, name) and "cpu" not in arguments.device:
             raise ValueError(f"--{name}: expected none with --device cuda alone, as it is the CPU's")
-    threads: list[int] = arguments.threads or [native.get_num_threads()]
-    isas: list[str] = arguments.isa or [native.Engine.isa or native.build_info()["isa"]]
+    threads: list[int] = arguments.threads or [core.get_num_threads()]
+    isas: list[str] = arguments.isa or [native.Engine.isa or core.build_info()["isa"]]
     on_cpu = product(threads, isas, ["cpu"])
     return [*(on_cpu if "cpu" in arguments.device else ()), *([(None, None, "cuda")] * ("cuda" in arguments.device))]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .. import native
+from .. import core
 from .timing import Step
 
 
@@ -24,7 +24,7 @@ def cupy() -> Any:
 
 def require() -> None:
     """RuntimeError where there is no GPU to use, ImportError where there is nothing to make its arrays with."""
-    if status := native.cuda_status():
+    if status := core.cuda_status():
         raise RuntimeError(f"--device cuda: {status}")
     cupy()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..native import build_info, get_num_threads
+from ..core import build_info, get_num_threads
 from . import gpu
 
 #: Others' part of the processors while something is measured, above which nothing follows from it.

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import cuda, native
-from ..arrays import compute_dtype
-from ..engine import Settings
-from ..optimizer import OPTIMIZERS, Optimizer
-from ..options import Backend
+from .. import core
+from ..engines import cuda, native
+from ..optimizer.base import Optimizer
+from ..optimizer.registry import OPTIMIZERS
+from ..options.checks import Backend
+from ..options.settings import Settings
+from ..reference_math import compute_dtype
 from . import gpu, machine
 from .models import Shape, Work
 from .timing import Step
@@ -65,7 +67,7 @@ class Task:
         """What a step reads and writes of p, g and every state array; what it writes it has read before."""
         own, gradient = dtype_of(self.dtype), dtype_of(self.grad_dtype)
         kept = compute_dtype(own).itemsize
-        rule = native.RULES[self.settings.variant]
+        rule = core.RULES[self.settings.variant]
         an_element = 2 * kept * self.settings.averages
         for accesses in (rule.reduces, rule.updates):
             sizes = (own.itemsize, gradient.itemsize, *[kept] * len(rule.state))
@@ -76,7 +78,7 @@ class Task:
     def bytes_kept(self) -> int:
         """The memory of its arrays."""
         own, gradient = dtype_of(self.dtype), dtype_of(self.grad_dtype)
-        arrays = len(native.RULES[self.settings.variant].state) + self.settings.averages
+        arrays = len(core.RULES[self.settings.variant].state) + self.settings.averages
         return (own.itemsize + gradient.itemsize + arrays * compute_dtype(own).itemsize) * self.work.elements
 
 
@@ -148,7 +150,7 @@ def set_up(task: Task) -> Setup:
 def _limits(task: Task, opt: Optimizer, grads: Sequence[Any]) -> dict[str, Callable[[int], object]]:
     if task.device == "cuda":
         return {task.device: cuda.BandwidthProbe(opt.param_states, grads, task.settings)}
-    usable: list[str] = native.build_info()["isa_usable"]
+    usable: list[str] = core.build_info()["isa_usable"]
     return {isa: native.bandwidth_probe_of(opt.param_states, grads, task.settings, isa) for isa in usable}
 
 
@@ -176,11 +178,11 @@ def _filled(library: Any, rng: np.random.Generator, shape: Shape, dtype: np.dtyp
 @contextmanager
 def configured(task: Task) -> Iterator[None]:
     """While it lasts, steps on the CPU run on the task's threads, and new optimizers on its instruction set."""
-    call, isa = native.thread_info()["limits"]["call"], native.Engine.isa
+    call, isa = core.thread_info()["limits"]["call"], native.Engine.isa
     try:
-        native.set_num_threads(task.threads or call or 0)  # 0: no call
+        core.set_num_threads(task.threads or call or 0)  # 0: no call
         native.Engine.isa = isa if task.isa is None else task.isa
         yield
     finally:
-        native.set_num_threads(call or 0)
+        core.set_num_threads(call or 0)
         native.Engine.isa = isa

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative, Range
-from ..reference import decay, maximum, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative, Range
+from ..reference_math import Array, decay, maximum, power
 
 
 class AdaBound(Optimizer):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import LearningRate, NonNegative
+from ..optimizer.base import Optimizer
+from ..options.checks import LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array
 
 
 class Adagrad(Optimizer):

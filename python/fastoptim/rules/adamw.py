@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..fields import argument, option
-from ..options import NonNegative
+from ..options.checks import NonNegative
+from ..options.fields import argument, option
 from .adam import Adam
 
 

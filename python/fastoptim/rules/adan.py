@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import option
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative
-from ..reference import decay, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.fields import option
+from ..reference_math import Array, decay, power
 
 
 class Adan(Optimizer):

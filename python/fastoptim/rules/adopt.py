@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative
-from ..reference import decay, maximum
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative
+from ..reference_math import Array, decay, maximum
 
 
 class ADOPT(Optimizer):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import LearningRate, NonNegative
+from ..optimizer.base import Optimizer
+from ..options.checks import LearningRate, NonNegative
+from ..reference_math import Array
 
 
 class ASGD(Optimizer):

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import LearningRate, NonNegative
-from ..reference import maximum, minimum
+from ..optimizer.base import Optimizer
+from ..options.checks import LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array, maximum, minimum
 
 
 class FTRL(Optimizer):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Fraction, LearningRate, NonNegative
-from ..reference import square, total
+from ..optimizer.base import Optimizer
+from ..options.checks import Fraction, LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array, square, total
 
 
 class LARS(Optimizer):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..arrays import Array
-from ..fields import argument, option
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate
-from ..reference import decay, sign
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate
+from ..options.fields import argument, option
+from ..reference_math import Array, decay, sign
 
 
 class Lion(Optimizer):

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative
-from ..reference import cube_root, decay
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array, cube_root, decay
 
 
 class MADGRAD(Optimizer):

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate
-from ..reference import decay, maximum, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate
+from ..reference_math import Array, decay, maximum, power
 
 
 class MSVAG(Optimizer):

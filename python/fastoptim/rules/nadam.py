@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative
-from ..reference import decay, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array, decay, power
 
 
 class NAdam(Optimizer):

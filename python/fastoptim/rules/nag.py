@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..arrays import Array, compute_dtype
-from ..engine import ParamState
-from ..optimizer import Optimizer
-from ..options import Fraction, LearningRate
+from ..arrays.param_state import ParamState
+from ..optimizer.base import Optimizer
+from ..options.checks import Fraction, LearningRate
+from ..reference_math import Array, compute_dtype
 from .momentum import Momentum
 
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import option
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative, Range
-from ..reference import decay, power, total
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative, Range
+from ..options.fields import option
+from ..reference_math import Array, decay, power, total
 
 
 class Prodigy(Optimizer):

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, Fraction, LearningRate, NonNegative
-from ..reference import decay, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, Fraction, LearningRate, NonNegative
+from ..reference_math import Array, decay, power
 
 
 class QHAdam(Optimizer):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, Fraction, LearningRate
-from ..reference import decay
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, Fraction, LearningRate
+from ..reference_math import Array, decay
 
 
 class QHM(Optimizer):

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative, Range
-from ..reference import decay, power
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative, Range
+from ..options.fields import argument
+from ..reference_math import Array, decay, power
 
 
 class RAdam(Optimizer):

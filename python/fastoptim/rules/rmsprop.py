@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Decay, Fraction, LearningRate, NonNegative
-from ..reference import decay, maximum
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, Fraction, LearningRate, NonNegative
+from ..options.fields import argument
+from ..reference_math import Array, decay, maximum
 
 
 class RMSprop(Optimizer):

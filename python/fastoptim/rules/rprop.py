@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative, Range, rate_at
-from ..reference import maximum, minimum, sign
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative, Range, rate_at
+from ..reference_math import Array, maximum, minimum, sign
 
 
 class Rprop(Optimizer):

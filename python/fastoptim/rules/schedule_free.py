@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..arrays import Array, compute_dtype
-from ..engine import ParamState
-from ..fields import argument, option
-from ..optimizer import Optimizer
-from ..options import Count, Decay, LearningRate, NonNegative, Range, Whole
-from ..reference import decay, power
+from ..arrays.param_state import ParamState
+from ..optimizer.base import Optimizer
+from ..options.checks import Count, Decay, LearningRate, NonNegative, Range, Whole
+from ..options.fields import argument, option
+from ..reference_math import Array, compute_dtype, decay, power
 
 Exponent = Annotated[int, Whole(0, 64)]
 Between = Annotated[float, Range(0.01, 1)]  # the average is recovered by a division by it

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..arrays import Array
-from ..fields import argument
-from ..optimizer import Optimizer
-from ..options import Fraction, LearningRate
+from ..optimizer.base import Optimizer
+from ..options.checks import Fraction, LearningRate
+from ..options.fields import argument
+from ..reference_math import Array
 
 
 class SGD(Optimizer):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..fields import option
-from ..options import NonNegative
+from ..options.checks import NonNegative
+from ..options.fields import option
 from .sgd import SGD
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import LearningRate
-from ..reference import sign
+from ..optimizer.base import Optimizer
+from ..options.checks import LearningRate
+from ..reference_math import Array, sign
 
 
 class SignSGD(Optimizer):

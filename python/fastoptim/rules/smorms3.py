@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..optimizer import Optimizer
-from ..options import LearningRate, NonNegative
-from ..reference import minimum
+from ..optimizer.base import Optimizer
+from ..options.checks import LearningRate, NonNegative
+from ..reference_math import Array, minimum
 
 
 class SMORMS3(Optimizer):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..arrays import Array
-from ..engine import GroupStep, Settings
-from ..fields import option
-from ..optimizer import Optimizer
-from ..options import Decay, LearningRate, NonNegative
-from ..reference import decay, maximum, minimum
+from ..engines.base import GroupStep
+from ..optimizer.base import Optimizer
+from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.fields import option
+from ..options.settings import Settings
+from ..reference_math import Array, decay, maximum, minimum
 
 
 class Sophia(Optimizer):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..fields import option
-from ..options import Decay, NonNegative
+from ..options.checks import Decay, NonNegative
+from ..options.fields import option
 from .signum import Signum
 
 

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from bisect import bisect_right
-from collections.abc import Iterable
-from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .cuda_libraries import ArrayMetadata
-from .libraries import family_of
-from .trees import describe
-
-Array = npt.NDArray[Any]
+from ..reference_math import Array, bfloat16, compute_dtype
+from .cuda_families import ArrayMetadata
+from .families import family_of
+from .tree import describe
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
-
-
-def bfloat16() -> np.dtype[Any] | None:
-    """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
-    ml_dtypes = sys.modules.get("ml_dtypes")
-    return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
 
 
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -34,11 +21,6 @@ def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
         return None
     known: list[np.dtype[Any] | None] = [*_BUILTIN, bfloat16()]
     return next((own for own in known if own is not None and own == dtype), None)
-
-
-def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What a parameter of this dtype is computed in, and its state kept in."""
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
 def check_array(array: Any, place: str) -> Array:
@@ -146,56 +128,3 @@ def _order(array: Array) -> tuple[int, ...]:
     if array.size == 0:
         return ()
     return tuple(s // array.itemsize for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
-
-
-class WrittenRanges:
-    """The memory that a step writes: dense arrays of which no two share a byte."""
-
-    def __init__(self, targets: Iterable[tuple[str, Array]]) -> None:
-        """Refuses arrays that overlap, naming both places."""
-        self._owned = sorted(
-            ((*_bounds(array), place, array) for place, array in targets if array.size), key=lambda owned: owned[:2]
-        )
-        self._ends = [end for _, end, _, _ in self._owned]
-        for (begin, end, place, _), (next_begin, next_end, next_place, _) in pairwise(self._owned):
-            if next_begin < end:
-                how = "is the same memory as" if (begin, end) == (next_begin, next_end) else "overlaps"
-                raise ValueError(f"{next_place}: {how} {place}; expected parameters and state that share no memory")
-
-    def check_no_overlap(self, grad: Array, place: str) -> None:
-        """Refuses a gradient, which is only read, that shares memory with what is written."""
-        if not grad.size:
-            return
-        begin, end = _bounds(grad)
-        for owned_begin, _, owned_place, owned in self._owned[bisect_right(self._ends, begin) :]:
-            if owned_begin >= end:
-                return
-            if np.shares_memory(grad, owned):
-                raise ValueError(f"{place}: overlaps {owned_place}; expected a gradient with memory of its own")
-
-    def overlapping(self, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> list[int]:
-        """Which of these stretches share a byte with what is written."""
-        owned_begins, owned_ends = self._borders
-        reached = owned_begins[np.searchsorted(owned_ends, begins, "right")] < ends
-        shared: list[int] = np.flatnonzero(reached & (begins < ends)).tolist()
-        return shared
-
-    @cached_property
-    def _borders(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All begins, and one that is never reached; all ends."""
-        begins = [begin for begin, _, _, _ in self._owned]
-        return np.array([*begins, np.iinfo(np.int64).max]), np.array(self._ends, np.int64)
-
-
-def address_of(array: Array) -> int:
-    """Of the first element."""
-    return int(array.__array_interface__["data"][0])
-
-
-def _bounds(array: Array) -> tuple[int, int]:
-    """The first byte and the one behind the last of an array with elements."""
-    begin = end = address_of(array)
-    for stride, length in zip(array.strides, array.shape, strict=True):
-        reach = stride * (length - 1)
-        begin, end = begin + min(reach, 0), end + max(reach, 0)
-    return begin, end + array.itemsize

@@ -10,12 +10,16 @@ from weakref import ref
 
 import numpy as np
 
-from .arrays import WrittenRanges, address_of, check_gradient, memory_of, same_layout
-from .cuda_libraries import ArrayMetadata, Cuda, Stream
-from .engine import GroupSnapshot, GroupStep, ParamState, Settings, check_targets, group_step_at
-from .libraries import family_of
-from .native import RULES, CudaBandwidthProbe, CudaPlan, cuda_squared_norms, numbers_of, state_of
-from .trees import Structure
+from ..arrays.checks import check_gradient, memory_of, same_layout
+from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
+from ..arrays.families import family_of
+from ..arrays.param_state import ParamState, check_targets
+from ..arrays.tree import Structure
+from ..arrays.written_ranges import WrittenRanges, address_of
+from ..core import RULES, CudaBandwidthProbe, CudaPlan, cuda_squared_norms
+from ..options.settings import Settings
+from .base import GroupSnapshot, GroupStep, group_step_at
+from .native import numbers_of, state_of
 
 
 class _Part(NamedTuple):
@@ -38,7 +42,7 @@ class Engine:
         self._recorded: _Recorded | None = None
 
     def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
-        """Update every array that has a gradient; see fastoptim.engine.Engine.
+        """Update every array that has a gradient; see fastoptim.engines.base.Engine.
 
         None also of a step that a graph records, which is yet to be taken.
         """
@@ -86,7 +90,7 @@ class Engine:
         return [values[i] for i in part.indices] if isinstance(values, list) and len(self._parts) > 1 else values
 
     def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
-        """None; see fastoptim.engine.Engine."""
+        """None; see fastoptim.engines.base.Engine."""
 
     # ---- parameters
 
@@ -151,7 +155,7 @@ class Engine:
 
 
 class BandwidthProbe:
-    """The pass that a step over these arrays, all on one GPU, is compared with; see fastoptim.native.
+    """The pass that a step over these arrays, all on one GPU, is compared with; see fastoptim.engines.native.
 
     A call hands it to the stream that a step would go to; `answer` waits for it, and is what the pass only read.
     """

@@ -12,11 +12,10 @@ from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from .trees import describe
-
-Array = npt.NDArray[Any]
+from ..core import cuda_device_of, cuda_status
+from ..reference_math import Array
+from .tree import describe
 
 
 class ArrayMetadata(np.ndarray[Any, Any]):
@@ -99,8 +98,6 @@ class Cuda:
         return metadata
 
     def _metadata(self, array: Any, place: str) -> ArrayMetadata:
-        from .native import cuda_device_of
-
         interface = array.__cuda_array_interface__
         try:
             dtype = np.dtype(interface["typestr"])
@@ -326,7 +323,5 @@ FAMILIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
 
 def refuse_without_cuda(array: Any, place: str) -> None:
     """RuntimeError where this process cannot use CUDA arrays, saying why."""
-    from .native import cuda_status
-
     if status := cuda_status():
         raise RuntimeError(f"{place}: got a CUDA array ({describe(array)}), but {status}; expected a NumPy array")

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import Array, compute_dtype
-from .engine import AVERAGE, ParamState, Settings
-from .options import may_be_none
-from .trees import describe
+from ..arrays.param_state import ParamState
+from ..arrays.tree import describe
+from ..options.checks import may_be_none
+from ..options.schema import AVERAGE
+from ..options.settings import Settings
+from ..reference_math import Array, compute_dtype
 
 if TYPE_CHECKING:
-    from .optimizer import Optimizer
+    from .base import Optimizer
+
+STATE_DICT_VERSION = 1
 
 # (steps an array has taken, its state)
 Loaded = tuple[int, dict[str, Array]]
@@ -21,8 +25,6 @@ Loaded = tuple[int, dict[str, Array]]
 
 def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:
     """The step count, each group's options and each array's state, all fit for this optimizer."""
-    from .optimizer import STATE_DICT_VERSION
-
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
     _expect(_entry(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")

@@ -1,66 +1,17 @@
-"""Array libraries: what the rest asks of an array beside its numbers, whoever made it.
-
-A NumPy array stands for itself.  One in a GPU's memory is seen through its metadata, on which every check works as on a
-NumPy array; cuda_libraries.py has those.
-"""
+"""The array family of NumPy."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from . import cuda_libraries
-
-Array = npt.NDArray[Any]
+from ..reference_math import Array
 
 #: How far state may be moved to lie as its parameter does, by the bytes that it has at least: no farther than a cache
 #: line where a page would be too much beside them.
 STATE_ALIGNMENT = ((16384, 4096), (8192, 64))
-
-
-class ArrayFamily(Protocol):
-    """What an optimizer needs of the array family that its parameters come from."""
-
-    name: str
-
-    def owns(self, thing: Any) -> bool:
-        """Whether this is one of the array family's arrays."""
-
-    def metadata(self, array: Any, place: str) -> Array:
-        """Its shape, strides, dtype, address and whether it may be written; or the refusal."""
-
-    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """An array of that shape and memory order, beside it in memory."""
-
-    def number(self, like: Any, value: float) -> Any:
-        """A float64 array without dimensions, beside that array in memory."""
-
-    def check_takes_place(self, array: Any) -> None:
-        """RuntimeError where work on that array would not be done now."""
-
-    def copy(self, array: Any) -> Any:
-        """A copy in the same memory order."""
-
-    def contiguous(self, array: Any) -> Any:
-        """A copy in C order."""
-
-    def view(self, array: Any) -> Any:
-        """Another object over the same memory."""
-
-    def assign(self, target: Any, source: Any) -> None:
-        """Writes a number, or another array's elements in the target's dtype."""
-
-    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy in that dtype, which the array family's operators take."""
-
-    def to_numpy(self, array: Any) -> Array:
-        """A NumPy array of its own memory."""
-
-    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """Where its operators on arrays beside that one mean plain arithmetic."""
 
 
 class NumPy:
@@ -131,10 +82,3 @@ class NumPy:
 
 
 NUMPY = NumPy()
-
-
-def family_of(thing: Any) -> ArrayFamily | None:
-    """The array family that made this array; None of what is no array."""
-    if isinstance(thing, np.ndarray):
-        return NUMPY if NUMPY.owns(thing) else None
-    return next((family for family in cuda_libraries.FAMILIES if family.owns(thing)), None)

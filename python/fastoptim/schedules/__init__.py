@@ -31,8 +31,9 @@ from functools import cache, cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Literal, get_type_hints
 
-from . import options
-from .options import (
+from ..arrays.tree import describe
+from ..options import checks as options
+from ..options.checks import (
     Boundaries,
     Count,
     Decay,
@@ -45,7 +46,6 @@ from .options import (
     check_option,
     rate_at,
 )
-from .trees import describe
 
 STATE_DICT_VERSION = 1
 

@@ -1,64 +1,29 @@
-"""The native backend, and the only importer of the compiled module."""
+"""The native engine for arrays in the CPU's memory: all arrays in one call."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from . import _core
-from .arrays import Array, WrittenRanges, bfloat16
-from .engine import (
-    AVERAGE,
-    GroupSnapshot,
-    GroupStep,
-    ParamState,
-    Repeat,
-    Settings,
-    check_one,
-    check_targets,
-    group_step_at,
-)
-from .options import expand
-from .trees import Structure
+from .. import core
+from ..arrays.param_state import ParamState, check_one, check_targets
+from ..arrays.tree import Structure
+from ..arrays.written_ranges import WrittenRanges
+from ..core import RULES
+from ..options.checks import expand
+from ..options.schema import AVERAGE
+from ..options.settings import Settings
+from ..reference_math import Array, bfloat16
+from .base import GroupSnapshot, GroupStep, Repeat, group_step_at
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
-
-
-class Rule(NamedTuple):
-    """What the compiled module says of one of its rules."""
-
-    number: int
-    hyper: tuple[str, ...]
-    state: tuple[str, ...]
-    scalar_state: tuple[str, ...]
-    sums: int
-    reduces_group: bool
-    reduces: tuple[str, ...]
-    """What the pass for the sums does with p, g and each array of `state`, "", "r" or "rw"; empty if there is none."""
-    updates: tuple[str, ...]
-    """The same of the update."""
-
-
-RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}
-build_info = _core.build_info
-cuda_status = _core.cuda_status
-cuda_device_of = _core.cuda_device_of
-cuda_squared_norms = _core.cuda_squared_norms
-CudaPlan = _core.CudaPlan
-CudaBandwidthProbe = _core.CudaBandwidthProbe
-get_num_threads = _core.get_num_threads
-set_num_threads = _core.set_num_threads
-set_threading = _core.set_threading
-thread_info = _core.thread_info
-stepping_threads = _core.stepping_threads
-end_threads = _core.end_threads
 
 
 def squared_norms(arrays: list[Array]) -> list[float]:
     """The sum of the squares of each array, dense and of a known dtype."""
     _name_bfloat16()
-    return _core.squared_norms(arrays)
+    return core.squared_norms(arrays)
 
 
 class Engine:
@@ -68,11 +33,11 @@ class Engine:
 
     def __init__(self, param_states: Sequence[ParamState]) -> None:
         self._param_states = param_states
-        self._plan: _core.Plan | None = None
+        self._plan: core.Plan | None = None
         self._written = WrittenRanges([])
 
     def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
-        """Update every array that has a gradient; see fastoptim.engine.Engine.  `grads` may be changed."""
+        """Update every array that has a gradient; see fastoptim.engines.base.Engine.  `grads` may be changed."""
         numbers = numbers_of(group_steps)
         plan = self._plan or self._make_plan(group_steps, step_of)
         looked_at = 1
@@ -92,22 +57,22 @@ class Engine:
         return stepped
 
     def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> Repeat | None:
-        """See fastoptim.engine.Engine."""
+        """See `fastoptim.engines.base.Engine`."""
         if self._plan is None:
             return None
-        repeat = _core.Repeat(self._plan, structure.nesting(), [_update_config(group.settings) for group in groups])
+        repeat = core.Repeat(self._plan, structure.nesting(), [_update_config(group.settings) for group in groups])
         steady = None
         if all(group.settings.is_steady and not group.settings.skips for group in groups):
-            steady = _core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
+            steady = core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
         return Repeat(steady, repeat.match, repeat.step, self._plan.SKIPPED)
 
-    def _make_plan(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> _core.Plan:
+    def _make_plan(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Plan:
         _name_bfloat16()
         self._written = check_targets(self._param_states)
         groups = [param.group for param in self._param_states]
         used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
         states = [state_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)]
-        self._plan = _core.Plan([param.p for param in self._param_states], states, groups, self.isa)
+        self._plan = core.Plan([param.p for param in self._param_states], states, groups, self.isa)
         return self._plan
 
 
@@ -121,7 +86,7 @@ def bandwidth_probe_of(
     """
     _name_bfloat16()
     states = [state_of(param, settings) for param in param_states]
-    return _core.BandwidthProbe(
+    return core.BandwidthProbe(
         rule=RULES[settings.variant].number,
         params=[param.p for param in param_states],
         grads=list(grads),
@@ -131,7 +96,7 @@ def bandwidth_probe_of(
     )
 
 
-def numbers_of(group_steps: Iterable[GroupStep]) -> _core.GroupSteps:
+def numbers_of(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
     """A step's numbers as a plan takes them."""
     return [
         (_update_config(settings), lr, t, scale, (*scalars.values(),))
@@ -154,18 +119,18 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
 def _name_bfloat16() -> None:
     """Tells native code which dtype is bfloat16, once there is one."""
     if (dtype := bfloat16()) is not None:
-        _core.set_bfloat16(dtype)
+        core.set_bfloat16(dtype)
 
 
-def _update_config(settings: Settings) -> _core.UpdateConfig:
+def _update_config(settings: Settings) -> core.UpdateConfig:
     """What the kernels need of the options, but for what changes with the step."""
-    known: _core.UpdateConfig | None = settings.memo.get("hyper")
+    known: core.UpdateConfig | None = settings.memo.get("hyper")
     if known is not None:
         return known
     rule, options, optimizer = RULES[settings.variant], settings.options, settings.optimizer
     values = {**expand(options), **dict.fromkeys(("lr", *optimizer.host_constants), 0.0)}
     bound = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
-    made = _core.UpdateConfig(
+    made = core.UpdateConfig(
         rule=rule.number,
         values=[float(values[name]) for name in rule.hyper],
         lr_at=rule.hyper.index("lr") if "lr" in rule.hyper else -1,

@@ -6,12 +6,12 @@ import inspect
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .options import Backend, check_option
+from .checks import Backend, check_option
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 
-    from .optimizer import Optimizer
+    from ..optimizer.base import Optimizer
 else:
 
     def dataclass_transform(**_):

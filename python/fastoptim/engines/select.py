@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..arrays.cuda_families import ArrayMetadata
+from ..arrays.param_state import ParamState
+from ..reference_math import Array
 from . import cuda, native, reference
-from .arrays import Array
-from .cuda_libraries import ArrayMetadata
-from .engine import Engine, ParamState
+from .base import Engine
 
 _OF_NUMPY: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
 

@@ -10,28 +10,30 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import checkpoint, cuda, native
-from .arrays import Array, check_target, compute_dtype
-from .backends import check_backend, engine_for
-from .engine import (
-    AVERAGE,
-    Engine,
-    GroupSnapshot,
-    GroupStep,
-    ParamState,
-    Repeat,
-    Settings,
-    check_targets,
-    group_step_at,
+from ..arrays.checks import check_target
+from ..arrays.param_state import ParamState, check_targets
+from ..arrays.tree import Structure, describe, structure_of
+from ..core import RULES
+from ..engines import cuda
+from ..engines.base import Engine, GroupSnapshot, GroupStep, Repeat, group_step_at
+from ..engines.select import check_backend, engine_for
+from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
+from ..options.fields import (
+    FieldsAreArguments,
+    Signature,
+    State,
+    argument,
+    check_convention,
+    collect_options,
+    hints_of,
+    option,
 )
-from .fields import FieldsAreArguments, Signature, State, argument, check_convention, collect_options, hints_of, option
-from .options import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
-from .trees import Structure, describe, structure_of
-
-#: Every optimizer by name.
-OPTIMIZERS: dict[str, type[Optimizer]] = {}
-
-STATE_DICT_VERSION = 1
+from ..options.schema import AVERAGE, StateArray
+from ..options.settings import Settings
+from ..reference_math import Array, compute_dtype
+from . import checkpoint
+from .checkpoint import STATE_DICT_VERSION
+from .registry import OPTIMIZERS
 
 DECAY = ("weight_decay", "decoupled")
 
@@ -114,6 +116,9 @@ class Optimizer(FieldsAreArguments):
     """Whose formula and defaults the class has, by name: what differs from the class's own defaults.  The first is the
     one meant where none is named, also by the field `convention`."""
 
+    state_schema: ClassVar[Mapping[str, StateArray]]
+    """The shape of each state array."""
+
     scalar_state: ClassVar[tuple[str, ...]] = ()
     """State arrays that are one float64 number for the whole parameter."""
 
@@ -151,7 +156,11 @@ class Optimizer(FieldsAreArguments):
         cls.shared = frozenset(name for name in options if name in vars(Optimizer))
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
-        cls.state = State(tuple(dict.fromkeys(name for names in cls.variants.values() for name in names)))
+        names = tuple(dict.fromkeys(name for names in cls.variants.values() for name in names))
+        cls.state = State(names)
+        cls.state_schema = {
+            name: StateArray("scalar" if name in cls.scalar_state else "param") for name in (*names, AVERAGE)
+        }
         cls.host_constants_takes = (
             _names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
         )
@@ -420,7 +429,7 @@ class Optimizer(FieldsAreArguments):
         return None
 
     def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
-        """See fastoptim.engine.Engine."""
+        """See `fastoptim.engines.base.Engine`."""
         self._repeat = None
         step_of = self._late_group_steps(group_steps) if self._missed else None
         if self._engine is None:
@@ -621,9 +630,9 @@ def _check_against_native(cls: type[Optimizer]) -> None:
     ours = {"lr", *expand(own), *cls.host_constants}
     used: set[str] = set()
     for variant, state in cls.variants.items():
-        if variant not in native.RULES:
+        if variant not in RULES:
             raise ImportError(f"{cls.__name__}: the compiled module has no rule {variant!r}")
-        rule = native.RULES[variant]
+        rule = RULES[variant]
         used.update(rule.hyper)
         if rule.state + rule.scalar_state != state or not set(rule.scalar_state) <= set(cls.scalar_state):
             raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")

@@ -1,0 +1,1 @@
+"""Arrays: structures of them, the checks before a step, and the families that they come from."""

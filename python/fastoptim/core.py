@@ -1,0 +1,49 @@
+"""The compiled module: the only importer of `_core`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import _core
+from ._core import BandwidthProbe as BandwidthProbe
+from ._core import CudaBandwidthProbe as CudaBandwidthProbe
+from ._core import CudaPlan as CudaPlan
+from ._core import LayerTuner as LayerTuner
+from ._core import Plan as Plan
+from ._core import Repeat as Repeat
+from ._core import Steady as Steady
+from ._core import UpdateConfig as UpdateConfig
+from ._core import build_info as build_info
+from ._core import cuda_device_of as cuda_device_of
+from ._core import cuda_squared_norms as cuda_squared_norms
+from ._core import cuda_status as cuda_status
+from ._core import end_threads as end_threads
+from ._core import get_num_threads as get_num_threads
+from ._core import quota_processors as quota_processors
+from ._core import set_bfloat16 as set_bfloat16
+from ._core import set_num_threads as set_num_threads
+from ._core import set_threading as set_threading
+from ._core import squared_norms as squared_norms
+from ._core import stepping_threads as stepping_threads
+from ._core import thread_info as thread_info
+
+if TYPE_CHECKING:
+    from ._core import GroupSteps as GroupSteps
+
+
+class Rule(NamedTuple):
+    """What the compiled module says of one of its rules."""
+
+    number: int
+    hyper: tuple[str, ...]
+    state: tuple[str, ...]
+    scalar_state: tuple[str, ...]
+    sums: int
+    reduces_group: bool
+    reduces: tuple[str, ...]
+    """What the pass for the sums does with p, g and each array of `state`, "", "r" or "rw"; empty if there is none."""
+    updates: tuple[str, ...]
+    """The same of the update."""
+
+
+RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}

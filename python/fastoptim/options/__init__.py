@@ -1,0 +1,1 @@
+"""Options: the values that they accept, the fields that declare them, and the schema of the state."""
