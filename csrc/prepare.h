@@ -24,8 +24,8 @@ struct Prepare {
     FO_HD Prepare(const StepConstants& constants, const Gradient& gradient)
         : changes_gradient(constants.grad_multiplier != 1 || constants.clip_value < INFINITY || gradient.clip != 1 ||
                            constants.l1 != 0 || constants.weight_decay != 0),
-          shrinks(constants.keep != 1),
-          averages(constants.average_keep != 1),
+          shrinks(constants.shrink != 1),
+          averages(constants.average_beta != 1),
           grad_multiplier(T(constants.grad_multiplier)),
           bound(T(constants.clip_value)),
           clip(T(gradient.clip)),
@@ -33,8 +33,8 @@ struct Prepare {
           l1(T(constants.l1)),
           decays(T(constants.weight_decay != 0)),
           weight_decay(T(constants.weight_decay)),
-          keep(T(constants.keep)),
-          average_keep(decay<T>(constants.average_keep)),
+          keep(T(constants.shrink)),
+          average_keep(decay<T>(constants.average_beta)),
           average_rise(rise(average_keep)) {}
 
     // As the norm sees it.
@@ -53,12 +53,5 @@ struct Prepare {
     FO_HD T parameter(T p) const { return keep * p; }
     FO_HD T averaged(T average, T p) const { return average_keep * average + average_rise * p; }
 };
-
-// What a norm's bound leaves of a gradient; as torch.nn.utils.clip_grad_norm_.
-FO_HD inline double clip_factor(double bound, double norm) {
-    if (bound == INFINITY) return 1;
-    const double factor = bound / (norm + 1e-6);
-    return factor > 1 ? 1 : factor;
-}
 
 }  // namespace fo::FO_TARGET

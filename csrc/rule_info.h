@@ -28,4 +28,6 @@ struct RuleInfo {
 
 std::span<const RuleInfo> rules();
 
+inline const RuleInfo& rule_info(int rule) { return rules()[static_cast<std::size_t>(rule)]; }
+
 }  // namespace fo

@@ -1,6 +1,10 @@
 // The registry: every rule once.  A new rule is one more line here.
 #pragma once
 
+// A unit of the CPU loops has its own part of this list.
+#if defined(FO_UNIT_RULES)
+#include FO_UNIT_RULES
+#else
 #include "rules/adabelief.h"
 #include "rules/adabound.h"
 #include "rules/adadelta.h"
@@ -36,6 +40,7 @@
 #include "rules/smorms3.h"
 #include "rules/sophia.h"
 #include "rules/yogi.h"
+#endif
 
 #include "step.h"
 

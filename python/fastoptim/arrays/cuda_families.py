@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -80,7 +79,10 @@ class Cuda:
 
     name = "CUDA"
     moves = True
-    """Whether an array may come to stand for other memory."""
+    """Whether an array may come to use other memory."""
+    reader: tuple[Sequence[str], str] | None = None
+    """Attributes and methods for native code, as ``("shape", "stride()"), "data.ptr"``: those that differ between two
+    arrays unless only their address and elements differ, and the one that is the address."""
 
     def owns(self, thing: Any) -> bool:
         """A PyTorch tensor on the CPU, which has the attribute and will not show it, is none."""
@@ -111,15 +113,6 @@ class Cuda:
             raise TypeError(f"{place}: expected an array without a mask, got {describe(array)} with one")
         device = cuda_device_of(address)
         return make_metadata(address, shape, strides, dtype, writeable=not read_only, gpu=device)
-
-    def key(self, array: Any) -> Any:
-        """What two arrays of one shape, memory order, dtype and device have in common."""
-        metadata = self._metadata(array, "")
-        return metadata.shape, metadata.strides, metadata.dtype, metadata.gpu
-
-    def address(self, array: Any) -> int:
-        """Of the first element."""
-        return int(array.__cuda_array_interface__["data"][0])
 
     def stream(self, gpu: int) -> Stream:
         """The stream that the library works on now, on that GPU; here the default one."""
@@ -154,6 +147,7 @@ class CuPy(Cuda):
     """CuPy's arrays, whose memory stays theirs."""
 
     moves = False
+    reader = (("shape", "strides", "dtype", "data.device_id"), "data.ptr")
 
     def __init__(self, module: str = "cupy") -> None:
         self.name = "CuPy"
@@ -171,9 +165,6 @@ class CuPy(Cuda):
     def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         device = int(array.data.device_id)
         return make_metadata(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
-
-    key = staticmethod(attrgetter("shape", "strides", "dtype", "data.device_id"))  # type: ignore[assignment]
-    address = staticmethod(attrgetter("data.ptr"))  # type: ignore[assignment]
 
     def stream(self, gpu: int) -> Stream:
         """CuPy's current one."""
@@ -228,6 +219,7 @@ class Torch(Cuda):
     """PyTorch's tensors on CUDA, behind autograd's back."""
 
     name = "PyTorch"
+    reader = (("shape", "stride()", "dtype", "device"), "data_ptr()")
 
     @property
     def _torch(self) -> Any:
@@ -257,16 +249,6 @@ class Torch(Cuda):
             after = " after `import ml_dtypes`" * (name == "bfloat16")
             expected = f"float64, float32, float16 or bfloat16{after}"
             raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
-
-    @staticmethod
-    def key(array: Any) -> Any:
-        """As PyTorch names them."""
-        return array.shape, array.stride(), array.dtype, array.device
-
-    @staticmethod
-    def address(array: Any) -> int:
-        """Of the first element."""
-        return array.data_ptr()  # type: ignore[no-any-return]
 
     def stream(self, gpu: int) -> Stream:
         """PyTorch's current one."""

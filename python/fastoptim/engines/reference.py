@@ -104,13 +104,13 @@ class _Work:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the formula takes beside p, g and the sums."""
-        settings, lr, t, _, scalars = self.group_step
+        settings, lr, t, _, constants = self.group_step
         optimizer = settings.optimizer
         own = {k: v for k, v in settings.options.items() if k not in optimizer.shared or k == "lr"}
         if optimizer.decays_itself:
             own |= {k: settings.options[k] for k in ("weight_decay", "decoupled")}
         state = {name: self.param.state[name] for name in optimizer.variants[settings.variant]}
-        return {**state, **own, "lr": lr, "t": t, **scalars}
+        return {**state, **own, "lr": lr, "t": t, **constants}
 
 
 class Engine:
@@ -135,7 +135,7 @@ class Engine:
                     works.append(_Work(param, group_step, param.p.astype(dtype), grad.astype(dtype)))
             return len(works) if _step(works, group_steps) else None
 
-    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
         """None; see fastoptim.engines.base.Engine."""
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from ..arrays.checks import check_target
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure, describe, structure_of
-from ..core import RULES
+from ..core import RULES, FastPath
 from ..engines import cuda
-from ..engines.base import Engine, GroupSnapshot, GroupStep, Repeat, group_step_at
+from ..engines.base import Engine, GroupSnapshot, GroupStep, group_step_at
 from ..engines.select import check_backend, engine_for
 from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
 from ..options.fields import (
@@ -259,7 +259,7 @@ class Optimizer(FieldsAreArguments):
         self._swapped_by = ""  # the method that shows other values in the parameters' place
         self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
         self._engine: Engine | None = None
-        self._repeat: Repeat | None = None  # the engine's shorter way, once there is one
+        self._fast_path: FastPath | None = None  # the engine's, once there is one
 
     def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
         """What steps these arrays on this optimizer's backend."""
@@ -387,10 +387,9 @@ class Optimizer(FieldsAreArguments):
         `graph_step`.
         """
         if (
-            (repeat := self._repeat)
-            and (steady := repeat.steady)
+            (fast_path := self._fast_path)
             and not self._swapped_by
-            and steady(self.param_groups, grads, self._step_count)
+            and fast_path.try_step(self.param_groups, grads, self._step_count)
         ):
             self._step_count += 1
             return None
@@ -399,8 +398,8 @@ class Optimizer(FieldsAreArguments):
     def _step_slow_path(self, grads: Any) -> bool | None:
         """A step with numbers of its own, or of which anything may be new, or amiss."""
         self.check_not_swapped()
-        repeat, before = self._repeat, self._step_count
-        flat = repeat.match(self.param_groups, self._resolved, grads) if repeat else None
+        fast_path, before = self._fast_path, self._step_count
+        flat = fast_path.match_inputs(self.param_groups, self._resolved, grads) if fast_path else None
         as_seen = flat is not None
         if flat is None:
             flat = self._structure.match(grads, "grads")
@@ -408,18 +407,19 @@ class Optimizer(FieldsAreArguments):
         self.check_not_swapped()
         if self._step_count != before:
             raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
-        unchanged = as_seen and self._repeat is repeat  # also by callables
-        stepped = repeat.step(flat, group_steps) if repeat and unchanged else -1
-        if repeat and stepped == repeat.skipped:
+        status, stepped = "", 0
+        if fast_path and as_seen and self._fast_path is fast_path:  # callables may have changed options
+            status, stepped = fast_path.step_with(flat, group_steps)
+        if status == "skipped":
             return False
-        if stepped < 0:
+        if status != "stepped":
             found = self._step_by_engine(flat, group_steps)
             if found is None:
                 return False
             stepped = found
         self._step_count += 1
         if stepped < len(flat):
-            self._repeat = None
+            self._fast_path = None
             for i, grad in enumerate(flat):
                 if grad is None:
                     self._missed[i] = self._missed.get(i, 0) + 1
@@ -430,7 +430,7 @@ class Optimizer(FieldsAreArguments):
 
     def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
         """See `fastoptim.engines.base.Engine`."""
-        self._repeat = None
+        self._fast_path = None
         step_of = self._late_group_steps(group_steps) if self._missed else None
         if self._engine is None:
             self._engine = self.engine_for(self.param_states)
@@ -441,7 +441,7 @@ class Optimizer(FieldsAreArguments):
         ):
             self._engine = None  # a callable has changed its own group's options, which count from the next step on
         elif stepped == len(flat) and not self._missed:
-            self._repeat = self._engine.repeat(self._structure, self._resolved)
+            self._fast_path = self._engine.fast_path(self._structure, self._resolved)
         return stepped
 
     def graph_step(self) -> None:
@@ -526,7 +526,7 @@ class Optimizer(FieldsAreArguments):
                 if param.group == index:
                     self._allocate(param, changed)
             self._engine = None
-        self._repeat = None
+        self._fast_path = None
         group.update(changed.options)
         self._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
         return changed
@@ -586,11 +586,11 @@ class Optimizer(FieldsAreArguments):
                 param.family.assign(param.state[name], array)
         self._step_count = step_count
         self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-        self._engine = self._repeat = None
+        self._engine = self._fast_path = None
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_not_swapped()
-        return {**vars(self), "_engine": None, "_repeat": None, "_views": None}
+        return {**vars(self), "_engine": None, "_fast_path": None, "_views": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}

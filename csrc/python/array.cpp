@@ -1,6 +1,7 @@
-#include "buffer.h"
+#include "array.h"
 
-#include "formats.h"
+#include "../expect.h"
+#include "../formats.h"
 
 #include <algorithm>
 #include <atomic>
@@ -41,6 +42,12 @@ std::optional<Format> format_of(py::handle array) {
     if (number == kHalf) return Format::kFloat16;
     if (number == bfloat16.load(std::memory_order_relaxed)) return Format::kBfloat16;
     return std::nullopt;
+}
+
+ArrayRef make_array_ref(const py::array& array) {
+    const auto format = format_of(array);
+    expect(format.has_value(), "an array of a known dtype");
+    return {raw(array).data, array.size(), *format};
 }
 
 Layout::Layout(const py::array& array)

@@ -1,8 +1,8 @@
-// A NumPy array as the loops see it.  Recognises what needs no second look; every other case, and every message, is
-// arrays.py's.
+// Reads NumPy arrays, and the metadata arrays that describe a GPU's arrays, as the loops see them.  Recognizes ordinary
+// arrays quickly; all other cases, and every error message, are in Python (arrays/).
 #pragma once
 
-#include "step.h"
+#include "../array_ref.h"
 
 #include <pybind11/numpy.h>
 #include <array>
@@ -13,7 +13,7 @@ namespace fo {
 
 namespace py = pybind11;
 
-// bfloat16 is another package's dtype; it is named here when arrays.py first meets one.
+// Set the dtype that means bfloat16: another package defines it.
 void set_bfloat16(const py::dtype& dtype);
 
 // NumPy's own fields, read without touching the reference count.
@@ -24,8 +24,11 @@ inline bool is_plain_array(py::handle thing) {
     return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_;
 }
 
-// The format of an array, if it is one of ours in native byte order.
+// Return the format of an array, or nothing if it has another dtype or byte order.
 std::optional<Format> format_of(py::handle array);
+
+// Describe a dense array.  Throws std::invalid_argument for a dtype that is not a format.
+ArrayRef make_array_ref(const py::array& array);
 
 // Shape and memory order of an array, kept apart from the array so that a thousand of them lie side by side.
 class Layout {
