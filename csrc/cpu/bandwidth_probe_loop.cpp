@@ -4,6 +4,7 @@
 #include "bandwidth_probe.h"
 
 #include "../formats.h"
+#include "../rule_traits.h"
 #include "../rules.h"
 #include "vectorize.h"
 

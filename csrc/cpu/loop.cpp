@@ -3,10 +3,10 @@
 // Compiled once per instruction set; FO_TARGET names the copy.
 #include "loop.h"
 
-#include "../apply.h"
 #include "../formats.h"
 #include "../prepare.h"
 #include "../reduce.h"
+#include "../rule_traits.h"
 #include "../rules.h"
 #include "vectorize.h"
 
@@ -209,13 +209,13 @@ struct Shrunk {
     static constexpr auto& state = R::state;
 
     R rule;
-    T keep;
+    T decay_factor;
 
     template <class... S>
-        requires std::is_invocable_v<const R&, T&, T, S&...>
+        requires std::is_invocable_v<UpdateType<R>, T&, T, S&...>
     void operator()(T& p, T g, S&... s) const {
-        p = keep * p;
-        rule(p, g, s...);
+        p = decay_factor * p;
+        apply_rule(rule, p, g, s...);
     }
 };
 
@@ -246,11 +246,11 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
             if (prepare.changes_gradient)
                 apply<Prepared<R, T>, T>({rule, prepare}, tile.p, tile.g, segment, begin, n);
             else
-                apply<Shrunk<R, T>, T>({rule, prepare.keep}, tile.p, tile.g, segment, begin, n);
+                apply<Shrunk<R, T>, T>({rule, prepare.decay_factor}, tile.p, tile.g, segment, begin, n);
         } else {
             tile.open(begin, n);
             prepare_parameter<T>(prepare, tile.p, n);
-            apply<R, T>(rule, tile.p, tile.g, segment, begin, n);
+            apply<ApplyRule<R>, T>({rule}, tile.p, tile.g, segment, begin, n);
         }
         average_parameter<T>(prepare, tile.p, static_cast<Cell<T>*>(segment.average) + begin, n);
         tile.close(n);

@@ -117,12 +117,6 @@ struct SumGradients {
 };
 
 // A rule that takes up its array's numbers before its sums has been made the array's own by then.
-template <class R>
-inline constexpr bool kHasBeforeReduce = requires { &R::before_reduce; };
-
-template <class R>
-inline constexpr bool kFinalizes = requires { &R::finalize; };
-
 template <class R, class T>
 struct RuleTerms {
     const TensorDesc& tensor;
