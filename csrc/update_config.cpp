@@ -38,7 +38,7 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.clip_global_norm = clip_global_norm;
     constants.l1 = l1;
     constants.weight_decay = decoupled ? 0 : weight_decay;
-    constants.shrink = decoupled ? 1 - lr * weight_decay : 1;
+    constants.decay_factor = decoupled ? 1 - lr * weight_decay : 1;
     constants.average_beta = average_beta(t);
     const RuleInfo& info = rule_info(rule);
     if (types.f32) info.construct_f32(t, all.data(), constants);
@@ -59,7 +59,7 @@ double UpdateConfig::average_beta(std::int64_t t) const {
 StepConstants constants_without_options(int rule) {
     StepConstants constants{};
     constants.rule = rule;
-    constants.grad_multiplier = constants.shrink = constants.average_beta = 1;
+    constants.grad_multiplier = constants.decay_factor = constants.average_beta = 1;
     constants.clip_value = constants.clip_norm = constants.clip_global_norm = INFINITY;
     return constants;
 }

@@ -5,10 +5,10 @@
 // set and group of rules; FO_TARGET names the copy.  Threads and the order of passes are in device.cpp.
 #pragma once
 
-#include "../apply.h"
 #include "../formats.h"
 #include "../prepare.h"
 #include "../reduce.h"
+#include "../rule_traits.h"
 #include "loop.h"
 #include "vectorize.h"
 
@@ -227,13 +227,13 @@ struct Shrunk {
     static constexpr auto& state = R::state;
 
     R rule;
-    T shrink;
+    T decay_factor;
 
     template <class... S>
-        requires std::is_invocable_v<const R&, T&, T, S&...>
+        requires std::is_invocable_v<UpdateType<R>, T&, T, S&...>
     void operator()(T& p, T g, S&... s) const {
-        p = shrink * p;
-        rule(p, g, s...);
+        p = decay_factor * p;
+        apply_rule(rule, p, g, s...);
     }
 };
 
@@ -263,17 +263,17 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
         if (plain && prepare.changes_gradient) {
             apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
         } else if (plain && prepare.shrinks) {
-            apply<Shrunk<R, T>>({rule, prepare.keep}, tiles.p, tiles.g, tiles.state, n);
+            apply<Shrunk<R, T>>({rule, prepare.decay_factor}, tiles.p, tiles.g, tiles.state, n);
         } else {
             tiles.prepare_gradient(prepare, n);
             shrink_parameter<T>(prepare, tiles.p, n);
-            apply(rule, tiles.p, tiles.g, tiles.state, n);
+            apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
         }
         if (prepare.averages) {
             average_parameter<T>(prepare, tiles.p, average.open(begin, n), n);
             average.close(n);
         }
-        tiles.close_state(rule, n);
+        tiles.close_state(ApplyRule<R>{rule}, n);
         tiles.close_parameter(n);
     }
 }

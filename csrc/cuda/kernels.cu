@@ -1,6 +1,7 @@
 // The kernels of every rule whose number modulo kParts is FO_PART; compiled once for each.
 #include "kernels.h"
 
+#include "../rule_traits.h"
 #include "../rules.h"
 #include "launch.h"
 #include "reduce.h"

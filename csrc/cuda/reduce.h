@@ -109,13 +109,7 @@ struct SumGradients {
     }
 };
 
-// A rule that takes up its array's constants before its sums has been made the array's own by then.
-template <class R>
-inline constexpr bool kHasBeforeReduce = requires { &R::before_reduce; };
-
-template <class R>
-inline constexpr bool kFinalizes = requires { &R::finalize; };
-
+// The terms of a rule's sums.  A rule with a before_reduce function already has constants of its own.
 template <class R, class T>
 struct RuleTerms {
     const TensorDesc& tensor;

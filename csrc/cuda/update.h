@@ -1,7 +1,8 @@
 // The pass over the elements: load, prepare, rule, store, each thread on its own.
 #pragma once
 
-#include "../apply.h"
+#include "../prepare.h"
+#include "../rule_traits.h"
 #include "elements.h"
 #include "tensor_table.h"
 
