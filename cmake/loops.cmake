@@ -1,5 +1,5 @@
 # The CPU loops: for each instruction set, a unit for each group of rules.  A change to one rule rebuilds its unit alone.
-# Leaves fastoptim_loops.
+# Leaves fastoptim_loops, and fastoptim_probes for the bandwidth probe.
 
 # Never -march=native: a wheel runs on other machines than the one that built it.
 set(fastoptim_isas baseline)
@@ -48,3 +48,16 @@ foreach(unit RANGE ${fastoptim_last_unit})
   endforeach()
 endforeach()
 file(CONFIGURE OUTPUT units/units.inc CONTENT "${fastoptim_units}" @ONLY)
+
+# The bandwidth probe: one loop for each pattern of accesses.
+foreach(isa IN LISTS fastoptim_isas)
+  set(target fastoptim_probe_${isa})
+  add_library(${target} OBJECT csrc/bench/probe_loop.cpp)
+  target_compile_definitions(${target} PRIVATE FO_TARGET=${isa})
+  target_compile_options(${target} PRIVATE ${fastoptim_isa_${isa}})
+  target_include_directories(${target} SYSTEM PRIVATE ${Python_INCLUDE_DIRS})
+  target_link_libraries(${target} PRIVATE fastoptim_flags)
+  list(APPEND fastoptim_probes $<TARGET_OBJECTS:${target}>)
+  string(APPEND fastoptim_probe_list "FO_PROBE(${isa})\n")
+endforeach()
+file(CONFIGURE OUTPUT units/probes.inc CONTENT "${fastoptim_probe_list}" @ONLY)

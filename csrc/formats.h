@@ -3,10 +3,24 @@
 // its own.
 #pragma once
 
-#include "array_ref.h"
 #include "rule.h"
 
 #include <cstring>
+
+namespace fo {
+
+// A new format needs an entry here and in kFormatNames, a struct with decode and encode below, and a case in with_format.
+enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
+
+// The names that Python uses, in the order of Format.
+inline constexpr std::array kFormatNames{"float64", "float32", "float16", "bfloat16"};
+
+// The format in which a parameter of this format is computed.  State that is not compressed has it, too.
+constexpr Format compute_format(Format format) {
+    return format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
+}
+
+}  // namespace fo
 
 namespace fo::FO_TARGET {
 

@@ -142,29 +142,29 @@ void shrink_parameter(const Prepare<T> prepare, Cell<T>* p, Index n) {
 }
 
 template <class T>
-void average_parameter(const Prepare<T> prepare, const Cell<T>* p, Cell<T>* average, Index n) {
+void average_parameter(const Ema<T> mean, const Cell<T>* p, Cell<T>* average, Index n) {
     FO_IVDEP
-    for (Index i = 0; i < n; ++i) average[i].value = prepare.averaged(average[i].value, p[i].value);
+    for (Index i = 0; i < n; ++i) average[i].value = mean(average[i].value, p[i].value);
 }
 
 // Load one element into local variables, apply f and store what f writes.
-template <class T, class F, std::size_t... S>
+template <bool kWritesP, class T, class F, std::size_t... S>
 void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
                [[maybe_unused]] std::index_sequence<S...> all) {
     T x = p[i].value;
     T s[sizeof...(S) + 1] = {state[S][i].value...};
     f(x, g[i].value, s[S]...);
-    p[i].value = x;
+    if constexpr (kWritesP) p[i].value = x;
     ((writes<S, T>(f, all) ? void(state[S][i].value = s[S]) : void()), ...);
 }
 
-template <class F, class T, std::size_t kState>
+template <class F, bool kWritesP = true, class T, std::size_t kState>
 void apply(const F f, Cell<T>* p, const Cell<T>* g, Cell<T>* const (&arrays)[kState], Index n) {
     std::array<Cell<T>*, kState> copies;  // in local variables: a store to an array cannot change them
     std::copy(arrays, arrays + kState, copies.begin());
     Cell<T>* const* state = copies.data();
     FO_IVDEP
-    for (Index i = 0; i < n; ++i) apply_one<T>(f, p, g, state, i, std::make_index_sequence<kState - 1>{});
+    for (Index i = 0; i < n; ++i) apply_one<kWritesP, T>(f, p, g, state, i, std::make_index_sequence<kState - 1>{});
 }
 
 // As add_pairwise, over the lanes of a tile, with every loop's end known to the compiler.
@@ -270,7 +270,7 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
             apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
         }
         if (prepare.averages) {
-            average_parameter<T>(prepare, tiles.p, average.open(begin, n), n);
+            average_parameter<T>(prepare.averaged, tiles.p, average.open(begin, n), n);
             average.close(n);
         }
         tiles.close_state(ApplyRule<R>{rule}, n);

@@ -5,14 +5,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <stdexcept>
 
 namespace fo {
 namespace {
 
 constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
 
-// NumPy's number for another package's dtype; none yet.
-std::atomic<int> bfloat16{-1};
+// One more than NumPy's number of each format's dtype, in the order of Format; 0 until another package's is registered.
+std::atomic<int> dtype_numbers[kFormatNames.size()] = {py::detail::npy_api::NPY_DOUBLE_ + 1,
+                                                       py::detail::npy_api::NPY_FLOAT_ + 1, kHalf + 1};
 
 // NumPy's own objects for its own dtypes; another package's, and an unpickled array's, is found by its number.
 struct Common {
@@ -27,7 +29,11 @@ const Common& common() {
 
 }  // namespace
 
-void set_bfloat16(const py::dtype& dtype) { bfloat16.store(dtype.num(), std::memory_order_relaxed); }
+void register_dtype(const std::string& format, const py::dtype& dtype) {
+    for (std::size_t i = 0; i < kFormatNames.size(); ++i)
+        if (format == kFormatNames[i]) return dtype_numbers[i].store(dtype.num() + 1, std::memory_order_relaxed);
+    throw std::invalid_argument("format: expected a storage format, got '" + format + "'");
+}
 
 // By number and not by identity: an array that was unpickled has a dtype object of its own.
 std::optional<Format> format_of(py::handle array) {
@@ -37,10 +43,8 @@ std::optional<Format> format_of(py::handle array) {
     const char order = dtype.byteorder();
     if (order != '=' && order != '|') return std::nullopt;
     const int number = dtype.num();
-    if (number == py::detail::npy_api::NPY_FLOAT_) return Format::kFloat32;
-    if (number == py::detail::npy_api::NPY_DOUBLE_) return Format::kFloat64;
-    if (number == kHalf) return Format::kFloat16;
-    if (number == bfloat16.load(std::memory_order_relaxed)) return Format::kBfloat16;
+    for (std::size_t i = 0; i < kFormatNames.size(); ++i)
+        if (number + 1 == dtype_numbers[i].load(std::memory_order_relaxed)) return static_cast<Format>(i);
     return std::nullopt;
 }
 

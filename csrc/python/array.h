@@ -7,14 +7,15 @@
 #include <pybind11/numpy.h>
 #include <array>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace fo {
 
 namespace py = pybind11;
 
-// Set the dtype that means bfloat16: another package defines it.
-void set_bfloat16(const py::dtype& dtype);
+// Set the dtype of a format that NumPy itself does not define, such as bfloat16: another package does.
+void register_dtype(const std::string& format, const py::dtype& dtype);
 
 // NumPy's own fields, read without touching the reference count.
 inline const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }

@@ -149,7 +149,7 @@ bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const 
         return true;
     }
     const auto seen =
-        reinterpret_cast<std::uintptr_t>(gradient.data) * 4 + static_cast<std::uintptr_t>(gradient.format);
+        reinterpret_cast<std::uintptr_t>(gradient.data) * 16 + static_cast<std::uintptr_t>(gradient.format);
     if (disjoint_[i].load(std::memory_order_relaxed) == seen) return true;
     if (overlaps_own(interval_of(gradient.data, size, gradient.format))) return false;
     disjoint_[i].store(seen, std::memory_order_relaxed);

@@ -86,6 +86,8 @@ class Model {
     bool run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants, void* stream,
              std::optional<double> global_norm = {});
 
+    StepArgs arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const;
+
     // Return gradients without data that name their group's constants.
     std::vector<Gradient> no_gradients() const;
 
@@ -121,7 +123,6 @@ class Model {
     StepResult prepare(const py::list& grads, const std::optional<std::vector<int>>& step_of,
                        const std::vector<GroupStep>& group_steps, Prepared& prepared) const;
     std::vector<StepConstants> constants_of(const std::vector<GroupStep>& group_steps) const;
-    StepArgs arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const;
 
     std::vector<py::array> params_;
     std::vector<State> states_;

@@ -11,6 +11,7 @@
 #include "fast_path.h"
 #include "gil.h"
 #include "model.h"
+#include "run_probe.h"
 
 namespace fo {
 namespace {
@@ -127,7 +128,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     m.attr("RULES") = rule_table();
     m.def("build_info", &build_info);
-    m.def("set_bfloat16", &set_bfloat16);
+    m.def("register_dtype", &register_dtype, py::arg("format"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
     m.def("sq_norms", &sq_norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);
@@ -185,6 +186,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                 return as_tuple(path.step_with(grads, group_steps));
             },
             py::arg("grads"), py::arg("group_steps"));
+
+    export_run_probe(m);
 
     m.def("cuda_status", &cuda::status);
     m.def(

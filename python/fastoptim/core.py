@@ -16,7 +16,7 @@ from ._core import cuda_status as cuda_status
 from ._core import end_threads as end_threads
 from ._core import get_num_threads as get_num_threads
 from ._core import quota_processors as quota_processors
-from ._core import set_bfloat16 as set_bfloat16
+from ._core import register_dtype as register_dtype
 from ._core import set_num_threads as set_num_threads
 from ._core import set_threading as set_threading
 from ._core import sq_norms as sq_norms

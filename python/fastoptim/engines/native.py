@@ -114,7 +114,7 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
 def register_bfloat16() -> None:
     """Tell native code which dtype is bfloat16, if some package defines it."""
     if (dtype := bfloat16()) is not None:
-        core.set_bfloat16(dtype)
+        core.register_dtype("bfloat16", dtype)
 
 
 def _update_config(settings: Settings) -> core.UpdateConfig:
