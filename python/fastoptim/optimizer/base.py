@@ -106,9 +106,6 @@ class Optimizer(FieldsAreArguments):
     variants: ClassVar[Mapping[str, tuple[str, ...]]]
     """The native rules by name, and the state arrays of each."""
 
-    variant: ClassVar[Callable[..., str]]
-    """Which variant the options mean; ValueError where they exclude each other."""
-
     reference: ClassVar[Callable[..., None]]
     """The formula in NumPy, in place: ``reference(p, g, *, t, **state, **options)``, all of the compute type."""
 
@@ -141,6 +138,12 @@ class Optimizer(FieldsAreArguments):
 
     reduces_group: ClassVar[bool] = False
     """Whether those sums run over all arrays of a group."""
+
+    @classmethod
+    def variant(cls, *_: Any, **options: Any) -> str:
+        """Return the variant that the options select, by default the only one; ValueError if they exclude each other."""
+        (name,) = cls.variants
+        return name
 
     @staticmethod
     def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
