@@ -128,7 +128,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     m.attr("RULES") = rule_table();
     m.def("build_info", &build_info);
-    m.def("register_dtype", &register_dtype, py::arg("format"), py::arg("dtype"));
+    m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
     m.def("sq_norms", &sq_norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);

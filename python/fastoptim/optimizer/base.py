@@ -141,7 +141,7 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def variant(cls, *_: Any, **options: Any) -> str:
-        """Return the variant that the options select, by default the only one; ValueError if they exclude each other."""
+        """Return the variant that the options select; ValueError if they exclude each other.  By default the only one."""
         (name,) = cls.variants
         return name
 
