@@ -273,10 +273,14 @@ int Model::traverse(visitproc visit, void* arg) const {
 }
 
 std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream) {
+    static constexpr ArrayRef kNoState[kMaxState]{};
+    static constexpr double* kNoScalarState[kMaxScalarState]{};
     std::vector<Segment> segments;
     std::vector<Gradient> gradients;
     for (const py::array& array : arrays) {
         Segment segment{};
+        segment.state = kNoState;
+        segment.scalar_state = kNoScalarState;
         segment.p = make_array_ref(array);
         segment.param = static_cast<std::int32_t>(segments.size());
         gradients.push_back({segment.p.size > 0 ? segment.p.data : nullptr, 1, 0, segment.p.format});
