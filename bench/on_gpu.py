@@ -4,14 +4,13 @@
 
 *share* is that of ``python -m fastoptim bench --device cuda``, whose blocks of steps include the host's time.  *host*
 is the time in which a call of ``step`` returns, while the GPU is still busy.  *graph* is a replay with the constants of
-the next step.  PyTorch's fused Adam is timed alternately if PyTorch has CUDA.  No GPU has run this yet.
+the next step.  No GPU has run this yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,24 +45,8 @@ def time_host(step: Step, wait: Step) -> float:
     return median(times)
 
 
-def torch_step(workload: Workload, stream: int) -> Step | None:
-    """Return PyTorch's fused Adam with gradients that stay in place, as in a training loop with foreach zeroing."""
-    try:
-        torch = import_module("torch")
-    except ImportError:
-        return None
-    if workload.optimizer != "adam" or not torch.cuda.is_available():
-        return None
-    torch.cuda.set_stream(torch.cuda.ExternalStream(stream))
-    kind = getattr(torch, workload.dtype)
-    tensors = [torch.nn.Parameter(torch.ones(shape, dtype=kind, device="cuda")) for shape in workload.shapes]
-    for tensor in tensors:
-        tensor.grad = torch.ones_like(tensor)
-    return torch.optim.Adam(tensors, fused=True).step  # type: ignore[no-any-return]
-
-
 def time_graph(workload: Workload, seconds: float) -> dict[str, Any]:
-    """Time steps, their host part, replays of one captured step, and PyTorch's step."""
+    """Time steps, their host part, and replays of one captured step."""
     cp = machine.import_cupy()
     with cp.cuda.Stream(non_blocking=True) as stream:
         opt, grads = make_optimizer(workload)
@@ -78,8 +61,6 @@ def time_graph(workload: Workload, seconds: float) -> dict[str, Any]:
             graph.launch()
 
         steps: dict[str, Step] = {"step": lambda: opt.step(grads), "graph": replay}
-        if other := torch_step(workload, stream.ptr):
-            steps["torch fused"] = other
         times = interleave(steps, seconds=seconds, wait=stream.synchronize)
     return {"host_seconds": host, **{f"{name}_seconds": summarize(found) for name, found in times.items()}}
 

@@ -57,7 +57,6 @@ def test_every_combination_is_a_workload_once() -> None:
         (["--option", "lr"], ["--option", "NAME=VALUE", "'lr'"]),
         (["--option", "lr=-1"], ["adam: lr", ">= 0", "-1"]),
         (["--option", "clip_norm=0"], ["clip_norm", "pass of their own"]),
-        (["--option", "lr={[]: 1}"], ["--option lr: expected a number", "{[]: 1}"]),
         (["--json", "no/such/directory/a.json"], ["--json", "directory that exists"]),
         (["--plot", "x.xyz"], ["--plot: expected a name that ends with one of", ".png"]),
     ],
@@ -100,10 +99,7 @@ def test_the_examples_of_the_help_can_be_parsed(capsys: pytest.CaptureFixture[st
         assert workloads(*(word for word in example.split() if word not in ("--isa", "baseline", "avx2")))
 
 
-@pytest.mark.parametrize("device", ["cpu"])
-def test_a_wrong_answer_is_not_timed(
-    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     right: Callable[..., None] = fo.Adam.reference
 
     def wrong(p: Array, g: Array, **rest: Any) -> None:
@@ -111,7 +107,7 @@ def test_a_wrong_answer_is_not_timed(
         p.reshape(-1)[-1:] += np.spacing(p.reshape(-1)[-1:])
 
     monkeypatch.setattr(fo.Adam, "reference", staticmethod(wrong))
-    assert run_bench("sgd", "adam", "--size", "100", "--device", device) == 1
+    assert run_bench("sgd", "adam", "--size", "100") == 1
     printed = capsys.readouterr()
     assert "adam: params[0] differs from the reference in 1 of 100 elements" in printed.err
     assert re.search("^sgd ", printed.out, re.M)

@@ -7,14 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from bench_helpers import check_probes, read_rows, run_bench
 
 from cases import DTYPES, FLOAT32, PLAIN_CASES, Case, DType, case_id
-from devices import get, put, with_device
+from devices import with_device
 from fastoptim.bench import machine
-from fastoptim.bench.measure import flip_signs
 
 SIZES = [1, 67, 0, 1030, 4099]  # around the elements of a thread and of a block
 
@@ -63,11 +61,3 @@ def test_a_run_on_both_devices(cupy: Any, tmp_path: Path, capsys: pytest.Capture
 def test_a_gpu_run_rejects(cupy: Any, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_bench("--device", "cuda", *arguments) == 2
     assert message in capsys.readouterr().err
-
-
-@with_device
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_signs_are_flipped(xp: Any, dtype: DType) -> None:
-    g = put(xp, np.array([[1.5, -2.0], [0.0, -np.inf]], dtype))
-    flip_signs([g, put(xp, np.empty(0, dtype))])
-    assert get(xp, g).tobytes() == np.array([[-1.5, 2.0], [-0.0, np.inf]], dtype).tobytes()

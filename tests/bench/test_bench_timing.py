@@ -45,12 +45,6 @@ def test_the_number_of_rounds(rounds: int | None, made: int) -> None:
     assert shares == [pytest.approx((i + 1) / made) for i in range(made)]
 
 
-def test_a_short_step_is_timed_in_long_blocks() -> None:
-    calls: list[int] = []
-    timing.interleave({"a": lambda: calls.append(0)}, seconds=0, rounds=1)
-    assert len(calls) > 1000
-
-
 STEADY = [1.0, 1.02, 0.99, 1.01, 1.0, 1.01, 0.98, 1.0]
 
 
@@ -110,7 +104,7 @@ def test_the_table_is_aligned() -> None:
         rows.append(row | {"noise": "quiet" if i % 3 else "noisy: spread 90 %"})
     header, *lines = table.format_rows(rows).splitlines()
     assert len(lines) == len(rows)
-    assert "adam(lr=0.1)" in "".join(lines) or "adam " in "".join(lines)
+    assert lines[1].startswith(f"{list(fo.OPTIMIZERS)[1]}(lr=0.1) ")
     for column in ("optimizer", "work", "threads", "noise"):
         at = header.index(column)
         assert {line[at - 1 : at] for line in lines if len(line) > at} <= {"", " "}

@@ -190,10 +190,8 @@ def parse_option(text: str) -> tuple[str, Any]:
         raise ValueError(f"--option: expected NAME=VALUE, got {text!r}")
     try:
         return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return name, value
-    except (MemoryError, RecursionError, TypeError) as error:
-        raise ValueError(f"--option {name}: expected a number, True, False, a tuple or a text, got {value}") from error
 
 
 def check_numbers(seconds: float, threads: Sequence[int], **counts: int | None) -> None:
