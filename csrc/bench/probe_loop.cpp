@@ -7,6 +7,16 @@
 namespace fo::FO_TARGET {
 namespace {
 
+// A pass that writes nothing, as some reductions: its result must be used, or the compiler would remove its loads.
+template <class R, class T, std::size_t... S>
+void read_tile(const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
+               std::index_sequence<S...>) {
+    WordOf<T> all = 0;
+    for (Index i = 0; i < n; ++i) all ^= R::read(p[i].value, g[i].value, state[S][i].value...);
+    static thread_local volatile WordOf<T> sink;
+    sink = all;
+}
+
 template <class T>
 void probe_average(const WordOf<T> mask, Cell<T>* average, Index n) {
     FO_IVDEP
@@ -22,13 +32,16 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
     for (Index n = 0; begin < end; begin += n) {
         n = std::min(end - begin, kTile);
         tiles.open(begin, n);
-        apply<ApplyRule<R>, kUpdateAccess<R, T>[0] == Access::kWrite>({rule}, tiles.p, tiles.g, tiles.state, n);
+        if constexpr (R::kWrites)
+            apply<ApplyRule<R>, kUpdateAccess<R, T>[0] == Access::kWrite>({rule}, tiles.p, tiles.g, tiles.state, n);
+        else
+            read_tile<R, T>(tiles.p, tiles.g, tiles.state, n, std::make_index_sequence<R::state.size()>{});
         if (segment.average.data) {
             probe_average(rule.mask, average.open(begin, n), n);
             average.close(n);
         }
         tiles.close_state(ApplyRule<R>{rule}, n);
-        tiles.close_parameter(n);
+        if constexpr (kUpdateAccess<R, T>[0] == Access::kWrite) tiles.close_parameter(n);
     }
 }
 

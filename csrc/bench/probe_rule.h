@@ -1,8 +1,8 @@
 // The bandwidth probe as a rule: it reads and writes what another rule does, with the least arithmetic there is.
 //
-// Every value that is written is XORed with the XOR of all values that are only read, masked.  With a mask of 0, which
-// the compiler does not know, nothing changes, so that the probe can run on a model's own arrays.  It measures the
-// memory traffic of the step's own loops, including the conversion of storage formats.  A loop of its own with raw
+// Every value that is written is XORed with the XOR of the element's values that are only read, masked.  With a mask of
+// 0, which the compiler does not know, nothing changes, so that the probe can run on a model's own arrays.  It measures
+// the memory traffic of the step's own loops, including the conversion of storage formats.  A loop of its own with raw
 // words was no faster (docs/performance.md).
 #pragma once
 
@@ -28,8 +28,15 @@ struct ProbeRule<T, kAccess, std::index_sequence<I...>> {
 
     WordOf<T> mask;
 
+    static constexpr bool kWrites = ((kAccess[I] == Access::kWrite) || ...);
+
+    // The XOR of all values that are only read.
+    FO_HD static WordOf<T> read(ProbeArgument<T, kAccess[I]>... values) {
+        return (WordOf<T>(0) ^ ... ^ only_read<kAccess[I]>(values));
+    }
+
     FO_HD void operator()(ProbeArgument<T, kAccess[I]>... values) const {
-        const WordOf<T> change = mask & (WordOf<T>(0) ^ ... ^ only_read<kAccess[I]>(values));
+        const WordOf<T> change = mask & read(values...);
         (write<kAccess[I]>(values, change), ...);
     }
 

@@ -141,7 +141,7 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def variant(cls, *_: Any, **options: Any) -> str:
-        """Return the variant that the options select; ValueError if they exclude each other.  By default the only one."""
+        """Return the variant that the options select; ValueError if they exclude each other."""
         (name,) = cls.variants
         return name
 
