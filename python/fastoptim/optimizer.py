@@ -136,7 +136,7 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def variant(cls, *_: Any, **options: Any) -> str:
-        """Return the variant that the options select, by default the only one; ValueError if they exclude each other."""
+        """Return the variant that the options select, by default the only one; ValueError if they conflict."""
         (name,) = cls.variants
         return name
 
