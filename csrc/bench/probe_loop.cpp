@@ -13,7 +13,7 @@ void read_tile(const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* con
                std::index_sequence<S...>) {
     WordOf<T> all = 0;
     for (Index i = 0; i < n; ++i) all ^= R::read(p[i].value, g[i].value, state[S][i].value...);
-    static thread_local volatile WordOf<T> sink;
+    [[maybe_unused]] static thread_local volatile WordOf<T> sink;
     sink = all;
 }
 
