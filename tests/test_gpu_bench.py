@@ -63,10 +63,10 @@ class Twin:
             p = place(f"p[{i}]", slot.p)
             self.grads.append(place(f"g[{i}]", g))
             state = {
-                k: put(xp, array) if k in slot.scalar_state else place(f"{k}[{i}]", array)
+                k: put(xp, array) if slot.schema_of(k).is_scalar else place(f"{k}[{i}]", array)
                 for k, array in slot.state.items()
             }
-            self.param_states.append(ParamState(p, state, place=f"[{i}]", scalar_state=slot.scalar_state))
+            self.param_states.append(ParamState(p, state, place=f"[{i}]", schema=slot.schema))
 
     def arrays_of(self, i: int, case: Case) -> list[Array]:
         """As `limits.arrays_of`, copied to the CPU."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import core
 from ..engines import native
-from ..optimizer.registry import OPTIMIZERS
+from ..optimizer.base import OPTIMIZERS
 from . import machine, plot, results
 from .check import WrongAnswerError
 from .measure import measure

@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import core
 from ..engines import cuda, native
-from ..optimizer.base import Optimizer
-from ..optimizer.registry import OPTIMIZERS
+from ..optimizer.base import OPTIMIZERS, Optimizer
 from ..options.checks import Backend
 from ..options.settings import Settings
 from ..reference_math import compute_dtype

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, cube_root, decay
 
 
@@ -51,6 +51,7 @@ class MADGRAD(Optimizer):
 
     name = "madgrad"
     variants = {"madgrad": ("s", "v", "x0")}
+    state_schema = {"x0": StateArray(initial="p")}
     conventions = {"paper": {}, "optax": {"eps_in_lr": True}}
 
     lr: LearningRate = 0.01
@@ -63,11 +64,6 @@ class MADGRAD(Optimizer):
     def variant(**_: Any) -> str:
         """There is one."""
         return "madgrad"
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
-        """The parameters themselves, from which all steps count."""
-        return "p" if name == "x0" else 0.0
 
     @staticmethod
     def reference(
