@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fastoptim as fo
 from fastoptim.core import RULES
 
@@ -62,10 +64,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 # ---- memory traffic of a step
 
 
-def bytes_moved(rule: str) -> int:
-    """Return the bytes read and written per element of a float32 parameter and gradient, in all passes."""
-    passes = (RULES[rule].reduces, RULES[rule].updates)
-    return 4 * sum(len(access) for accesses in passes for access in accesses)
+def bytes_moved(cls: type[fo.Optimizer], variant: str) -> int:
+    """Return the bytes that all passes read and write for each element of a float32 parameter with its gradient."""
+    rule, float32 = RULES[variant], np.dtype(np.float32)
+    sizes = [4, 4, *(cls.state_schema[name].dtype_for(float32).itemsize for name in rule.state)]
+    passes = [accesses for accesses in (rule.reduces, rule.updates) if accesses]
+    return sum(size * len(access) for accesses in passes for size, access in zip(sizes, accesses, strict=True))
 
 
 # ---- the optimizers
@@ -120,9 +124,9 @@ def state(cls: type[fo.Optimizer]) -> str:
 
 
 def moved(cls: type[fo.Optimizer]) -> str:
-    """Return the bytes per element with default options, and the maximum over all variants."""
-    plain = bytes_moved(cls.check_options({}).variant)
-    most = max(map(bytes_moved, cls.variants))
+    """What a step moves with the defaults, and at most."""
+    plain = bytes_moved(cls, cls.check_options({}).variant)
+    most = max(bytes_moved(cls, variant) for variant in cls.variants)
     return f"{plain} to {most}" if most > plain else str(plain)
 
 

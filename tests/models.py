@@ -31,7 +31,12 @@ def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
     """What of an optimizer the base class, which refuses, saves and takes apart, may treat in a way of its own."""
     methods = {name for cls in optimizer.__mro__ for name in vars(cls) if cls.__module__.startswith("fastoptim.rules")}
     own = {"step", "lookahead", "averaged", "state_dict", "load_state_dict", "eval", "update_hessian", "__init__"}
-    return bool(optimizer.state), bool(optimizer.scalar_state), optimizer.reduces_group, frozenset(methods & own)
+    return (
+        bool(optimizer.state),
+        any(optimizer.state_schema[name].is_scalar for name in optimizer.state),
+        optimizer.reduces_group,
+        frozenset(methods & own),
+    )
 
 
 KINDS = [*{kind_of(cls): cls for cls in reversed(OPTIMIZERS)}.values()]  # the first of each kind
@@ -164,7 +169,7 @@ class Buffers(Memory):
         super().__init__()
         self.case: Case = WIDEST[optimizer]
         self.p, self.g = self.array((2, 3)), self.array((2, 3))
-        self.scalar_state = self.case.optimizer.scalar_state
+        self.scalar_state = [name for name in self.case.state if self.case.optimizer.state_schema[name].is_scalar]
         self.state = {
             name: self.array((), FLOAT64) if name in self.scalar_state else self.array((2, 3))
             for name in self.case.state

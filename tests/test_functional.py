@@ -28,7 +28,7 @@ from cases import (
     ordinary_values,
 )
 from fastoptim import core
-from fastoptim.engines import native
+from fastoptim.engines import native, reference
 
 OPTIMIZERS = list(fo.OPTIMIZERS.values())
 
@@ -309,7 +309,7 @@ def refuse(*_: Any, **__: Any) -> NoReturn:
 
 @every_variant
 def test_the_reference_runs_no_compiled_code(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (core, "Plan"), (core, "UpdateConfig")):
+    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (core, "Model"), (core, "UpdateConfig")):
         monkeypatch.setattr(owner, name, refuse)
     p = numbers(0)
     case.optimize(p, "reference").step(numbers(1))
@@ -321,7 +321,7 @@ def test_the_reference_runs_no_compiled_code(case: Case, monkeypatch: pytest.Mon
 @every_variant
 def test_native_code_does_without_the_reference(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case.optimizer, "reference", refuse)
-    monkeypatch.setattr(fo.reference, "_step", refuse)
+    monkeypatch.setattr(reference, "_step", refuse)
     p = numbers(0)
     case.optimize(p, "native").step(numbers(1))
     case.update(fo.functional, p, numbers(2), list(initial_state(case, p).values()), 1)

@@ -480,7 +480,7 @@ def test_a_minimum_is_reached(
 
 # ---- state that is a number
 
-SCALARS = [(cls, name) for cls in RULES for name in cls.scalar_state]
+SCALARS = [(cls, name) for cls in RULES for name in cls.state if cls.state_schema[name].is_scalar]
 each_scalar = pytest.mark.parametrize(("optimizer", "name"), SCALARS, ids=lambda x: getattr(x, "name", x))
 
 

@@ -18,8 +18,8 @@ from . import reference as reference
 from .core import build_info as build_info
 from .loss_scale import LossScaler as LossScaler
 from .norms import global_norm as global_norm
+from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer
-from .optimizer.registry import OPTIMIZERS as OPTIMIZERS
 from .rules.adabelief import AdaBelief as AdaBelief
 from .rules.adabound import AdaBound as AdaBound
 from .rules.adadelta import Adadelta as Adadelta

@@ -1,9 +1,9 @@
 """One update on buffers that the caller owns: ``fo.functional.NAME(p, g, *state, step=t, **hyperparameters)``.
 
-In place, returns None (with ``skip_nonfinite`` whether the step was taken).  ``step`` counts from 1; state comes in the
-order of ``fo.OPTIMIZERS[NAME].state``, then the average if one is kept, and arrays that the chosen options do not use
-may be left out.  Hyper-parameters are those of the class, with its defaults.  The functions are made from the classes;
-``help(fo.functional.adam)`` shows each one's own text.
+The functions work in place.  They return None, or with ``skip_nonfinite`` whether the step was taken.  ``step`` counts
+from 1.  State arrays have the order of ``fo.OPTIMIZERS[NAME].state``, followed by the average if one is kept; arrays
+that the options do not use may be omitted.  Hyper-parameters and defaults are those of the class.  The functions are
+made from the classes; ``help(fo.functional.adam)`` prints the docstring.
 
 >>> import numpy as np, fastoptim as fo
 >>> p, m, v = np.ones(3), np.zeros(3), np.zeros(3)
@@ -19,18 +19,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .arrays.checks import check_scalar, check_state, check_target
+from .arrays.checks import check_state, check_target
 from .arrays.param_state import ParamState
 from .engines.base import group_step_at
 from .engines.select import check_backend, engine_for
-from .optimizer.base import Optimizer
-from .optimizer.registry import OPTIMIZERS
+from .optimizer.base import OPTIMIZERS, Optimizer
 from .options.checks import rate_at
 from .reference_math import Array
 
 
 def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
-    """The update of the optimizer of that name by that backend, as a function."""
+    """Return the update of the optimizer of that name on that backend, as a function."""
     if name not in OPTIMIZERS:
         raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
     return _bind(OPTIMIZERS[name], backend, module)  # type: ignore[arg-type]  # mypy: a class has no hash
@@ -86,10 +85,10 @@ def _update(
     metadata = check_target(p, "p")
     check_backend(backend, metadata, "p")
     for name, array in zip(names, state, strict=True):
-        (check_scalar if name in optimizer.scalar_state else check_state)(array, name, metadata)
+        check_state(array, name, metadata, optimizer.state_schema[name])
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
-    param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", scalar_state=optimizer.scalar_state)
+    param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=optimizer.state_schema)
     stepped = engine_for(backend, [param]).step([g], [group_step])
     return stepped is not None if settings.options["skip_nonfinite"] else None
 

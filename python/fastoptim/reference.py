@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .functional import bind
-from .optimizer.registry import OPTIMIZERS
+from .optimizer.base import OPTIMIZERS
 
 
 def __getattr__(name: str) -> Callable[..., bool | None]:

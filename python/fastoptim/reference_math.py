@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +20,69 @@ TILE, LANES = 1024, 32
 
 
 def bfloat16() -> np.dtype[Any] | None:
-    """ml_dtypes' bfloat16, if the user has loaded it: whoever holds such an array has."""
+    """Return the bfloat16 of `ml_dtypes`, or None if that package is not loaded and so no such array exists."""
     ml_dtypes = sys.modules.get("ml_dtypes")
     return np.dtype(ml_dtypes.bfloat16) if ml_dtypes else None
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What a parameter of this dtype is computed in, and its state kept in."""
+    """Return the type in which a parameter of this dtype is computed."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def total(terms: Array) -> float:
-    """Their sum in double, in an order that depends on their number alone.
+class Format(NamedTuple):
+    """A storage format of state: its dtype, and the conversions from and to the compute type."""
 
-    Tiles of 1024 in the order of memory; in a tile 32 running sums, each of every 32nd term; then neighbours are added
-    in pairs, first the running sums of a tile, then the tiles.
+    dtype: Callable[[np.dtype[Any]], np.dtype[Any]]
+    """From the parameter's dtype to the stored one."""
+
+    encode: Callable[[Array, np.dtype[Any]], Array]
+    """From the compute type to the stored dtype, rounded once to nearest even."""
+
+    decode: Callable[[Array, np.dtype[Any]], Array]
+    """From the stored dtype to the compute type, exactly."""
+
+
+def _cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    return x.astype(dtype)
+
+
+def _need_bfloat16(_: np.dtype[Any]) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
+    return dtype
+
+
+def _encode_bfloat16(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Round float64 to odd first: a float32 with a sticky last bit, whose rounding to bfloat16 is a single rounding."""
+    if x.dtype != np.float64:
+        return x.astype(dtype)
+    narrow = x.astype(np.float32)
+    is_above = np.abs(narrow.astype(np.float64)) > np.abs(x)
+    truncated = np.where(is_above, np.nextafter(narrow, np.float32(0)), narrow)
+    is_inexact = (truncated != x) & np.isfinite(x)
+    odd: Array = (truncated.view(np.uint32) | is_inexact.astype(np.uint32)).view(np.float32)
+    return odd.astype(dtype)
+
+
+#: The storage formats of state by name; the twins of those in csrc/formats.h.
+FORMATS = {
+    "compute": Format(compute_dtype, _cast, _cast),
+    "float32": Format(lambda _: np.dtype(np.float32), _cast, _cast),
+    "bfloat16": Format(_need_bfloat16, _encode_bfloat16, _cast),
+    "float16": Format(lambda _: np.dtype(np.float16), _cast, _cast),
+}
+
+
+def loaded_formats() -> dict[str, np.dtype[Any]]:
+    """Return the dtypes of the formats that other packages define, as far as these are imported."""
+    return {} if (dtype := bfloat16()) is None else {"bfloat16": dtype}
+
+
+def total(terms: Array) -> float:
+    """Return the sum in double, in an order that depends on the number of terms alone.
+
+    Tiles have 1024 terms in memory order.  A tile has 32 running sums, each of every 32nd term.  Pairwise summation
+    adds first the running sums of a tile, then the tiles.
     """
     flat = terms.ravel(order="K").astype(np.float64)
     tiles = np.zeros((-(-max(flat.size, 1) // TILE), TILE // LANES, LANES))
@@ -53,13 +103,13 @@ def _pairwise(sums: Array) -> float:
 
 
 def square(x: Array) -> Array:
-    """Of each element, in double."""
+    """Return the square of each element in double."""
     wide = x.astype(np.float64)
     return wide * wide
 
 
 def power(base: float, t: int) -> float:
-    """``base**t`` by repeated squaring: fixed multiplications, where a libm's pow may differ from another's."""
+    """Return ``base**t`` by repeated squaring, a fixed sequence of multiplications; `pow` differs between libms."""
     result = 1.0
     while t > 0:
         if t % 2:
@@ -70,31 +120,31 @@ def power(base: float, t: int) -> float:
 
 
 def decay(dtype: np.dtype[Any], rate: float) -> Any:
-    """A decay rate as its dtype keeps it, below one: float32 would round 0.99999999 to one, which never decays."""
+    """Return a decay rate rounded to that dtype, but below one: float32 would round 0.99999999 to one."""
     number = dtype.type
     return min(number(rate), np.nextafter(number(1), number(0)))
 
 
 def maximum(a: Array, b: Array) -> Array:
-    """The larger, NaN if either is, and the first of equals: np.maximum leaves open which of 0 and -0 it takes."""
+    """Return the larger, NaN if either is NaN, and the first of equals; np.maximum does not specify 0 and -0."""
     return np.where((a >= b) | np.isnan(a), a, b)
 
 
 def minimum(a: Array, b: Array) -> Array:
-    """The smaller, NaN if either is, and the first of equals."""
+    """Return the smaller, NaN if either is NaN, and the first of equals."""
     return np.where((a <= b) | np.isnan(a), a, b)
 
 
 def sign(x: Array) -> Array:
-    """-1, 0 or 1; NaN for NaN; +0 for either zero."""
+    """Return -1, 0 or 1; NaN for NaN; +0 for either zero."""
     return np.asarray(np.sign(x))
 
 
 def cube_root(x: Array) -> Array:
-    """Within one unit in the last place, by fixed operations: NumPy's is the libm's, and each libm's is another.
+    """Return the cube root within one unit in the last place, by fixed operations; `cbrt` differs between libms.
 
-    Halley's method on numbers far from the ends of the range, from a first guess that divides the bit pattern, and with
-    it the exponent, by three.  Before each step the root is cut to half of its digits, so that its square is exact.
+    Halley's method, after scaling away from the ends of the range.  The first guess divides the bit pattern, and so the
+    exponent, by three.  Before each iteration the estimate is truncated to half of its digits to make its square exact.
     """
     dtype = np.dtype(x.dtype)
     number, patterns, steps, guess, half, span = {

@@ -45,7 +45,9 @@ def test_a_step_accesses_what_its_rule_declares(case: Case) -> None:
         opt.step(grads)
         arrays = {"p": opt.param_states[0].p, "g": grads[0], **opt.param_states[0].state}
         for name in passes[-1].keys() - {"p", "g"}:
-            arrays[name] += np.float32(10 if name == "h" else 0.01)  # no state is zero, and Sophia's step is not clipped
+            arrays[name] += np.float32(
+                10 if name == "h" else 0.01
+            )  # no state is zero, and Sophia's step is not clipped
         grads[0] *= 0.7
         if changed:
             arrays[changed] *= -3

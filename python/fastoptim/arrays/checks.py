@@ -1,4 +1,7 @@
-"""What an acceptable array is: dtypes, layout, overlap, and every refusal with its message."""
+"""The checks of arrays: dtype, layout and memory, each with its error message.
+
+A check takes an array of any family and works on its metadata.  written_ranges.py has the check for overlap.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..reference_math import Array, bfloat16, compute_dtype
+from ..options.schema import StateArray
+from ..reference_math import Array, bfloat16
 from .cuda_families import ArrayMetadata
 from .families import family_of
 from .tree import describe
@@ -16,7 +20,7 @@ _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """The one dtype object that stands for this format, or None if it is none of ours."""
+    """Return the canonical dtype object of this format, or None if it is not one of the four formats."""
     if not dtype.isnative:
         return None
     known: list[np.dtype[Any] | None] = [*_BUILTIN, bfloat16()]
@@ -24,7 +28,7 @@ def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 def check_array(array: Any, place: str) -> Array:
-    """The metadata of an array of one of the four formats: NumPy's own, or of an array in a GPU's memory."""
+    """Return the metadata of an array of one of the four formats; a NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
@@ -35,19 +39,19 @@ def check_array(array: Any, place: str) -> Array:
 
 
 def memory_of(metadata: Array) -> str:
-    """Whose memory an array is in."""
+    """Return the name of the memory that an array is in."""
     return f"CUDA device {metadata.gpu}" if isinstance(metadata, ArrayMetadata) else "the CPU"
 
 
 def check_beside(metadata: Array, place: str, p: Array) -> None:
-    """Refuses an array that is not in the memory that the parameter is in."""
+    """Raise ValueError if an array is not in the same memory as the parameter."""
     expected, got = memory_of(p), memory_of(metadata)
     if got != expected:
         raise ValueError(f"{place}: expected an array on {expected} as the parameter, got one on {got}")
 
 
 def check_target(array: Any, place: str) -> Array:
-    """An array that a step may write: writeable and dense."""
+    """Return the metadata of an array that a step may write: a writeable and dense one."""
     checked = check_array(array, place)
     if not checked.flags.writeable:
         raise ValueError(f"{place}: expected a writeable array, got a read-only one")
@@ -59,34 +63,24 @@ def check_target(array: Any, place: str) -> Array:
     return checked
 
 
-def check_state(array: Any, place: str, p: Array) -> Array:
-    """A state array for that parameter."""
+def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
+    """Return the metadata of a state array that has the dtype, shape and memory order that its schema demands."""
     checked = check_target(array, place)
     check_beside(checked, place, p)
-    expected = compute_dtype(p.dtype)
-    if checked.dtype != expected:
-        raise TypeError(f"{place}: expected {expected} beside a {p.dtype} parameter, got {checked.dtype}")
-    if checked.shape != p.shape:
-        raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
-    if not same_layout(checked, p):
+    dtype, shape, kind = schema.dtype_for(p.dtype), schema.shape_for(p.shape), schema.kind
+    if checked.dtype != dtype:
+        beside = f" beside a {p.dtype} parameter" if kind.dtype is None else ""
+        raise TypeError(f"{place}: expected {dtype}{beside}, got {checked.dtype}")
+    if checked.shape != shape:
+        raise ValueError(f"{place}: expected shape {shape}{kind.reason}, got {checked.shape}")
+    if kind.keeps_layout and not same_layout(checked, p):
         raise ValueError(f"{place}: expected the parameter's memory order, strides {_order(p)}, got {_order(checked)}")
     return checked
 
 
-def check_scalar(array: Any, place: str, p: Array) -> Array:
-    """A state array that is one number for the whole of a parameter."""
-    checked = check_target(array, place)
-    check_beside(checked, place, p)
-    if checked.dtype != np.float64:
-        raise TypeError(f"{place}: expected float64, got {checked.dtype}")
-    if checked.shape != ():
-        raise ValueError(f"{place}: expected shape (), one number for the whole array, got {checked.shape}")
-    return checked
-
-
 def check_gradient(grad: Any, place: str, p: Array) -> Array:
-    """The metadata of a gradient for that parameter, in whatever memory order."""
-    if isinstance(grad, np.generic):  # what NumPy's own reductions return in place of a 0-d array
+    """Return the metadata of a gradient for that parameter, in any memory order."""
+    if isinstance(grad, np.generic):  # NumPy's reductions return these instead of 0-d arrays
         grad = np.asarray(grad)
     checked = check_array(grad, place)
     check_beside(checked, place, p)
@@ -96,7 +90,7 @@ def check_gradient(grad: Any, place: str, p: Array) -> Array:
 
 
 def in_order_of(p: Array, grad: Array) -> Array:
-    """A gradient as a plain array in the parameter's memory order; a copy only where it has another."""
+    """Return a gradient as a plain array in the parameter's memory order, copied only if it has another."""
     dtype = canonical_dtype(grad.dtype)
     assert dtype is not None
     if not same_layout(grad, p):
@@ -107,7 +101,7 @@ def in_order_of(p: Array, grad: Array) -> Array:
 
 
 def is_dense(array: Array) -> bool:
-    """Whether the elements fill one stretch of memory, in whatever order of the axes."""
+    """Return whether the elements fill one contiguous range of memory, in any order of the axes."""
     if array.flags.c_contiguous or array.flags.f_contiguous:
         return True
     expected = array.itemsize
@@ -119,12 +113,12 @@ def is_dense(array: Array) -> bool:
 
 
 def same_layout(a: Array, b: Array) -> bool:
-    """Whether the same elements of two arrays of one shape are at the same places."""
+    """Return whether two arrays of one shape have each element at the same offset."""
     return _order(a) == _order(b)
 
 
 def _order(array: Array) -> tuple[int, ...]:
-    """Strides in elements; none for axes of length one or for an array without elements, where they mean nothing."""
+    """Return the strides in elements, without those that are meaningless: of axes of length one and of empty arrays."""
     if array.size == 0:
         return ()
     return tuple(s // array.itemsize for s, n in zip(array.strides, array.shape, strict=True) if n > 1)

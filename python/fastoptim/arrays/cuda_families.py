@@ -1,6 +1,6 @@
-"""Arrays in a GPU's memory: CuPy's, PyTorch's, and any with a `__cuda_array_interface__`.
+"""The array families of a GPU's memory: CuPy, PyTorch, and any array with a `__cuda_array_interface__`.
 
-None of these packages is ever imported: whoever passes their arrays has done so.
+No package is imported here: a user who passes their arrays has imported them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .tree import describe
 class ArrayMetadata(np.ndarray[Any, Any]):
     """Shape, strides, dtype and address of an array in a GPU's memory.
 
-    A NumPy array, so that whatever asks for no element works on it as on others.  To read an element would end the
-    process, so its operators refuse.
+    An ndarray whose elements are never read, so that checks work on it as on any NumPy array.  Reading an element would
+    crash the process; its operators therefore raise TypeError.
     """
 
     __array_ufunc__: Any = None
     gpu: int
-    """Which GPU's, by its number."""
+    """The number of the GPU."""
 
     def __array_finalize__(self, base: Any) -> None:
         self.gpu = getattr(base, "gpu", 0)
 
 
 class _Interface:
-    """What NumPy makes an array of without touching its memory."""
+    """An `__array_interface__` over an address, from which NumPy makes an array without access to its memory."""
 
     def __init__(self, address: int, shape: tuple[int, ...], strides: Any, itemsize: int, writeable: bool) -> None:
         self.__array_interface__ = {
@@ -54,7 +54,7 @@ def make_metadata(
     writeable: bool = True,
     gpu: int,
 ) -> ArrayMetadata:
-    """Strides are in bytes; None for an array in C order."""
+    """Return the metadata of an array; strides are in bytes, None for C order."""
     interface = _Interface(
         address, tuple(shape), None if strides is None else tuple(strides), dtype.itemsize, writeable
     )
@@ -64,32 +64,33 @@ def make_metadata(
 
 
 class Stream(NamedTuple):
-    """Where work goes."""
+    """A CUDA stream."""
 
     pointer: int
     records: bool
-    """Whether what goes there is recorded in a graph instead of done."""
+    """Whether a graph is being captured on it."""
 
 
 class Cuda:
     """Any array that has a `__cuda_array_interface__` (versions 2 and 3).
 
-    Enough for gradients and for buffers that the caller keeps; new arrays are the affair of the libraries below.
+    That suffices for gradients and for buffers that the caller owns.  The interface cannot allocate; `CuPy` and `Torch`
+    can.
     """
 
     name = "CUDA"
     moves = True
-    """Whether an array may come to use other memory."""
+    """Whether an array object may get other memory between steps."""
     reader: tuple[Sequence[str], str] | None = None
     """Attributes and methods for native code, as ``("shape", "stride()"), "data.ptr"``: those that differ between two
     arrays unless only their address and elements differ, and the one that is the address."""
 
     def owns(self, thing: Any) -> bool:
-        """A PyTorch tensor on the CPU, which has the attribute and will not show it, is none."""
+        """Return whether the interface is readable; on a PyTorch tensor on the CPU the attribute raises."""
         return hasattr(thing, "__cuda_array_interface__")
 
     def metadata(self, array: Any, place: str) -> ArrayMetadata:
-        """RuntimeError where no CUDA array can be used."""
+        """Return the metadata of an array; raise RuntimeError if CUDA arrays cannot be used."""
         refuse_without_cuda(array, place)
         metadata = self._metadata(array, place)
         if not metadata.flags.aligned:
@@ -115,16 +116,16 @@ class Cuda:
         return make_metadata(address, shape, strides, dtype, writeable=not read_only, gpu=device)
 
     def stream(self, gpu: int) -> Stream:
-        """The stream that the library works on now, on that GPU; here the default one."""
+        """Return the library's current stream on that GPU; here the default stream."""
         return Stream(0, False)
 
     def check_takes_place(self, array: Any) -> None:
-        """RuntimeError where a CUDA graph would only record it."""
+        """Raise RuntimeError if a CUDA graph is being captured on the array's current stream."""
         if self.stream(self._metadata(array, "").gpu).records:
             raise RuntimeError("step: expected an ordinary step before the one that a CUDA graph captures")
 
     def view(self, array: Any) -> Any:
-        """The array itself."""
+        """Return the array itself."""
         return array
 
     def _refuse(self, array: Any, *_: Any) -> NoReturn:
@@ -134,7 +135,7 @@ class Cuda:
         )
 
     zeros: Any = _refuse
-    number: Any = _refuse
+    full: Any = _refuse
     copy: Any = _refuse
     contiguous: Any = _refuse
     assign: Any = _refuse
@@ -144,7 +145,7 @@ class Cuda:
 
 
 class CuPy(Cuda):
-    """CuPy's arrays, whose memory stays theirs."""
+    """CuPy arrays, each with the same memory for life."""
 
     moves = False
     reader = (("shape", "strides", "dtype", "data.device_id"), "data.ptr")
@@ -158,7 +159,7 @@ class CuPy(Cuda):
         return sys.modules[self._module]
 
     def owns(self, thing: Any) -> bool:
-        """Also of a class derived from CuPy's."""
+        """Return whether this is a CuPy array, subclasses included."""
         module = sys.modules.get(self._module)
         return module is not None and isinstance(thing, getattr(module, "ndarray", ()))
 
@@ -167,56 +168,56 @@ class CuPy(Cuda):
         return make_metadata(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
 
     def stream(self, gpu: int) -> Stream:
-        """CuPy's current one."""
+        """Return CuPy's current stream."""
         stream = self._cupy.cuda.get_current_stream(gpu)
         return Stream(stream.ptr, stream.is_capturing())
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """On that array's device."""
+        """Return zeros on the device of `like`."""
         with self.arithmetic(like):
             return self._cupy.zeros_like(like, dtype=dtype)
 
-    def number(self, like: Any, value: float) -> Any:
-        """On that array's device."""
+    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
+        """Return an array of that shape on the device of `like`."""
         with self.arithmetic(like):
-            return self._cupy.full((), value, np.float64)
+            return self._cupy.full(shape, value, dtype)
 
     def copy(self, array: Any) -> Any:
-        """In the same memory order."""
+        """Return a copy in the same memory order."""
         with self.arithmetic(array):
             return array.copy(order="K")
 
     def contiguous(self, array: Any) -> Any:
-        """In C order."""
+        """Return a copy in C order."""
         with self.arithmetic(array):
             return array.copy(order="C")
 
     def view(self, array: Any) -> Any:
-        """Over the same memory."""
+        """Return a view of the same memory."""
         return array.view()
 
     def assign(self, target: Any, source: Any) -> None:
-        """Also from NumPy, and from any array that CuPy can show as its own."""
+        """Assign a number, a NumPy array, or any array that CuPy can convert."""
         with self.arithmetic(target):
             target[...] = source if isinstance(source, (int, float)) else self._cupy.asarray(source)
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy."""
+        """Return a copy in that dtype."""
         with self.arithmetic(array):
             return array.astype(dtype)
 
     def to_numpy(self, array: Any) -> Array:
-        """Waits for the current stream."""
+        """Return a NumPy copy, after a wait for the current stream."""
         with self.arithmetic(array):
             return np.asarray(self._cupy.asnumpy(array))
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """CuPy makes arrays on its current device: the array's."""
+        """Return a context in which the array's device is CuPy's current one, on which it allocates."""
         return self._cupy.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
 
 
 class Torch(Cuda):
-    """PyTorch's tensors on CUDA, behind autograd's back."""
+    """PyTorch tensors on CUDA, detached from autograd."""
 
     name = "PyTorch"
     reader = (("shape", "stride()", "dtype", "device"), "data_ptr()")
@@ -226,7 +227,7 @@ class Torch(Cuda):
         return sys.modules["torch"]
 
     def owns(self, thing: Any) -> bool:
-        """Not those on the CPU."""
+        """Return whether this is a tensor on CUDA."""
         module = sys.modules.get("torch")
         return module is not None and isinstance(thing, getattr(module, "Tensor", ())) and self._on_device(thing)
 
@@ -251,7 +252,7 @@ class Torch(Cuda):
             raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
 
     def stream(self, gpu: int) -> Stream:
-        """PyTorch's current one."""
+        """Return PyTorch's current stream."""
         cuda = self._torch.cuda
         with cuda.device(gpu):
             return Stream(cuda.current_stream().cuda_stream, cuda.is_current_stream_capturing())
@@ -260,50 +261,50 @@ class Torch(Cuda):
         return getattr(self._torch, dtype.name)
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """Without a gradient of their own."""
+        """Return zeros that require no gradient."""
         return self._torch.zeros_like(like, dtype=self._named(dtype), requires_grad=False)
 
-    def number(self, like: Any, value: float) -> Any:
-        """On that tensor's device."""
-        return self._torch.full((), value, dtype=self._torch.float64, device=like.device)
+    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
+        """Return a tensor of that shape on the device of `like`."""
+        return self._torch.full(shape, value, dtype=self._named(dtype), device=like.device)
 
     def copy(self, array: Any) -> Any:
-        """In the same memory order."""
+        """Return a copy in the same memory order."""
         return array.detach().clone()
 
     def contiguous(self, array: Any) -> Any:
-        """In C order."""
+        """Return a copy in C order."""
         return array.detach().contiguous()
 
     def view(self, array: Any) -> Any:
-        """Over the same memory."""
+        """Return a view of the same memory."""
         return array.detach()
 
     def assign(self, target: Any, source: Any) -> None:
-        """Also from NumPy, and from any array that PyTorch can show as its own."""
+        """Assign a number, a NumPy array, or any array that PyTorch can convert."""
         if isinstance(source, (int, float)):
             target.detach().fill_(source)
         else:
             target.detach().copy_(self._torch.as_tensor(source))
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy."""
+        """Return a copy in that dtype."""
         return array.detach().to(self._named(dtype), copy=True)
 
     def to_numpy(self, array: Any) -> Array:
-        """Waits for the current stream."""
+        """Return a NumPy copy, after a wait for the current stream."""
         return np.array(array.detach().cpu().numpy())
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """No graph is built."""
+        """Return a context in which autograd records nothing."""
         return self._torch.no_grad()  # type: ignore[no-any-return]
 
 
-#: Those that know more first.
+#: The families, the more specific ones first.
 FAMILIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
 
 
 def refuse_without_cuda(array: Any, place: str) -> None:
-    """RuntimeError where this process cannot use CUDA arrays, saying why."""
+    """Raise RuntimeError if this process cannot use CUDA arrays; the message gives the reason."""
     if status := cuda_status():
         raise RuntimeError(f"{place}: got a CUDA array ({describe(array)}), but {status}; expected a NumPy array")

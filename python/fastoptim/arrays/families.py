@@ -16,49 +16,49 @@ from .numpy_family import NUMPY
 
 
 class ArrayFamily(Protocol):
-    """What an optimizer needs of the array family that its parameters come from."""
+    """The operations on the arrays of one library."""
 
     name: str
 
     def owns(self, thing: Any) -> bool:
-        """Whether this is one of the array family's arrays."""
+        """Return whether this is an array of the family."""
 
     def metadata(self, array: Any, place: str) -> Array:
-        """Its shape, strides, dtype, address and whether it may be written; or the refusal."""
+        """Return the shape, strides, dtype, address and writeability of an array, or raise an error."""
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """An array of that shape and memory order, beside it in memory."""
+        """Return zeros of the shape and memory order of `like`, in the same memory."""
 
-    def number(self, like: Any, value: float) -> Any:
-        """A float64 array without dimensions, beside that array in memory."""
+    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
+        """Return an array of that shape in C order, in the same memory as `like`."""
 
     def check_takes_place(self, array: Any) -> None:
-        """RuntimeError where work on that array would not be done now."""
+        """Raise RuntimeError if work on that array would be recorded instead of executed."""
 
     def copy(self, array: Any) -> Any:
-        """A copy in the same memory order."""
+        """Return a copy in the same memory order."""
 
     def contiguous(self, array: Any) -> Any:
-        """A copy in C order."""
+        """Return a copy in C order."""
 
     def view(self, array: Any) -> Any:
-        """Another object over the same memory."""
+        """Return another array object over the same memory."""
 
     def assign(self, target: Any, source: Any) -> None:
-        """Writes a number, or another array's elements in the target's dtype."""
+        """Assign a number, or another array's elements converted to the target's dtype."""
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy in that dtype, which the array family's operators take."""
+        """Return a copy in that dtype, on which the family's operators work."""
 
     def to_numpy(self, array: Any) -> Array:
-        """A NumPy array of its own memory."""
+        """Return a NumPy array with memory of its own."""
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """Where its operators on arrays beside that one mean plain arithmetic."""
+        """Return a context in which the family's operators do plain arithmetic in the memory of that array."""
 
 
 def family_of(thing: Any) -> ArrayFamily | None:
-    """The array family that made this array; None of what is no array."""
+    """Return the family of an array, or None if this is not an array."""
     if isinstance(thing, np.ndarray):
         return NUMPY if NUMPY.owns(thing) else None
     return next((family for family in FAMILIES if family.owns(thing)), None)

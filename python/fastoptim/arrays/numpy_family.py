@@ -9,75 +9,75 @@ import numpy as np
 
 from ..reference_math import Array
 
-#: How far state may be moved to lie as its parameter does, by the bytes that it has at least: no farther than a cache
-#: line where a page would be too much beside them.
+#: Pairs of the least size of a state array and the alignment, in bytes, at which it shares its parameter's offset.
+#: A page avoids 4K aliasing; for small arrays it would waste memory, and a cache line has to do.
 STATE_ALIGNMENT = ((16384, 4096), (8192, 64))
 
 
 class NumPy:
-    """Arrays of the CPU's memory."""
+    """NumPy arrays, in the CPU's memory."""
 
     name = "NumPy"
 
     def owns(self, thing: Any) -> bool:
-        """Masked arrays are none: which elements count is theirs to say."""
+        """Return whether this is a NumPy array other than a masked one, of which an update would ignore the mask."""
         return isinstance(thing, np.ndarray) and not isinstance(thing, np.ma.MaskedArray)
 
     def metadata(self, array: Any, place: str) -> Array:
-        """The array itself."""
+        """Return the array itself."""
         return array  # type: ignore[no-any-return]
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """No subclass, whatever the parameter is; of some size, as far behind a page as that, or behind a cache line.
+        """Return zeros of the base class, with the parameter's offset in its page or cache line if they are large.
 
-        The loops' vectors then straddle lines in none of the two or in both.  And no load looks as if it met an earlier
-        store: processors compare the last twelve bits of the two addresses first.
+        Vector loads then straddle cache lines in both arrays or in neither.  Equal page offsets avoid 4K aliasing, in
+        which a load waits for an earlier store because the last twelve bits of their addresses are equal.
         """
         nbytes = like.size * dtype.itemsize
         place = next((place for least, place in STATE_ALIGNMENT if nbytes >= least), 0)
         if not place:
             return np.zeros_like(like, dtype=dtype, subok=False)
         memory = np.zeros(nbytes + place, np.uint8)
-        where = like.ctypes.data if like.dtype == dtype else 0  # a parameter in another dtype is worked on elsewhere
+        where = like.ctypes.data if like.dtype == dtype else 0  # a parameter in another dtype is converted in a buffer
         first = (where - memory.ctypes.data) % place // dtype.itemsize * dtype.itemsize
         axes = sorted(range(like.ndim), key=lambda axis: -like.strides[axis])
         in_order = memory[first : first + nbytes].view(dtype).reshape([like.shape[axis] for axis in axes])
         return in_order.transpose(np.argsort(axes))
 
-    def number(self, like: Any, value: float) -> Any:
-        """Of float64."""
-        return np.full((), value, np.float64)
+    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
+        """Return an array of that shape in C order."""
+        return np.full(shape, value, dtype)
 
     def check_takes_place(self, array: Any) -> None:
-        """It always is."""
+        """Do nothing: NumPy executes at once."""
 
     def copy(self, array: Any) -> Any:
-        """In the same memory order."""
+        """Return a copy in the same memory order."""
         return array.copy(order="K")
 
     def contiguous(self, array: Any) -> Any:
-        """In C order."""
+        """Return a copy in C order."""
         return array.copy(order="C")
 
     def view(self, array: Any) -> Any:
-        """Over the same memory."""
+        """Return a view of the same memory."""
         return array.view()
 
     def assign(self, target: Any, source: Any) -> None:
-        """Casts without a warning."""
+        """Assign with a cast, without warnings."""
         with np.errstate(all="ignore"):
             target[...] = source
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """A copy."""
+        """Return a copy in that dtype."""
         return array.astype(dtype)
 
     def to_numpy(self, array: Any) -> Array:
-        """A copy in the same memory order."""
+        """Return a copy in the same memory order."""
         return np.array(array, order="K")
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """Without warnings."""
+        """Return a context without floating-point warnings."""
         return np.errstate(all="ignore")
 
 

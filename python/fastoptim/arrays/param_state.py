@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..options.schema import StateArray
 from ..reference_math import Array
-from .checks import check_gradient, check_scalar, check_state, check_target, in_order_of
+from .checks import check_gradient, check_state, check_target, in_order_of
 from .families import ArrayFamily, family_of
 from .written_ranges import WrittenRanges
 
 
 @dataclass(frozen=True)
 class ParamState:
-    """One parameter array with its live state arrays, its group, and the places that messages name."""
+    """One parameter array with its live state arrays, its group, and the paths that error messages name."""
 
-    p: Any  # of the user's library, as the state
+    p: Any  # an array of the user's library, as the state arrays are
     state: dict[str, Any]
     group: int = 0
-    place: str = ""  # of the gradient and the state in their structures, as in grads['w1']
+    place: str = ""  # the path of the gradient and the state in their structures, as in grads['w1']
     p_place: str = "p"
     g_name: str = "grads"
-    scalar_state: tuple[str, ...] = ()  # the state arrays that are one number
+    schema: Mapping[str, StateArray] = field(default_factory=dict)  # arrays that are absent have the default
 
     @property
     def g_place(self) -> str:
-        """What a message calls the gradient."""
+        """The path of the gradient in messages."""
         return self.g_name + self.place
 
     def state_place(self, name: str) -> str:
-        """What a message calls a state array."""
+        """Return the path of a state array in messages."""
         return f"state{self.place}[{name!r}]"
+
+    def schema_of(self, name: str) -> StateArray:
+        """Return the declaration of a state array."""
+        return self.schema.get(name, StateArray())
+
+    def allocate(self, name: str) -> Any:
+        """Return zeros for a state array, in the parameter's array family."""
+        schema, p = self.schema_of(name), self.metadata
+        dtype = schema.dtype_for(p.dtype)
+        if schema.kind.keeps_layout:
+            return self.family.zeros(self.p, dtype)
+        return self.family.full(self.p, schema.shape_for(p.shape), 0.0, dtype)
+
+    def initial_state(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Return a new state array with its values before the first step."""
+        array, initial = self.allocate(name), self.schema_of(name).initial_for(options)
+        if initial:
+            self.family.assign(array, self.p if initial == "p" else initial)
+        return array
 
     @property
     def family(self) -> ArrayFamily:
-        """What made the parameter."""
+        """The array family of the parameter."""
         family = family_of(self.p)
         assert family is not None
         return family
 
     @property
     def metadata(self) -> Array:
-        """The parameter's shape, dtype and place in memory."""
+        """The parameter's shape, dtype and address."""
         return self.family.metadata(self.p, self.p_place)
 
 
 def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
-    """Refuses parameters and state that a step could not write as they are now."""
+    """Return the ranges that a step writes; raise an error if it could not write a parameter or a state array."""
     targets = []
     for param in param_states:
         if param.family is not param_states[0].family:
@@ -56,13 +76,13 @@ def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
         p = check_target(param.p, param.p_place)
         targets.append((param.p_place, p))
         for name, array in param.state.items():
-            check = check_scalar if name in param.scalar_state else check_state
-            targets.append((param.state_place(name), check(array, param.state_place(name), p)))
+            place = param.state_place(name)
+            targets.append((place, check_state(array, place, p, param.schema_of(name))))
     return WrittenRanges(targets)
 
 
 def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:
-    """A NumPy gradient in its parameter's memory order, or its refusal."""
+    """Return a checked NumPy gradient in its parameter's memory order."""
     checked = check_gradient(grad, param.g_place, param.p)
     written.check_no_overlap(checked, param.g_place)
     return in_order_of(param.p, checked)

@@ -1,4 +1,4 @@
-"""Nestings of dicts, lists and tuples: taken apart, matched against each other and put together again."""
+"""Nested dicts, lists and tuples: their structure, and the conversions from and to flat lists of leaves."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Structure:
-    """The shape of a nesting; `kind` is None for a leaf, else the container's type."""
+    """The structure of a nesting; `kind` is None for a leaf, else the container's type."""
 
     kind: type | None
     keys: tuple[Any, ...] = ()
     children: tuple[Structure, ...] = ()
 
     def paths(self, root: str = "") -> Iterator[str]:
-        """Where each leaf is, as one would type it: ``root['w'][0]``."""
+        """Yield the path of each leaf as Python spells it: ``root['w'][0]``."""
         if self.kind is None:
             yield root
         for key, child in zip(self.keys, self.children, strict=True):
             yield from child.paths(f"{root}[{key!r}]")
 
     def match(self, tree: Any, root: str) -> list[Any]:
-        """What stands in the leaves' places of a nesting of the same structure, in this structure's order."""
+        """Return the leaves of a nesting of the same structure, in this structure's order."""
         if self._is_flat:
             return self._entries(tree, root)
         leaves: list[Any] = []
@@ -32,7 +32,7 @@ class Structure:
         return leaves
 
     def build(self, leaves: Iterator[Any]) -> Any:
-        """The nesting with these leaves."""
+        """Return the nesting with these leaves."""
         if self.kind is None:
             return next(leaves)
         values = [child.build(leaves) for child in self.children]
@@ -43,7 +43,7 @@ class Structure:
         return tuple(values) if issubclass(self.kind, tuple) else values
 
     def nesting(self) -> Any:
-        """The same as native code takes it: None for a leaf, a dict for a dict, a tuple for anything else."""
+        """Return the structure in the form for native code: None for a leaf, a dict for a dict, else a tuple."""
         if self.kind is None:
             return None
         children = [child.nesting() for child in self.children]
@@ -66,7 +66,7 @@ class Structure:
             child._collect(entry, f"{root}[{key!r}]", leaves)
 
     def _entries(self, tree: Any, root: str) -> list[Any]:
-        """The entries of one container, in this structure's order."""
+        """Return the entries of one container, in this structure's order."""
         assert self.kind is not None
         if issubclass(self.kind, dict):
             if not isinstance(tree, dict):
@@ -88,7 +88,7 @@ LEAF = Structure(None)
 
 
 def structure_of(tree: Any) -> Structure:
-    """Every dict, list and tuple is a container; anything else is a leaf."""
+    """Return the structure of a nesting, in which every dict, list and tuple is a container."""
     if isinstance(tree, dict):
         return Structure(dict, tuple(tree), tuple(structure_of(value) for value in tree.values()))
     if isinstance(tree, (list, tuple)):
@@ -97,7 +97,7 @@ def structure_of(tree: Any) -> Structure:
 
 
 def describe(thing: Any) -> str:
-    """What came, in a few words."""
+    """Return a short description of an argument for error messages."""
     if isinstance(thing, dict):
         return f"a dict with keys {list(thing)}"
     if isinstance(thing, (list, tuple)):

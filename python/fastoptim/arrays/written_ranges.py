@@ -14,10 +14,10 @@ from ..reference_math import Array
 
 
 class WrittenRanges:
-    """The memory that a step writes: dense arrays of which no two share a byte."""
+    """The memory ranges that a step writes: dense arrays of which no two share a byte."""
 
     def __init__(self, targets: Iterable[tuple[str, Array]]) -> None:
-        """Refuses arrays that overlap, naming both places."""
+        """Raise ValueError if two arrays overlap; the message names both places."""
         self._owned = sorted(
             ((*_bounds(array), place, array) for place, array in targets if array.size), key=lambda owned: owned[:2]
         )
@@ -28,7 +28,7 @@ class WrittenRanges:
                 raise ValueError(f"{next_place}: {how} {place}; expected parameters and state that share no memory")
 
     def check_no_overlap(self, grad: Array, place: str) -> None:
-        """Refuses a gradient, which is only read, that shares memory with what is written."""
+        """Raise ValueError if a gradient, which is only read, shares memory with a written array."""
         if not grad.size:
             return
         begin, end = _bounds(grad)
@@ -39,7 +39,7 @@ class WrittenRanges:
                 raise ValueError(f"{place}: overlaps {owned_place}; expected a gradient with memory of its own")
 
     def overlapping(self, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> list[int]:
-        """Which of these stretches share a byte with what is written."""
+        """Return the indices of the ranges that share a byte with a written array."""
         owned_begins, owned_ends = self._borders
         reached = owned_begins[np.searchsorted(owned_ends, begins, "right")] < ends
         shared: list[int] = np.flatnonzero(reached & (begins < ends)).tolist()
@@ -47,18 +47,18 @@ class WrittenRanges:
 
     @cached_property
     def _borders(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All begins, and one that is never reached; all ends."""
+        """All begins, with a sentinel at the end, and all ends."""
         begins = [begin for begin, _, _, _ in self._owned]
         return np.array([*begins, np.iinfo(np.int64).max]), np.array(self._ends, np.int64)
 
 
 def address_of(array: Array) -> int:
-    """Of the first element."""
+    """Return the address of the first element."""
     return int(array.__array_interface__["data"][0])
 
 
 def _bounds(array: Array) -> tuple[int, int]:
-    """The first byte and the one behind the last of an array with elements."""
+    """Return the addresses of the first byte and past the last byte of a nonempty array."""
     begin = end = address_of(array)
     for stride, length in zip(array.strides, array.shape, strict=True):
         reach = stride * (length - 1)

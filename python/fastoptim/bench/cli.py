@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import build_info, get_num_threads
-from ..optimizer.registry import OPTIMIZERS
+from ..optimizer.base import OPTIMIZERS
 from . import machine, plot, results
 from .internals import WrongAnswerError, check_workloads, default_isa
 from .measure import measure

@@ -16,8 +16,7 @@ import numpy as np
 
 from .. import _bench, core
 from ..engines import native
-from ..optimizer.base import Optimizer
-from ..optimizer.registry import OPTIMIZERS
+from ..optimizer.base import OPTIMIZERS, Optimizer
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, compute_dtype

@@ -1,4 +1,4 @@
-"""The reference engine: what happens around a rule's formula, in plain NumPy.
+"""The reference engine: preparation, reductions, formula, average and storage in plain NumPy.
 
 The formula of each optimizer is in its own file.  All are written from the papers, not from the kernels.  They fix the
 order of the operations, and native code reproduces their bits.  No compiled code of fastoptim runs.
@@ -7,7 +7,7 @@ order of the operations, and native code reproduces their bits.  No compiled cod
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,13 @@ from .base import GroupSnapshot, GroupStep
 
 
 def unscaled(g: Array, group_step: GroupStep) -> Array:
-    """The gradient divided by the loss scale, and negated to maximize."""
-    gain = (-1.0 if group_step.settings.options["maximize"] else 1.0) / group_step.grad_scale
-    return g if gain == 1 else g.dtype.type(gain) * g
+    """Return the gradient divided by the loss scale, and negated to maximize."""
+    multiplier = (-1.0 if group_step.settings.options["maximize"] else 1.0) / group_step.grad_scale
+    return g if multiplier == 1 else g.dtype.type(multiplier) * g
 
 
 def bounded(g: Array, group_step: GroupStep) -> Array:
-    """Each element within `clip_value`."""
+    """Return the gradient with each element clipped to `clip_value`."""
     bound = group_step.settings.options["clip_value"]
     if bound is None:
         return g
@@ -35,18 +35,18 @@ def bounded(g: Array, group_step: GroupStep) -> Array:
     return maximum(minimum(g, number(bound)), number(-bound))
 
 
-def clips(works: Sequence[_Work]) -> list[float | None]:
-    """What each array's gradient is multiplied by, after its own norm and then after the norm of all."""
+def clip_factors(works: Sequence[_Work]) -> list[float | None]:
+    """Return the factor of each array's gradient, from its own norm and then from the norm of all gradients."""
     options = [work.group_step.settings.options for work in works]
     if all(own["clip_norm"] is None and own["clip_global_norm"] is None for own in options):
         return [None] * len(works)
     norms = [math.sqrt(total(square(work.g))) for work in works]
     first = [_clip(own["clip_norm"], norm) for own, norm in zip(options, norms, strict=True)]
-    whole = 0.0
+    sq_norm = 0.0
     for factor, norm in zip(first, norms, strict=True):
-        left = norm if factor is None else factor * norm if factor else 0.0
-        whole += left * left
-    second = [_clip(own["clip_global_norm"], math.sqrt(whole)) for own in options]
+        clipped = norm if factor is None else factor * norm if factor else 0.0
+        sq_norm += clipped * clipped
+    second = [_clip(own["clip_global_norm"], math.sqrt(sq_norm)) for own in options]
     return [_product(a, b) for a, b in zip(first, second, strict=True)]
 
 
@@ -61,22 +61,27 @@ def _product(a: float | None, b: float | None) -> float | None:
     return b if a is None else a if b is None else a * b
 
 
-def decayed(p: Array, g: Array, group_step: GroupStep) -> Array:
-    """The gradient with its penalties; with decoupled decay it is `p` that changes, in place."""
-    number, options = p.dtype.type, group_step.settings.options
+def penalized(p: Array, g: Array, group_step: GroupStep) -> Array:
+    """Return the gradient with the L1 penalty and, unless it is decoupled, with weight decay."""
+    number, settings = p.dtype.type, group_step.settings
+    options = settings.options
     if options["l1"]:
         g = g + number(options["l1"]) * sign(p)
-    weight_decay = options["weight_decay"]
-    if not weight_decay or group_step.settings.optimizer.decays_itself:
-        return g
-    if not options["decoupled"]:
-        return np.asarray(g + number(weight_decay) * p)
-    p *= number(1 - group_step.lr * weight_decay)
-    return g
+    if options["weight_decay"] and not options["decoupled"] and not settings.optimizer.decays_itself:
+        g = g + number(options["weight_decay"]) * p
+    return np.asarray(g)
+
+
+def shrink(p: Array, group_step: GroupStep) -> None:
+    """Apply decoupled weight decay in place."""
+    settings = group_step.settings
+    weight_decay = settings.options["weight_decay"]
+    if weight_decay and settings.options["decoupled"] and not settings.optimizer.decays_itself:
+        p *= p.dtype.type(1 - group_step.lr * weight_decay)
 
 
 def average_of(average: Array, p: Array, group_step: GroupStep) -> None:
-    """The average of the parameters, in place: exponential, or of every `swa_every`-th step from `swa_start` on."""
+    """Update the average in place: exponential, or of every `swa_every`-th step from `swa_start` on."""
     options, number, t = group_step.settings.options, p.dtype.type, group_step.t
     if options["ema"] is not None:
         keep = decay(p.dtype, options["ema"])
@@ -101,20 +106,44 @@ class _Work:
     g: Array
     sums: tuple[float, ...] = ()
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the formula takes beside p, g and the sums."""
+    def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
+        """Call a formula with the state in the compute type, and store the state that it has updated.
+
+        Each pass over the data rounds state to its storage format, as native code does.
+        """
         settings, lr, t, _, constants = self.group_step
         optimizer = settings.optimizer
         own = {k: v for k, v in settings.options.items() if k not in optimizer.shared or k == "lr"}
         if optimizer.decays_itself:
             own |= {k: settings.options[k] for k in ("weight_decay", "decoupled")}
-        state = {name: self.param.state[name] for name in optimizer.variants[settings.variant]}
-        return {**state, **own, "lr": lr, "t": t, **constants}
+        state = {name: self._decoded(name) for name in optimizer.variants[settings.variant]}
+        result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **constants}, **sums)
+        for name, array in state.items():
+            self._encode(name, array)
+        return result
+
+    def update_average(self) -> None:
+        """Update the average of the parameter."""
+        average = self._decoded(AVERAGE)
+        average_of(average, self.p, self.group_step)
+        self._encode(AVERAGE, average)
+
+    def _decoded(self, name: str) -> Array:
+        """A state array in the compute type: the array itself if it is stored in that type, or is a scalar."""
+        stored: Array = self.param.state[name]
+        schema = self.param.schema_of(name)
+        if stored.dtype == self.p.dtype or schema.is_scalar:
+            return stored
+        return schema.storage.decode(stored, self.p.dtype)
+
+    def _encode(self, name: str, array: Array) -> None:
+        stored: Array = self.param.state[name]
+        if array is not stored:
+            stored[...] = self.param.schema_of(name).storage.encode(array, stored.dtype)
 
 
 class Engine:
-    """The reference backend: one array after another."""
+    """The reference engine: one array after another."""
 
     def __init__(self, param_states: Sequence[ParamState]) -> None:
         self._param_states = param_states
@@ -136,10 +165,11 @@ class Engine:
             return len(works) if _step(works, group_steps) else None
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
-        """None; see fastoptim.engines.base.Engine."""
+        """Return None: this engine has no fast path."""
 
 
 def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
+    """Return whether the step was taken."""
     for work in works:
         work.g = unscaled(work.g, work.group_step)
     skips = any(group_step.settings.options["skip_nonfinite"] for group_step in group_steps)
@@ -147,29 +177,29 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
         return False
     for work in works:
         work.g = bounded(work.g, work.group_step)
-    for work, clip in zip(works, clips(works), strict=True):
-        if clip is not None:
-            work.g = work.p.dtype.type(clip) * work.g
-        work.g = decayed(work.p, work.g, work.group_step)
-    _measure(works)
+    for work, factor in zip(works, clip_factors(works), strict=True):
+        if factor is not None:
+            work.g = work.p.dtype.type(factor) * work.g
+        work.g = penalized(work.p, work.g, work.group_step)
+    _reduce(works)
     for work in works:
-        settings, p = work.group_step.settings, work.p
-        sums = {"sums": work.sums} if work.sums else {}
-        settings.optimizer.reference(p, work.g, **work.arguments, **sums)
+        settings = work.group_step.settings
+        shrink(work.p, work.group_step)  # after the reductions, which native code does in a pass of their own
+        work.call(settings.optimizer.reference, **({"sums": work.sums} if work.sums else {}))
         if settings.averages:
-            average_of(work.param.state[AVERAGE], p, work.group_step)
-        work.param.p[...] = p.astype(work.param.p.dtype)
+            work.update_average()
+        work.param.p[...] = work.p.astype(work.param.p.dtype)
     return True
 
 
-def _measure(works: list[_Work]) -> None:
-    """The sums that some formulas need first, of each array or of a group's arrays in their order."""
+def _reduce(works: list[_Work]) -> None:
+    """Compute the sums that some formulas need, of each array or over a group's arrays in their order."""
     of_group: dict[int, tuple[float, ...]] = {}
     for work in works:
         optimizer = work.group_step.settings.optimizer
         if optimizer.reduce_terms is None:
             continue
-        work.sums = optimizer.reduce_terms(work.p, work.g, **work.arguments)
+        work.sums = work.call(optimizer.reduce_terms)
         if optimizer.reduces_group:
             before = of_group.get(work.param.group, (0.0,) * len(work.sums))
             of_group[work.param.group] = tuple(a + b for a, b in zip(before, work.sums, strict=True))

@@ -1,4 +1,4 @@
-"""Which engine steps which arrays."""
+"""The choice of the engine for a backend and an array family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OF_NUMPY: dict[str, type[Engine]] = {"native": native.Engine, "reference": refe
 
 
 def check_backend(backend: str, p: Array, place: str) -> None:
-    """Refuses parameters that the backend does not compute on."""
+    """Raise ValueError for a parameter that the backend cannot update."""
     if backend == "reference" and isinstance(p, ArrayMetadata):
         raise ValueError(
             f"{place}: expected a NumPy array, as the reference computes with NumPy alone, got a CUDA array; "
@@ -23,6 +23,6 @@ def check_backend(backend: str, p: Array, place: str) -> None:
 
 
 def engine_for(backend: str, param_states: Sequence[ParamState]) -> Engine:
-    """The engine of that backend for these arrays, all of one family."""
+    """Return an engine of that backend for these arrays, which are all of one family."""
     on_gpu = isinstance(param_states[0].metadata, ArrayMetadata)
     return cuda.Engine(param_states) if on_gpu else _OF_NUMPY[backend](param_states)

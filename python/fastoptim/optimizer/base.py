@@ -1,23 +1,21 @@
-"""The base class of every optimizer: structure of parameters, groups, state, step and checkpoint."""
+"""The base class of every optimizer: its options, its registry, and the fast path of a step.
+
+Groups, the slow path, parameter swaps and checkpoints are modules of functions in this package.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import is_
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
-
-from ..arrays.checks import check_target
 from ..arrays.param_state import ParamState, check_targets
-from ..arrays.tree import Structure, describe, structure_of
-from ..core import RULES, FastPath
-from ..engines import cuda
-from ..engines.base import Engine, GroupSnapshot, GroupStep, group_step_at
-from ..engines.select import check_backend, engine_for
-from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option, expand, rate_at
+from ..arrays.tree import Structure
+from ..core import FastPath
+from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..engines.select import engine_for
+from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option
 from ..options.fields import (
     FieldsAreArguments,
     Signature,
@@ -28,18 +26,18 @@ from ..options.fields import (
     hints_of,
     option,
 )
-from ..options.schema import AVERAGE, StateArray
+from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
-from ..reference_math import Array, compute_dtype
-from . import checkpoint
-from .checkpoint import STATE_DICT_VERSION
-from .registry import OPTIMIZERS
+from ..reference_math import Array
+from . import checkpoint, groups, stepping, swapped_params
+from .native_rules import check_against_native
 
-DECAY = ("weight_decay", "decoupled")
+#: Every optimizer by name.
+OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
 class Optimizer(FieldsAreArguments):
-    r"""What every optimizer does; each subclass says what it computes.
+    r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
 
@@ -69,12 +67,13 @@ class Optimizer(FieldsAreArguments):
         swa_start: Keeps instead the plain mean of the parameters after step `swa_start` and every `swa_every`-th step
             from there on (stochastic weight averaging).  Assigned later, it is to be a step that is yet to come.
         swa_every: See `swa_start`.
-        convention: Whose formula and defaults, where frameworks differ; options that are given go before.
+        convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         backend: "native", or "reference" for plain NumPy with the same bits.
 
-    A subclass gives its fields (the hyper-parameters with defaults, annotated with what they may be), `variants` (its
-    native rules and the state arrays of each), `variant` (which of them the options mean) and `reference` (the formula
-    in NumPy).  Defining it registers it; loops, dtypes, bindings, tests and docs follow.
+    A subclass declares its fields (the hyper-parameters with defaults, annotated with types and ranges), `variants`
+    (its native rules and the state arrays of each) and `reference` (the formula in NumPy).  It defines `variant` if it
+    has several variants, and `state_schema` if a state array differs from the default.  Defining a subclass registers
+    it; loops, dtypes, bindings, tests and documentation follow.
     """
 
     __signature__ = Signature()
@@ -101,7 +100,7 @@ class Optimizer(FieldsAreArguments):
     shared: ClassVar[frozenset[str]]
     """The options that every optimizer has."""
 
-    # ---- what a subclass gives
+    # ---- declared by a subclass
 
     variants: ClassVar[Mapping[str, tuple[str, ...]]]
     """The native rules by name, and the state arrays of each."""
@@ -109,46 +108,43 @@ class Optimizer(FieldsAreArguments):
     reference: ClassVar[Callable[..., None]]
     """The formula in NumPy, in place: ``reference(p, g, *, t, **state, **options)``, all of the compute type."""
 
+    state_schema: ClassVar[Mapping[str, StateArray]] = {}
+    """The shape, format and initial value of the state arrays.  A subclass declares those that differ from the default;
+    the class completes them."""
+
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Whose formula and defaults the class has, by name: what differs from the class's own defaults.  The first is the
-    one meant where none is named, also by the field `convention`."""
-
-    state_schema: ClassVar[Mapping[str, StateArray]]
-    """The shape of each state array."""
-
-    scalar_state: ClassVar[tuple[str, ...]] = ()
-    """State arrays that are one float64 number for the whole parameter."""
+    """The frameworks whose formula and defaults the class offers, by name: the options that differ from the class's own
+    defaults.  The first is the default, and the default of the field `convention`."""
 
     host_constants: ClassVar[tuple[str, ...]] = ()
-    """Numbers that rule and reference are given each step, beside the options or in place of those of the same name."""
+    """Constants of a step that rule and reference receive in addition to the options, or instead of those of the same
+    name."""
 
     compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
-    """Those numbers in double, in that order: a pure function of what it names, or takes as ``**options``, of `t`, `lr`
-    and the other options."""
+    """Compute the host constants in double, in that order.  A pure function of those of `t`, `lr` and the options that
+    its signature names, or of all with ``**options``."""
 
     host_constants_takes: ClassVar[frozenset[str]] = frozenset()
-    """What it names, found when the class is made."""
+    """The arguments of `compute_host_constants`, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
-    """Whether `weight_decay` and `decoupled` are part of the formula; else they come before it."""
+    """Whether `weight_decay` and `decoupled` are part of the formula; else they precede it."""
 
     reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None] = None
-    """Sums over an array that the formula needs, as `reference` with the same arguments; it may update state.
-    `reference` then takes them as `sums`."""
+    """The sums over an array that the formula needs, with the arguments of `reference`; may update state.  They are of
+    the parameter before decoupled decay.  `reference` then takes them as `sums`."""
 
     reduces_group: ClassVar[bool] = False
     """Whether those sums run over all arrays of a group."""
 
     @classmethod
-    def variant(cls, *_: Any, **options: Any) -> str:
-        """Return the variant that the options select; ValueError if they exclude each other."""
-        (name,) = cls.variants
-        return name
+    def variant(cls, *args: Any, **options: Any) -> str:
+        """Return the variant that the options select, or raise ValueError if they exclude each other.
 
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
-        """What every element of that state array is before the first step; "p" for a copy of the parameter."""
-        return 0.0
+        A class with one variant needs no method of its own.
+        """
+        (only,) = cls.variants
+        return only
 
     # ---- the class
 
@@ -161,29 +157,34 @@ class Optimizer(FieldsAreArguments):
         cls.annotations = {name: hints[name] for name in cls.defaults}
         names = tuple(dict.fromkeys(name for names in cls.variants.values() for name in names))
         cls.state = State(names)
-        cls.state_schema = {
-            name: StateArray("scalar" if name in cls.scalar_state else "param") for name in (*names, AVERAGE)
-        }
+        if unknown := vars(cls).get("state_schema", {}).keys() - set(names):
+            raise ImportError(f"{cls.__name__}: state_schema has {sorted(unknown)}, which no variant has")
+        cls.state_schema = complete_schema(names, cls._declared_schema())
         cls.host_constants_takes = (
             _names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
         )
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
-        _check_against_native(cls)
-        if "name" in vars(cls):  # a subclass without a name of its own is its user's affair
+        check_against_native(cls)
+        if "name" in vars(cls):  # a user's subclass without a name of its own is not registered
             OPTIMIZERS[cls.name] = cls
 
     @classmethod
+    def _declared_schema(cls) -> dict[str, StateArray]:
+        """Return the declarations of the class and its bases."""
+        return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).get("state_schema", {}).items()}
+
+    @classmethod
     def check_names(cls, names: Iterable[str], place: str = "") -> None:
-        """TypeError for a name that is no option."""
+        """Raise TypeError for a name that is not an option."""
         for name in names:
             if name not in cls.defaults and not (name == "convention" and cls.conventions):
                 raise TypeError(f"{place}{name}: not an option of {cls.__name__}; the options are {list(cls.defaults)}")
 
     @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
-        """Every option, defaults filled in, each checked; TypeError for an unknown one."""
+        """Return the checked options, defaults filled in; raise TypeError for an unknown one."""
         cls.check_names(given, place)
         defaults = cls._defaults_of(given, place)
         options = {
@@ -200,7 +201,7 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def _defaults_of(cls, given: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """The defaults under the convention that is given, if any."""
+        """Return the defaults of the convention among these options, or of the first one."""
         if not cls.conventions:
             return cls.defaults
         known = list(cls.conventions)
@@ -211,15 +212,8 @@ class Optimizer(FieldsAreArguments):
 
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:
-        """A new state array for a parameter, of the parameter's array family, as it is before the first step."""
-        param = ParamState(p, {})
-        start: Any = "p" if name == AVERAGE else cls.initial(name, options)
-        if name in cls.scalar_state:
-            return param.family.number(p, start)
-        array = _like(param)
-        if start:
-            param.family.assign(array, p if start == "p" else start)
-        return array
+        """Return a new state array for a parameter, of its array family, with the values before the first step."""
+        return ParamState(p, {}, schema=cls.state_schema).initial_state(name, options)
 
     # ---- an instance
 
@@ -234,70 +228,26 @@ class Optimizer(FieldsAreArguments):
             vars(self)["convention"] = bound.arguments.get("convention", next(iter(self.conventions)))
         self.check_options(bound.arguments)
 
-        self.param_states: list[ParamState] = []
-        self._views: list[dict[str, Array]] | None = None  # of the state, as last shown to the user
-        self.param_groups: list[dict[str, Any]] = []
-        self._resolved: list[GroupSnapshot] = []  # by group
-        grouped = _is_groups(params)
-        self._trees: list[Any] = []
-        structures = []
-        for index, group in enumerate(params if grouped else [{"params": params}]):
-            own = {**bound.arguments, **{k: v for k, v in group.items() if k != "params"}}
-            settings = self.check_options(own, f"params[{index}]: " if grouped else "")
-            structure = structure_of(group["params"])
-            structures.append(structure)
-            self._trees.append(self._add_group(index, structure, group["params"], settings, grouped))
-        self._structure = (
-            Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
-        )
-        self.params = self._trees if grouped else self._trees[0]
-        if not self.param_states:
-            raise ValueError("params: expected at least one array, got none")
-        self.check_arrays()
-        places = [param.place for param in self.param_states]
-        if len(set(places)) != len(places):
-            raise ValueError("params: expected keys that differ when printed, got two arrays in places of one name")
-
+        self.param_states: list[ParamState]
+        self.param_groups: list[dict[str, Any]]
+        self._structure: Structure
+        self._trees: list[Any]
+        self._resolved: list[GroupSnapshot]
+        self._views: list[dict[str, Array]] | None
+        self.params = groups.add_groups(self, params, bound.arguments)
         self._step_count = 0
-        self._swapped_by = ""  # the method that shows other values in the parameters' place
-        self._missed: dict[int, int] = {}  # of the i-th array, how many steps it had no gradient in
+        self._missed: dict[int, int] = {}
+        self._swapped_by = ""
         self._engine: Engine | None = None
-        self._fast_path: FastPath | None = None  # the engine's, once there is one
+        self._fast_path: FastPath | None = None
 
     def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
-        """What steps these arrays on this optimizer's backend."""
+        """Return an engine of this optimizer's backend for these arrays."""
         return engine_for(self.backend, param_states)
 
     def check_arrays(self) -> None:
-        """Refuses parameters and state that a step could not write as they are now."""
+        """Raise an error if a step could not write a parameter or a state array as it is now."""
         check_targets(self.param_states)
-
-    def _add_group(self, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool) -> Any:
-        prefix = f"[{index}]" if grouped else ""
-        inside = prefix + ("['params']" if grouped else "")
-        arrays = structure.match(tree, "params" + inside)
-        for p, path in zip(arrays, structure.paths(), strict=True):
-            place = f"params{inside}{path}"
-            check_backend(self.backend, check_target(p, place), place)
-            param = ParamState(p, {}, index, prefix + path, place, scalar_state=self.scalar_state)
-            self._allocate(param, settings)
-            self.param_states.append(param)
-        own_tree = structure.build(iter(arrays))
-        group = {"params": own_tree, **settings.options}
-        self.param_groups.append(group)
-        self._resolved.append(GroupSnapshot(tuple(group.values()), settings, f"param_groups[{index}]"))
-        return own_tree
-
-    def _allocate(self, param: ParamState, settings: Settings) -> None:
-        """Gives an array the state that these settings need and it does not have yet."""
-        for name in settings.state:
-            if name not in param.state:
-                param.family.check_takes_place(param.p)
-                try:
-                    param.state[name] = self.first_state(name, param.p, settings.options)
-                except TypeError as error:
-                    raise TypeError(f"{param.p_place}: {error}") from None
-                self._views = None
 
     @property
     def step_count(self) -> int:
@@ -305,9 +255,9 @@ class Optimizer(FieldsAreArguments):
         return self._step_count
 
     def live_state(self) -> Any:
-        """The state's own memory, not copies: a dict ``{name: array}`` in the place of each parameter.
+        """Return the live state, not copies: a dict ``{name: array}`` in the place of each parameter.
 
-        The arrays are views, so that locking or resizing one is the caller's affair alone.
+        The arrays are views, so that locking or resizing one does not affect the optimizer.
         """
         if self._views is None:
             self._views = [
@@ -317,15 +267,15 @@ class Optimizer(FieldsAreArguments):
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        """Shows the parameters where the gradient is to be taken: where they are, but for `NAG`.
+        """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`.
 
-        With it one loop serves every optimizer.
+        With it one training loop works for every optimizer.
         """
         yield
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Shows the averages of `ema` or `swa_start` in the parameters' place, and puts those back bit for bit.
+        """Temporarily assign the averages of `ema` or `swa_start` to the parameters, and restore every bit at the end.
 
         >>> import numpy as np, fastoptim as fo
         >>> p = np.array([1.0])
@@ -337,56 +287,33 @@ class Optimizer(FieldsAreArguments):
         >>> p
         array([0.5])
         """
-        kept = [self._settings(index).averages for index in range(len(self.param_groups))]
-        if not any(kept):
-            raise ValueError("averaged: expected an optimizer with ema or swa_start, got one that keeps no average")
-        with self.swapped_params(
-            "averaged", [param.state[AVERAGE] if kept[param.group] else None for param in self.param_states]
-        ):
+        with self.swapped_params("averaged", swapped_params.averages_of(self)):
             yield
 
     @contextmanager
     def swapped_params(self, how: str, values: Sequence[Any]) -> Iterator[None]:
-        """Shows these values in the parameters' place, and puts those back bit for bit, also after an exception."""
-        self.check_not_swapped()
-        self.check_arrays()
-        saved = [param.family.copy(param.p) for param in self.param_states]
-        self._swapped_by = how
-        try:
-            for param, value in zip(self.param_states, values, strict=True):
-                if value is not None:
-                    param.family.assign(param.p, value)
+        """Temporarily assign these values to the parameters, and restore every bit, also after an exception."""
+        with swapped_params.swapped_params(self, how, values):
             yield
-        finally:
-            self._swapped_by = ""
-            self._put_back(saved, how)
 
     def check_not_swapped(self) -> None:
-        """RuntimeError while other values stand in the parameters' place."""
+        """Raise RuntimeError while the parameters hold other values."""
         if self._swapped_by:
             raise RuntimeError(
                 f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
             )
 
-    def _put_back(self, saved: list[Any], how: str) -> None:
-        """Every array that still lets itself be written, before complaining of one that does not."""
-        locked = None
-        for param, p in zip(self.param_states, saved, strict=True):
-            try:
-                param.family.assign(param.p, p)
-            except ValueError:
-                locked = param.p_place
-        if locked:
-            raise ValueError(f"{locked}: expected an array as it was before {how}; it could not be put back")
+    def _put_back(self, saved: Sequence[Any], how: str) -> None:
+        swapped_params.put_back(self, saved, how)
 
     def step(self, grads: Any) -> bool | None:
         """Update the parameters in place.
 
-        `grads` has the structure and shapes of `params`; None in the place of an array leaves that parameter, its
-        state and its own count of steps alone.  Gradients are only read.  A refused call has written nothing.  Several
-        threads may step an optimizer each, but not one and the same at once.
+        `grads` has the structure and shapes of `params`.  None instead of an array leaves that parameter, its state and
+        its own step count unchanged.  Gradients are only read.  A call that raises an error has written nothing.
+        Different threads may step different optimizers at the same time, but not the same one.
 
-        Returns None; with `skip_nonfinite` whether the step was taken; False while a CUDA graph captures it, see
+        Returns None; with `skip_nonfinite` whether the step was taken; False during the capture of a CUDA graph, see
         `graph_step`.
         """
         if (
@@ -399,197 +326,54 @@ class Optimizer(FieldsAreArguments):
         return self._step_slow_path(grads)
 
     def _step_slow_path(self, grads: Any) -> bool | None:
-        """A step with numbers of its own, or of which anything may be new, or amiss."""
-        self.check_not_swapped()
-        fast_path, before = self._fast_path, self._step_count
-        flat = fast_path.match_inputs(self.param_groups, self._resolved, grads) if fast_path else None
-        as_seen = flat is not None
-        if flat is None:
-            flat = self._structure.match(grads, "grads")
-        group_steps = self._group_steps(as_seen)
-        self.check_not_swapped()
-        if self._step_count != before:
-            raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
-        status, stepped = "", 0
-        if fast_path and as_seen and self._fast_path is fast_path:  # callables may have changed options
-            status, stepped = fast_path.step_with(flat, group_steps)
-        if status == "skipped":
-            return False
-        if status != "stepped":
-            found = self._step_by_engine(flat, group_steps)
-            if found is None:
-                return False
-            stepped = found
-        self._step_count += 1
-        if stepped < len(flat):
-            self._fast_path = None
-            for i, grad in enumerate(flat):
-                if grad is None:
-                    self._missed[i] = self._missed.get(i, 0) + 1
-        for group_step in group_steps:
-            if group_step.settings.skips:
-                return True
-        return None
+        return stepping.step_slow_path(self, grads)
 
     def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
-        """See `fastoptim.engines.base.Engine`."""
-        self._fast_path = None
-        step_of = self._late_group_steps(group_steps) if self._missed else None
-        if self._engine is None:
-            self._engine = self.engine_for(self.param_states)
-        stepped = self._engine.step(flat, group_steps, step_of)
-        if any(
-            group_step.settings is not seen.settings
-            for group_step, seen in zip(group_steps, self._resolved, strict=False)
-        ):
-            self._engine = None  # a callable has changed its own group's options, which count from the next step on
-        elif stepped == len(flat) and not self._missed:
-            self._fast_path = self._engine.fast_path(self._structure, self._resolved)
-        return stepped
+        return stepping.step_by_engine(self, flat, group_steps)
+
+    def _settings(self, index: int) -> Settings:
+        return groups.settings_of(self, index)
 
     def graph_step(self) -> None:
-        """Takes the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
+        """Take the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
 
-        The learning rate, the step count and all other numbers of the next step go to where the graph reads them.
-        Arrays, gradients' buffers and which of them are None stay as they were when the graph was captured, and so do
-        all options but `lr` and `grad_scale`; RuntimeError where they have changed.  A `step` that is captured is none
-        yet: it returns False and is not counted.
+        It passes the learning rate, the step count and the other constants of the next step to the graph.  The arrays,
+        the gradients' buffers and which of them are None stay as they were at the capture.  So do all options except
+        `lr` and `grad_scale`; RuntimeError if they have changed.  The captured call of `step` is not a step: it returns
+        False and is not counted.
 
         With CuPy::
 
-            cupy.cuda.Device().synchronize()  # the arrays are there, whatever stream they were made on
+            cupy.cuda.Device().synchronize()  # wait for the streams that the arrays were made on
             with cupy.cuda.Stream(non_blocking=True) as stream:
                 opt.step(grads)  # an ordinary step first
                 stream.begin_capture()
                 opt.step(grads)
                 graph = stream.end_capture()
                 for batch in data:
-                    ...  # new numbers into the arrays of grads
+                    ...  # write the batch's gradients into the arrays of grads
                     opt.graph_step()
                     graph.launch()
         """
-        self.check_not_swapped()
-        group_steps = self._group_steps()
-        if not isinstance(self._engine, cuda.Engine):
-            raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
-        absent = self._engine.replay(group_steps, self._missed)
-        self._step_count += 1
-        for i in absent:
-            self._missed[i] = self._missed.get(i, 0) + 1
-
-    def _group_steps(self, as_seen: bool = False) -> list[GroupStep]:
-        """What each group's arrays do in this step; `as_seen` where no option was assigned since they were seen."""
-        group_steps = []
-        for index in range(len(self._trees)):
-            if len(self.param_groups) != len(self._trees):
-                raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
-            if not as_seen:
-                self._settings(index)
-            _, settings, place = self._resolved[index]
-            lr = settings.options["lr"]
-            if callable(lr):
-                lr = rate_at(lr, self._step_count, place, "['lr']")
-                as_seen = False  # it may have assigned options of the groups that follow
-            group_steps.append(group_step_at(settings, lr, self._step_count + 1, place))
-        return group_steps
-
-    def _late_group_steps(self, group_steps: list[GroupStep]) -> list[int]:
-        """Adds the group_steps of arrays that missed steps, whose clocks are behind; says which is whose."""
-        which = {(index, 0): index for index in range(len(group_steps))}
-        step_of = []
-        for i, param in enumerate(self.param_states):
-            key = (param.group, self._missed.get(i, 0))
-            if key not in which:
-                which[key] = len(group_steps)
-                on_time = group_steps[param.group]
-                group_steps.append(
-                    group_step_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{param.group}]")
-                )
-            step_of.append(which[key])
-        return step_of
-
-    def _settings(self, index: int) -> Settings:
-        """A group's options, checked again if one was assigned."""
-        group = self.param_groups[index]
-        seen, settings, place = self._resolved[index]
-        if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # not ==, for which True is 1.0
-            return settings
-        place += ": "
-        if group.get("params") is not self._trees[index]:
-            raise ValueError(
-                f"{place}params: expected the parameters it was made with; make a new optimizer for others"
-            )
-        if missing := self.defaults.keys() - group.keys():
-            raise TypeError(f"{place}expected the options {list(self.defaults)}, missing {sorted(missing)}")
-        if "convention" in group:
-            raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
-        changed = self.check_options({k: v for k, v in group.items() if k != "params"}, place)
-        if changed.state != settings.state or changed.variant != settings.variant:
-            for param in self.param_states:
-                if param.group == index:
-                    self._allocate(param, changed)
-            self._engine = None
-        self._fast_path = None
-        group.update(changed.options)
-        self._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
-        return changed
+        stepping.graph_step(self)
 
     # ---- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on with identical bits: dicts, lists, numbers, strings and copies of the arrays.
+        """Return everything needed to continue with identical bits: dicts, lists, numbers, strings and array copies.
 
-        A learning rate that is a callable and a loss scale that is an array are left out: the optimizer that loads
-        keeps its own, whatever that is.  So are options that are None, and are None again then.
+        A learning rate that is a callable and a loss scale that is an array are left out; the optimizer that loads the
+        state dict keeps its own.  Options that are None are left out, and are None after loading.
         """
-        self.check_not_swapped()
-        settings = [self._settings(index) for index in range(len(self.param_groups))]
-        return {
-            "version": STATE_DICT_VERSION,
-            "optimizer": self.name,
-            "step_count": self._step_count,
-            "groups": [
-                {
-                    k: list(v) if isinstance(v, tuple) else v
-                    for k, v in group.options.items()
-                    if v is not None and not callable(v) and not isinstance(v, np.ndarray)
-                }
-                for group in settings
-            ],
-            "arrays": [
-                {
-                    "place": param.place,
-                    "dtype": param.metadata.dtype.name,
-                    "shape": list(param.metadata.shape),
-                    "steps": self._step_count - self._missed.get(i, 0),
-                    "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
-                }
-                for i, param in enumerate(self.param_states)
-            ],
-        }
+        return checkpoint.state_dict_of(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`, with its options and state.
+        """Continue from a `state_dict`, with its options and state.
 
-        A saved learning rate replaces the present one, a callable too.  Checks all of it first, and changes nothing
-        where it refuses.
+        A saved learning rate replaces the present one, even a callable.  All of it is checked first; a call that raises
+        an error has changed nothing.
         """
-        self.check_not_swapped()
-        step_count, groups, arrays = checkpoint.check(self, state_dict)
-        for group, loaded in zip(self.param_groups, groups, strict=True):
-            group.update(loaded)
-        for param, (_, state) in zip(self.param_states, arrays, strict=True):
-            if param.state.keys() != state.keys():
-                self._views = None
-            for name in param.state.keys() - state.keys():
-                del param.state[name]
-            for name, array in state.items():
-                if name not in param.state:
-                    param.state[name] = param.family.number(param.p, 0.0) if name in self.scalar_state else _like(param)
-                param.family.assign(param.state[name], array)
-        self._step_count = step_count
-        self._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-        self._engine = self._fast_path = None
+        checkpoint.load(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_not_swapped()
@@ -602,50 +386,8 @@ class Optimizer(FieldsAreArguments):
         return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"
 
 
-def _is_groups(params: Any) -> bool:
-    """Whether this is a list of groups ``{"params": ..., ...}``, as in torch.optim."""
-    if not isinstance(params, (list, tuple)):
-        return False
-    groups = [isinstance(entry, dict) and "params" in entry for entry in params]
-    if any(groups) and not all(groups):
-        where = groups.index(False)
-        raise TypeError(
-            f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
-        )
-    return any(groups)
-
-
 def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
-    """The arguments that a function names; all that are known where it takes any."""
+    """Return the names of a function's arguments; all known names if it takes any."""
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     return frozenset(known if takes_any else (parameter.name for parameter in parameters))
-
-
-def _like(param: ParamState) -> Any:
-    """Zeros for a parameter's state: its shape and memory order, in its compute type."""
-    return param.family.zeros(param.p, compute_dtype(param.metadata.dtype))
-
-
-def _check_against_native(cls: type[Optimizer]) -> None:
-    """Both languages must name the same rules, state and hyper-parameters: a slip here would be wrong numbers later."""
-    own = {k: v for k, v in cls.defaults.items() if k not in cls.shared or (k in DECAY and cls.decays_itself)}
-    ours = {"lr", *expand(own), *cls.host_constants}
-    used: set[str] = set()
-    for variant, state in cls.variants.items():
-        if variant not in RULES:
-            raise ImportError(f"{cls.__name__}: the compiled module has no rule {variant!r}")
-        rule = RULES[variant]
-        used.update(rule.hyper)
-        if rule.state + rule.scalar_state != state or not set(rule.scalar_state) <= set(cls.scalar_state):
-            raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")
-        if not ours.issuperset(rule.hyper):
-            raise ImportError(
-                f"{cls.__name__}: the rule {variant!r} takes {sorted(set(rule.hyper) - ours)}, unknown here"
-            )
-        if (rule.sums > 0) != (cls.reduce_terms is not None):
-            raise ImportError(f"{cls.__name__}: the rule {variant!r} takes {rule.sums} sums")
-    for name, value in expand(own).items():
-        number = isinstance(value, float) and not name.startswith("initial_")
-        if number and name not in used and not cls.host_constants:  # which may hold what is left of it
-            raise ImportError(f"{cls.__name__}: no rule takes {name!r}")

@@ -1,9 +1,12 @@
-"""What a state dict must be to be loaded, and the refusal where it is not."""
+"""Checkpoints: the state dict of an optimizer, and the checks before one is loaded.
+
+A state dict holds dicts, lists, numbers, strings and NumPy arrays.  Loading checks all of it before the first write.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +15,8 @@ from ..arrays.tree import describe
 from ..options.checks import may_be_none
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
-from ..reference_math import Array, compute_dtype
-
-if TYPE_CHECKING:
-    from .base import Optimizer
+from ..reference_math import Array
+from .protocols import OptimizerParts
 
 STATE_DICT_VERSION = 1
 
@@ -23,8 +24,57 @@ STATE_DICT_VERSION = 1
 Loaded = tuple[int, dict[str, Array]]
 
 
-def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:
-    """The step count, each group's options and each array's state, all fit for this optimizer."""
+def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
+    """Return the state dict; see `Optimizer.state_dict`."""
+    optimizer.check_not_swapped()
+    settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
+    return {
+        "version": STATE_DICT_VERSION,
+        "optimizer": optimizer.name,
+        "step_count": optimizer._step_count,
+        "groups": [
+            {
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in group.options.items()
+                if v is not None and not callable(v) and not isinstance(v, np.ndarray)
+            }
+            for group in settings
+        ],
+        "arrays": [
+            {
+                "place": param.place,
+                "dtype": param.metadata.dtype.name,
+                "shape": list(param.metadata.shape),
+                "steps": optimizer._step_count - optimizer._missed.get(i, 0),
+                "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
+            }
+            for i, param in enumerate(optimizer.param_states)
+        ],
+    }
+
+
+def load(optimizer: OptimizerParts, state_dict: Any) -> None:
+    """Load a state dict; see `Optimizer.load_state_dict`."""
+    optimizer.check_not_swapped()
+    step_count, groups, arrays = check(optimizer, state_dict)
+    for group, loaded in zip(optimizer.param_groups, groups, strict=True):
+        group.update(loaded)
+    for param, (_, state) in zip(optimizer.param_states, arrays, strict=True):
+        if param.state.keys() != state.keys():
+            optimizer._views = None
+        for name in param.state.keys() - state.keys():
+            del param.state[name]
+        for name, array in state.items():
+            if name not in param.state:
+                param.state[name] = param.allocate(name)
+            param.family.assign(param.state[name], array)
+    optimizer._step_count = step_count
+    optimizer._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
+    optimizer._engine = optimizer._fast_path = None
+
+
+def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:
+    """Return the step count, each group's options and each array's state, or raise an error if one does not fit."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
     _expect(_entry(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")
@@ -49,11 +99,11 @@ def check(optimizer: Optimizer, state_dict: Any) -> tuple[int, list[dict[str, An
     return step_count, [dict(group.options) for group in settings], checked
 
 
-def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> Settings:
+def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> Settings:
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
     current = {k: v for k, v in optimizer.param_groups[index].items() if k != "params"}
-    kept = {k: current[k] for k in ("lr", "grad_scale") if k in current}  # a schedule and an array are not saved
+    kept = {k: current[k] for k in ("lr", "grad_scale") if k in current}  # not saved if a schedule or an array
     absent = kept | {k: None for k in current if may_be_none(optimizer.annotations.get(k))}
     missing = [k for k in current if k not in group and k not in absent]
     unknown = [k for k in group if k not in current]
@@ -68,7 +118,7 @@ def _check_group(optimizer: Optimizer, index: int, group: Any, place: str) -> Se
 
 
 def _check_array(
-    optimizer: Optimizer, param: ParamState, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
+    optimizer: OptimizerParts, param: ParamState, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
 ) -> Loaded:
     place = f"state of params{param.place}"
     p = param.metadata
@@ -81,9 +131,9 @@ def _check_array(
     state = _entry(entry, "state", place)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*type(optimizer).state, AVERAGE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
-    dtype = compute_dtype(p.dtype)
     for name, array in state.items():
-        kept = (np.dtype(np.float64), ()) if name in param.scalar_state else (dtype, p.shape)
+        schema = param.schema_of(name)
+        kept = (schema.dtype_for(p.dtype), schema.shape_for(p.shape))
         if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != kept:
             got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
             raise ValueError(f"{place}: expected {name!r} as {kept[0]} of shape {kept[1]}, got {got}")

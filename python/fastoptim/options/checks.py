@@ -1,6 +1,7 @@
-"""What a hyper-parameter may be: its type, its range, and the refusal when it is neither.
+"""Types and ranges of options, and the errors for values outside them.
 
-An optimizer says it once, in the annotation of its field; the check, the defaults, the signature and the stubs follow.
+The annotation of an optimizer's field declares them once; `check_option` interprets the annotation.  The signature and
+the documentation read the same annotation.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Range:
     above: bool = False
 
     def check(self, value: Any, place: str) -> float:
-        """The value as a float."""
+        """Return the value as a float."""
         number = as_float(value, place, f"a number {self}")
         inside = self.low <= number <= self.high
         at_open_end = (self.below and number == self.high) or (self.above and number == self.low)
@@ -48,7 +49,7 @@ class Whole:
     high: int = 2**63 - 1
 
     def check(self, value: Any, place: str) -> int:
-        """The value as an int."""
+        """Return the value as an int."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{place}: expected an integer {self}, got {value!r}")
         count = int(value)
@@ -62,7 +63,7 @@ class Whole:
 
 
 class _Increasing:
-    """Steps, each after the one before."""
+    """Strictly increasing steps."""
 
     def check(self, value: Any, place: str) -> tuple[int, ...]:
         steps: tuple[int, ...] = check_option(Sequence[PositiveCount], value, place)
@@ -72,35 +73,35 @@ class _Increasing:
 
 
 class _Rate(Range):
-    """A learning rate: a number, or a callable of the step that gives one."""
+    """A learning rate: a number, or a callable of the step that returns one."""
 
     def check(self, value: Any, place: str) -> Any:
         return value if callable(value) else super().check(value, place)
 
 
 class _Scale(Range):
-    """A loss scale: a number, or an array of one element that holds it at each step."""
+    """A loss scale: a number, or an array of one element that each step reads."""
 
     def check(self, value: Any, place: str) -> Any:
         if not isinstance(value, np.ndarray) or value.size != 1:
             return super().check(value, place)
-        self.compute_host_constants(value, place)
+        self.at_this_step(value, place)
         return value
 
-    def compute_host_constants(self, value: Any, place: str) -> float:
-        """The scale as it is now."""
+    def at_this_step(self, value: Any, place: str) -> float:
+        """Return the present value of the scale."""
         if isinstance(value, np.ndarray) and value.size != 1:
             raise ValueError(f"{place}: expected an array of one element, got shape {value.shape}")
         return super().check(value.item() if isinstance(value, np.ndarray) else value, place)
 
 
-SCALES = Range(2.0**-126, 2.0**126)  # which float32 holds, and their reciprocals too
+SCALES = Range(2.0**-126, 2.0**126)  # float32 represents these and their reciprocals
 _SCALE = _Scale(SCALES.low, SCALES.high)
 _RATE = Range()
 
 LearningRate: TypeAlias = Annotated[float | Callable[[int], float], _Rate()]
 NonNegative: TypeAlias = Annotated[float, Range()]
-Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean: 1 would never forget, nor learn
+Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean; 1 would ignore every new value
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
 Positive: TypeAlias = Annotated[float, Range(above=True)]
 Count: TypeAlias = Annotated[int, Whole()]
@@ -113,12 +114,12 @@ Backend: TypeAlias = Literal["native", "reference"]
 
 
 def may_be_none(annotation: Any) -> bool:
-    """Whether None is among what an option may be."""
+    """Return whether an option may be None."""
     return type(None) in get_args(annotation) and get_origin(annotation) is not Literal
 
 
 def as_float(value: Any, place: str, expected: str = "a number") -> float:
-    """A real number, infinities and NaN among them, as a float; TypeError for anything else."""
+    """Return a real number, infinities and NaN included, as a float; raise TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place}: expected {expected}, got {value!r}")
     try:
@@ -128,7 +129,7 @@ def as_float(value: Any, place: str, expected: str = "a number") -> float:
 
 
 def check_option(annotation: Any, value: Any, place: str) -> Any:
-    """The value in its plain form, or a TypeError or ValueError that names the place."""
+    """Return the value as a plain Python object, or raise a TypeError or ValueError that names the place."""
     origin, args = get_origin(annotation), get_args(annotation)
     if may_be_none(annotation):
         return None if value is None else check_option(args[0], value, place)
@@ -154,7 +155,7 @@ def check_option(annotation: Any, value: Any, place: str) -> Any:
 
 
 def expand(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Pairs by the names that a rule's formula gives them: ``betas`` as ``beta1`` and ``beta2``."""
+    """Return the options with tuples expanded as a rule's formula names them: ``betas`` to ``beta1`` and ``beta2``."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, tuple):
@@ -165,15 +166,15 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rate_at(lr: Any, step: int, place: str, entry: str = "") -> float:
-    """The learning rate of a step, counted from 0; a message names `place` and the entry in it."""
+    """Return the learning rate of a step, counted from 0; error messages name `place` and the entry in it."""
     if not callable(lr):
         return float(lr)
     rate = lr(step)
-    if type(rate) is float and 0 <= rate < math.inf:  # as mostly, in a fraction of the check's time
+    if type(rate) is float and 0 <= rate < math.inf:  # the usual case, in a fraction of the check's time
         return rate
     return _RATE.check(rate, f"{place}{entry} at step {step}")
 
 
 def scale_at(scale: npt.NDArray[Any], place: str) -> float:
-    """The loss scale of a step, where it is an array."""
-    return _SCALE.compute_host_constants(scale, place)
+    """Return the loss scale of a step from an array."""
+    return _SCALE.at_this_step(scale, place)

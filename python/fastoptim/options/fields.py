@@ -1,31 +1,48 @@
-"""How a class says its options: fields with defaults, from which come the signature, the checks and the accessors."""
+"""Options as class fields: the signature, the checks and the accessors of a class follow from its annotated fields.
+
+`Option` and `State` are the descriptors behind the fields; `collect_options` finds the options of a class.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from .checks import Backend, check_option
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
-
-    from ..optimizer.base import Optimizer
 else:
 
     def dataclass_transform(**_):
-        """At run time nothing; a type checker reads the constructors' signatures from the fields."""
+        """Return a decorator without effect: only type checkers read the constructors' signatures from the fields."""
         return lambda cls: cls
 
 
 T = TypeVar("T")
 
 
-class Option:
-    """A hyper-parameter: on the class its default, on an instance every group's value, read and set.
+class HasOptions(Protocol):
+    """A class with options as fields, and its instances."""
 
-    Reads as one value where the groups agree, else as a list with one a group.
+    annotations: ClassVar[dict[str, Any]]
+    conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
+    param_groups: list[dict[str, Any]]
+
+
+class HasState(Protocol):
+    """An instance with state."""
+
+    def live_state(self) -> Any:
+        """Return the state arrays."""
+
+
+class Option:
+    """A hyper-parameter: the default on the class, the groups' value on an instance.
+
+    Reading returns one value if all groups agree, else a list with one value per group.  Assignment sets every group.
     """
 
     def __init__(self, default: Any, keyword_only: bool = False) -> None:
@@ -35,44 +52,44 @@ class Option:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Any:
+    def __get__(self, instance: HasOptions | None, owner: type[HasOptions]) -> Any:
         if instance is None:
             return self.default
         values = [group[self.name] for group in instance.param_groups]
         return values[0] if all(value == values[0] for value in values) else values
 
-    def __set__(self, instance: Optimizer, value: Any) -> None:
+    def __set__(self, instance: HasOptions, value: Any) -> None:
         checked = check_option(instance.annotations[self.name], value, self.name)
         for group in instance.param_groups:
             group[self.name] = checked
 
 
 class State:
-    """On the class the names of the state arrays, on an instance the arrays."""
+    """The names of the state arrays on the class, the arrays on an instance."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
 
-    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> Any:
+    def __get__(self, instance: HasState | None, owner: type[HasState]) -> Any:
         return self.names if instance is None else instance.live_state()
 
 
 def option(*, default: T, kw_only: bool) -> T:
-    """A hyper-parameter that the constructor may take by keyword only; others need just a default."""
+    """Declare a hyper-parameter that may be keyword-only; a positional one needs a plain default only."""
     return Option(default, kw_only)  # type: ignore[return-value]
 
 
 def argument(*, default: T, kw_only: bool) -> T:
-    """An argument of the constructor that is no hyper-parameter."""
+    """Declare an argument of the constructor that is not a hyper-parameter."""
     return default
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, argument))
 class FieldsAreArguments:
-    """Tells a type checker that the fields of a subclass are its constructor's arguments."""
+    """A base class that tells type checkers to read the constructor's arguments from the fields."""
 
 
-#: Arguments of the constructor that say how the options are meant, and are none themselves.
+#: Arguments of the constructor that are not options: they determine how options are interpreted.
 ARGUMENTS = ("backend", "convention")
 
 
@@ -82,18 +99,18 @@ def _own_hints(cls: type) -> dict[str, Any]:
 
 
 def hints_of(cls: type) -> dict[str, Any]:
-    """What the fields of a class are annotated with, its bases' too.
+    """Return the annotations of a class and of its bases.
 
-    As `typing.get_type_hints`, which would evaluate the bases' annotations anew for each of forty classes: half of the
-    time that an import takes.
+    `typing.get_type_hints` would evaluate the bases' annotations again for each of forty classes, which is half of the
+    import time.
     """
     return {name: hint for base in reversed(cls.__mro__) for name, hint in _own_hints(base).items()}
 
 
 def collect_options(cls: type) -> dict[str, Option]:
-    """The options of a class by name, its bases' first, those that may be given by position before the others.
+    """Return the options of a class by name: those of bases first, positional ones before keyword-only ones.
 
-    A plain default of an annotated field becomes an option by position.
+    A plain default of an annotated field becomes a positional option.
     """
     for field in inspect.get_annotations(cls):
         value = vars(cls).get(field)
@@ -106,14 +123,14 @@ def collect_options(cls: type) -> dict[str, Option]:
 
 
 class Signature:
-    """The constructor's, made when asked for: forty of them would be a tenth of the time that an import takes."""
+    """The constructor's signature, made on first use: making forty of them would be a tenth of the import time."""
 
-    def __get__(self, instance: Optimizer | None, owner: type[Optimizer]) -> inspect.Signature:
-        return _signature_of(owner)  # type: ignore[arg-type]  # mypy: a class has no hash
+    def __get__(self, instance: HasOptions | None, owner: type[HasOptions]) -> inspect.Signature:
+        return _signature_of(owner)
 
 
 @cache
-def _signature_of(cls: type[Optimizer]) -> inspect.Signature:
+def _signature_of(cls: type[HasOptions]) -> inspect.Signature:
     kinds = inspect.Parameter
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
     for name, own in collect_options(cls).items():
@@ -128,8 +145,8 @@ def _signature_of(cls: type[Optimizer]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def check_convention(cls: type[Optimizer]) -> None:
-    """ImportError where the field of that name does not say what is meant where none is given."""
+def check_convention(cls: type[HasOptions]) -> None:
+    """Raise ImportError if the default of the field `convention` is not the first convention."""
     first = next(iter(cls.conventions), None)
     if first is not None and vars(cls).get("convention", first) != first:
         raise ImportError(f"{cls.__name__}: its field convention is {vars(cls)['convention']!r}, not {first!r}")

@@ -1,20 +1,105 @@
-"""The state arrays of an optimizer."""
+"""The schema of an optimizer's state: the shape, the storage format and the initial value of each array.
+
+A rule declares the arrays that differ from the default.  Allocation, checks, checkpoints, `fastoptim.functional`, the
+reference engine and the documentation read the schema.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-#: The state array that `ema` and `swa_start` keep.
+import numpy as np
+
+from ..reference_math import FORMATS, Format
+
+#: The state array of `ema` and `swa_start`.
 AVERAGE = "average"
+
+#: "compute" is float64 beside a float64 parameter, else float32.
+STATE_FORMATS = ("compute", "float32", "bfloat16", "float16")
+
+Initial: TypeAlias = float | Literal["p"]
+
+
+class Shape(NamedTuple):
+    """A kind of shape that a state array may have."""
+
+    of: Callable[[tuple[int, ...]], tuple[int, ...]]
+    """From the parameter's shape to the state array's."""
+
+    dtype: np.dtype[Any] | None
+    """The fixed dtype; None where the array's format decides."""
+
+    keeps_layout: bool
+    """Whether the array has the parameter's memory order."""
+
+    reason: str
+    """The end of the message that names the expected shape."""
+
+
+SHAPES = {
+    "param": Shape(lambda shape: shape, None, True, " as the parameter's"),
+    "scalar": Shape(lambda shape: (), np.dtype(np.float64), False, ", one number for the whole array"),
+}
 
 
 @dataclass(frozen=True)
 class StateArray:
-    """One state array of a parameter."""
+    """The declaration of one state array.
+
+    Args:
+        shape: A name in `SHAPES`.
+        format: One of `STATE_FORMATS`; scalars are float64.
+        initial: The value of every element before the first step: a number, "p" for a copy of the parameter, or a
+            function of the options that returns either.
+    """
 
     shape: str = "param"
+    format: str = "compute"
+    initial: Initial | Callable[[Mapping[str, Any]], Initial] = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("shape", list(SHAPES)), ("format", list(STATE_FORMATS))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+        if SHAPES[self.shape].dtype is not None and self.format != "compute":
+            raise ValueError(f"format: expected 'compute' with shape {self.shape!r}, got {self.format!r}")
 
     @property
     def is_scalar(self) -> bool:
-        """Whether it is one number for the whole parameter."""
+        """Whether the array is one number for the whole parameter."""
         return self.shape == "scalar"
+
+    @property
+    def storage(self) -> Format:
+        """The encoding of the elements."""
+        return FORMATS[self.format]
+
+    @property
+    def kind(self) -> Shape:
+        """The kind of its shape."""
+        return SHAPES[self.shape]
+
+    def dtype_for(self, p_dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype of the array for a parameter of that dtype."""
+        fixed = self.kind.dtype
+        return self.storage.dtype(p_dtype) if fixed is None else fixed
+
+    def shape_for(self, p_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the array for a parameter of that shape."""
+        return self.kind.of(p_shape)
+
+    def initial_for(self, options: Mapping[str, Any]) -> Initial:
+        """Return the initial value under these options."""
+        return self.initial(options) if callable(self.initial) else self.initial
+
+
+#: The declaration of the average, which every optimizer may keep.
+AVERAGE_ARRAY = StateArray(initial="p")
+
+
+def complete_schema(names: tuple[str, ...], declared: Mapping[str, StateArray]) -> dict[str, StateArray]:
+    """Return the declaration of each of these state arrays, defaults filled in, and that of the average."""
+    return {**{name: declared.get(name, StateArray()) for name in names}, AVERAGE: AVERAGE_ARRAY}

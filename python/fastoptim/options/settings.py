@@ -1,26 +1,40 @@
-"""The checked options of a group."""
+"""The checked options of a group, and the constants of a step that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
-from .schema import AVERAGE
+from .schema import AVERAGE, StateArray
 
-if TYPE_CHECKING:
-    from ..optimizer.base import Optimizer
+
+class RuleClass(Protocol):
+    """The class attributes of an optimizer that engines read; `fastoptim.Optimizer` documents them."""
+
+    name: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]]
+    shared: ClassVar[frozenset[str]]
+    variants: ClassVar[Mapping[str, tuple[str, ...]]]
+    state_schema: ClassVar[Mapping[str, StateArray]]
+    host_constants: ClassVar[tuple[str, ...]]
+    host_constants_takes: ClassVar[frozenset[str]]
+    compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
+    decays_itself: ClassVar[bool]
+    reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None]
+    reduces_group: ClassVar[bool]
+    reference: ClassVar[Callable[..., None]]
 
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """An optimizer's options, checked; the learning rate may be a callable."""
+    """The checked options of an optimizer; the learning rate may be a callable."""
 
-    optimizer: type[Optimizer]
+    optimizer: type[RuleClass]
     variant: str
     options: Mapping[str, Any]
-    memo: dict[str, Any] = field(default_factory=dict, repr=False)  # what a backend makes of them, once
+    memo: dict[str, Any] = field(default_factory=dict, repr=False)  # for an engine to cache what it derives from them
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "memo": {}}
@@ -37,7 +51,7 @@ class Settings:
 
     @cached_property
     def is_steady(self) -> bool:
-        """Whether each step has the same numbers but for its count."""
+        """Whether the step count is the only constant that differs from step to step."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
         return not callable(rate) and isinstance(scale, float) and "t" not in self._host_constant_arguments
 
@@ -47,7 +61,7 @@ class Settings:
         return {name: value for name, value in {"t": 0, **self.options}.items() if name in wanted}
 
     def host_constants_at(self, t: int, lr: float) -> dict[str, float]:
-        """What the optimizer's `compute_host_constants` gives."""
+        """Return the host constants of step `t`."""
         arguments = self._host_constant_arguments.copy()
         if "t" in arguments:
             arguments["t"] = t

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array
 
 
@@ -50,6 +50,7 @@ class Adagrad(Optimizer):
 
     name = "adagrad"
     variants = {"adagrad": ("s",)}
+    state_schema = {"s": StateArray(initial=lambda options: options["initial_accumulator_value"])}
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "eps": 0.0, "eps_root": 1e-7, "initial_accumulator_value": 0.1},
@@ -63,11 +64,6 @@ class Adagrad(Optimizer):
     lr_decay: NonNegative = 0.0
     initial_accumulator_value: NonNegative = 0.0
     convention: Literal["torch", "keras", "optax", "paper"] = argument(default="torch", kw_only=True)
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float:
-        """The accumulator's start."""
-        return float(options["initial_accumulator_value"])
 
     @staticmethod
     def reference(

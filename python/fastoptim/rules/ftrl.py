@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, maximum, minimum
 
 
@@ -63,6 +63,7 @@ class FTRL(Optimizer):
 
     name = "ftrl"
     variants = {"ftrl": ("n", "z")}
+    state_schema = {"n": StateArray(initial=lambda options: options["initial_accumulator_value"])}
     conventions = {
         "paper": {},
         "keras": {"lr": 1e-3, "beta": 0.0, "half_l2": False, "initial_accumulator_value": 0.1},
@@ -76,11 +77,6 @@ class FTRL(Optimizer):
     half_l2: bool = True
     initial_accumulator_value: NonNegative = 0.0
     convention: Literal["paper", "keras"] = argument(default="paper", kw_only=True)
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float:
-        """The sum of squares starts where it is told to."""
-        return float(options["initial_accumulator_value"]) if name == "n" else 0.0
 
     @staticmethod
     def reference(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, cube_root, decay
 
 
@@ -51,6 +51,7 @@ class MADGRAD(Optimizer):
 
     name = "madgrad"
     variants = {"madgrad": ("s", "v", "x0")}
+    state_schema = {"x0": StateArray(initial="p")}
     conventions = {"paper": {}, "optax": {"eps_in_lr": True}}
 
     lr: LearningRate = 0.01
@@ -58,11 +59,6 @@ class MADGRAD(Optimizer):
     eps: NonNegative = 1e-6
     eps_in_lr: bool = False
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
-        """The parameters themselves, from which all steps count."""
-        return "p" if name == "x0" else 0.0
 
     @staticmethod
     def reference(

@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
 
 
@@ -51,7 +52,7 @@ class NovoGrad(Optimizer):
 
     name = "novograd"
     variants = {"novograd": ("m", "v")}
-    scalar_state = ("v",)
+    state_schema = {"v": StateArray("scalar")}
     decays_itself = True
     conventions = {"paper": {}, "optax": {"betas": (0.9, 0.25), "eps": 1e-6}}
 

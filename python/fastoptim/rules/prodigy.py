@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, power, total
 
 
@@ -68,7 +68,12 @@ class Prodigy(Optimizer):
 
     name = "prodigy"
     variants = {"prodigy": ("m", "v", "s", "p0", "d", "d_max", "d_numerator")}
-    scalar_state = ("d", "d_max", "d_numerator")
+    state_schema = {
+        "p0": StateArray(initial="p"),
+        "d": StateArray("scalar", initial=lambda options: options["d0"]),
+        "d_max": StateArray("scalar", initial=lambda options: options["d0"]),
+        "d_numerator": StateArray("scalar"),
+    }
     decays_itself = True
     reduces_group = True
     host_constants = ("beta3", "growth_rate")
@@ -83,13 +88,6 @@ class Prodigy(Optimizer):
     safeguard_warmup: bool = False
     bias_correction: bool = False
     decoupled: bool = option(default=True, kw_only=True)
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
-        """Where the parameter starts, and the first estimate."""
-        if name == "p0":
-            return "p"
-        return float(options["d0"]) if name in ("d", "d_max") else 0.0
 
     @staticmethod
     def reduce_terms(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range, rate_at
+from ..options.schema import StateArray
 from ..reference_math import Array, maximum, minimum, sign
 
 
@@ -53,6 +53,7 @@ class Rprop(Optimizer):
 
     name = "rprop"
     variants = {"rprop": ("prev", "step_size")}
+    state_schema = {"step_size": StateArray(initial=lambda options: rate_at(options["lr"], 0, "lr"))}
 
     lr: LearningRate = 0.01
     etas: tuple[Decay, Annotated[float, Range(1)]] = (0.5, 1.2)
@@ -64,11 +65,6 @@ class Rprop(Optimizer):
         if step_sizes[0] > step_sizes[1]:
             raise ValueError(f"step_sizes: expected the smaller bound first, got {step_sizes}")
         return "rprop"
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float:
-        """A step size is the learning rate."""
-        return rate_at(options["lr"], 0, "lr") if name == "step_size" else 0.0
 
     @staticmethod
     def reference(

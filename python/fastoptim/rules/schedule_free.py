@@ -12,10 +12,13 @@ from ..arrays.param_state import ParamState
 from ..optimizer.base import Optimizer
 from ..options.checks import Count, Decay, LearningRate, NonNegative, Range, Whole
 from ..options.fields import argument, option
+from ..options.schema import StateArray
 from ..reference_math import Array, compute_dtype, decay, power
 
 Exponent = Annotated[int, Whole(0, 64)]
 Interpolation = Annotated[float, Range(0.01, 1)]  # away from 0, as the average is recovered by division by it
+
+SCHEMA = {"z": StateArray(initial="p"), "weight_sum": StateArray("scalar"), "lr_max": StateArray("scalar")}
 
 
 class ScheduleFree(Optimizer):
@@ -31,11 +34,6 @@ class ScheduleFree(Optimizer):
     def interpolation(options: Mapping[str, Any]) -> float:
         """Return the weight of x in y, the point where gradients are evaluated."""
         raise NotImplementedError
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float | Literal["p"]:
-        """All three sequences start at the parameters."""
-        return "p" if name == "z" else 0.0
 
     def eval(self) -> None:
         """Swap the averages x into the parameters, to evaluate or to save them; a no-op after `eval`.
@@ -165,7 +163,7 @@ class ScheduleFreeSGD(ScheduleFree):
 
     name = "schedule_free_sgd"
     variants = {"schedule_free_sgd": ("z", "weight_sum", "lr_max")}
-    scalar_state = ("weight_sum", "lr_max")
+    state_schema = SCHEMA
 
     lr: LearningRate = 1.0
     momentum: Interpolation = 0.9
@@ -257,7 +255,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     name = "schedule_free_adamw"
     variants = {"schedule_free_adamw": ("z", "v", "weight_sum", "lr_max")}
-    scalar_state = ("weight_sum", "lr_max")
+    state_schema = SCHEMA
     decays_itself = True
     conventions = {
         "paper": {},

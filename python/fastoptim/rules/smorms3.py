@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate, NonNegative
+from ..options.schema import StateArray
 from ..reference_math import Array, minimum
 
 
@@ -47,14 +45,10 @@ class SMORMS3(Optimizer):
 
     name = "smorms3"
     variants = {"smorms3": ("mem", "m", "v")}
+    state_schema = {"mem": StateArray(initial=1.0)}  # the first means are half of the first gradient and its square
 
     lr: LearningRate = 1e-3
     eps: NonNegative = 1e-16
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float:
-        """The memory starts at one step, so that the first means are half of the first gradient and of its square."""
-        return 1.0 if name == "mem" else 0.0
 
     @staticmethod
     def reference(p: Array, g: Array, mem: Array, m: Array, v: Array, *, t: int, lr: float, eps: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, power, sign
 
 
@@ -54,6 +54,10 @@ class Yogi(Optimizer):
 
     name = "yogi"
     variants = {"yogi": ("m", "v")}
+    state_schema = {
+        "m": StateArray(initial=lambda options: options["initial_mean"]),
+        "v": StateArray(initial=lambda options: options["initial_accumulator_value"]),
+    }
     conventions = {"paper": {}, "optax": {"bias_correction": True, "initial_mean": 1e-6}}
 
     lr: LearningRate = 1e-2
@@ -63,11 +67,6 @@ class Yogi(Optimizer):
     initial_accumulator_value: NonNegative = 1e-6
     initial_mean: NonNegative = 0.0
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
-
-    @staticmethod
-    def initial(name: str, options: Mapping[str, Any]) -> float:
-        """The means' starts."""
-        return float(options["initial_accumulator_value" if name == "v" else "initial_mean"])
 
     @staticmethod
     def reference(

@@ -1,0 +1,120 @@
+"""Parameter groups: their construction, their state, and options that change between steps."""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import Any
+
+from ..arrays.checks import check_target
+from ..arrays.param_state import ParamState
+from ..arrays.tree import Structure, describe, structure_of
+from ..engines.base import GroupSnapshot
+from ..engines.select import check_backend
+from ..options.settings import Settings
+from .protocols import OptimizerParts
+
+
+def is_groups(params: Any) -> bool:
+    """Return whether this is a list of groups ``{"params": ..., ...}``, as in torch.optim."""
+    if not isinstance(params, (list, tuple)):
+        return False
+    groups = [isinstance(entry, dict) and "params" in entry for entry in params]
+    if any(groups) and not all(groups):
+        where = groups.index(False)
+        raise TypeError(
+            f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
+        )
+    return any(groups)
+
+
+def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) -> Any:
+    """Set up the groups of a new optimizer, and return its parameters in containers of its own."""
+    grouped = is_groups(params)
+    optimizer.param_states, optimizer.param_groups = [], []
+    optimizer._views, optimizer._resolved, optimizer._trees = None, [], []
+    structures = []
+    for index, group in enumerate(params if grouped else [{"params": params}]):
+        own = {**options, **{k: v for k, v in group.items() if k != "params"}}
+        settings = optimizer.check_options(own, f"params[{index}]: " if grouped else "")
+        structure = structure_of(group["params"])
+        structures.append(structure)
+        optimizer._trees.append(_add_group(optimizer, index, structure, group["params"], settings, grouped))
+    optimizer._structure = (
+        Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
+    )
+    if not optimizer.param_states:
+        raise ValueError("params: expected at least one array, got none")
+    optimizer.check_arrays()
+    _check_paths(optimizer)
+    return optimizer._trees if grouped else optimizer._trees[0]
+
+
+def _check_paths(optimizer: OptimizerParts) -> None:
+    """Raise ValueError for two arrays of one path, as with the keys 1 and "1" of a type that prints alike."""
+    places = [param.place for param in optimizer.param_states]
+    if len(set(places)) != len(places):
+        twice = next(place for i, place in enumerate(places) if place in places[:i])
+        raise ValueError(f"params: expected unique paths, got two arrays at params{twice}")
+
+
+def _add_group(
+    optimizer: OptimizerParts, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool
+) -> Any:
+    prefix = f"[{index}]" if grouped else ""
+    inside = prefix + ("['params']" if grouped else "")
+    arrays = structure.match(tree, "params" + inside)
+    for p, path in zip(arrays, structure.paths(), strict=True):
+        place = f"params{inside}{path}"
+        check_backend(optimizer.backend, check_target(p, place), place)
+        param = ParamState(p, {}, index, prefix + path, place, schema=optimizer.state_schema)
+        allocate(optimizer, param, settings)
+        optimizer.param_states.append(param)
+    own_tree = structure.build(iter(arrays))
+    group = {"params": own_tree, **settings.options}
+    optimizer.param_groups.append(group)
+    optimizer._resolved.append(GroupSnapshot(tuple(group.values()), settings, f"param_groups[{index}]"))
+    return own_tree
+
+
+def allocate(optimizer: OptimizerParts, param: ParamState, settings: Settings) -> None:
+    """Allocate the state arrays that these settings use and the parameter does not have yet."""
+    for name in settings.state:
+        if name not in param.state:
+            param.family.check_takes_place(param.p)
+            try:
+                param.state[name] = param.initial_state(name, settings.options)
+            except TypeError as error:
+                raise TypeError(f"{param.p_place}: {error}") from None
+            optimizer._views = None
+
+
+def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
+    """Return a group's settings, checked again if an option was assigned."""
+    group = optimizer.param_groups[index]
+    seen, settings, place = optimizer._resolved[index]
+    if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # == would accept 1.0 for True
+        return settings
+    place += ": "
+    if group.get("params") is not optimizer._trees[index]:
+        raise ValueError(f"{place}params: expected the parameters it was made with; make a new optimizer for others")
+    if missing := optimizer.defaults.keys() - group.keys():
+        raise TypeError(f"{place}expected the options {list(optimizer.defaults)}, missing {sorted(missing)}")
+    if "convention" in group:
+        raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
+    changed = optimizer.check_options({k: v for k, v in group.items() if k != "params"}, place)
+    if changed.state != settings.state or changed.variant != settings.variant:
+        for param in optimizer.param_states:
+            if param.group == index:
+                allocate(optimizer, param, changed)
+        optimizer._engine = None
+    optimizer._fast_path = None
+    group.update(changed.options)
+    optimizer._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
+    return changed
+
+
+def check_group_count(optimizer: OptimizerParts) -> None:
+    """Raise ValueError if groups were added to or removed from `param_groups`."""
+    expected, got = len(optimizer._trees), len(optimizer.param_groups)
+    if got != expected:
+        raise ValueError(f"param_groups: expected {expected} groups, got {got}")

@@ -1,0 +1,61 @@
+"""The attributes of an optimizer that groups, stepping, parameter swaps and checkpoints work on.
+
+`fastoptim.Optimizer` has them.  The protocol lets the modules of this package stay below it in the import graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from ..arrays.param_state import ParamState
+from ..arrays.tree import Structure
+from ..core import FastPath
+from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..options.checks import Backend
+from ..options.schema import StateArray
+from ..options.settings import Settings
+from ..reference_math import Array
+
+
+class OptimizerParts(Protocol):
+    """An optimizer's parts; one leading underscore means private to this package and to the rules."""
+
+    name: ClassVar[str]
+    state: ClassVar[Any]
+    defaults: ClassVar[dict[str, Any]]
+    annotations: ClassVar[dict[str, Any]]
+    state_schema: ClassVar[Mapping[str, StateArray]]
+
+    backend: Backend
+    param_groups: list[dict[str, Any]]
+    param_states: list[ParamState]
+
+    _structure: Structure  # of the parameters, those of all groups together
+    _trees: list[Any]  # the parameters of each group, nested
+    _resolved: list[GroupSnapshot]  # by group
+    _views: list[dict[str, Array]] | None  # views of the state, cached for `state`
+    _step_count: int
+    _missed: dict[int, int]  # from the index of an array to the number of steps in which it had no gradient
+    _swapped_by: str  # the method that has put other values into the parameters; empty if none has
+    _engine: Engine | None
+    _fast_path: FastPath | None  # the engine's fast path, once there is one
+
+    @classmethod
+    def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
+        """Return the checked options."""
+
+    def check_arrays(self) -> None:
+        """Raise an error if a step could not write a parameter or a state array."""
+
+    def check_not_swapped(self) -> None:
+        """Raise RuntimeError while the parameters hold other values."""
+
+    def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
+        """Return an engine for these arrays."""
+
+    def _settings(self, index: int) -> Settings:
+        """Return a group's settings."""
+
+    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
+        """Take a step without the fast path."""

@@ -1,0 +1,110 @@
+"""The slow path of a step, and steps that a CUDA graph has captured.
+
+The fast path is at the top of `Optimizer.step`.  The slow path takes the steps whose learning rate or other constants
+change, and those in which anything may be new or wrong.  It produces the error messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engines import cuda
+from ..engines.base import GroupStep, group_step_at
+from ..options.checks import rate_at
+from .groups import check_group_count
+from .protocols import OptimizerParts
+
+
+def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
+    """Take a step, and return what `Optimizer.step` does."""
+    optimizer.check_not_swapped()
+    fast_path, before = optimizer._fast_path, optimizer._step_count
+    flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
+    as_seen = flat is not None
+    if flat is None:
+        flat = optimizer._structure.match(grads, "grads")
+    group_steps = group_steps_of(optimizer, as_seen)
+    optimizer.check_not_swapped()
+    if optimizer._step_count != before:
+        raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
+    status, stepped = "", 0
+    if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
+        status, stepped = fast_path.step_with(flat, group_steps)
+    if status == "skipped":
+        return False
+    if status != "stepped":
+        found = optimizer._step_by_engine(flat, group_steps)
+        if found is None:
+            return False
+        stepped = found
+    optimizer._step_count += 1
+    if stepped < len(flat):
+        optimizer._fast_path = None
+        for i, grad in enumerate(flat):
+            if grad is None:
+                optimizer._missed[i] = optimizer._missed.get(i, 0) + 1
+    for group_step in group_steps:
+        if group_step.settings.skips:
+            return True
+    return None
+
+
+def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
+    """Call the engine's step, and prepare the fast path for the next one; see fastoptim.engines.base.Engine."""
+    optimizer._fast_path = None
+    step_of = _add_late_group_steps(optimizer, group_steps) if optimizer._missed else None
+    if optimizer._engine is None:
+        optimizer._engine = optimizer.engine_for(optimizer.param_states)
+    stepped = optimizer._engine.step(flat, group_steps, step_of)
+    if any(
+        group_step.settings is not seen.settings
+        for group_step, seen in zip(group_steps, optimizer._resolved, strict=False)
+    ):
+        optimizer._engine = None  # a callable has assigned options of its own group, valid from the next step on
+    elif stepped == len(flat) and not optimizer._missed:
+        optimizer._fast_path = optimizer._engine.fast_path(optimizer._structure, optimizer._resolved)
+    return stepped
+
+
+def graph_step(optimizer: OptimizerParts) -> None:
+    """Pass the constants of the next step to a captured one; see `Optimizer.graph_step`."""
+    optimizer.check_not_swapped()
+    group_steps = group_steps_of(optimizer)
+    if not isinstance(optimizer._engine, cuda.Engine):
+        raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
+    absent = optimizer._engine.replay(group_steps, optimizer._missed)
+    optimizer._step_count += 1
+    for i in absent:
+        optimizer._missed[i] = optimizer._missed.get(i, 0) + 1
+
+
+def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:
+    """Return the next step of each group; with `as_seen` no option was assigned since the last one."""
+    group_steps = []
+    for index in range(len(optimizer._trees)):
+        check_group_count(optimizer)  # in the loop, since a callable may change the list
+        if not as_seen:
+            optimizer._settings(index)
+        _, settings, place = optimizer._resolved[index]
+        lr = settings.options["lr"]
+        if callable(lr):
+            lr = rate_at(lr, optimizer._step_count, place, "['lr']")
+            as_seen = False  # it may have assigned options of the groups that follow
+        group_steps.append(group_step_at(settings, lr, optimizer._step_count + 1, place))
+    return group_steps
+
+
+def _add_late_group_steps(optimizer: OptimizerParts, group_steps: list[GroupStep]) -> list[int]:
+    """Append the steps of arrays that have missed some, and return the index of each array's step."""
+    which = {(index, 0): index for index in range(len(group_steps))}
+    step_of = []
+    for i, param in enumerate(optimizer.param_states):
+        key = (param.group, optimizer._missed.get(i, 0))
+        if key not in which:
+            which[key] = len(group_steps)
+            on_time = group_steps[param.group]
+            group_steps.append(
+                group_step_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{param.group}]")
+            )
+        step_of.append(which[key])
+    return step_of

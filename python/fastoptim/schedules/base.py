@@ -1,0 +1,63 @@
+"""The base class of schedules, and the functions that they share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import cache
+from typing import Any, get_type_hints
+
+from ..options.checks import Whole, check_option
+
+_STEP = Whole()
+
+
+class Schedule(ABC):
+    """A learning rate as a function of the step; each subclass is a dataclass with the formula."""
+
+    def __post_init__(self) -> None:
+        hints = hints_of(type(self))
+        vars(self).update({name: check_option(hints[name], value, name) for name, value in vars(self).items()})
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return self._at(_STEP.check(step, "step"))
+
+    @abstractmethod
+    def _at(self, step: int) -> float:
+        """Return the learning rate of a checked step."""
+
+
+@cache
+def hints_of(cls: type[Schedule]) -> dict[str, Any]:
+    """Return the annotations of a schedule's fields."""
+    return get_type_hints(cls, include_extras=True)
+
+
+def blend(start: float, end: float, share: float) -> float:
+    """Interpolate from `start` to `end`, both exact."""
+    return start * (1 - share) + end * share
+
+
+def power(base: float, exponent: float) -> float:
+    """Return a power, infinity on overflow."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf
+
+
+def linear(share: float) -> float:
+    """Return a straight line from 0 to 1."""
+    return share
+
+
+def cosine(share: float) -> float:
+    """Return half a period of a cosine, from 0 to 1."""
+    return (1 - math.cos(math.pi * share)) / 2
+
+
+def check_lengths(values: tuple[Any, ...], name: str, expected: int, why: str) -> None:
+    """Raise ValueError unless there are as many values as expected."""
+    if len(values) != expected:
+        raise ValueError(f"{name}: expected {expected}, {why}, got {len(values)}: {values!r}")
