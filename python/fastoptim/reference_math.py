@@ -24,7 +24,7 @@ def bfloat16() -> np.dtype[Any] | None:
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which a parameter of this dtype is computed and its state is stored."""
+    """What a parameter of this dtype is computed in, and its state kept in."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
@@ -53,7 +53,7 @@ def _pairwise(sums: Array) -> float:
 
 
 def square(x: Array) -> Array:
-    """Return the square of each element, in double."""
+    """Of each element, in double."""
     wide = x.astype(np.float64)
     return wide * wide
 
