@@ -9,7 +9,7 @@
 
 namespace fo {
 
-// A new format needs an entry here and in kFormatNames, a struct with decode and encode below, and a case in with_format.
+// A new format needs an entry here and in kFormatNames, a struct with decode and encode, and a case in with_format.
 enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
 
 // The names that Python uses, in the order of Format.

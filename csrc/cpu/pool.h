@@ -17,12 +17,12 @@ namespace fo::cpu {
 
 class Pool {
   public:
-    static constexpr int kMaxThreads = 1024;  // the caller among them
+    static constexpr int kMaxThreads = 1024;  // including the caller
 
-    // This process's pool.  A forked process has a pool of its own, whose threads are created when they are needed.
+    // Return this process's pool.  A forked process has a pool of its own, whose threads are created when needed.
     static Pool& instance();
 
-    // StepArgs once, when the module is loaded.
+    // Call once, when the module is loaded.
     static void guard_against_forks();
 
     // Run the work on the calling thread and up to cut.shares - 1 others; on fewer if no more can be created.
@@ -37,7 +37,7 @@ class Pool {
         const Cut& cut;
     };
 
-    // The signal to a worker and its reports, on a cache line of their own.
+    // The signal to a worker and its reports, on separate cache lines for each worker.
     struct alignas(64) Worker {
         FutexWord signal{0};                     // the newest pass it may help with
         std::atomic<bool> asleep{false};         // must be woken

@@ -1,4 +1,4 @@
-"""Fused optimizer group_steps for NumPy arrays: in place, at the speed of memory, with the same bits everywhere.
+"""Fused optimizer updates for NumPy arrays: in place, at the speed of memory, with the same bits everywhere.
 
 >>> import numpy as np, fastoptim as fo
 >>> params = {"w": np.ones((3, 2), np.float32), "b": np.zeros(2, np.float32)}

@@ -21,7 +21,7 @@ class LossScaler:
         \text{scale} &= \text{scale} \cdot \text{backoff\_factor} \quad \text{after a step that was skipped}
 
     float16 gradients below 6e-8 are lost; a loss times `scale` has gradients times `scale`.  Give the optimizer the
-    scale itself, which is an array of one element that this object group_steps, and let it skip what overflowed.
+    scale itself, which is an array of one element that this object updates, and let it skip what overflowed.
 
     Args:
         init_scale: The first scale, from 2^-126 to 2^126.
