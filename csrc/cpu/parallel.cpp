@@ -97,7 +97,7 @@ NextPass next_large_pass() {
     if (count.threads < 2) return {"serial", 1, count.reason};
     const Layer layer =
         asked.layer ? usable(*asked.layer) : tuner.current({openmp_usable(), openmp_shared_with_torch()});
-    if (layer == Layer::kSerial) return {"serial", 1, "reduced"};
+    if (layer == Layer::kSerial) return {"serial", 1, "measured"};
     return {name_of(layer), std::min(count.threads, Pool::kMaxThreads), count.reason};
 }
 

@@ -106,8 +106,8 @@ bool Pool::run(const Work& work, const Cut& cut, const Affinity& affinity, Chunk
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     grow(cut.shares - 1);
     place_workers(affinity, cut.shares);
-    const TensorDesc tensor{work, cut};
-    publish(tensor, cut.shares <= affinity.count() ? kSpins : 0);
+    const Job job{work, cut};
+    publish(job, cut.shares <= affinity.count() ? kSpins : 0);
 
     std::int64_t chunks = 0, own = 0;
     for (int share = 0; share < cut.shares; ++share) chunks += cut.chunks(share);
@@ -125,20 +125,20 @@ bool Pool::run(const Work& work, const Cut& cut, const Affinity& affinity, Chunk
     return true;
 }
 
-void Pool::publish(const TensorDesc& tensor, int spins) {
+void Pool::publish(const Job& job, int spins) {
     if (epoch_ == INT32_MAX) {  // reports of the last pass with the same number must not count again
         for (int index = 1; index <= workers_; ++index) worker_[index].finished.store(0, std::memory_order_relaxed);
         epoch_ = 0;
     }
     ++epoch_;
-    tensor_.store(&tensor, std::memory_order_relaxed);
-    shares_.store(tensor.cut.shares, std::memory_order_relaxed);
+    job_.store(&job, std::memory_order_relaxed);
+    shares_.store(job.cut.shares, std::memory_order_relaxed);
     spins_.store(spins, std::memory_order_relaxed);
-    for (int share = 0; share < tensor.cut.shares; ++share) {
-        const auto chunks = static_cast<std::uint64_t>(tensor.cut.chunks(share));
+    for (int share = 0; share < job.cut.shares; ++share) {
+        const auto chunks = static_cast<std::uint64_t>(job.cut.chunks(share));
         share_[share].state.store(tagged(epoch_, chunks << 16), std::memory_order_release);
     }
-    for (int index = 1; index < tensor.cut.shares && index <= workers_; ++index) {
+    for (int index = 1; index < job.cut.shares && index <= workers_; ++index) {
         Worker& worker = worker_[index];
         worker.signal.store(epoch_, std::memory_order_seq_cst);
         if (worker.asleep.load(std::memory_order_seq_cst)) futex_wake(worker.signal);
@@ -166,9 +166,9 @@ void Pool::work_as(int index) {
         epoch = wait_for_signal(self, epoch);
         std::uint64_t finished = 0;
         run_chunks(index, epoch, [&](int share, std::int64_t chunk) {
-            // The claim succeeded, so the pass has not ended and the object in tensor_ exists.
-            const TensorDesc& tensor = *tensor_.load(std::memory_order_relaxed);
-            tensor.cut.run_chunk(tensor.work, share, chunk);
+            // The claim succeeded, so the pass has not ended and the object in job_ exists.
+            const Job& job = *job_.load(std::memory_order_relaxed);
+            job.cut.run_chunk(job.work, share, chunk);
             self.finished.store(tagged(epoch, ++finished), std::memory_order_release);
         });
     }

@@ -32,7 +32,7 @@ class Pool {
   private:
     using Epoch = std::int32_t;  // numbers the passes
 
-    struct TensorDesc {
+    struct Job {
         const Work& work;
         const Cut& cut;
     };
@@ -56,7 +56,7 @@ class Pool {
     Pool();
     void grow(int workers);
     void place_workers(const Affinity& affinity, int shares);
-    void publish(const TensorDesc& tensor, int spins);
+    void publish(const Job& job, int spins);
     void work_as(int index);
     Epoch wait_for_signal(Worker& self, Epoch last) const;
     std::int64_t claim(int share, Epoch epoch);
@@ -71,7 +71,7 @@ class Pool {
     Affinity affinity_;   // of the last caller
     int processor_ = -1;  // of the last caller, excluded from the workers' mask; -1: not excluded
     int placement_ = 0;   // numbers the masks for the workers
-    std::atomic<const TensorDesc*> tensor_{nullptr};
+    std::atomic<const Job*> job_{nullptr};
     std::atomic<int> shares_{0};
     std::atomic<int> spins_{0};
     std::unique_ptr<Worker[]> worker_;

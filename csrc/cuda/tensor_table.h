@@ -77,7 +77,7 @@ class TensorTable {
           begins_(reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table
                                                                          : arguments.bytes + arguments.table_at)),
           count_(arguments.tensors),
-          job_bytes_(arguments.desc_bytes) {}
+          desc_bytes_(arguments.desc_bytes) {}
 
     FO_DEVICE std::uint32_t count() const { return count_; }
     FO_DEVICE const std::uint32_t* update_begins() const { return begins_; }
@@ -85,7 +85,7 @@ class TensorTable {
 
     FO_DEVICE const TensorDesc& tensor(std::uint32_t i) const {
         const auto* tensors = reinterpret_cast<const std::byte*>(begins_ + 2 * (count_ + 1));
-        return *reinterpret_cast<const TensorDesc*>(tensors + std::size_t(i) * job_bytes_);
+        return *reinterpret_cast<const TensorDesc*>(tensors + std::size_t(i) * desc_bytes_);
     }
 
     template <class T>
@@ -96,7 +96,7 @@ class TensorTable {
   private:
     const std::byte* constants_;
     const std::uint32_t* begins_;
-    std::uint32_t count_, job_bytes_;
+    std::uint32_t count_, desc_bytes_;
 };
 
 template <class T = char>

@@ -9,6 +9,7 @@
 #include "gil.h"
 
 #include <algorithm>
+#include <array>
 
 namespace fo {
 namespace {
@@ -24,9 +25,13 @@ void* as_pointer(Address address) { return reinterpret_cast<void*>(address); }
 }  // namespace
 
 py::tuple as_tuple(const StepResult& result) {
-    static constexpr const char* kNames[] = {"stepped", "skipped", "parameter changed", "gradient unrecognized",
-                                             "captured"};
-    return py::make_tuple(kNames[static_cast<int>(result.status)], result.value);
+    static const auto names = [] {  // never freed: they are interned
+        constexpr std::array all{"stepped", "skipped", "parameter changed", "gradient unrecognized", "captured"};
+        std::array<PyObject*, all.size()> interned;
+        std::transform(all.begin(), all.end(), interned.begin(), &PyUnicode_InternFromString);
+        return interned;
+    }();
+    return py::make_tuple(py::handle(names[static_cast<std::size_t>(result.status)]), result.value);
 }
 
 std::vector<py::object> objects_of(const py::list& list) {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
-from ..core import FastPath
 from ..options.checks import scale_at
 from ..options.settings import Settings
 
@@ -39,6 +38,15 @@ class GroupSnapshot(NamedTuple):
     values: tuple[Any, ...]
     settings: Settings
     place: str
+
+
+class FastPath(NamedTuple):
+    """The fast path of an engine: the methods of `core.FastPath`, bound once."""
+
+    try_step: Callable[[list[Any], Any, int], bool] | None
+    """None if the constants of a step depend on more than its number."""
+    match_inputs: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
+    step_with: Callable[[list[Any], list[GroupStep]], tuple[str, int]]
 
 
 class Engine(Protocol):

@@ -16,7 +16,7 @@ from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges, address_of
 from ..options.settings import Settings
 from ..reference_math import Array
-from .base import GroupSnapshot, GroupStep, group_step_at
+from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
 from .native import make_fast_path, native_steps, register_dtypes, state_of
 
 
@@ -63,7 +63,7 @@ class Engine:
             return None
         return sum(grad is not None for grad in grads)
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> core.FastPath | None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
         """See fastoptim.engines.base.Engine.  Only arrays of one GPU, of a family that native code reads, have one."""
         if len(self._parts) != 1 or self._reader is None:
             return None

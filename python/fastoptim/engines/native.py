@@ -17,7 +17,7 @@ from ..options.checks import expand
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
-from .base import GroupSnapshot, GroupStep, group_step_at
+from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
@@ -58,7 +58,7 @@ class Engine:
                     grads[i] = check_one(self._param_states[i], grads[i], self._written)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> core.FastPath | None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
         """See fastoptim.engines.base.Engine."""
         return None if self._model is None else make_fast_path(self._model, structure, groups)
 
@@ -82,13 +82,14 @@ def make_fast_path(
     structure: Structure,
     groups: Sequence[GroupSnapshot],
     stream: Callable[[], tuple[int, bool]] | None = None,
-) -> core.FastPath:
+) -> FastPath:
     """Return the fast path of a model whose groups have these options."""
     fixed = None
     if all(group.settings.is_steady and not group.settings.skips for group in groups):
         fixed = [(group.values, *_constants_of_every_step(group)) for group in groups]
     configs = [_update_config(group.settings) for group in groups]
-    return core.FastPath(model, structure.nesting(), configs, fixed, stream)
+    path = core.FastPath(model, structure.nesting(), configs, fixed, stream)
+    return FastPath(path.try_step if fixed else None, path.match_inputs, path.step_with)
 
 
 def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:

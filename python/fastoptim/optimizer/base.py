@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
-from ..core import FastPath
-from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..engines.select import engine_for
 from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option
 from ..options.fields import (
@@ -318,8 +317,9 @@ class Optimizer(FieldsAreArguments):
         """
         if (
             (fast_path := self._fast_path)
+            and (try_step := fast_path.try_step)
             and not self._swapped_by
-            and fast_path.try_step(self.param_groups, grads, self._step_count)
+            and try_step(self.param_groups, grads, self._step_count)
         ):
             self._step_count += 1
             return None

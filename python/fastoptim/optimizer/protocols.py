@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
-from ..core import FastPath
-from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..options.checks import Backend
 from ..options.schema import StateArray
 from ..options.settings import Settings
