@@ -200,10 +200,10 @@ def test_the_pages_tables_are_those_that_the_package_gives(tables: Any) -> None:
 
 
 def test_what_a_step_moves_is_counted_from_its_rule(tables: Any) -> None:
-    assert tables.bytes_moved("sgd") == 4 * 3
-    assert tables.bytes_moved("adam") == 4 * 7
-    assert tables.bytes_moved("lars") == 4 * (2 + 5)
-    assert tables.bytes_moved("lamb") == 4 * (6 + 4)
+    assert tables.bytes_moved(fo.SGD, "sgd") == 4 * 3
+    assert tables.bytes_moved(fo.Adam, "adam") == 4 * 7
+    assert tables.bytes_moved(fo.LARS, "lars") == 4 * (2 + 5)
+    assert tables.bytes_moved(fo.LAMB, "lamb") == 4 * (6 + 4)
 
 
 @pytest.mark.skipif(not README.exists(), reason="needs README.md: this test runs in a checkout")
