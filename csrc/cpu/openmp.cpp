@@ -38,6 +38,8 @@ bool forked_before_import() {
     char state = 0;
     long skipped = 0;
     unsigned long flags = 0;
+    // The kernel writes this line, so no number is out of range.
+    // NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion)
     std::sscanf(text.c_str() + name_end + 1, " %c %ld %ld %ld %ld %ld %lu", &state, &skipped, &skipped, &skipped,
                 &skipped, &skipped, &flags);
     return flags & kForkedNoExec;

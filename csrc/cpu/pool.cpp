@@ -203,7 +203,7 @@ void Pool::wait_until_finished(std::int64_t chunks) const {
         std::int64_t finished = 0;
         for (int index = 1; index <= workers_; ++index) {
             const std::uint64_t report = worker_[index].finished.load(std::memory_order_acquire);
-            if (report >> 32 == tagged(epoch_, 0) >> 32) finished += report & 0xffffffff;
+            if (report >> 32 == tagged(epoch_, 0) >> 32) finished += static_cast<std::int64_t>(report & 0xffffffff);
         }
         if (finished == chunks) return;
         if (tries < spins)
