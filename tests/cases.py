@@ -31,12 +31,14 @@ FLOAT64, FLOAT32, FLOAT16 = (np.dtype(kind) for kind in (np.float64, np.float32,
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES: tuple[DType, ...] = (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)
 
+CHECKOUT = Path(__file__).parents[1]
+
 ISAS: tuple[str, ...] = tuple(fo.build_info()["isa_usable"])
 
 
 def _constant(name: str, file: str, otherwise: int) -> int:
     """As the sources have it, so that sizes under test stay at the borders; without sources, as they had it once."""
-    source = Path(__file__).parents[1] / "csrc" / "cpu" / file
+    source = CHECKOUT / "csrc" / "cpu" / file
     if not source.exists():
         return otherwise
     found = re.search(rf"constexpr (?:Index|std::int64_t) {name} = (\d+);", source.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from cases import ISAS
 from devices import import_module
 
 UNASKED = {
+    "exhaustive": "repeats another test over a larger grid; run with -m 'exhaustive or not exhaustive'",
     "large": "needs some 10 GB of memory; run with -m large",
     "gpu": "needs a GPU, CuPy and a build with CUDA; run with -m gpu",
 }

@@ -15,7 +15,8 @@ import pytest
 
 import fastoptim as fo
 import fastoptim.native
-from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case, case_id
+from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case
+from loops import each_case, loop
 
 Backend = Literal["native", "reference"]
 Refusal = type[Exception]
@@ -49,10 +50,10 @@ STATES = {case.state for case in VARIANT_CASES if case.state}
 
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 each_kind = pytest.mark.parametrize("optimizer", KINDS, ids=name_of)
-every_variant = pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
-each_backend = pytest.mark.parametrize("backend", ["native", "reference"])
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-each_module = pytest.mark.parametrize("module", [fo.functional, fo.reference], ids=["functional", "reference"])
+every_variant = each_case(VARIANT_CASES)
+each_backend = loop("backend", ["native", "reference"])
+each_dtype = loop("dtype", DTYPES)
+each_module = loop("module", [fo.functional, fo.reference])
 without_cuda = pytest.mark.skipif(not fastoptim.native.cuda_status(), reason="this machine has CUDA")
 
 
