@@ -11,6 +11,7 @@ import pytest
 import fastoptim as fo
 from cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, DType, assert_same_bits, bits
 from fastoptim.arrays import compute_dtype
+from loops import loop
 
 HALVES = (FLOAT16, BFLOAT16)
 
@@ -36,7 +37,7 @@ def rounded(values: Array, dtype: DType) -> Array:
         return total.astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@loop("dtype", HALVES)
 def test_every_value_survives_an_update_by_nothing(dtype: DType) -> None:
     values = every_value(dtype)
     p = values.copy()
@@ -44,14 +45,14 @@ def test_every_value_survives_an_update_by_nothing(dtype: DType) -> None:
     assert_same_bits(p, values, "p")
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("p_dtype", [FLOAT32, FLOAT64], ids=str)
+@loop("dtype", HALVES)
+@loop("p_dtype", [FLOAT32, FLOAT64])
 def test_every_value_is_read_exactly(p_dtype: DType, dtype: DType) -> None:
     values = every_value(dtype)
     assert_same_bits(written(values, p_dtype), rounded(values, p_dtype), "p")
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@loop("dtype", HALVES)
 def test_rounding_at_every_border(dtype: DType) -> None:
     """Halfway between any two neighbours, one float32 to either side of it, and the neighbours' own surroundings."""
     values = np.sort(every_value(dtype)[: bits(np.array(np.inf, dtype))[0]].astype(FLOAT64))
@@ -63,7 +64,7 @@ def test_rounding_at_every_border(dtype: DType) -> None:
     assert_same_bits(written(both, dtype), rounded(both, dtype), "p")
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@loop("dtype", HALVES)
 def test_rounding_of_any_float32(dtype: DType) -> None:
     """Every sign, exponent and leading fraction, with random trailing fractions."""
     rng = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_rounding_of_any_float32(dtype: DType) -> None:
         assert_same_bits(written(values, dtype), rounded(values, dtype), "p")
 
 
-@pytest.mark.parametrize("p_dtype", [FLOAT32, *HALVES], ids=str)
+@loop("p_dtype", [FLOAT32, *HALVES])
 def test_float64_gradients_are_rounded_to_the_compute_type(p_dtype: DType) -> None:
     rng = np.random.default_rng(0)
     singles = rng.integers(0, 2**31 - 2**23, 20000, np.uint32).view(np.float32)  # finite, positive

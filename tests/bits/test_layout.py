@@ -11,6 +11,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, FLOAT16, FLOAT32, Array, DType, assert_same_bits, ordinary_values
+from loops import loop
 from models import each_backend, each_dtype
 
 SHAPE = (5, 6, 7)
@@ -86,8 +87,8 @@ def check(p: Array, grads: list[Array], backend: Backend) -> None:
     assert_same_bits(opt.state["v"], plain.state["v"], "v")
 
 
-@pytest.mark.parametrize("offset", [0, 4, 16, 60, 64, 100, 4092])
-@pytest.mark.parametrize(("size", "within"), [(2048, 64), (4096, 4096), (5000, 4096)])
+@loop("offset", [0, 4, 16, 60, 64, 100, 4092])
+@loop(("size", "within"), [(2048, 64), (4096, 4096), (5000, 4096)])
 def test_state_lies_as_its_parameter_does(size: int, within: int, offset: int) -> None:
     """As far behind a cache line, or a page where that is no large part of it, so that no load waits for a store."""
     memory = np.zeros(4 * size + 2 * 4096, np.uint8)
@@ -106,7 +107,7 @@ def test_state_of_a_parameter_between_numbers_is_aligned() -> None:
     assert all(array.flags.aligned for array in opt.live_state().values())
 
 
-@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+@loop("axes", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
 def test_state_of_some_size_has_its_parameters_memory_order(axes: tuple[int, ...]) -> None:
     p = np.zeros((20, 30, 40), np.float32).transpose(axes)
     opt = fo.Adam(p)
@@ -115,8 +116,8 @@ def test_state_of_some_size_has_its_parameters_memory_order(axes: tuple[int, ...
 
 
 @each_backend
-@pytest.mark.parametrize("g_layout", ANY, ids=layout_id)
-@pytest.mark.parametrize("p_layout", DENSE, ids=layout_id)
+@loop("g_layout", ANY)
+@loop("p_layout", DENSE)
 def test_memory_orders(p_layout: Layout, g_layout: Layout, backend: Backend) -> None:
     for i, p_dtype in enumerate(DTYPES):
         g_dtype = DTYPES[(i + 1) % 4] if p_layout is g_layout else p_dtype
@@ -124,8 +125,8 @@ def test_memory_orders(p_layout: Layout, g_layout: Layout, backend: Backend) -> 
 
 
 @each_backend
-@pytest.mark.parametrize("p_layout", DENSE, ids=layout_id)
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (6, 1), (5, 1, 1), (5, 1, 7)], ids=str)
+@loop("p_layout", DENSE)
+@loop("shape", [(), (1,), (7,), (6, 1), (5, 1, 1), (5, 1, 7)])
 def test_broadcast_gradients(shape: tuple[int, ...], p_layout: Layout, backend: Backend) -> None:
     grads = [np.broadcast_to(filled(np.empty(shape, np.float32), k), SHAPE) for k in range(1, 1 + STEPS)]
     check(filled(p_layout(FLOAT32), 0), grads, backend)
@@ -167,7 +168,7 @@ def test_arrays_without_axes(dtype: DType, backend: Backend) -> None:
 
 
 @each_backend
-@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)], ids=str)
+@loop("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)])
 def test_arrays_without_elements(shape: tuple[int, ...], backend: Backend) -> None:
     empty, full = np.empty(shape, np.float32), np.ones(3, np.float32)
     opt = fo.Adam([empty, full, np.empty(shape[::-1], np.float16).T], backend=backend)
@@ -202,7 +203,7 @@ def test_subclasses(backend: Backend) -> None:
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("threads", [1, 7])
+@loop("threads", [1, 7])
 def test_more_elements_than_an_int_counts(threads: int) -> None:
     size = 2**31 + 12345
     fo.set_num_threads(threads)
@@ -213,7 +214,7 @@ def test_more_elements_than_an_int_counts(threads: int) -> None:
     assert all((part == 0.75).all() for part in np.array_split(p[:-3], 64))
 
 
-@pytest.mark.parametrize("axes", range(1, 9))
+@loop("axes", range(1, 9))
 def test_any_number_of_axes(axes: int) -> None:
     """Also in an order that is neither C's nor Fortran's, and every axis counts."""
     shape = tuple(range(2, 2 + axes)) if axes < 5 else (2,) * (axes - 1) + (3,)

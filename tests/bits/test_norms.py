@@ -32,10 +32,10 @@ from cases import (
     Case,
     DType,
     assert_same_bits,
-    case_id,
     ordinary_values,
 )
 from fastoptim.reference import square, total
+from loops import each_case, each_isa, loop
 from models import NO_ARRAYS, ODD_DTYPES, FakeCuda, each_backend, each_dtype, without_cuda
 
 LANES = 32
@@ -59,8 +59,8 @@ SGD = next(case for case in PLAIN_CASES if case.optimizer is fo.SGD)
 MEASURING = [case for case in PLAIN_CASES + PREPARED_CASES if case.optimizer.reduce_terms is not None]
 SUMMING = [with_options(SGD, label, options) for label, options in NORM_CLIPS.items()] + MEASURING
 
-each_case = pytest.mark.parametrize("case", SUMMING, ids=case_id)
-each_pairing = pytest.mark.parametrize(("p_dtype", "g_dtype"), list(product(DTYPES, DTYPES)), ids=str)
+each_case = each_case(SUMMING)
+each_pairing = loop(("p_dtype", "g_dtype"), list(product(DTYPES, DTYPES)))
 
 
 def test_the_rules_with_sums_are_here() -> None:
@@ -95,7 +95,7 @@ def wild(size: int, dtype: DType = FLOAT64, seed: int = 0) -> Array:
     return (rng.standard_normal(size) * 10 ** rng.uniform(-3, 3, size)).astype(dtype)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@loop("size", SIZES)
 def test_the_reference_adds_in_the_documented_order(size: int) -> None:
     terms = wild(size)
     assert total(terms) == naive_total(terms.tolist())
@@ -131,7 +131,7 @@ def naive_norm(*arrays: Array) -> float:
     return math.sqrt(whole)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@loop("size", SIZES)
 @each_dtype
 def test_a_norm_at_every_kind_of_size(size: int, dtype: DType) -> None:
     x = wild(size, dtype)
@@ -149,7 +149,7 @@ def test_a_norm_at_every_offset(dtype: DType) -> None:
 
 
 @each_dtype
-@pytest.mark.parametrize("size", [k * MIN_SHARE + d for k in (2, 3, 7) for d in (-TILE, -1, 0, 1, TILE)])
+@loop("size", [k * MIN_SHARE + d for k in (2, 3, 7) for d in (-TILE, -1, 0, 1, TILE)])
 def test_a_norm_on_several_threads(dtype: DType, size: int) -> None:
     x = wild(size, dtype)
     expected = math.sqrt(total(square(x)))
@@ -187,7 +187,7 @@ def _run(program: str, isa: str, *args: str) -> list[str]:
 
 
 @each_dtype
-@pytest.mark.parametrize("size", [1, 1000, TILE, 100_000, 2_000_003])
+@loop("size", [1, 1000, TILE, 100_000, 2_000_003])
 def test_a_norm_is_accurate(dtype: DType, size: int) -> None:
     x = wild(size, dtype)
     wide = x.astype(FLOAT64)
@@ -204,8 +204,8 @@ def test_a_norm_of_many_small_terms_beside_a_large_one() -> None:
 # ---- many arrays
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 17, 500])
-@pytest.mark.parametrize("threads", [1, 3])
+@loop("count", [1, 2, 3, 17, 500])
+@loop("threads", [1, 3])
 def test_a_norm_of_many_arrays(count: int, threads: int) -> None:
     fo.set_num_threads(threads)
     rng = np.random.default_rng(count)
@@ -227,7 +227,7 @@ def _plain_sum(terms: Iterator[float]) -> float:
     return whole
 
 
-@pytest.mark.parametrize("seed", range(40))
+@loop("seed", range(40))
 @each_backend
 def test_it_is_the_norm_that_steps_clip_by(seed: int, backend: Any) -> None:
     """Of float64 gradients over several arrays: the factor's last bit shows in them."""
@@ -264,14 +264,14 @@ NESTINGS: list[tuple[Any, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("arrays", "expected"), NESTINGS)
+@loop(("arrays", "expected"), NESTINGS)
 def test_nestings(arrays: Any, expected: float) -> None:
     found = fo.global_norm(arrays)
     assert type(found) is float
     assert found == expected
 
 
-@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan], ids=str)
+@loop("bad", [math.inf, -math.inf, math.nan])
 @each_dtype
 def test_what_is_not_finite_shows(bad: float, dtype: DType) -> None:
     x = np.ones(100, dtype)
@@ -296,7 +296,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@loop("name", LAYOUTS)
 @each_dtype
 def test_any_memory_is_read(name: str, dtype: DType) -> None:
     whole = wild(60 * 51, dtype).reshape(60, 51)
@@ -312,14 +312,14 @@ def test_a_dense_array_is_read_in_the_order_of_its_memory() -> None:
     assert fo.global_norm(x.T) == fo.global_norm(x)
 
 
-@pytest.mark.parametrize(("thing", "got"), NO_ARRAYS, ids=str)
+@loop(("thing", "got"), NO_ARRAYS)
 def test_what_is_no_array_is_refused(thing: Any, got: str) -> None:
     with pytest.raises(TypeError, match=re.escape("arrays['w'][1]: expected a NumPy array, got")) as caught:
         fo.global_norm({"w": [np.ones(2), thing], "b": np.ones(3)})
     assert got in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ODD_DTYPES, ids=str)
+@loop("dtype", ODD_DTYPES)
 def test_other_dtypes_are_refused(dtype: np.dtype[Any]) -> None:
     with pytest.raises(TypeError, match=re.escape("arrays: expected dtype float64, float32, float16 or bfloat16")):
         fo.global_norm(np.zeros(3, dtype))
@@ -361,26 +361,26 @@ def check_step(case: Case, p_dtype: DType, g_dtype: DType, size: int, offsets: I
         assert_same_bits(buffer.array, want, f"{name}, size {size}")
 
 
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
 @each_pairing
 @each_case
-def test_steps_in_every_pairing(case: Case, p_dtype: DType, g_dtype: DType, isa: str) -> None:
+@each_isa
+def test_steps_in_every_pairing(case: Case, p_dtype: DType, g_dtype: DType) -> None:
     offsets = drifting_offsets()
     for size in (0, LANES + 1, TILE - 1, 2 * TILE + LANES - 1):
         check_step(case, p_dtype, g_dtype, size, offsets)
 
 
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
 @each_case
-def test_steps_at_every_kind_of_size(case: Case, isa: str) -> None:
+@each_isa
+def test_steps_at_every_kind_of_size(case: Case) -> None:
     offsets = drifting_offsets()
     for i, size in enumerate(SIZES):
         check_step(case, DTYPES[i % 4], DTYPES[i // 4 % 4], size, offsets)
 
 
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
 @each_case
-def test_steps_on_several_threads(case: Case, isa: str) -> None:
+@each_isa
+def test_steps_on_several_threads(case: Case) -> None:
     """Shares of a sum are cut at tiles, and those of a step elsewhere."""
     offsets = drifting_offsets()
     sizes = [2 * MIN_SHARE - 1, 2 * MIN_SHARE + TILE + 1, 7 * MIN_SHARE, 7 * MIN_SHARE + TILE - 1]
@@ -389,9 +389,10 @@ def test_steps_on_several_threads(case: Case, isa: str) -> None:
         check_step(case, DTYPES[i], DTYPES[-i], size, offsets)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@loop("threads", [1, 2, 3, 7])
 @each_case
-def test_steps_over_many_arrays(case: Case, threads: int, isa: str) -> None:
+@each_isa
+def test_steps_over_many_arrays(case: Case, threads: int) -> None:
     fo.set_num_threads(threads)
     rng = np.random.default_rng(0)
     sizes = [*map(int, rng.integers(0, 3000, 20)), 3 * MIN_SHARE + 5, 0, 1]

@@ -33,10 +33,10 @@ from cases import (
     Case,
     DType,
     assert_same_bits,
-    case_id,
     ordinary_values,
 )
 from large_problem import PATIENCE, Problem, adam_on, steps
+from loops import each_case, loop
 
 LAYERS = [*large_problem.LAYERS, "serial"]
 
@@ -71,8 +71,8 @@ def stepped_model(seed: int, threads: int, layer: str = "auto") -> list[Array]:
     return [*opt.params, *(s for state in opt.state for s in state.values())]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("seed", range(3))
+@loop("layer", LAYERS)
+@loop("seed", range(3))
 def test_threads_do_not_change_bits(seed: int, layer: str) -> None:
     one = stepped_model(seed, 1)
     for threads in (2, 3, 4, 5, 7, 16):
@@ -80,7 +80,7 @@ def test_threads_do_not_change_bits(seed: int, layer: str) -> None:
             assert_same_bits(array, wanted, f"array {i} on {threads} threads")
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@loop("layer", LAYERS)
 def test_many_steps_of_changing_sizes(layer: str) -> None:
     """Workers that are late by a step or two find other arrays, other shares and other numbers of threads."""
     fo.set_threading(layer)
@@ -104,8 +104,8 @@ def test_many_steps_of_changing_sizes(layer: str) -> None:
 # ---- Python threads
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("count", [2, 5])
+@loop("layer", LAYERS)
+@loop("count", [2, 5])
 def test_optimizers_in_python_threads(problem: Problem, count: int, layer: str) -> None:
     fo.set_num_threads(3)
     fo.set_threading(layer)
@@ -126,7 +126,7 @@ def test_optimizers_in_python_threads(problem: Problem, count: int, layer: str) 
         assert_same_bits(p, problem.wanted, "p")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@loop("threads", [1, 2])
 def test_the_gil_is_released(threads: int) -> None:
     """With a switch interval without end, another thread runs only while this one has let go of the lock by itself."""
     fo.set_num_threads(threads)
@@ -227,9 +227,9 @@ def tiny_update(case: Case, dtype: DType) -> tuple[list[Array], list[Array]]:
 
 
 @needs_x86_glibc
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("case", [case for case in VARIANT_CASES if not case.optimizer.host_constants], ids=case_id)
+@loop("mode", MODES)
+@loop("dtype", [np.float32, np.float64])
+@each_case([case for case in VARIANT_CASES if not case.optimizer.host_constants])
 def test_the_callers_floating_point_mode(case: Case, dtype: type, mode: str) -> None:
     """But for numbers of a step that Python computes, in whatever mode there is."""
     before, after = tiny_update(case, np.dtype(dtype))
@@ -241,8 +241,8 @@ def test_the_callers_floating_point_mode(case: Case, dtype: type, mode: str) -> 
 
 
 @needs_x86_glibc
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("mode", MODES)
+@loop("layer", LAYERS)
+@loop("mode", MODES)
 def test_the_callers_floating_point_mode_with_several_threads(mode: str, layer: str, problem: Problem) -> None:
     fo.set_num_threads(3)
     fo.set_threading(layer)
@@ -254,7 +254,7 @@ def test_the_callers_floating_point_mode_with_several_threads(mode: str, layer: 
 
 
 @needs_x86_glibc
-@pytest.mark.parametrize("mode", MODES)
+@loop("mode", MODES)
 def test_a_steps_own_numbers_in_the_callers_floating_point_mode(mode: str) -> None:
     """The smallest numbers of float32 as options."""
     g = np.array([1e-38, 3e-39, 1e-45], np.float32)
@@ -267,7 +267,7 @@ def test_a_steps_own_numbers_in_the_callers_floating_point_mode(mode: str) -> No
 
 
 @needs_x86_glibc
-@pytest.mark.parametrize("mode", MODES)
+@loop("mode", MODES)
 def test_the_callers_floating_point_mode_is_left_as_it_was(mode: str, problem: Problem) -> None:
     p = problem.p.copy()
     opt = adam_on(p)
@@ -312,7 +312,7 @@ def run_with_isa(name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", fo.build_info()["isa_compiled"])
+@loop("name", fo.build_info()["isa_compiled"])
 def test_the_environment_chooses_the_instruction_set(name: str) -> None:
     done = run_with_isa(name)
     if name in fo.build_info()["isa_usable"]:
@@ -321,7 +321,7 @@ def test_the_environment_chooses_the_instruction_set(name: str) -> None:
         assert_refused(done, name)
 
 
-@pytest.mark.parametrize("name", ["sse9", "AVX2"])
+@loop("name", ["sse9", "AVX2"])
 def test_an_unknown_instruction_set_is_refused(name: str) -> None:
     assert_refused(run_with_isa(name), name)
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import pytest
 
 import fastoptim as fo
+from cases import CHECKOUT
 from fastoptim import native
 
-CHECKOUT = Path(__file__).parents[1]
 CSRC = CHECKOUT / "csrc"
 
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.

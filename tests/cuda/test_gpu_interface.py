@@ -11,14 +11,25 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import DTYPES, FLOAT16, FLOAT32, FLOAT64, PLAIN_CASES, PREPARED_CASES, Array, Case, assert_same_bits, case_id
+from cases import (
+    CHECKOUT,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    PLAIN_CASES,
+    PREPARED_CASES,
+    Array,
+    Case,
+    assert_same_bits,
+    case_id,
+)
 from cases import ordinary_values as ordinary
 from devices import IS_EMULATED, get, put, with_device
 from models import OPTIMIZERS, WIDEST, each_kind, leaves, name_of, rate
@@ -644,7 +655,7 @@ def test_sums_over_a_group_on_two_devices(xp: Any, devices: list[int]) -> None:
 
 # ---- the page
 
-PAGE = Path(__file__).parents[1] / "docs" / "cuda.md"
+PAGE = CHECKOUT / "docs" / "cuda.md"
 
 
 @with_device

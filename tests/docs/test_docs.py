@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import fastoptim as fo
+from cases import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
 SCHEDULES_PAGE = CHECKOUT / "docs" / "schedules.md"
 

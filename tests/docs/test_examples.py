@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import fastoptim as fo
+from cases import CHECKOUT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = CHECKOUT / "examples"
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="needs examples/: these tests run in a checkout")
 

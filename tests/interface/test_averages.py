@@ -14,6 +14,7 @@ import pytest
 import fastoptim as fo
 from cases import FLOAT32, FLOAT64, Array, DType, assert_same_bits, ordinary_values, random_values
 from fastoptim.arrays import compute_dtype
+from loops import loop
 from models import Backend, each_backend, each_dtype, each_module, every_optimizer, leaves
 
 STEPS = 30
@@ -31,10 +32,8 @@ AVERAGES: list[Options] = [
     {"swa_start": STEPS, "swa_every": 2},
     {"swa_start": STEPS + 1},
 ]
-some_average = pytest.mark.parametrize(
-    "options", AVERAGES, ids=lambda own: "-".join(f"{k}={v}" for k, v in own.items())
-)
-one_of_each = pytest.mark.parametrize("options", [{"ema": 0.75}, {"swa_start": 2, "swa_every": 2}], ids=["ema", "swa"])
+some_average = loop("options", AVERAGES)
+one_of_each = loop("options", [{"ema": 0.75}, {"swa_start": 2, "swa_every": 2}])
 
 
 def numbers(seed: int, size: int = 6, dtype: DType = FLOAT64) -> Array:
@@ -86,7 +85,7 @@ def test_averaging_leaves_the_parameters_alone(optimizer: Optimizers, backend: B
 
 @each_backend
 @each_dtype
-@pytest.mark.parametrize("rate", [0.9, 0.5, 1 - 1e-9])
+@loop("rate", [0.9, 0.5, 1 - 1e-9])
 def test_16_bit_parameters_are_averaged_before_they_are_rounded(backend: Backend, dtype: DType, rate: float) -> None:
     """In the compute type; where float32 would round the rate to one, it stays below."""
     p = numbers(0, 50, dtype)
@@ -126,8 +125,8 @@ def test_the_rate_of_each_step_is_its_own(backend: Backend) -> None:
         np.testing.assert_allclose(opt.state["average"], average, rtol=1e-14)
 
 
-@pytest.mark.parametrize("t", [2**24, 2**25 + 1, 2**30, 2**53 - 1, 2**53, 2**53 + 3, 2**54 + 2, 2**62])
-@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+@loop("t", [2**24, 2**25 + 1, 2**30, 2**53 - 1, 2**53, 2**53 + 3, 2**54 + 2, 2**62])
+@loop("dtype", [FLOAT32, FLOAT64])
 def test_late_means_have_the_same_bits(t: int, dtype: DType) -> None:
     """Where float32 would round the weight of the mean so far to one, and then where float64 does."""
     averages = []
@@ -175,7 +174,7 @@ def test_one_group_of_several_may_average(backend: Backend, options: Options) ->
 
 
 @each_backend
-@pytest.mark.parametrize("switch", [1, 4])
+@loop("switch", [1, 4])
 def test_an_average_begins_where_it_is_switched_on(backend: Backend, switch: int) -> None:
     p = numbers(0)
     opt: Any = fo.Adam(p, backend=backend)
@@ -217,7 +216,7 @@ def test_both_averages_are_refused(optimizer: Optimizers, backend: Backend) -> N
     assert opt.step_count == 0
 
 
-@pytest.mark.parametrize(
+@loop(
     ("options", "error"),
     [
         ({"ema": 1.0}, ValueError),
@@ -230,7 +229,6 @@ def test_both_averages_are_refused(optimizer: Optimizers, backend: Backend) -> N
         ({"swa_start": 1, "swa_every": 0}, ValueError),
         ({"swa_every": None}, TypeError),
     ],
-    ids=str,
 )
 def test_options_out_of_range(options: Options, error: type[Exception]) -> None:
     with pytest.raises(error, match=next(reversed(options))):
@@ -275,7 +273,7 @@ def test_the_averages_are_shown_and_every_bit_put_back(backend: Backend, dtype: 
 
 
 @each_backend
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+@loop("error", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_the_parameters_are_put_back_after_an_exception(backend: Backend, error: type[BaseException]) -> None:
     p = np.ones(5)
     opt = averaging(p, backend=backend)
@@ -301,7 +299,7 @@ INSIDE: dict[str, Callable[[Any], Any]] = {
 
 
 @each_backend
-@pytest.mark.parametrize("name", INSIDE)
+@loop("name", INSIDE)
 def test_inside_the_block_others_are_refused(backend: Backend, name: str) -> None:
     p = np.ones(5)
     opt = fo.NAG(p, ema=0.5, backend=backend)
@@ -345,8 +343,8 @@ def test_a_locked_parameter_is_not_shown(backend: Backend) -> None:
 
 @every_optimizer
 @one_of_each
-@pytest.mark.parametrize("first", ["native", "reference"])
-@pytest.mark.parametrize("made", [{}, {"ema": 0.25}, {"swa_start": 9}], ids=["none", "ema", "swa"])
+@loop("first", ["native", "reference"])
+@loop("made", [{}, {"ema": 0.25}, {"swa_start": 9}])
 def test_a_checkpoint_goes_on(optimizer: Optimizers, options: Options, first: Backend, made: Options) -> None:
     """With identical bits, into an optimizer that was made to average in another way or not at all."""
     other: Backend = "reference" if first == "native" else "native"
@@ -379,7 +377,7 @@ def test_a_checkpoint_without_an_average_ends_it(backend: Backend) -> None:
 
 
 @each_backend
-@pytest.mark.parametrize(
+@loop(
     "spoil",
     [
         lambda state: state.pop("average"),
@@ -387,7 +385,6 @@ def test_a_checkpoint_without_an_average_ends_it(backend: Backend) -> None:
         lambda state: state.update(average=state["average"][:2]),
         lambda state: state.update(average=state["average"].tolist()),
     ],
-    ids=["missing", "dtype", "shape", "list"],
 )
 def test_a_wrong_average_is_refused(backend: Backend, spoil: Callable[[dict[str, Any]], Any]) -> None:
     opt = fo.SGD(numbers(0), ema=0.5, backend=backend)

@@ -11,7 +11,6 @@ from itertools import permutations
 from typing import Any, Literal
 
 import numpy as np
-import pytest
 
 import fastoptim as fo
 from cases import (
@@ -25,7 +24,7 @@ from cases import (
     assert_same_bits,
     ordinary_values,
 )
-from loops import each_case
+from loops import each_case, loop
 from models import each_backend, each_dtype, each_kind, every_variant
 
 Backend = Literal["native", "reference"]
@@ -110,8 +109,8 @@ def test_every_dtype_goes_on(case: Case, dtype: DType) -> None:
 
 
 @every_variant
-@pytest.mark.parametrize("first", ["native", "reference"])
-@pytest.mark.parametrize("then", ["native", "reference"])
+@loop("first", ["native", "reference"])
+@loop("then", ["native", "reference"])
 def test_either_backend_goes_on_from_either(case: Case, first: Backend, then: Backend) -> None:
     check_goes_on(case, first, then)
 
@@ -454,6 +453,6 @@ def with_tuples(thing: Any) -> Any:
 
 @each_case(PLAIN_CASES)
 @each_dtype
-@pytest.mark.parametrize("through", [through_json, through_pickle, through_npz, with_tuples, copy.deepcopy])
+@loop("through", [through_json, through_pickle, through_npz, with_tuples, copy.deepcopy])
 def test_it_survives_storage(case: Case, dtype: DType, through: Through) -> None:
     check_goes_on(case, dtype=dtype, through=through)

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 
 import fastoptim as fo
 from cases import DTYPES, PLAIN_CASES, Array, Case, assert_same_bits, ordinary_values
-from loops import each_case
+from loops import each_case, loop
 from models import Backend, each_backend, each_kind, every_variant, leaves, rate
 
 
@@ -52,7 +51,7 @@ def mixed_arrays(seed: int) -> list[Array]:
 
 @every_variant
 @each_backend
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@loop("make", COPIES.values())
 def test_a_copy_goes_on_with_the_same_bits(case: Case, backend: Backend, make: Copy) -> None:
     params = {"x": mixed_arrays(0)}
     opt = case.optimize(params, backend)
@@ -75,7 +74,7 @@ def test_a_copy_goes_on_with_the_same_bits(case: Case, backend: Backend, make: C
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@loop("make", COPIES.values())
 def test_a_copy_with_its_parameters_steps_them(optimizer: type[fo.Optimizer], backend: Backend, make: Copy) -> None:
     params: dict[str, Array] = {"w": np.ones(3), "b": np.ones(2)}
     opt = optimizer(params, lr=rate, backend=backend)

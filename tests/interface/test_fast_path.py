@@ -17,6 +17,7 @@ import pytest
 
 import fastoptim as fo
 from cases import FLOAT32, Array, Case, assert_same_bits, ordinary_values
+from loops import loop
 from models import each_backend, every_variant
 
 Backend = Literal["native", "reference"]
@@ -185,10 +186,8 @@ CHANGES: list[Change] = [(a_dict, name, change) for name, change in DICT_CHANGES
 CHANGES += [(a_list, name, change) for name, change in LIST_CHANGES.items()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("make", "change"), [(make, change) for make, _, change in CHANGES], ids=[name for _, name, _ in CHANGES]
-)
+@loop("kind", KINDS)
+@loop(("make", "change"), [(make, change) for make, _, change in CHANGES])
 def test_what_changes_is_noticed(
     make: Callable[[int], Any], change: Callable[[fo.Optimizer, Any], Any], kind: str
 ) -> None:
@@ -226,7 +225,7 @@ def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.Mo
     assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
-@pytest.mark.parametrize("number", [float, np.float32, int], ids=str)
+@loop("number", [float, np.float32, int])
 def test_a_schedule_is_asked_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or number(1))  # type: ignore[func-returns-value]
@@ -255,7 +254,7 @@ def test_an_optimizer_whose_schedule_refers_to_it_is_collected() -> None:
     assert gone() is None
 
 
-@pytest.mark.parametrize("which", ["p", "g"])
+@loop("which", ["p", "g"])
 def test_a_schedule_may_resize_what_it_likes(which: str) -> None:
     p, g = np.ones(50000, np.float32), np.ones(50000, np.float32)
 
@@ -327,8 +326,8 @@ OF_A_SCHEDULE: dict[str, Callable[[fo.Optimizer, int], Any]] = {
 }
 
 
-@pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("change", OF_A_SCHEDULE.values(), ids=OF_A_SCHEDULE)
+@loop("index", [0, 1])
+@loop("change", OF_A_SCHEDULE.values())
 def test_a_schedule_may_change_what_it_likes(change: Callable[[fo.Optimizer, int], Any], index: int) -> None:
     """What it changes of the groups that come after its own counts in the same step."""
 
@@ -464,7 +463,7 @@ def test_an_exception_of_a_schedule_is_its_own() -> None:
     assert opt.step_count == 4
 
 
-@pytest.mark.parametrize("odd", [-1.0, float("nan"), float("inf"), "fast"])
+@loop("odd", [-1.0, float("nan"), float("inf"), "fast"])
 def test_a_schedule_that_goes_wrong_late_is_refused(odd: Any) -> None:
     opt = fo.Adam(p := numbers(0), lr=lambda step: odd if step == 4 else 0.1)
     for t in range(4):
@@ -524,7 +523,7 @@ def drops_a_group(opt: fo.Optimizer) -> object:
 
 
 @each_backend
-@pytest.mark.parametrize(
+@loop(
     ("does", "error", "said"),
     [
         (takes_a_step, RuntimeError, "lr: expected a schedule that leaves step 3 alone, got one that took it"),

@@ -25,7 +25,7 @@ from cases import (
     ordinary_values,
 )
 from fastoptim import _core, native
-from loops import each_case
+from loops import each_case, loop
 from models import each_dtype, each_module, every_variant
 
 OPTIMIZERS = list(fo.OPTIMIZERS.values())
@@ -134,7 +134,7 @@ def test_a_rate_may_be_a_function_of_the_step_from_zero(optimizer: type[fo.Optim
 
 @every_optimizer
 @each_module
-@pytest.mark.parametrize("step", [np.int32(3), np.uint8(3)], ids=repr)
+@loop("step", [np.int32(3), np.uint8(3)])
 def test_a_step_may_be_any_integer(optimizer: type[fo.Optimizer], module: ModuleType, step: Any) -> None:
     update = getattr(module, optimizer.name)
     results = []
@@ -146,7 +146,7 @@ def test_a_step_may_be_any_integer(optimizer: type[fo.Optimizer], module: Module
 
 
 @every_variant
-@pytest.mark.parametrize("step", [10**6, 2**31, 2**32 + 1, 2**53 + 1, 2**62], ids=str)
+@loop("step", [10**6, 2**31, 2**32 + 1, 2**53 + 1, 2**62])
 def test_late_steps(case: Case, step: int) -> None:
     p, q = numbers(0, FLOAT64), numbers(0, FLOAT64)
     state, same = initial_state(case, p), initial_state(case, q)
@@ -158,7 +158,7 @@ def test_late_steps(case: Case, step: int) -> None:
 
 @every_variant
 @each_module
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3)], ids=str)
+@loop("shape", [(), (0,), (3, 0), (2, 3)])
 def test_shapes(case: Case, module: ModuleType, shape: tuple[int, ...]) -> None:
     p, q = np.full(shape, 1.5), np.full(1, 1.5)
     state, same = initial_state(case, p), initial_state(case, q)
@@ -226,7 +226,7 @@ def test_the_modules_list_every_optimizer(module: ModuleType) -> None:
 
 
 @each_module
-@pytest.mark.parametrize("name", ["adamax_", "Adam", "__path__", ""])
+@loop("name", ["adamax_", "Adam", "__path__", ""])
 def test_an_unknown_name_is_no_attribute(module: ModuleType, name: str) -> None:
     assert not hasattr(module, name)
     with pytest.raises(AttributeError, match=f"{module.__name__}.*{name}"):
@@ -272,7 +272,7 @@ PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PROMISED)
+@loop("name", PROMISED)
 def test_the_promised_state_and_defaults(name: str) -> None:
     state, defaults = PROMISED[name]
     assert set(fo.OPTIMIZERS[name].state) == set(state)

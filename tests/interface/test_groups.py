@@ -14,6 +14,7 @@ import pytest
 import fastoptim as fo
 from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
 from fastoptim.engine import Settings
+from loops import loop
 from models import each_backend, each_kind
 
 Backend = Literal["native", "reference"]
@@ -128,7 +129,7 @@ def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> 
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize(
+@loop(
     ("make", "where"),
     [
         (lambda a, b: [{"params": a}, b], "params[1]: expected a group {'params': ...}"),
@@ -138,7 +139,6 @@ def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> 
         (lambda a, b: ({"params": a}, None), "params[1]: expected a group"),
         (lambda a, b: [{"params": a}, {"params": None}], "params[1]['params']: expected a NumPy array"),
     ],
-    ids=["array", "array_first", "no_params", "nested", "none", "no_array"],
 )
 def test_lists_of_groups_and_arrays_are_refused(
     optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[Array, Array], Any], where: str
@@ -230,7 +230,7 @@ def test_options_may_change_while_gradients_are_missing(optimizer: type[fo.Optim
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), Fraction(1, 4), 1, np.int32(1)], ids=repr)
+@loop("value", [np.float32(0.25), np.float64(0.25), Fraction(1, 4), 1, np.int32(1)])
 def test_any_number_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backend, value: Any) -> None:
     results = []
     for lr in (value, float(value)):
@@ -247,7 +247,7 @@ def test_any_number_may_be_assigned(optimizer: type[fo.Optimizer], backend: Back
     "optimizer", [cls for cls in OPTIMIZERS if len(cls.defaults.get("betas", ())) == 2], ids=lambda cls: cls.name
 )
 @each_backend
-@pytest.mark.parametrize("pair", [[0.5, 0.75], (np.float32(0.5), 0.75)], ids=["list", "numpy"])
+@loop("pair", [[0.5, 0.75], (np.float32(0.5), 0.75)])
 def test_any_pair_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backend, pair: Any) -> None:
     results = []
     for betas in (pair, (0.5, 0.75)):

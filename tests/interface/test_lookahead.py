@@ -9,6 +9,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DType, assert_same_bits, ordinary_values, random_values
+from loops import loop
 from models import OPTIMIZERS, Backend, each_backend, each_dtype, leaves
 
 
@@ -26,7 +27,7 @@ def test_others_show_the_parameters_where_they_are(optimizer: type[fo.Optimizer]
     assert_same_bits(p, q)
 
 
-Momenta = pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
+Momenta = loop("momentum", [0.0, 0.9, 1.0])
 
 
 def nag(params: Any, **options: Any) -> fo.NAG:
@@ -73,7 +74,7 @@ def test_lookahead_puts_back_every_bit(backend: Backend, dtype: DType) -> None:
 
 
 @each_backend
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+@loop("error", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_lookahead_puts_back_after_an_exception(backend: Backend, error: type[BaseException]) -> None:
     p = np.ones(5)
     opt = nag(p, backend=backend)

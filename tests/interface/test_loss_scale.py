@@ -12,6 +12,7 @@ import pytest
 
 import fastoptim as fo
 from cases import Array
+from loops import loop
 from models import Backend, each_backend
 
 Options = dict[str, Any]
@@ -25,7 +26,7 @@ OPTIONS: list[Options] = [
     {"init_scale": 2.0**120, "growth_factor": 16.0, "backoff_factor": 0.5, "growth_interval": 1},
     {"init_scale": 2.0**-120, "growth_factor": 2.0, "backoff_factor": 2.0**-5, "growth_interval": 4},
 ]
-some_options = pytest.mark.parametrize("options", OPTIONS, ids=str)
+some_options = loop("options", OPTIONS)
 
 LEAST, LARGEST = 2.0**-126, 2.0**126
 
@@ -55,7 +56,7 @@ class Naive:
 
 
 @some_options
-@pytest.mark.parametrize("seed", range(6))
+@loop("seed", range(6))
 def test_the_rule(options: Options, seed: int) -> None:
     scaler, naive = fo.LossScaler(**options), Naive(options)
     for i, taken in enumerate(outcomes(seed)):
@@ -65,8 +66,8 @@ def test_the_rule(options: Options, seed: int) -> None:
         assert float(scaler.scale) == naive.scale, f"update {i}"
 
 
-@pytest.mark.parametrize("options", [own for own in OPTIONS if own.get("growth_factor") != 1], ids=str)
-@pytest.mark.parametrize("seed", range(3))
+@loop("options", [own for own in OPTIONS if own.get("growth_factor") != 1])
+@loop("seed", range(3))
 def test_the_rule_is_pytorch_s(options: Options, seed: int) -> None:
     torch = pytest.importorskip("torch")
     theirs = torch.amp.GradScaler("cpu", **options)
@@ -89,7 +90,7 @@ def test_the_defaults_are_pytorch_s() -> None:
     assert {"scale", "growth_factor", "backoff_factor", "growth_interval"} <= theirs.keys()
 
 
-@pytest.mark.parametrize(("factor", "end"), [("growth_factor", LARGEST), ("backoff_factor", LEAST)])
+@loop(("factor", "end"), [("growth_factor", LARGEST), ("backoff_factor", LEAST)])
 def test_the_scale_stays_in_its_range(factor: str, end: float) -> None:
     """So that every optimizer takes it, and float32 its reciprocal."""
     scaler = fo.LossScaler(growth_interval=1)
@@ -118,7 +119,7 @@ def test_the_array_stays_the_same() -> None:
 # ---- refusals
 
 
-@pytest.mark.parametrize(
+@loop(
     ("options", "error"),
     [
         ({"init_scale": 0.0}, ValueError),
@@ -138,7 +139,6 @@ def test_the_array_stays_the_same() -> None:
         ({"growth_interval": 2.0}, TypeError),
         ({"growth_interval": True}, TypeError),
     ],
-    ids=str,
 )
 def test_options_out_of_range(options: Options, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"{next(iter(options))}: expected") as caught:
@@ -146,7 +146,7 @@ def test_options_out_of_range(options: Options, error: type[Exception]) -> None:
     assert caught.type is error
 
 
-@pytest.mark.parametrize("taken", [None, 1, 0.0, "True", np.array(True), [True]], ids=repr)
+@loop("taken", [None, 1, 0.0, "True", np.array(True), [True]])
 def test_an_outcome_is_true_or_false(taken: Any) -> None:
     """None is what a step returns that cannot be skipped: then a loop is wrong."""
     scaler = fo.LossScaler(growth_interval=1)
@@ -197,7 +197,7 @@ SPOILT: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("changed", SPOILT, ids=str)
+@loop("changed", SPOILT)
 def test_a_wrong_state_dict_changes_nothing(changed: Options) -> None:
     scaler = fo.LossScaler(8.0, growth_interval=3)
     scaler.update(True)
@@ -210,7 +210,7 @@ def test_a_wrong_state_dict_changes_nothing(changed: Options) -> None:
     assert scaler.state_dict() == good
 
 
-@pytest.mark.parametrize("thing", [None, [], "scale", {}, {"scale": 1.0}, 1.0], ids=repr)
+@loop("thing", [None, [], "scale", {}, {"scale": 1.0}, 1.0])
 def test_what_is_no_state_dict_is_refused(thing: Any) -> None:
     scaler = fo.LossScaler()
     before = scaler.state_dict()

@@ -26,10 +26,11 @@ from cases import (
     assert_same_bits,
     ordinary_values,
 )
+from loops import each_isa, loop
 from models import OPTIMIZERS, Backend, each_backend, each_dtype, each_module, every_optimizer, every_variant, leaves
 
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (5,), (), (0, 2), (40,))
-BAD = pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan], ids=str)
+BAD = loop("bad", [math.inf, -math.inf, math.nan])
 
 Options = dict[str, Any]
 Grads = list[list[Array | None]]
@@ -137,13 +138,13 @@ def gradients(seed: int, count: int) -> list[Grads]:
 
 
 @each_backend
-@pytest.mark.parametrize("options", SINGLE, ids=label)
+@loop("options", SINGLE)
 def test_each_option(options: Options, backend: Backend) -> None:
     follow(backend, [BASE | options], gradients(0, 1), {})
 
 
 @each_backend
-@pytest.mark.parametrize("options", SINGLE[1:], ids=label)
+@loop("options", SINGLE[1:])
 def test_each_option_in_one_of_two_groups_and_assigned_later(options: Options, backend: Backend) -> None:
     follow(backend, [BASE, BASE | options], gradients(0, 2), {2: options})
 
@@ -176,7 +177,7 @@ def some_steps(rng: np.random.Generator, count: int, seed: int) -> list[Grads]:
 
 
 @each_backend
-@pytest.mark.parametrize("seed", range(30))
+@loop("seed", range(30))
 def test_combinations(seed: int, backend: Backend) -> None:
     rng = np.random.default_rng(seed)
     options = [some_options(rng) for _ in range(1 + seed % 3)]
@@ -186,8 +187,9 @@ def test_combinations(seed: int, backend: Backend) -> None:
     follow(backend, options, steps, {2: some_options(rng)})
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_combinations_have_the_same_bits(seed: int, isa: str) -> None:
+@loop("seed", range(16))
+@each_isa
+def test_combinations_have_the_same_bits(seed: int) -> None:
     """In the four formats, with rules of all kinds, and with averages."""
     rng = np.random.default_rng(seed)
     optimizer = OPTIMIZERS[seed % len(OPTIMIZERS)]
@@ -254,8 +256,8 @@ def test_a_zero_norm_is_not_divided_by(backend: Backend) -> None:
 
 
 @each_backend
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
-@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64])
+@loop("shape", [(), (1,), (1, 1)])
+@loop("kind", [np.float64, np.float32, np.float16, np.int64])
 def test_a_scale_is_read_at_every_step(backend: Backend, shape: tuple[int, ...], kind: Any) -> None:
     scale = np.full(shape, 2, kind)
     p, expected = arrays(0)[0], arrays(0)[0]
@@ -308,7 +310,7 @@ def test_true_is_not_taken_for_the_one_it_equals(backend: Backend) -> None:
 
 
 @each_backend
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127, 1e-300], ids=str)
+@loop("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127, 1e-300])
 def test_a_scale_that_became_invalid_is_refused_before_anything_is_written(backend: Backend, value: float) -> None:
     scale = np.array([2.0])
     params = [arrays(0), arrays(1)]
@@ -327,14 +329,14 @@ def test_a_scale_that_became_invalid_is_refused_before_anything_is_written(backe
     assert opt.step_count == 2
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127], ids=str)
+@loop("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127])
 def test_a_scale_out_of_range_is_no_option(value: float) -> None:
     for given in (value, np.array(value)):
         with pytest.raises(ValueError, match="grad_scale: expected a number in"):
             fo.SGD(np.ones(2), grad_scale=given)
 
 
-@pytest.mark.parametrize("value", [np.ones(2), np.ones(0), np.ones((2, 1)), "2", None, True, np.array(["2"])], ids=repr)
+@loop("value", [np.ones(2), np.ones(0), np.ones((2, 1)), "2", None, True, np.array(["2"])])
 def test_a_scale_of_another_kind_is_no_option(value: Any) -> None:
     with pytest.raises(TypeError, match="grad_scale: expected a number in"):
         fo.SGD(np.ones(2), grad_scale=value)
@@ -342,7 +344,7 @@ def test_a_scale_of_another_kind_is_no_option(value: Any) -> None:
 
 @each_backend
 @each_dtype
-@pytest.mark.parametrize("scale", [2.0**-126, 2.0**126], ids=str)
+@loop("scale", [2.0**-126, 2.0**126])
 def test_the_ends_of_the_range_keep_numbers(backend: Backend, dtype: DType, scale: float) -> None:
     """Zero stays zero, and what a scaled gradient can hold comes out."""
     p = np.zeros(2, dtype)
@@ -398,8 +400,9 @@ def test_one_odd_element_anywhere_is_seen(module: Any, bad: float, dtype: DType)
 
 
 @BAD
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_one_odd_element_is_seen_by_every_thread(threads: int, bad: float, isa: str) -> None:
+@loop("threads", [1, 2, 3, 7])
+@each_isa
+def test_one_odd_element_is_seen_by_every_thread(threads: int, bad: float) -> None:
     fo.set_num_threads(threads)
     size = 7 * MIN_SHARE + 1
     p, g = np.ones(size, FLOAT32), np.ones(size, FLOAT32)
@@ -412,7 +415,7 @@ def test_one_odd_element_is_seen_by_every_thread(threads: int, bad: float, isa: 
 
 @each_backend
 @BAD
-@pytest.mark.parametrize("where", range(len(SHAPES)))
+@loop("where", range(len(SHAPES)))
 def test_one_odd_array_of_many_is_enough(backend: Backend, bad: float, where: int) -> None:
     params = arrays(0)
     opt = fo.SGD(params, skip_nonfinite=True, backend=backend)
@@ -437,7 +440,7 @@ OVERFLOWS = [
 
 
 @each_backend
-@pytest.mark.parametrize(("dtype", "g", "scale", "taken"), OVERFLOWS)
+@loop(("dtype", "g", "scale", "taken"), OVERFLOWS)
 def test_overflow_counts_where_it_is_computed(
     backend: Backend, dtype: DType, g: Array, scale: float, taken: bool
 ) -> None:
@@ -448,7 +451,7 @@ def test_overflow_counts_where_it_is_computed(
 
 
 @each_backend
-@pytest.mark.parametrize("where", [0, 1])
+@loop("where", [0, 1])
 def test_one_group_that_skips_skips_for_all(backend: Backend, where: int) -> None:
     params = [np.ones(3), np.ones(4)]
     opt = fo.SGD([{"params": params[0], "skip_nonfinite": True}, {"params": params[1]}], backend=backend)
@@ -509,9 +512,9 @@ def spoilt(name: str, t: int) -> list[Array]:
 
 
 @each_backend
-@pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("bound", [0.0, 0.3, 4.0, 1e6])
-@pytest.mark.parametrize("kind", ["ordinary", "zero", "inf", "-inf", "nan"])
+@loop("name", CLIPS)
+@loop("bound", [0.0, 0.3, 4.0, 1e6])
+@loop("kind", ["ordinary", "zero", "inf", "-inf", "nan"])
 def test_clipping_is_pytorch_s(backend: Backend, name: str, bound: float, kind: str) -> None:
     """Followed by its SGD; an inf or NaN spoils the same elements."""
     torch = pytest.importorskip("torch")

@@ -37,6 +37,7 @@ from fastoptim.schedules import (
     Step,
     Warmup,
 )
+from loops import loop
 
 STEPS = 300
 LAST = 2**63 - 1  # the last step that a schedule takes
@@ -173,7 +174,7 @@ def case_id(case: Case) -> str:
     return repr(case.schedule)
 
 
-every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+every_case = loop("case", CASES)
 every_schedule = pytest.mark.parametrize("cls", SCHEDULES, ids=lambda cls: cls.__name__)
 PURE_CASES = [case for case in CASES if type(case.schedule) is not ReduceOnPlateau]
 LITERAL_CASES = [case for case in CASES if "lambda" not in repr(case.schedule)]
@@ -226,7 +227,7 @@ def torch_rates(torch: Any, build: Callable[[Any], Any], lr: float, steps: int) 
     return rates
 
 
-@pytest.mark.parametrize("case", TORCH_CASES, ids=case_id)
+@loop("case", TORCH_CASES)
 def test_values_are_torchs(case: Case, torch: Any) -> None:
     """Up to where torch would rise again, or refuse."""
     schedule, name = case.schedule, TORCH_NAMES[type(case.schedule)]
@@ -240,7 +241,7 @@ def test_values_are_torchs(case: Case, torch: Any) -> None:
     assert_close(map(schedule, range(steps)), expected, max(expected))
 
 
-@pytest.mark.parametrize(
+@loop(
     ("schedule", "torch_name", "options"),
     [
         (Constant(0.1), "ConstantLR", {"factor": 1.0}),
@@ -249,7 +250,6 @@ def test_values_are_torchs(case: Case, torch: Any) -> None:
         (NaturalExponential(0.1, 3, 100), "ExponentialLR", {"gamma": math.exp(-0.03)}),
         (InverseTime(0.1, 0.2), "LambdaLR", {"lr_lambda": lambda step: 1 / (1 + 0.2 * step)}),
     ],
-    ids=repr,
 )
 def test_values_are_those_of_torchs_other_names(
     schedule: Schedule, torch_name: str, options: dict[str, Any], torch: Any
@@ -299,7 +299,7 @@ def test_options_have_torchs_names_order_and_defaults(cls: Any, torch_name: str,
 # ---- at its ends
 
 
-@pytest.mark.parametrize(
+@loop(
     ("schedule", "end", "last"),
     [
         (MultiStep(0.8, [30, 80], 0.5), 80, 0.2),
@@ -311,14 +311,13 @@ def test_options_have_torchs_names_order_and_defaults(cls: Any, torch_name: str,
         (OneCycle(0.3, 71, three_phase=True, anneal_strategy="linear"), 70, 0.3 / 25 / 1e4),
         (Warmup(Cosine(0.3, 70, 0.07), 30), 100, 0.07),
     ],
-    ids=repr,
 )
 def test_the_last_value_is_met_exactly_and_held(schedule: Schedule, end: int, last: float) -> None:
     assert schedule(end - 1) != last
     assert {schedule(step) for step in [end, end + 1, 2 * end, 3 * end, 10**9, LAST]} == {last}
 
 
-@pytest.mark.parametrize(
+@loop(
     "schedule",
     [
         Polynomial(0.3, 70, 0.9, 0.07),
@@ -327,7 +326,6 @@ def test_the_last_value_is_met_exactly_and_held(schedule: Schedule, end: int, la
         Warmup(Cosine(0.7, 70), 5, init_value=0.3),
         Cyclic(0.3, 0.7),
     ],
-    ids=repr,
 )
 def test_the_first_value_is_met_exactly(schedule: Schedule) -> None:
     assert schedule(0) == 0.3
@@ -337,7 +335,7 @@ def test_a_one_cycle_meets_its_largest_rate_exactly() -> None:
     assert OneCycle(0.3, 100, pct_start=0.5)(49) == 0.3
 
 
-@pytest.mark.parametrize("length", [1, 2, 7])
+@loop("length", [1, 2, 7])
 def test_restarts_are_exact_however_late(length: int) -> None:
     """A logarithm would miss some."""
     schedule = CosineWarmRestarts(0.1, T_0=length, T_mult=3)
@@ -354,7 +352,7 @@ def test_any_step_has_a_rate_at_once(case: Case) -> None:
         assert rate < 10 or case.schedule in (Exponential(1e-5, 1.02),)
 
 
-@pytest.mark.parametrize("schedule", [Exponential(0.1, 2), Step(0.1, 1, 10), MultiStep(0.1, [1, 2], 1e200)], ids=repr)
+@loop("schedule", [Exponential(0.1, 2), Step(0.1, 1, 10), MultiStep(0.1, [1, 2], 1e200)])
 def test_a_rate_beyond_all_numbers_is_refused_by_the_optimizer(schedule: Schedule) -> None:
     assert schedule(5000) == math.inf
     opt = fo.SGD(np.ones(3), lr=lambda step: schedule(5000 + step))
@@ -401,8 +399,8 @@ def test_steps_out_of_range_are_refused(case: Case) -> None:
             case.schedule(step)
 
 
-@pytest.mark.parametrize("case", LITERAL_CASES, ids=case_id)
-@pytest.mark.parametrize("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
+@loop("case", LITERAL_CASES)
+@loop("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
 def test_copies_give_the_same_rates(case: Case, through: Callable[[Any], Any]) -> None:
     case.schedule(3)
     copied = through(case.schedule)
@@ -411,14 +409,14 @@ def test_copies_give_the_same_rates(case: Case, through: Callable[[Any], Any]) -
     assert [copied(step) for step in range(STEPS)] == [case.schedule(step) for step in range(STEPS)]
 
 
-@pytest.mark.parametrize("case", LITERAL_CASES, ids=case_id)
+@loop("case", LITERAL_CASES)
 def test_the_repr_makes_the_schedule_again(case: Case) -> None:
     again = eval(repr(case.schedule), vars(fo.schedules))
     assert repr(again) == repr(case.schedule)
     assert again == case.schedule or type(again) is ReduceOnPlateau
 
 
-@pytest.mark.parametrize("case", PURE_CASES, ids=case_id)
+@loop("case", PURE_CASES)
 def test_schedules_compare_by_their_options(case: Case) -> None:
     same = replace(case.schedule)
     assert same == case.schedule
@@ -466,7 +464,7 @@ def test_an_optimizer_steps_with_it(case: Case) -> None:
         assert p.tolist() == [expected] * 3
 
 
-@pytest.mark.parametrize("case", PURE_CASES, ids=case_id)
+@loop("case", PURE_CASES)
 def test_an_optimizer_goes_on_from_a_checkpoint_with_it(case: Case) -> None:
     p = np.ones(3)
     opt = fo.Adam(p, lr=case.schedule)
@@ -613,9 +611,7 @@ def fed(schedule: ReduceOnPlateau, metrics: Iterable[float]) -> Iterator[float]:
         yield schedule(0)
 
 
-@pytest.mark.parametrize(
-    ("options", "metrics", "rates"),
-    [
+@loop(("options", "metrics", "rates"), [
         ({"patience": 0}, [5, 4, 4, 3, 3], [1, 1, 0.5, 0.5, 0.25]),
         ({"patience": 1}, [5, 5, 5, 5, 5], [1, 1, 0.5, 0.5, 0.25]),
         ({"patience": 2}, [5, 5, 5, 4, 5, 5, 5], [1, 1, 1, 1, 1, 1, 0.5]),
@@ -630,9 +626,7 @@ def fed(schedule: ReduceOnPlateau, metrics: Iterable[float]) -> Iterator[float]:
         ({"patience": 0, "min_lr": 2}, [1, 1], [1, 1]),
         ({"patience": 0, "factor": 0}, [1, 1], [1, 0]),
         ({"patience": 0}, [math.nan, 1, math.nan, 0.5], [0.5, 0.5, 0.25, 0.25]),
-    ],
-    ids=str,
-)  # fmt: skip
+    ])  # fmt: skip
 def test_a_plateau_reduces_the_rate(options: dict[str, Any], metrics: list[float], rates: list[float]) -> None:
     assert list(fed(ReduceOnPlateau(1, **{"factor": 0.5, **options}), metrics)) == rates
 
@@ -666,11 +660,11 @@ def metrics(seed: int) -> list[float]:
     return [float(metric) for metric in walk]
 
 
-each_plateau = pytest.mark.parametrize("options", PLATEAUS, ids=str)
+each_plateau = loop("options", PLATEAUS)
 
 
 @each_plateau
-@pytest.mark.parametrize("seed", range(4))
+@loop("seed", range(4))
 def test_a_plateau_is_torchs(options: dict[str, Any], seed: int, torch: Any) -> None:
     opt = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, **options)
@@ -682,7 +676,7 @@ def test_a_plateau_is_torchs(options: dict[str, Any], seed: int, torch: Any) -> 
 
 
 @each_plateau
-@pytest.mark.parametrize("through", [dict, lambda saved: json.loads(json.dumps(saved)), copy.deepcopy])
+@loop("through", [dict, lambda saved: json.loads(json.dumps(saved)), copy.deepcopy])
 def test_a_plateau_goes_on_from_a_checkpoint(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
     schedule, values = ReduceOnPlateau(0.1, **options), metrics(7)
     list(fed(schedule, values[:151]))
@@ -696,7 +690,7 @@ def test_a_plateau_goes_on_from_a_checkpoint(options: dict[str, Any], through: C
 
 
 @each_plateau
-@pytest.mark.parametrize("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
+@loop("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
 def test_copies_of_a_plateau_go_on_by_themselves(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
     schedule, values = ReduceOnPlateau(0.1, **options), metrics(8)
     list(fed(schedule, values[:150]))
@@ -716,7 +710,7 @@ def test_a_saved_state_is_a_copy() -> None:
     assert state(schedule) == [0.1, math.inf, 0, 0]
 
 
-@pytest.mark.parametrize("metric", ["1", None, True, 1j, [1.0], np.array(1.0), np.array([1.0])], ids=repr)
+@loop("metric", ["1", None, True, 1j, [1.0], np.array(1.0), np.array([1.0])])
 def test_what_is_no_number_is_no_metric(metric: Any) -> None:
     schedule = ReduceOnPlateau(0.1, patience=0)
     schedule.update(1)
@@ -726,7 +720,7 @@ def test_what_is_no_number_is_no_metric(metric: Any) -> None:
     assert state(schedule) == before
 
 
-@pytest.mark.parametrize("metric", [np.float32(0.5), np.int64(0), 10**400, -(10**400)], ids=lambda m: type(m).__name__)
+@loop("metric", [np.float32(0.5), np.int64(0), 10**400, -(10**400)])
 def test_any_number_is_a_metric(metric: Any) -> None:
     schedule = ReduceOnPlateau(0.1, patience=0)
     schedule.update(1)
@@ -755,7 +749,7 @@ BAD_ENTRIES: list[tuple[str, Any, type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "error"), BAD_ENTRIES, ids=str)
+@loop(("name", "value", "error"), BAD_ENTRIES)
 def test_a_wrong_state_is_refused_whole(name: str, value: Any, error: type[Exception]) -> None:
     other = ReduceOnPlateau(0.1, mode="max", patience=3, cooldown=2)
     list(fed(other, [3, 2, 1]))

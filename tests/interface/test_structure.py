@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits, case_id, ordinary_values
+from cases import FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits, ordinary_values
+from loops import each_case, loop
 from models import (
     INDEPENDENT,
     OPTIMIZERS,
@@ -54,7 +55,7 @@ TREES: dict[str, Build] = {
     "empty_inside": lambda a: {"none": {}, "some": [(), a[0], []], "more": (a[1], {"deep": ()})},
 }
 
-each_tree = pytest.mark.parametrize("build", TREES.values(), ids=TREES)
+each_tree = loop("build", TREES.values())
 
 SHAPES = [(3, 4), (5,), (), (2, 0, 3)]
 
@@ -322,9 +323,9 @@ def test_an_optimizer_holds_no_gradients(optimizer: type[fo.Optimizer]) -> None:
 MASKS = [(1, 0, 1), (0, 0, 1), (1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 1)]  # by step: which arrays have a gradient
 
 
-@pytest.mark.parametrize("case", [c for c in VARIANT_CASES if c.optimizer in INDEPENDENT], ids=case_id)
+@each_case([c for c in VARIANT_CASES if c.optimizer in INDEPENDENT])
 @each_backend
-@pytest.mark.parametrize("lr", [0.1, rate], ids=["number", "function"])
+@loop("lr", [0.1, rate])
 def test_each_array_counts_its_own_steps(case: Case, backend: Backend, lr: Any) -> None:
     """As in PyTorch: a missing gradient leaves alone the parameter, its state and its clock, not the schedule."""
     rng = np.random.default_rng(0)
@@ -416,7 +417,7 @@ def test_a_rate_may_be_a_function_of_the_step(case: Case, backend: Backend) -> N
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("number", [np.float32(0.125), np.float64(0.125), 0, 1, np.int64(1)], ids=repr)
+@loop("number", [np.float32(0.125), np.float64(0.125), 0, 1, np.int64(1)])
 def test_a_rate_may_be_any_number(optimizer: type[fo.Optimizer], backend: Backend, number: Any) -> None:
     results = []
     rates: list[Any] = [number, float(number), lambda _: number]

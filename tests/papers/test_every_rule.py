@@ -33,7 +33,7 @@ def test_every_variant_convention_and_option_is_compared(optimizer: type[fo.Opti
     settings = [optimizer.check_options(options) for options in given]
     assert {each.variant for each in settings} == set(optimizer.variants) - {"sophia_hessian"}
     first = next(iter(optimizer.conventions), None)
-    assert {options.get("convention", first) for options in given} == (set(optimizer.conventions) or {first})
+    assert {options.get("convention", first) for options in given} == {first, *optimizer.conventions}
     own = [name for name in optimizer.defaults if name == "lr" or name not in optimizer.shared]
     changed = {name for each in settings for name in own if each.options[name] != optimizer.defaults[name]}
     assert changed == set(own) - NOT_CHANGED.get(optimizer.name, set())

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import fastoptim as fo
 from cases import FLOAT32, Array
+from loops import loop
 from models import (
     LAST,
     NO_ARRAYS,
@@ -60,7 +61,7 @@ def test_a_gradient_that_is_no_array(optimizer: type[fo.Optimizer], backend: Bac
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("container", [[[1.0] * 3] * 2, (1.0, 2.0), {"a": 1.0}, []], ids=repr)
+@loop("container", [[[1.0] * 3] * 2, (1.0, 2.0), {"a": 1.0}, []])
 def test_a_container_in_the_place_of_a_gradient(
     optimizer: type[fo.Optimizer], backend: Backend, container: Any
 ) -> None:
@@ -82,7 +83,7 @@ def test_a_parameter_that_is_no_array(optimizer: type[fo.Optimizer], backend: Ba
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("thing", [None, np.float32(1), 1.0], ids=repr)
+@loop("thing", [None, np.float32(1), 1.0])
 def test_parameters_that_are_no_array(optimizer: type[fo.Optimizer], backend: Backend, thing: Any) -> None:
     with pytest.raises(TypeError, match=r"^params: expected a NumPy array, got \w"):
         optimizer(thing, backend=backend)
@@ -90,7 +91,7 @@ def test_parameters_that_are_no_array(optimizer: type[fo.Optimizer], backend: Ba
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("nothing", [[], {}, (), {"a": [], "b": {}}, [{"params": []}]], ids=repr)
+@loop("nothing", [[], {}, (), {"a": [], "b": {}}, [{"params": []}]])
 def test_parameters_without_an_array(optimizer: type[fo.Optimizer], backend: Backend, nothing: Any) -> None:
     with pytest.raises(ValueError, match=r"^params: expected at least one array, got none"):
         optimizer(nothing, backend=backend)
@@ -155,7 +156,7 @@ STRUCTURES: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("kind", STRUCTURES)
+@loop("kind", STRUCTURES)
 def test_gradients_of_another_structure(optimizer: type[fo.Optimizer], backend: Backend, kind: str) -> None:
     make, words = STRUCTURES[kind]
     model = Model(optimizer, backend)
@@ -189,7 +190,7 @@ def plant(tree: Any, arrays: list[Array]) -> Any:
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("kind", NESTED)
+@loop("kind", NESTED)
 def test_gradients_of_another_nesting(optimizer: type[fo.Optimizer], backend: Backend, kind: str) -> None:
     tree, words = NESTED[kind]
     memory = Memory()
@@ -257,7 +258,7 @@ GAPPED: dict[str, Callable[[Array], Array]] = {
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("kind", GAPPED)
+@loop("kind", GAPPED)
 def test_a_parameter_that_is_not_dense(optimizer: type[fo.Optimizer], backend: Backend, kind: str) -> None:
     memory = Memory()
     p = GAPPED[kind](memory.array((4, 4)))
@@ -308,7 +309,7 @@ def test_locking_what_shows_the_state_locks_nothing(optimizer: type[fo.Optimizer
 
 @pytest.mark.parametrize("optimizer", [cls for cls in OPTIMIZERS if cls.state], ids=name_of)
 @each_backend
-@pytest.mark.parametrize("shape", [(3, 2), (6,), (1, 2, 3)], ids=str)
+@loop("shape", [(3, 2), (6,), (1, 2, 3)])
 def test_a_parameter_reshaped_in_place_later(
     optimizer: type[fo.Optimizer], backend: Backend, shape: tuple[int, ...]
 ) -> None:
@@ -365,7 +366,7 @@ def set_shape(array: Array, shape: tuple[int, ...]) -> None:
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize(
+@loop(
     ("trees", "places"),
     [
         (lambda a: {"x": a, "y": a}, ["params['x']", "params['y']", "same memory"]),
@@ -376,7 +377,6 @@ def set_shape(array: Array, shape: tuple[int, ...]) -> None:
         (lambda a: [a[:2], (a[3:], a[1:3])], ["params[0]", "params[1][1]", "overlaps"]),
         (lambda a: [{"params": [a]}, {"params": {"y": a}}], ["params[0]['params'][0]", "params[1]['params']['y']"]),
     ],
-    ids=["same", "transposed", "other_dtype", "part", "partly", "nested", "groups"],
 )
 def test_parameters_with_memory_in_common(
     optimizer: type[fo.Optimizer], backend: Backend, trees: Callable[[Array], Any], places: list[str]
@@ -410,7 +410,7 @@ SHARED: dict[str, Callable[[Model], Array]] = {
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("kind", SHARED)
+@loop("kind", SHARED)
 def test_a_gradient_in_the_memory_of_parameters(optimizer: type[fo.Optimizer], backend: Backend, kind: str) -> None:
     model = Model(optimizer, backend)
     owner = "w0" if kind.startswith("another") else "w2"

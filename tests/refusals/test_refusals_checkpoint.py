@@ -10,10 +10,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import pytest
 
 import fastoptim as fo
 from cases import Array
+from loops import loop
 from models import OPTIMIZERS, WIDEST, Backend, Model, each_backend, each_kind
 
 Spoil = Callable[[dict[str, Any]], Any]
@@ -94,7 +94,7 @@ SPOILED_STATE: list[Callable[[Array], Any]] = [
 
 
 @each_kind
-@pytest.mark.parametrize("kind", SPOILED)
+@loop("kind", SPOILED)
 def test_a_spoiled_state_dict(optimizer: type[fo.Optimizer], kind: str) -> None:
     model = Model(optimizer, "native")
     spoiled = state_dict_of_another(optimizer)
@@ -156,7 +156,7 @@ def test_a_state_dict_without_an_array_s_state(optimizer: type[fo.Optimizer], ba
 
 
 @each_kind
-@pytest.mark.parametrize("thing", [None, [], 1, "state", np.ones(2)], ids=lambda thing: type(thing).__name__)
+@loop("thing", [None, [], 1, "state", np.ones(2)])
 def test_a_state_dict_that_is_none(optimizer: type[fo.Optimizer], thing: Any) -> None:
     model = Model(optimizer, "native")
     with model.refuses(TypeError, "state_dict: expected a dict, got "):

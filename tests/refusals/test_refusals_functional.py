@@ -7,9 +7,9 @@ from types import ModuleType
 
 import ml_dtypes
 import numpy as np
-import pytest
 
 import fastoptim as fo
+from loops import loop
 from models import (
     NO_ARRAYS,
     ODD_DTYPES,
@@ -132,7 +132,7 @@ def test_functions_need_a_step(optimizer: type[fo.Optimizer], module: ModuleType
 
 @each_kind
 @each_module
-@pytest.mark.parametrize("option", ["learning_rate", "backend", "params", "t"])
+@loop("option", ["learning_rate", "backend", "params", "t"])
 def test_functions_refuse_unknown_options(optimizer: type[fo.Optimizer], module: ModuleType, option: str) -> None:
     buffers = Buffers(optimizer)
     with buffers.refuses(TypeError, f"{option}: not an option of ", "'lr'"):

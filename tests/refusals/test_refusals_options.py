@@ -14,6 +14,7 @@ import pytest
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
 from fastoptim.options import Scale, may_be_none
+from loops import loop
 from models import OPTIMIZERS, Backend, Buffers, Memory, Model, Refusal, each_backend, each_kind, each_module
 
 # ---- hyper-parameters
@@ -156,7 +157,7 @@ PROMISED: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("option", "value"), PROMISED, ids=str)
+@loop(("option", "value"), PROMISED)
 def test_the_promised_ranges(option: str, value: Any) -> None:
     founding = (fo.SGD, fo.Momentum, fo.NAG, fo.Adagrad, fo.RMSprop, fo.Adam, fo.AdamW)
     takers = [cls for cls in founding if option in cls.defaults]
@@ -174,7 +175,7 @@ def test_a_number_beyond_every_float(optimizer: type[fo.Optimizer]) -> None:
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize("option", ["learning_rate", "beta1", "params_", "foreach"])
+@loop("option", ["learning_rate", "beta1", "params_", "foreach"])
 def test_an_unknown_option(optimizer: type[fo.Optimizer], backend: Backend, option: str) -> None:
     model = Model(optimizer, backend, grouped=True)
     with model.refuses(TypeError, option):
@@ -190,7 +191,7 @@ def test_an_unknown_option(optimizer: type[fo.Optimizer], backend: Backend, opti
 
 
 @each_kind
-@pytest.mark.parametrize("backend", ["cuda", "", None, "Native", 1])
+@loop("backend", ["cuda", "", None, "Native", 1])
 def test_an_unknown_backend(optimizer: type[fo.Optimizer], backend: Any) -> None:
     with pytest.raises(ValueError, match=r"^backend: expected one of \['native', 'reference'\], got "):
         optimizer(np.ones(2), backend=backend)
@@ -238,7 +239,7 @@ RATES: list[tuple[Callable[[int], Any], Refusal, str]] = [
 
 @each_kind
 @each_backend
-@pytest.mark.parametrize(("rate", "error", "got"), RATES, ids=[got for _, _, got in RATES])
+@loop(("rate", "error", "got"), RATES)
 def test_a_function_that_gives_no_learning_rate(
     optimizer: type[fo.Optimizer], backend: Backend, rate: Callable[[int], Any], error: Refusal, got: str
 ) -> None:
