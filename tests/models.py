@@ -29,7 +29,7 @@ WIDEST = {
 
 
 def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
-    """What of an optimizer the base class, which refuses, saves and takes apart, may treat in a way of its own."""
+    """Return the properties by which the base class may treat optimizers differently."""
     methods = {name for cls in optimizer.__mro__ for name in vars(cls) if cls.__module__.startswith("fastoptim.rules")}
     own = {"step", "lookahead", "averaged", "state_dict", "load_state_dict", "eval", "update_hessian", "__init__"}
     return bool(optimizer.state), bool(optimizer.scalar_state), optimizer.reduces_group, frozenset(methods & own)
@@ -58,7 +58,7 @@ without_cuda = pytest.mark.skipif(not fastoptim.native.cuda_status(), reason="th
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """What stands in the places of arrays; a state's dicts of arrays are such leaves too."""
+    """Yield the leaves of a tree; a state's dict of arrays is one leaf."""
     if is_state(tree) or not isinstance(tree, (dict, list, tuple)):
         yield tree
         return
@@ -142,7 +142,7 @@ class Model(Memory):
         with super().refuses(error, *words):
             yield
 
-    def goes_on(self) -> None:
+    def assert_continues(self) -> None:
         """The next step has the bits it has in a model that never refused anything."""
         self._twin.step()
         self.step()
@@ -185,7 +185,7 @@ class Buffers(Memory):
 
 
 class FakeCuda:
-    """What a CuPy array looks like to those who do not import CuPy."""
+    """An object with the interface of a CuPy array."""
 
     shape, dtype = SHAPES[LAST], FLOAT32
 

@@ -354,14 +354,14 @@ MUTATIONS = [
     ),
     # ---- passes, tiles, sums
     native(
-        "pass: no lower bound",
+        "kernel: no lower bound",
         "prepare.h",
         "return within(scaled(g), -bound, bound);",
         "return at_most(scaled(g), bound);",
         "special",
     ),
     native(
-        "pass: the norm without its epsilon",
+        "kernel: the norm without its epsilon",
         "prepare.h",
         "bound / (norm + 1e-6)",
         "bound / norm",
@@ -439,7 +439,7 @@ MUTATIONS = [
         "CMakeLists.txt",
         "-fno-fast-math -ffp-contract=off",
         "-fno-fast-math -ffp-contract=fast -mfma",
-        f"tests/build/test_sources.py {BITS}test_bits.py",
+        f"tests/builds/test_sources.py {BITS}test_bits.py",
         "flag|special",
     ),
 ]

@@ -157,8 +157,7 @@ def test_several_threads(case: Case) -> None:
     check_update(case, pool(case, p_dtype, g_dtype, size), size, drifting_offsets())
 
 
-@loop("p_dtype", DTYPES)
-@loop("threads", [1, 2, 3, 7])
+@loop(("p_dtype", "threads"), zip(DTYPES, [2, 3, 7, 1], strict=True))
 @each_isa
 def test_thread_shares(p_dtype: DType, threads: int) -> None:
     fo.set_num_threads(threads)

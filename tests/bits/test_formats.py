@@ -23,7 +23,7 @@ def every_value(dtype: DType) -> Array:
 
 
 def written(values: Array, dtype: DType) -> Array:
-    """What a parameter of that format becomes when these are added to zero."""
+    """Return a parameter of that format after these values were added to zero."""
     p = np.zeros(values.shape, dtype)
     fo.SGD(p, lr=1.0, maximize=True).step(values)
     return p

@@ -90,7 +90,7 @@ def check(p: Array, grads: list[Array], backend: Backend) -> None:
 @loop("offset", [0, 4, 16, 60, 64, 100, 4092])
 @loop(("size", "within"), [(2048, 64), (4096, 4096), (5000, 4096)])
 def test_state_lies_as_its_parameter_does(size: int, within: int, offset: int) -> None:
-    """As far behind a cache line, or a page where that is no large part of it, so that no load waits for a store."""
+    """State shares its parameter's offset in a cache line, or in a page if it is large enough, against 4K aliasing."""
     memory = np.zeros(4 * size + 2 * 4096, np.uint8)
     begin = -memory.ctypes.data % 4096 + offset
     p = memory[begin : begin + 4 * size].view(np.float32)
@@ -216,7 +216,7 @@ def test_more_elements_than_an_int_counts(threads: int) -> None:
 
 @loop("axes", range(1, 9))
 def test_any_number_of_axes(axes: int) -> None:
-    """Also in an order that is neither C's nor Fortran's, and every axis counts."""
+    """Include an order that is neither C's nor Fortran's; a change of any axis is rejected."""
     shape = tuple(range(2, 2 + axes)) if axes < 5 else (2,) * (axes - 1) + (3,)
     order = np.roll(np.arange(axes), 1)
     make = [np.empty(shape, np.float32), np.empty(shape, np.float32, order="F")]

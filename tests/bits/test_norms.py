@@ -230,7 +230,7 @@ def _plain_sum(terms: Iterator[float]) -> float:
 @loop("seed", range(40))
 @each_backend
 def test_it_is_the_norm_that_steps_clip_by(seed: int, backend: Any) -> None:
-    """Of float64 gradients over several arrays: the factor's last bit shows in them."""
+    """With float64 gradients over several arrays, the factor's last bit shows in the result."""
     grads = [wild(7, seed=10 * seed + i) for i in range(5)]
     params = [np.zeros(7) for _ in grads]
     fo.SGD(params, lr=1.0, clip_global_norm=0.5, backend=backend).step(grads)
@@ -313,20 +313,20 @@ def test_a_dense_array_is_read_in_the_order_of_its_memory() -> None:
 
 
 @loop(("thing", "got"), NO_ARRAYS)
-def test_what_is_no_array_is_refused(thing: Any, got: str) -> None:
+def test_what_is_no_array_is_rejected(thing: Any, got: str) -> None:
     with pytest.raises(TypeError, match=re.escape("arrays['w'][1]: expected a NumPy array, got")) as caught:
         fo.global_norm({"w": [np.ones(2), thing], "b": np.ones(3)})
     assert got in str(caught.value)
 
 
 @loop("dtype", ODD_DTYPES)
-def test_other_dtypes_are_refused(dtype: np.dtype[Any]) -> None:
+def test_other_dtypes_are_rejected(dtype: np.dtype[Any]) -> None:
     with pytest.raises(TypeError, match=re.escape("arrays: expected dtype float64, float32, float16 or bfloat16")):
         fo.global_norm(np.zeros(3, dtype))
 
 
 @without_cuda
-def test_a_cuda_array_is_refused() -> None:
+def test_a_cuda_array_is_rejected() -> None:
     with pytest.raises(RuntimeError, match=re.escape("arrays[0]: got a CUDA array")):
         fo.global_norm([FakeCuda()])
 

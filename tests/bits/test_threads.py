@@ -157,7 +157,7 @@ def no_forced_switches() -> Iterator[None]:
 
 
 def runs_during(work: Callable[[], object]) -> bool:
-    """Whether another thread, woken just before, had run when the work was done."""
+    """Return True if another thread, woken just before, had run when the work was done."""
     ready, go = threading.Event(), threading.Event()
     ran: list[bool] = []
 
@@ -231,7 +231,7 @@ def tiny_update(case: Case, dtype: DType) -> tuple[list[Array], list[Array]]:
 @loop("dtype", [np.float32, np.float64])
 @each_case([case for case in VARIANT_CASES if not case.optimizer.host_constants])
 def test_the_callers_floating_point_mode(case: Case, dtype: type, mode: str) -> None:
-    """But for numbers of a step that Python computes, in whatever mode there is."""
+    """Optimizers with host constants are left out: Python computes those in the caller's mode."""
     before, after = tiny_update(case, np.dtype(dtype))
     arrays = [array.copy() for array in before]
     with floating_point_mode(MODES[mode]):
@@ -293,7 +293,7 @@ print(test_threads.fo.build_info()["isa"], test_threads.digest())
 
 
 def digest() -> str:
-    """Of parameters and state after some steps of every variant, in every format."""
+    """Hash parameters and state after some steps of every variant, in every format."""
     rng = np.random.default_rng(0)
     found = hashlib.sha256()
     for case in PREPARED_CASES:
@@ -322,7 +322,7 @@ def test_the_environment_chooses_the_instruction_set(name: str) -> None:
 
 
 @loop("name", ["sse9", "AVX2"])
-def test_an_unknown_instruction_set_is_refused(name: str) -> None:
+def test_an_unknown_instruction_set_is_rejected(name: str) -> None:
     assert_refused(run_with_isa(name), name)
 
 

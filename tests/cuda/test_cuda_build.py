@@ -1,4 +1,4 @@
-"""What nvcc makes of the kernels, proved without a GPU.
+"""Check the code that nvcc makes of the kernels, without a GPU.
 
 Read from the module under test where that has CUDA and `cuobjdump` is there (``pip install nvidia-cuda-cuobjdump
 nvidia-cuda-nvdisasm``); else `nvcc` compiles a few rules.
@@ -176,7 +176,7 @@ def test_nothing_is_fused_approximated_or_flushed(code: Code) -> None:
 
 
 def test_every_operation_rounds_to_nearest(code: Code) -> None:
-    """And says so: one that does not, ptxas may fuse."""
+    """The rounding is explicit: ptxas may fuse an operation without it."""
     seen = set()
     for text in code.ptx.values():
         seen |= set(re.findall(r"\s((?:add|sub|mul|div|sqrt)\.(?:[a-z]+\.)*f(?:32|64))\s", text))

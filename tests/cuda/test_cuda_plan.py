@@ -190,7 +190,7 @@ def test_more_arrays_than_fit_into_the_arguments(rule: str, around: str) -> None
 
 @pytest.mark.parametrize("count", [4, 150])
 def test_gradients_that_move(count: int) -> None:
-    """Each step has its gradients elsewhere, and others: the table is made anew."""
+    """Each step has other gradients at other addresses: the table is built again."""
     model = Model("adam", {}, count, 13, (3, 100, 5000))
     for t in (1, 2, 3):
         assert model.on_cpu(t) == model.on_cuda(t)
@@ -245,7 +245,7 @@ def test_what_a_graph_cannot_do() -> None:
 
 @pytest.mark.parametrize("rule", ["adam", "lamb"])
 def test_norms_over_several_plans(rule: str) -> None:
-    """As over arrays on several devices: each measures, the host adds up in the model's order, each steps."""
+    """Several devices work like this: each reduces, the host adds in the model's order, each steps."""
     model = Model(rule, AROUND["norms"], 9, 5)
     squares = model.cuda.reduce_terms(*model.gradients(), None, model.group_steps(1), 0)
     whole = 0.0
@@ -263,7 +263,7 @@ def test_squared_norms_are_the_cpu_s() -> None:
     assert core.cuda_squared_norms([metadata(g) for g in grads], 0, 0) == expected
 
 
-def test_an_address_between_elements_is_refused() -> None:
+def test_an_address_between_elements_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"params\[0\]: expected an address"):
         core.CudaPlan([(1026, 1, "float32")], [([], [], [])], [0], 0)
 

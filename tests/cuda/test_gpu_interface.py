@@ -178,7 +178,7 @@ def test_the_same_gradient_objects_with_other_numbers_and_formats(xp: Any) -> No
 
 @with_device
 def test_a_refusal_forgets_nothing_of_what_it_saw(xp: Any) -> None:
-    """Of the first of two gradients the format is new, the second is refused."""
+    """The first of two gradients has a new format, the second is rejected."""
     there: Any = fo.Adam([put(xp, np.ones(3)), put(xp, np.ones(3))])
     here: Any = fo.Adam([np.ones(3), np.ones(3)])
     small = np.arange(3, dtype=np.float16)
@@ -280,7 +280,7 @@ def test_estimates_of_the_hessian(xp: Any) -> None:
 
 @with_device
 @every_widest_case
-def test_a_checkpoint_goes_on_anywhere(xp: Any, case: Case) -> None:
+def test_a_checkpoint_continues_anywhere(xp: Any, case: Case) -> None:
     """On the device from the CPU's, on the CPU from the device's; and it is made of NumPy arrays."""
     pair = pair_of(xp, case)
     pair.step(model(1))
@@ -307,7 +307,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @with_device
 @each_kind
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_copy_goes_on_alone(xp: Any, optimizer: type[fo.Optimizer], make: Callable[[Any], Any]) -> None:
+def test_a_copy_continues_alone(xp: Any, optimizer: type[fo.Optimizer], make: Callable[[Any], Any]) -> None:
     pair = pair_of(xp, WIDEST[optimizer])
     pair.step(model(1))
     pair.there, original = make(pair.there), pair.there
@@ -318,7 +318,7 @@ def test_a_copy_goes_on_alone(xp: Any, optimizer: type[fo.Optimizer], make: Call
 
 
 @with_device
-def test_a_pickle_in_the_middle_of_eval_is_refused(xp: Any) -> None:
+def test_a_pickle_in_the_middle_of_eval_is_rejected(xp: Any) -> None:
     opt = fo.ScheduleFreeSGD(put(xp, np.ones(3)))
     opt.eval()
     with pytest.raises(RuntimeError, match="eval"):
@@ -421,7 +421,7 @@ GRAPHED: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
 @with_device
 @pytest.mark.parametrize(("optimizer", "options"), GRAPHED, ids=lambda thing: getattr(thing, "name", ""))
 @pytest.mark.parametrize("missing", [(), (3,)], ids=["all", "one missing"])
-def test_a_captured_step_goes_on(
+def test_a_captured_step_continues(
     xp: Any, optimizer: type[fo.Optimizer], options: dict[str, Any], missing: tuple[int, ...]
 ) -> None:
     with xp.cuda.Stream(non_blocking=True) as stream:

@@ -1,4 +1,4 @@
-"""What is refused of arrays in a GPU's memory, before anything is written, and where CUDA cannot be used at all."""
+"""Rejected arrays in a GPU's memory, before anything is written, and machines without CUDA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import fastoptim as fo
 import fastoptim.native
 from cases import BFLOAT16, FLOAT32, FLOAT64, Array
 from devices import IS_EMULATED, get, put, with_device
-from models import OPTIMIZERS, WIDEST, FakeCuda, each_kind, leaves, name_of, without_cuda
+from loops import loop
+from models import OPTIMIZERS, WIDEST, FakeCuda, each_kind, leaves, without_cuda
 
 Refusal = type[Exception]
 
@@ -245,8 +246,8 @@ ANYBODY_S: list[Callable[[], Any]] = [FakeCuda, lambda: cupy_on_host.asarray(one
 
 
 @without_cuda
-@pytest.mark.parametrize("make", ANYBODY_S, ids=["any", "cupy's"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
+@loop("optimizer", OPTIMIZERS)
+@loop("make", ANYBODY_S)
 def test_the_error_says_why(optimizer: type[fo.Optimizer], make: Callable[[], Any]) -> None:
     why = fastoptim.native.cuda_status()
     assert why

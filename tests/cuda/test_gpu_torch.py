@@ -131,7 +131,7 @@ def test_values_shown_in_the_parameters_place(torch: Any) -> None:
 
 
 def test_a_tensor_that_is_given_other_memory(torch: Any) -> None:
-    """As ``module.to(...)`` or loading weights may do."""
+    """``module.to(...)`` and loading weights may do this."""
     p = torch.nn.Parameter(tensor_of(torch, np.zeros(3, np.float32)))
     g = tensor_of(torch, np.ones(3, np.float32))
     opt = fo.SGD([p], lr=1.0)
@@ -178,7 +178,7 @@ def test_gradients_in_another_order(torch: Any) -> None:
         assert_same_bits(array_of(torch, there.params), here.params)
 
 
-def test_what_is_refused(torch: Any) -> None:
+def test_what_is_rejected(torch: Any) -> None:
     p, g = tensor_of(torch, np.ones(4, np.float32)), tensor_of(torch, np.ones(4, np.float32))
     for thing, error, match in (
         (p, ValueError, r"^grads\['w'\]: overlaps params\['w'\]"),

@@ -16,6 +16,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CHECKOUT
+from loops import loop
 
 README = CHECKOUT / "README.md"
 SCHEDULES_PAGE = CHECKOUT / "docs" / "schedules.md"
@@ -32,8 +33,8 @@ MODULES = [
     *(m.name for m in pkgutil.walk_packages(fo.__path__, "fastoptim.") if m.name != "fastoptim._core"),
 ]
 
-every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: str(cls.name))
-every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda cls: str(cls.__name__))
+every_optimizer = loop("optimizer", OPTIMIZERS)
+every_schedule = loop("schedule", SCHEDULES)
 
 
 # ---- examples in docstrings
@@ -45,9 +46,7 @@ def test_examples_run(name: str) -> None:
     assert failed == 0
 
 
-@pytest.mark.parametrize(
-    "module", [fo, fo.functional, fo.reference, fo.schedules], ids=lambda module: str(module.__name__)
-)
+@loop("module", [fo, fo.functional, fo.reference, fo.schedules])
 def test_public_modules_have_an_example(module: ModuleType) -> None:
     assert doctest.DocTestParser().get_examples(module.__doc__ or "")
 
@@ -140,7 +139,7 @@ def test_every_public_method_is_documented(optimizer: type[fo.Optimizer]) -> Non
     assert [method.__qualname__ for method in methods if not inspect.getdoc(method)] == []
 
 
-@pytest.mark.parametrize("name", MODULES)
+@loop("name", MODULES)
 def test_every_public_thing_is_documented(name: str) -> None:
     module = importlib.import_module(name)
     own = [thing for _, thing in inspect.getmembers(module) if getattr(thing, "__module__", None) == name]
@@ -183,7 +182,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("tables")
 
 
-# A new optimizer passes the tests before it stands on the pages: these hold what the pages say, not that they say all.
+# A new optimizer passes the tests before it is on the pages: these tests do not check that pages are complete.
 
 
 def test_an_optimizer_is_in_one_group_of_the_tables_at_most(tables: Any) -> None:
@@ -219,7 +218,7 @@ def test_every_optimizer_that_was_measured_learns(tables: Any) -> None:
     assert [name for name, result in results.items() if min(result["accuracy"]["1"]) < 0.93] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@loop("page", PAGES)
 def test_the_lines_of_a_table_have_as_many_cells(page: Path) -> None:
     for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
         counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -227,12 +226,12 @@ def test_the_lines_of_a_table_have_as_many_cells(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the page's headings."""
+    """Return GitHub's anchors of the page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@loop("page", PAGES)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^()\s]+)\)", text)

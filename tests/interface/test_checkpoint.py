@@ -65,7 +65,7 @@ def plainest(case: Case) -> Case:
 Through = Callable[[dict[str, Any]], Any]
 
 
-def check_goes_on(
+def check_continues(
     case: Case,
     first: Backend = "native",
     then: Backend = "native",
@@ -98,27 +98,27 @@ def _options(opt: fo.Optimizer) -> list[dict[str, Any]]:
 
 
 @each_case(CASES)
-def test_every_kind_of_option_goes_on(case: Case) -> None:
-    check_goes_on(case)
+def test_every_kind_of_option_continues(case: Case) -> None:
+    check_continues(case)
 
 
 @every_variant
 @each_dtype
-def test_every_dtype_goes_on(case: Case, dtype: DType) -> None:
-    check_goes_on(case, dtype=dtype)
+def test_every_dtype_continues(case: Case, dtype: DType) -> None:
+    check_continues(case, dtype=dtype)
 
 
 @every_variant
 @loop("first", ["native", "reference"])
 @loop("then", ["native", "reference"])
-def test_either_backend_goes_on_from_either(case: Case, first: Backend, then: Backend) -> None:
-    check_goes_on(case, first, then)
+def test_either_backend_continues_from_either(case: Case, first: Backend, then: Backend) -> None:
+    check_continues(case, first, then)
 
 
 @every_variant
 @each_backend
-def test_an_optimizer_goes_back_to_its_own(case: Case, backend: Backend) -> None:
-    """And then forward again, with the same bits."""
+def test_an_optimizer_restores_its_own_state(case: Case, backend: Backend) -> None:
+    """The steps after it have the same bits again."""
     params = numbers(0)
     opt = case.optimize(params, backend)
     opt.step(numbers(1))
@@ -156,7 +156,7 @@ def test_missed_gradients_are_remembered(case: Case, backend: Backend) -> None:
 
 @each_kind
 @each_backend
-def test_groups_go_on(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+def test_groups_continue(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     cases = [case for case in VARIANT_CASES if case.optimizer is optimizer]
     params = [numbers(i) for i in range(len(cases))]
     opt = optimizer([{"params": p, **case.options} for p, case in zip(params, cases, strict=True)], backend=backend)
@@ -197,7 +197,7 @@ def test_a_function_for_a_rate_is_the_loader_s_own(optimizer: type[fo.Optimizer]
 
 @each_kind
 def test_a_number_replaces_the_loader_s_function(optimizer: type[fo.Optimizer]) -> None:
-    """As in PyTorch: what was saved is what counts."""
+    """The saved rate replaces the present one, as in PyTorch."""
     opt = optimizer(numbers(0), lr=0.5)
     fresh: Any = optimizer(numbers(0), lr=rate)
     fresh.load_state_dict(opt.state_dict())
@@ -206,7 +206,7 @@ def test_a_number_replaces_the_loader_s_function(optimizer: type[fo.Optimizer]) 
 
 @every_variant
 @each_backend
-def test_a_late_step_goes_on(case: Case, backend: Backend) -> None:
+def test_a_late_step_continues(case: Case, backend: Backend) -> None:
     params = numbers(0)
     opt = case.optimize(params, backend)
     saved = opt.state_dict()
@@ -246,7 +246,7 @@ def test_memory_order_does_not_matter(case: Case, backend: Backend) -> None:
 
 @each_kind
 @each_backend
-def test_options_that_changed_go_on(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+def test_options_that_changed_continue(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     """Another variant than the optimizer was made with, and state left over from the old one."""
     for before, after in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
         p = numbers(0)["w"]
@@ -266,7 +266,7 @@ def test_options_that_changed_go_on(optimizer: type[fo.Optimizer], backend: Back
 
 @each_kind
 @each_backend
-def test_options_that_will_change_go_on(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+def test_options_that_will_change_continue(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     """Assigned, but no step taken since."""
     for before, after in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
         p = numbers(0)["w"]
@@ -284,7 +284,7 @@ def test_options_that_will_change_go_on(optimizer: type[fo.Optimizer], backend: 
 @each_kind
 @each_backend
 def test_an_optimizer_takes_on_the_saved_variant(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    """As in PyTorch, where one made with the defaults loads any dict of its class."""
+    """An optimizer made with the defaults loads any dict of its class, as in PyTorch."""
     for made, saved in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
         p = numbers(0)["w"]
         opt = saved.optimize(p, backend)
@@ -323,7 +323,7 @@ def test_only_plain_things_are_inside(case: Case) -> None:
 
 @each_kind
 def test_numpy_s_numbers_become_plain(optimizer: type[fo.Optimizer]) -> None:
-    """Also those assigned since the last step."""
+    """Include those assigned since the last step."""
     opt: Any = optimizer(np.ones(3), lr=np.float32(0.5), weight_decay=np.int64(0), maximize=np.True_)
     check_plain(opt.state_dict())
     opt.lr = np.float32(0.25)
@@ -445,7 +445,7 @@ def through_npz(state_dict: dict[str, Any]) -> Any:
 
 
 def with_tuples(thing: Any) -> Any:
-    """What other libraries make of lists."""
+    """Return the same with tuples, as other libraries make of lists."""
     if isinstance(thing, dict):
         return {key: with_tuples(value) for key, value in thing.items()}
     return tuple(with_tuples(value) for value in thing) if isinstance(thing, list) else thing
@@ -455,4 +455,4 @@ def with_tuples(thing: Any) -> Any:
 @each_dtype
 @loop("through", [through_json, through_pickle, through_npz, with_tuples, copy.deepcopy])
 def test_it_survives_storage(case: Case, dtype: DType, through: Through) -> None:
-    check_goes_on(case, dtype=dtype, through=through)
+    check_continues(case, dtype=dtype, through=through)

@@ -37,7 +37,7 @@ def test_a_convention_says_only_what_differs(cls: type[fo.Optimizer]) -> None:
 
 @each_with
 def test_given_options_go_before(cls: type[fo.Optimizer]) -> None:
-    """Also where they are just the class's default."""
+    """Include values that equal the class's default."""
     for convention, options in cls.conventions.items():
         for name in options:
             opt = cls(np.ones(1), **{name: cls.defaults[name]}, convention=convention)
@@ -50,7 +50,7 @@ def test_the_learning_rate_by_position_goes_before() -> None:
 
 
 @each_with
-def test_an_unknown_convention_is_refused(cls: type[fo.Optimizer]) -> None:
+def test_an_unknown_convention_is_rejected(cls: type[fo.Optimizer]) -> None:
     for convention in ("Torch", "", None, 1, ["torch"]):
         with pytest.raises(ValueError, match=rf"^convention: expected one of \['{next(iter(cls.conventions))}'"):
             cls(np.ones(1), convention=convention)
@@ -78,7 +78,7 @@ def test_a_function_takes_it(cls: type[fo.Optimizer], convention: str, module: A
 
 
 def test_each_group_has_its_own() -> None:
-    """And one that says none has the constructor's."""
+    """A group without a convention has the constructor's."""
     grads = [np.full(1, 1e-7)] * 3
     params = [np.zeros(1) for _ in grads]
     groups = [{"params": params[0]}, {"params": params[1], "convention": "torch"}, {"params": params[2], "eps": 1e-8}]

@@ -1,4 +1,4 @@
-"""What an optimizer shows of itself, and copies and pickles of it, which go on alone."""
+"""The repr of an optimizer, its copies and its pickles."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COPIES: dict[str, Copy] = {
 
 
 def mixed_arrays(seed: int) -> list[Array]:
-    """Of every dtype and several memory orders."""
+    """Return arrays of every dtype and several memory orders."""
     rng = np.random.default_rng(seed)
     arrays = [ordinary_values(rng, dtype, 24).reshape(2, 3, 4) for dtype in DTYPES]
     return [*arrays, np.asfortranarray(arrays[0]), arrays[1].transpose(1, 2, 0).copy(order="K"), np.array(0.5)]
@@ -52,7 +52,7 @@ def mixed_arrays(seed: int) -> list[Array]:
 @every_variant
 @each_backend
 @loop("make", COPIES.values())
-def test_a_copy_goes_on_with_the_same_bits(case: Case, backend: Backend, make: Copy) -> None:
+def test_a_copy_continues_with_the_same_bits(case: Case, backend: Backend, make: Copy) -> None:
     params = {"x": mixed_arrays(0)}
     opt = case.optimize(params, backend)
     opt.step({"x": mixed_arrays(1)})

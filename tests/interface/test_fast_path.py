@@ -1,4 +1,4 @@
-"""A step like the one before it takes a shorter way; whatever differs must be noticed.
+"""A step like the one before it takes the fast path; whatever differs must be noticed.
 
 The reference has no such way: what it does after the same history is what must come.
 """
@@ -73,7 +73,7 @@ def optimizer_of(make: Callable[[int], Any], backend: Backend, **options: Any) -
 
 
 def outcome(change: Callable[[fo.Optimizer, Any], Any], make: Callable[[int], Any], kind: str, backend: Backend) -> Any:
-    """What three more steps, the first with that change, make of parameters and state, or how they are refused."""
+    """Return parameters and state after three more steps, the first with that change, or the errors."""
     opt = optimizer_of(make, backend, **KINDS[kind])
     grads = make(9)
     changed = change(opt, grads)
@@ -200,8 +200,8 @@ def test_what_changes_is_noticed(
         assert_same_bits(got, want, "after the change")
 
 
-def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Callable[[int], Any]) -> int:
-    """How many of ten more steps go the long way."""
+def count_slow_steps(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Callable[[int], Any]) -> int:
+    """How many of ten more steps take the slow path."""
     taken = []
     in_full = opt._step_slow_path
 
@@ -218,19 +218,19 @@ def steps_in_full(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: Cal
 
 
 @every_variant
-def test_steps_of_one_kind_go_the_shorter_way(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_one_kind_go_the_fast_path(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
     own = "t" in case.optimizer.host_constants_takes or case.options["skip_nonfinite"]
-    assert steps_in_full(monkeypatch, opt, numbers) == (10 if own else 0)
+    assert count_slow_steps(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
 @loop("number", [float, np.float32, int])
-def test_a_schedule_is_asked_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_is_called_once_a_step(number: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or number(1))  # type: ignore[func-returns-value]
     opt.step(numbers(1))
-    assert steps_in_full(monkeypatch, opt, numbers) == 10
+    assert count_slow_steps(monkeypatch, opt, numbers) == 10
     assert asked == list(range(11))
 
 
@@ -288,7 +288,7 @@ def test_a_schedule_may_change_another_group() -> None:
 
 
 def same_in_both(run: Callable[[Backend], tuple[fo.Optimizer, Any]]) -> None:
-    """What is said and every bit of parameters and state are the reference's."""
+    """Check that results, errors and every bit of parameters and state are the reference's."""
     (native, said), (expected, expected_said) = run("native"), run("reference")
     assert said == expected_said
     for param, want in zip(native.param_states, expected.param_states, strict=True):
@@ -329,7 +329,7 @@ OF_A_SCHEDULE: dict[str, Callable[[fo.Optimizer, int], Any]] = {
 @loop("index", [0, 1])
 @loop("change", OF_A_SCHEDULE.values())
 def test_a_schedule_may_change_what_it_likes(change: Callable[[fo.Optimizer, int], Any], index: int) -> None:
-    """What it changes of the groups that come after its own counts in the same step."""
+    """A change of the groups that come after its own counts in the same step."""
 
     def run(backend: Backend) -> tuple[fo.Optimizer, Any]:
         asked: list[int] = []
@@ -349,7 +349,7 @@ def test_a_schedule_may_change_what_it_likes(change: Callable[[fo.Optimizer, int
 
 
 def test_what_a_step_reads_is_what_stood_there_when_it_began() -> None:
-    """Also where it then goes the long way, for a strided gradient."""
+    """Include strided gradients, which take the slow path."""
 
     def run(backend: Backend) -> tuple[fo.Optimizer, Any]:
         grads: list[Any] = []
@@ -368,7 +368,7 @@ def test_what_a_step_reads_is_what_stood_there_when_it_began() -> None:
     same_in_both(run)
 
 
-def test_the_structure_is_looked_at_before_a_schedule_is_asked() -> None:
+def test_the_structure_is_checked_before_a_schedule_is_called() -> None:
     asked: list[int] = []
     opt = fo.Adam(a_list(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
     for t in range(3):
@@ -432,7 +432,7 @@ def test_groups_that_are_no_list() -> None:
         opt.step(a_dict(t))
 
 
-def test_a_schedule_is_asked_once_also_where_a_gradient_is_strided() -> None:
+def test_a_schedule_is_called_once_also_where_a_gradient_is_strided() -> None:
     asked: list[int] = []
     opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or 0.1)  # type: ignore[func-returns-value]
     for t in range(5):
@@ -440,11 +440,11 @@ def test_a_schedule_is_asked_once_also_where_a_gradient_is_strided() -> None:
     assert asked == list(range(5))
 
 
-def test_the_shorter_way_is_found_again_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_is_found_again_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     opt = optimizer_of(a_dict, "native")
     opt.param_groups[0]["lr"] = 0.5
     opt.step(a_dict(20))
-    assert steps_in_full(monkeypatch, opt, a_dict) == 0
+    assert count_slow_steps(monkeypatch, opt, a_dict) == 0
 
 
 def test_an_exception_of_a_schedule_is_its_own() -> None:
@@ -464,7 +464,7 @@ def test_an_exception_of_a_schedule_is_its_own() -> None:
 
 
 @loop("odd", [-1.0, float("nan"), float("inf"), "fast"])
-def test_a_schedule_that_goes_wrong_late_is_refused(odd: Any) -> None:
+def test_a_schedule_that_goes_wrong_late_is_rejected(odd: Any) -> None:
     opt = fo.Adam(p := numbers(0), lr=lambda step: odd if step == 4 else 0.1)
     for t in range(4):
         opt.step(numbers(t))
@@ -474,8 +474,8 @@ def test_a_schedule_that_goes_wrong_late_is_refused(odd: Any) -> None:
     assert_same_bits(p, before, "nothing written")
 
 
-def test_gradients_may_go_while_a_schedule_is_asked() -> None:
-    """What a step reads lives until it has read it."""
+def test_gradients_may_go_while_a_schedule_is_called() -> None:
+    """The arrays that a step reads are kept alive until it has read them."""
     grads = a_list(1)
 
     def lr(step: int) -> float:
@@ -491,14 +491,14 @@ def test_gradients_may_go_while_a_schedule_is_asked() -> None:
         assert_same_bits(param.p, want.p, "after five steps")
 
 
-def test_while_shown_no_way_is_open() -> None:
+def test_while_shown_no_step_is_taken() -> None:
     opt = optimizer_of(a_dict, "native", ema=0.5)
     with opt.averaged(), pytest.raises(RuntimeError, match="averaged"):
         opt.step(a_dict(5))
     opt.step(a_dict(5))
 
 
-def test_a_skipped_step_leaves_the_shorter_way_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skipped_step_leaves_the_fast_path_open(monkeypatch: pytest.MonkeyPatch) -> None:
     opt = fo.Adam(numbers(0), skip_nonfinite=True)
     assert opt.step(numbers(1)) is True
     monkeypatch.setattr(fo.Adam, "_step_by_engine", lambda *_: pytest.fail("the longer way"))

@@ -213,7 +213,7 @@ def test_a_function_s_signature_has_every_option(optimizer: type[fo.Optimizer], 
 @every_optimizer
 @each_module
 def test_a_function_is_always_the_same_object(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
-    """As a module's functions are: without it they cannot be pickled, nor sent to another process."""
+    """Functions are pickled by name, so that they can be sent to another process."""
     update = getattr(module, optimizer.name)
     assert getattr(module, optimizer.name) is update
     assert pickle.loads(pickle.dumps(update)) is update
@@ -282,7 +282,7 @@ def test_the_promised_state_and_defaults(name: str) -> None:
 
 @every_optimizer
 def test_a_user_s_subclass_does_not_replace_it(optimizer: type[fo.Optimizer]) -> None:
-    """Without a name of its own it is a kind of that optimizer, and works as one."""
+    """A subclass without a name of its own works as that optimizer."""
     try:
         own = type("Own", (optimizer,), {})
         registered = fo.OPTIMIZERS[optimizer.name]

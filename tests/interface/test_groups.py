@@ -140,7 +140,7 @@ def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> 
         (lambda a, b: [{"params": a}, {"params": None}], "params[1]['params']: expected a NumPy array"),
     ],
 )
-def test_lists_of_groups_and_arrays_are_refused(
+def test_lists_of_groups_and_arrays_are_rejected(
     optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[Array, Array], Any], where: str
 ) -> None:
     a, b = np.ones(2), np.ones(3)
@@ -152,7 +152,7 @@ def test_lists_of_groups_and_arrays_are_refused(
 
 
 class Follower:
-    """What an optimizer should do whose options change: the reference's function on state that stays."""
+    """The expected result of an optimizer whose options change: the reference's function on state that stays."""
 
     def __init__(self, case: Case, p: Array) -> None:
         self.optimizer, self.p, self.t = case.optimizer, p.copy(), 0
@@ -160,7 +160,7 @@ class Follower:
         self.allocate(case.optimizer.check_options(case.options))
 
     def allocate(self, settings: Settings) -> list[Array]:
-        """What the options use, each array from when it is first used."""
+        """Return the state that the options use; an array is made when it is first used."""
         for name in settings.state:
             if name not in self.state:
                 self.state[name] = self.optimizer.first_state(name, self.p, settings.options)

@@ -61,7 +61,7 @@ def test_lookahead_shows_where_the_momentum_leads(backend: Backend, dtype: DType
 @each_backend
 @each_dtype
 def test_lookahead_puts_back_every_bit(backend: Backend, dtype: DType) -> None:
-    """Those of NaN too, which arithmetic may change."""
+    """Include the bits of NaN, which arithmetic may change."""
     p = random_values(np.random.default_rng(0), dtype, 4096)
     fortran = np.asfortranarray(random_values(np.random.default_rng(1), dtype, 120).reshape(4, 30))
     before = p.tobytes(), fortran.tobytes(order="A")
@@ -88,7 +88,7 @@ def test_lookahead_puts_back_after_an_exception(backend: Backend, error: type[Ba
 
 
 @each_backend
-def test_lookahead_refuses_steps_and_itself_inside(backend: Backend) -> None:
+def test_lookahead_rejects_steps_and_itself_inside(backend: Backend) -> None:
     p = np.ones(5)
     opt = nag(p, backend=backend)
     v = opt.state["v"].tobytes()
@@ -118,8 +118,8 @@ def test_lookahead_takes_each_group_s_momentum_of_now(backend: Backend) -> None:
 
 
 @each_backend
-def test_lookahead_refuses_what_a_step_would(backend: Backend) -> None:
-    """And leaves the optimizer as it was, not in a block that nobody can end."""
+def test_lookahead_rejects_what_a_step_would(backend: Backend) -> None:
+    """The optimizer stays usable: no block is left open."""
     first, p = np.ones(3), np.ones(4)
     opt = nag([first, p], backend=backend)
     p.flags.writeable = False

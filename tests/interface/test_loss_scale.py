@@ -161,7 +161,7 @@ def test_an_outcome_is_true_or_false(taken: Any) -> None:
 
 
 @some_options
-def test_a_state_dict_goes_on(options: Options) -> None:
+def test_a_state_dict_continues(options: Options) -> None:
     """Through JSON, from any point between two growths."""
     taken = outcomes(1, 40)
     scaler = fo.LossScaler(**options)
@@ -211,7 +211,7 @@ def test_a_wrong_state_dict_changes_nothing(changed: Options) -> None:
 
 
 @loop("thing", [None, [], "scale", {}, {"scale": 1.0}, 1.0])
-def test_what_is_no_state_dict_is_refused(thing: Any) -> None:
+def test_what_is_no_state_dict_is_rejected(thing: Any) -> None:
     scaler = fo.LossScaler()
     before = scaler.state_dict()
     with pytest.raises(ValueError, match="state_dict: expected a dict with"):

@@ -1,4 +1,4 @@
-"""What happens to p and g around a rule: against loops written from the text of `Optimizer`, and against PyTorch."""
+"""Passes around a rule, compared with loops written from the text of `Optimizer`, and with PyTorch."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_true_is_not_taken_for_the_one_it_equals(backend: Backend) -> None:
 
 @each_backend
 @loop("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127, 1e-300])
-def test_a_scale_that_became_invalid_is_refused_before_anything_is_written(backend: Backend, value: float) -> None:
+def test_a_scale_that_became_invalid_is_rejected_before_anything_is_written(backend: Backend, value: float) -> None:
     scale = np.array([2.0])
     params = [arrays(0), arrays(1)]
     opt = fo.Adam([{"params": params[0]}, {"params": params[1], "grad_scale": scale}], ema=0.5, backend=backend)
@@ -360,7 +360,7 @@ def test_the_ends_of_the_range_keep_numbers(backend: Backend, dtype: DType, scal
 @each_backend
 @BAD
 def test_a_skipped_step_changes_nothing(case: Case, backend: Backend, bad: float) -> None:
-    """And the next goes on as if it had never been."""
+    """The next step is the same as without it."""
     own = {"skip_nonfinite": True, "swa_start": None, "ema": 0.5}
     params, others = arrays(0, FLOAT32), arrays(0, FLOAT32)
     opt, other = (case.optimizer(p, **case.options | own, backend=backend) for p in (params, others))

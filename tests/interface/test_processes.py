@@ -122,7 +122,7 @@ def test_a_fork_at_any_step() -> None:
 
 @needs_fork
 @ignores_fork_warning
-def test_a_forked_child_goes_on_with_its_parents_optimizer(problem: Problem) -> None:
+def test_a_forked_child_continues_with_its_parents_optimizer(problem: Problem) -> None:
     fo.set_num_threads(3)
     p = problem.p.copy()
     opt = adam_on(p)
@@ -364,7 +364,7 @@ except ImportError as error:
 
 
 @pytest.mark.parametrize("first", ["import sys", "import fastoptim"])
-def test_a_subinterpreter_is_refused(first: str) -> None:
+def test_a_subinterpreter_is_rejected(first: str) -> None:
     done = run_program(
         f"""
         {first}

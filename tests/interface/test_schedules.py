@@ -1,4 +1,4 @@
-"""Learning-rate schedules: their values, beside PyTorch's and beside formulas of their own, and what they refuse."""
+"""Learning-rate schedules: their values compared with PyTorch and with formulas, checkpoints, rejected options."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def assert_close(actual: Iterable[float], expected: Iterable[float], scale: floa
     np.testing.assert_allclose(list(actual), list(expected), rtol=1e-10, atol=1e-15 * scale)
 
 
-def test_no_schedule_escapes() -> None:
+def test_every_schedule_has_a_case() -> None:
     assert {type(case.schedule) for case in CASES} == set(SCHEDULES)
     names = """Constant Step MultiStep PiecewiseConstant Exponential NaturalExponential InverseTime InverseSqrt
         Polynomial Linear Cosine CosineWarmRestarts Warmup OneCycle Cyclic Sequence ReduceOnPlateau"""
@@ -286,7 +286,7 @@ def test_a_sequence_is_torchs(torch: Any) -> None:
 
 @pytest.mark.parametrize(("cls", "torch_name"), TORCH_NAMES.items(), ids=TORCH_NAMES.values())
 def test_options_have_torchs_names_order_and_defaults(cls: Any, torch_name: str, torch: Any) -> None:
-    """But for what PyTorch reads from the optimizer, and a number of steps that it may leave out."""
+    """Options that PyTorch reads from the optimizer are left out, and a number of steps that it may derive."""
     theirs = inspect.signature(getattr(torch.optim.lr_scheduler, torch_name)).parameters
     taken = {name: option.default for name, option in theirs.items() if name not in NOT_TAKEN}
     if cls is OneCycle:
@@ -353,7 +353,7 @@ def test_any_step_has_a_rate_at_once(case: Case) -> None:
 
 
 @loop("schedule", [Exponential(0.1, 2), Step(0.1, 1, 10), MultiStep(0.1, [1, 2], 1e200)])
-def test_a_rate_beyond_all_numbers_is_refused_by_the_optimizer(schedule: Schedule) -> None:
+def test_a_rate_beyond_all_numbers_is_rejected_by_the_optimizer(schedule: Schedule) -> None:
     assert schedule(5000) == math.inf
     opt = fo.SGD(np.ones(3), lr=lambda step: schedule(5000 + step))
     with pytest.raises(ValueError, match=r"\['lr'\] at step 0: expected a number >= 0, got inf"):
@@ -386,14 +386,14 @@ NO_STEPS: list[Any] = [1.0, np.float64(1), "1", None, True, np.True_, 1j, [1], n
 
 
 @every_case
-def test_what_is_no_integer_is_refused(case: Case) -> None:
+def test_what_is_no_integer_is_rejected(case: Case) -> None:
     for step in NO_STEPS:
         with pytest.raises(TypeError, match=r"^step: expected an integer >= 0, got "):
             case.schedule(step)
 
 
 @every_case
-def test_steps_out_of_range_are_refused(case: Case) -> None:
+def test_steps_out_of_range_are_rejected(case: Case) -> None:
     for step in [-1, np.int8(-1), -(10**30), 2**63]:
         with pytest.raises(ValueError, match=r"^step: expected an integer >= 0 of at most 63 bits, got "):
             case.schedule(step)
@@ -465,7 +465,7 @@ def test_an_optimizer_steps_with_it(case: Case) -> None:
 
 
 @loop("case", PURE_CASES)
-def test_an_optimizer_goes_on_from_a_checkpoint_with_it(case: Case) -> None:
+def test_an_optimizer_continues_from_a_checkpoint_with_it(case: Case) -> None:
     p = np.ones(3)
     opt = fo.Adam(p, lr=case.schedule)
     for _ in range(20):
@@ -479,7 +479,7 @@ def test_an_optimizer_goes_on_from_a_checkpoint_with_it(case: Case) -> None:
     assert q.tobytes() == p.tobytes()
 
 
-def test_wrong_rates_of_a_callable_are_refused_with_its_place() -> None:
+def test_wrong_rates_of_a_callable_are_rejected_with_its_place() -> None:
     with pytest.raises(ValueError, match=r"^lr at step 3: expected a number >= 0, got nan"):
         Warmup(lambda step: math.nan, 2)(5)
     with pytest.raises(TypeError, match=r"^lr at step 0: expected a number >= 0, got 'x'"):
@@ -577,14 +577,14 @@ def test_every_option_is_checked(cls: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("cls", [PiecewiseConstant, Sequence])
-def test_boundaries_of_another_number_are_refused(cls: Any) -> None:
+def test_boundaries_of_another_number_are_rejected(cls: Any) -> None:
     for boundaries in ([], [3], [3, 5, 7]):
         with pytest.raises(ValueError, match=r"^(scales|boundaries): expected \d, one .*, got "):
             cls(**{**required(cls), "boundaries": boundaries})
 
 
 @every_schedule
-def test_unknown_and_missing_options_are_refused(cls: Any) -> None:
+def test_unknown_and_missing_options_are_rejected(cls: Any) -> None:
     with pytest.raises(TypeError):
         cls(**required(cls), no_such_option=1)
     with pytest.raises(TypeError):
@@ -677,7 +677,7 @@ def test_a_plateau_is_torchs(options: dict[str, Any], seed: int, torch: Any) -> 
 
 @each_plateau
 @loop("through", [dict, lambda saved: json.loads(json.dumps(saved)), copy.deepcopy])
-def test_a_plateau_goes_on_from_a_checkpoint(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
+def test_a_plateau_continues_from_a_checkpoint(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
     schedule, values = ReduceOnPlateau(0.1, **options), metrics(7)
     list(fed(schedule, values[:151]))
     fresh = ReduceOnPlateau(0.9, mode="max")
@@ -691,7 +691,7 @@ def test_a_plateau_goes_on_from_a_checkpoint(options: dict[str, Any], through: C
 
 @each_plateau
 @loop("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
-def test_copies_of_a_plateau_go_on_by_themselves(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
+def test_copies_of_a_plateau_continue_by_themselves(options: dict[str, Any], through: Callable[[Any], Any]) -> None:
     schedule, values = ReduceOnPlateau(0.1, **options), metrics(8)
     list(fed(schedule, values[:150]))
     copied, before = through(schedule), state(schedule)
@@ -750,7 +750,7 @@ BAD_ENTRIES: list[tuple[str, Any, type[Exception]]] = [
 
 
 @loop(("name", "value", "error"), BAD_ENTRIES)
-def test_a_wrong_state_is_refused_whole(name: str, value: Any, error: type[Exception]) -> None:
+def test_a_wrong_state_is_rejected_whole(name: str, value: Any, error: type[Exception]) -> None:
     other = ReduceOnPlateau(0.1, mode="max", patience=3, cooldown=2)
     list(fed(other, [3, 2, 1]))
     schedule = ReduceOnPlateau(0.5)
@@ -762,7 +762,7 @@ def test_a_wrong_state_is_refused_whole(name: str, value: Any, error: type[Excep
     assert schedule.state_dict() == before
 
 
-def test_states_of_another_make_are_refused() -> None:
+def test_states_of_another_make_are_rejected() -> None:
     schedule = ReduceOnPlateau(0.5)
     saved = schedule.state_dict()
     for name in saved:

@@ -187,7 +187,7 @@ def test_gradients_are_matched_by_key(optimizer: type[fo.Optimizer], backend: Ba
 
 @each_kind
 @each_backend
-def test_lists_and_tuples_stand_for_each_other(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+def test_lists_and_tuples_replace_each_other(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     shapes: list[Build] = [list, tuple, lambda a: Layer([a[0], a[1]], (a[2], a[3])), lambda a: [(a[0], a[1]), [*a[2:]]]]
     pairs = [(shapes[0], shapes[1]), (shapes[1], shapes[0]), (shapes[2], shapes[3]), (shapes[3], shapes[2])]
     for build_params, build_grads in pairs:
@@ -327,7 +327,7 @@ MASKS = [(1, 0, 1), (0, 0, 1), (1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 1)]  # by
 @each_backend
 @loop("lr", [0.1, rate])
 def test_each_array_counts_its_own_steps(case: Case, backend: Backend, lr: Any) -> None:
-    """As in PyTorch: a missing gradient leaves alone the parameter, its state and its clock, not the schedule."""
+    """A missing gradient leaves the parameter, its state and its clock alone, not the schedule, as in PyTorch."""
     rng = np.random.default_rng(0)
     params = [ordinary_values(rng, FLOAT32, 5) for _ in range(3)]
     alone = [p.copy() for p in params]

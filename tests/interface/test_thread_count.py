@@ -29,7 +29,7 @@ def test_set_num_threads(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1, 2**31, 2**70])
-def test_set_num_threads_refuses_a_number_out_of_range(n: int) -> None:
+def test_set_num_threads_rejects_a_number_out_of_range(n: int) -> None:
     before = fo.get_num_threads()
     with pytest.raises(ValueError, match=rf"n: expected an integer from 1 to \d+, got {n}"):
         fo.set_num_threads(n)
@@ -37,7 +37,7 @@ def test_set_num_threads_refuses_a_number_out_of_range(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1.0, "2", None, True, [1]])
-def test_set_num_threads_refuses_what_is_no_integer(n: Any) -> None:
+def test_set_num_threads_rejects_what_is_no_integer(n: Any) -> None:
     before = fo.get_num_threads()
     with pytest.raises(TypeError, match="n: expected an integer"):
         fo.set_num_threads(n)
@@ -216,7 +216,7 @@ def test_a_layer_by_call_and_by_environment(layer: str) -> None:
     assert done.stdout.split() == [layer, layer, "environment"], done.stderr
 
 
-def test_an_unknown_layer_is_refused() -> None:
+def test_an_unknown_layer_is_rejected() -> None:
     fo.set_threading("pool")
     with pytest.raises(ValueError, match=r"layer: expected 'auto', 'pool', .*'serial', got 'tbb'"):
         fo.set_threading("tbb")

@@ -127,7 +127,7 @@ def test_a_schedule(torch_name: str) -> None:
 
 
 def test_defaults_are_torchs() -> None:
-    """But for the learning rates that the two name differently, every option that both have."""
+    """Compare every option that both have under one name."""
     for name in NAMES:
         theirs = getattr(torch.optim, name)([torch.zeros(1)]).defaults
         ours = getattr(fo, name).defaults

@@ -68,7 +68,7 @@ def optax_adam(
 
 
 def mlx_adam(p: float, g: float, s: State, t: int, *, lr: float, eps: float = 1e-8, amsgrad: bool = False) -> float:
-    """Without bias correction, MLX's default; with the maximum, algorithm 2 of AMSGrad's paper and an epsilon."""
+    """Leave out the bias correction, MLX's default; with the maximum, algorithm 2 of AMSGrad's paper and an epsilon."""
     m, v = ema(s, "m", 0.9, g), ema(s, "v", 0.999, g * g)
     if amsgrad:
         s["v_max"] = v = max(s["v_max"], v)

@@ -61,7 +61,7 @@ def test_follows_the_formula(row: Row, backend: Backend) -> None:
 
 @loop("psi", [0.0, 1e-6, 4e-3, 0.3, 1.0, 1e3, 1e300])
 def test_nadam_s_numbers_of_a_step(psi: float) -> None:
-    """Those of the definition, in whatever order the steps are asked for."""
+    """They are those of the definition, in any order of the steps."""
     ramps = [1 - 0.5 * 0.96 ** (t * psi) for t in range(1, 3001)]
     for t in (2999, 1, 700, 2, 30, 1999):
         found = fo.NAdam.compute_host_constants(t=t, momentum_decay=psi)

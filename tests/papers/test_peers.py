@@ -392,7 +392,7 @@ SCALES = np.array([3.0, 0.1, 1e-3, 1e-5, 1e-7, 1e-8, 1.0, 0.0])
 
 
 def start() -> list[Array]:
-    """Of several shapes; one is zero, as is its norm."""
+    """Return parameters of several shapes; one is zero, as is its norm."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal((3, 8)) * np.geomspace(1, 1e-4, 8), np.zeros(2), np.asarray(0.5)]
 
@@ -446,7 +446,7 @@ def ways(name: str, row: Row) -> Iterator[tuple[list[Array], list[Array]]]:
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=row_id)
-def test_goes_their_way(name: str, row: Row) -> None:
+def test_follows_the_framework(name: str, row: Row) -> None:
     if row.theirs == "ScheduleFreeAdamW" and _keras().config.backend() == "torch":
         pytest.skip("Keras on PyTorch has the new z in the place of the old one, which it keeps by reference")
     rtol, atol = LOOSE.get((name, row.name), (RTOL, ATOL))
@@ -458,7 +458,7 @@ def test_goes_their_way(name: str, row: Row) -> None:
 
 
 @pytest.mark.parametrize(("name", "row"), WRONG, ids=row_id)
-def test_does_not_go_their_way(name: str, row: Row) -> None:
+def test_differs_from_the_framework(name: str, row: Row) -> None:
     """Or what is said of them here, and in the class, is no longer true."""
     with FRAMEWORKS[name].in_float64():
         assert any(abs(p - q).max() > 1e-4 for pair in ways(name, row) for p, q in zip(*pair, strict=True))
@@ -533,7 +533,7 @@ CLIPS = [
 @pytest.mark.parametrize("size", [1.0, 1e-2], ids=["clipped", "small"])
 @pytest.mark.parametrize(("clip", "kind"), CLIPS)
 def test_clips_as_they_do(clip: Callable[..., list[Array]], kind: str, size: float) -> None:
-    """But for torch's 1e-6 beside the norm, which is ours and not the others'."""
+    """PyTorch and fastoptim add 1e-6 to the norm, the others do not."""
     rng = np.random.default_rng(2)
     grads = [size * np.asarray(rng.standard_normal(shape)) for shape in ((4, 3), (2,), ())]
     norms = [float(np.linalg.norm(g)) for g in grads]
@@ -642,7 +642,7 @@ def _optax_rates(theirs: str, build: Callable[[Any], Any]) -> Array:
     ("name", "schedule", "theirs", "build"), SCHEDULES, ids=[f"{row[0]}-{row[2]}-{row[1]}" for row in SCHEDULES]
 )
 def test_rates_are_theirs(name: str, schedule: fs.Schedule, theirs: str, build: Callable[[Any], Any]) -> None:
-    """Also past the end.  Keras takes cosines of up to pi in float32 whatever it is told: 2^-22 of the largest rate."""
+    """Include steps past the end.  Keras takes cosines of up to pi in float32: 2^-22 of the largest rate."""
     with FRAMEWORKS[name].in_float64():
         rates = {"keras": _keras_rates, "optax": _optax_rates}[name](theirs, build)
     atol = 0.1 * 2**-22 if theirs.startswith("CosineDecay") else 1e-16

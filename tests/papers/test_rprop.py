@@ -60,7 +60,7 @@ def test_rprop_step_by_step(dtype: DType, backend: Backend) -> None:
 
 
 def test_rprop_s_rate_is_where_the_step_sizes_start() -> None:
-    """That of the first step, if it changes."""
+    """The first step's rate counts if it changes."""
     p, q = np.zeros(3), np.zeros(3)
     first, second = fo.Rprop(p, lr=0.1), fo.Rprop(q, lr=lambda step: 0.1 * 2.0**step)
     assert (first.state["step_size"] == 0.1).all()

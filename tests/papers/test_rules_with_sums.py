@@ -72,7 +72,7 @@ def test_groups_have_sums_of_their_own(optimizer: type[fo.Optimizer], backend: B
 @each_dtype
 @each_rule
 def test_zeros_make_no_nan(optimizer: type[fo.Optimizer], dtype: DType, backend: Backend) -> None:
-    """Of parameters, of gradients and of both; then an ordinary step."""
+    """Zero parameters, zero gradients and both; then an ordinary step."""
     for options, (p_at, g_at) in product(MODULES[optimizer].SETTINGS, ((0, 0), (0, 1), (1, 0))):
         params = [np.full((4, 3), p_at, dtype), np.full((), p_at, dtype), np.zeros((0,), dtype)]
         opt = optimizer(params, **options, backend=backend)
@@ -161,7 +161,7 @@ WRONG_NUMBERS: list[tuple[Any, type[Exception], str]] = [
 @each_module
 @each_scalar
 @loop("wrong", WRONG_NUMBERS)
-def test_a_function_refuses_a_wrong_number(
+def test_a_function_rejects_a_wrong_number(
     optimizer: type[fo.Optimizer], name: str, module: ModuleType, wrong: tuple[Any, type[Exception], str]
 ) -> None:
     p = np.ones((2, 3), np.float32)

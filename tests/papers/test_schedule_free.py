@@ -56,7 +56,7 @@ def test_eval_shows_the_average_and_train_goes_back_bit_for_bit(name: str, dtype
 @each_backend
 @each_schedule_free
 def test_the_average_is_that_of_the_iterates(name: str, backend: Backend) -> None:
-    """Of all z, with equal weights at a constant rate; of AdamW when v is corrected in place of the rate."""
+    """All z have equal weights at a constant rate; for AdamW only if v is corrected in place of the rate."""
     rng = np.random.default_rng(0)
     options = {} if name == "schedule_free_sgd" else {"convention": "keras"}
     p = rng.standard_normal(6)
@@ -89,7 +89,7 @@ REFUSED: dict[str, Callable[[Any, list[Array]], Any]] = {
 
 @loop("refused", REFUSED.values())
 @each_schedule_free
-def test_between_eval_and_train_all_else_is_refused(name: str, refused: Callable[[Any, list[Array]], Any]) -> None:
+def test_between_eval_and_train_all_else_is_rejected(name: str, refused: Callable[[Any, list[Array]], Any]) -> None:
     opt, params = trained(name, ema=0.9)
     opt.eval()
     before, state = [p.copy() for p in params], copy.deepcopy(opt.state)
@@ -132,7 +132,7 @@ def test_a_locked_parameter_can_be_put_back_later(name: str) -> None:
 
 @each_backend
 @each_schedule_free
-def test_a_checkpoint_and_a_copy_go_on_after_eval_and_train(name: str, backend: Backend) -> None:
+def test_a_checkpoint_and_a_copy_continue_after_eval_and_train(name: str, backend: Backend) -> None:
     opt, params = trained(name, backend=backend, warmup_steps=10)
     opt.eval()
     opt.train()

@@ -160,7 +160,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
 
 @each_backend
 @loop("why", REFUSED)
-def test_hessians_are_refused_as_gradients_are(why: str, backend: Backend) -> None:
+def test_hessians_are_rejected_as_gradients_are(why: str, backend: Backend) -> None:
     """With the place, and before the first write."""
     hessians, error, place = REFUSED[why]
     memory = Memory()
@@ -170,7 +170,7 @@ def test_hessians_are_refused_as_gradients_are(why: str, backend: Backend) -> No
     assert all((state["h"] == 0).all() for state in opt.state.values())
 
 
-def test_hessians_in_the_memory_of_the_parameters_are_refused() -> None:
+def test_hessians_in_the_memory_of_the_parameters_are_rejected() -> None:
     p = np.zeros(3)
     opt = fo.Sophia(p)
     with pytest.raises(ValueError, match="hessians"):
@@ -191,7 +191,7 @@ def test_no_hessians_for_groups_that_are_not_there() -> None:
 
 
 def test_sophia_never_moves_further_than_its_rate() -> None:
-    """And by just that against the sign of the mean where curvature is unknown or negative."""
+    """Where curvature is unknown or negative it moves by the rate, against the sign of the mean."""
     opt = fo.Sophia(np.zeros(3), lr=0.25, gamma=1.0, betas=(0.0, 0.0), weight_decay=0.0)
     opt.update_hessian(np.array([4.0, -4.0, 0.5]))
     opt.step(np.array([1.0, 1.0, -1.0]))

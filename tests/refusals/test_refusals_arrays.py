@@ -56,7 +56,7 @@ def test_a_gradient_that_is_no_array(optimizer: type[fo.Optimizer], backend: Bac
     for thing, got in NO_ARRAYS:
         with model.refuses(TypeError, "grads['w2']: expected a NumPy array", got):
             model.step(w2=thing)
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -68,7 +68,7 @@ def test_a_container_in_the_place_of_a_gradient(
     model = Model(optimizer, backend)
     with model.refuses(TypeError, "grads['w2']: expected a NumPy array, got a " + type(container).__name__):
         model.step(w2=container)
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -104,7 +104,7 @@ def test_a_gradient_of_a_wrong_dtype(optimizer: type[fo.Optimizer], backend: Bac
     for dtype in ODD_DTYPES:
         with model.refuses(TypeError, "grads['w2']: expected dtype float64, float32, float16 or bfloat16", repr(dtype)):
             model.step(w2=of_dtype(dtype))
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -134,7 +134,7 @@ def test_cuda_arrays_without_a_cuda_build(optimizer: type[fo.Optimizer], backend
     model = Model(optimizer, backend)
     with model.refuses(RuntimeError, "grads['w2']", "CUDA", "FakeCuda"):
         model.step(w2=FakeCuda())
-    model.goes_on()
+    model.assert_continues()
     with model.refuses(RuntimeError, "params['b']", "CUDA", "FakeCuda"):
         optimizer({"a": model.array((2,)), "b": FakeCuda()}, backend=backend)
 
@@ -162,7 +162,7 @@ def test_gradients_of_another_structure(optimizer: type[fo.Optimizer], backend: 
     model = Model(optimizer, backend)
     with model.refuses(TypeError, *words):
         model.opt.step(make(model.grads))
-    model.goes_on()
+    model.assert_continues()
 
 
 NESTED: dict[str, tuple[Any, list[str]]] = {
@@ -214,7 +214,7 @@ def test_gradients_of_groups_name_the_group(optimizer: type[fo.Optimizer], backe
         model.step(w2=np.zeros((3, 2), np.float32))
     with model.refuses(ValueError, "grads[1]: overlaps params[0]['params']['w0']"):
         model.step(w2=model.params["w0"].reshape(-1)[:6].reshape(2, 3))
-    model.goes_on()
+    model.assert_continues()
 
 
 # ---- shape and layout
@@ -227,7 +227,7 @@ def test_a_gradient_of_a_wrong_shape(optimizer: type[fo.Optimizer], backend: Bac
     for shape in WRONG_SHAPES:
         with model.refuses(ValueError, "grads['w2']: expected shape (2, 3)", f"got {shape}"):
             model.step(w2=np.ones(shape, np.float32))
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -289,7 +289,7 @@ def test_a_parameter_made_read_only_later(optimizer: type[fo.Optimizer], backend
     with model.refuses(ValueError, "params['w2']: expected a writeable array, got a read-only one"):
         model.step()
     model.params["w2"].flags.writeable = True
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -416,7 +416,7 @@ def test_a_gradient_in_the_memory_of_parameters(optimizer: type[fo.Optimizer], b
     owner = "w0" if kind.startswith("another") else "w2"
     with model.refuses(ValueError, "grads['w2']: overlaps", f"params[{owner!r}]"):
         model.step(w2=SHARED[kind](model))
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -428,7 +428,7 @@ def test_a_gradient_in_the_memory_of_state(optimizer: type[fo.Optimizer], backen
             model.step(w2=model.opt.state["w2"][name])
         with model.refuses(ValueError, f"grads['w2']: overlaps state['w0'][{name!r}]"):
             model.step(w2=model.opt.state["w0"][name].reshape(-1)[3:9].reshape(2, 3))
-        model.goes_on()
+        model.assert_continues()
 
 
 @each_kind
@@ -438,7 +438,7 @@ def test_a_gradient_in_the_memory_of_a_parameter_that_stays(optimizer: type[fo.O
     model = Model(optimizer, backend)
     with model.refuses(ValueError, "grads['w2']: overlaps params['w0']"):
         model.step(w2=SHARED["another"](model), w0=None)
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind

@@ -101,7 +101,7 @@ def test_a_spoiled_state_dict(optimizer: type[fo.Optimizer], kind: str) -> None:
     SPOILED[kind](spoiled)
     with model.refuses(ValueError, "state"):
         model.opt.load_state_dict(spoiled)
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -115,7 +115,7 @@ def test_a_spoiled_array_of_a_state_dict(optimizer: type[fo.Optimizer], backend:
             state[name] = spoil(state[name])
             with model.refuses(ValueError, f"params['w2']: expected {name!r} as float32 of shape (2, 3)"):
                 model.opt.load_state_dict(spoiled)
-        model.goes_on()
+        model.assert_continues()
 
 
 def state_dict_of_another(optimizer: type[fo.Optimizer]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def test_a_state_dict_that_is_none(optimizer: type[fo.Optimizer], thing: Any) ->
     model = Model(optimizer, "native")
     with model.refuses(TypeError, "state_dict: expected a dict, got "):
         model.opt.load_state_dict(thing)
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -171,7 +171,7 @@ def test_a_state_dict_of_another_optimizer(optimizer: type[fo.Optimizer]) -> Non
         if other is not optimizer:
             with model.refuses(ValueError, "state_dict['optimizer']", repr(optimizer.name), repr(other.name)):
                 model.opt.load_state_dict(state_dict_of_another(other))
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -190,4 +190,4 @@ def test_a_state_dict_of_other_parameters(optimizer: type[fo.Optimizer]) -> None
         dump = WIDEST[optimizer].optimize(params).state_dict()
         with model.refuses(ValueError, "state", word):
             model.opt.load_state_dict(dump)
-    model.goes_on()
+    model.assert_continues()

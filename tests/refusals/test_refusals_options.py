@@ -14,8 +14,18 @@ import pytest
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
 from fastoptim.options import Scale, may_be_none
-from loops import loop
-from models import OPTIMIZERS, Backend, Buffers, Memory, Model, Refusal, each_backend, each_kind, each_module
+from loops import Test, iteration, loop, without_arguments
+from models import (
+    Backend,
+    Buffers,
+    Memory,
+    Model,
+    Refusal,
+    each_backend,
+    each_kind,
+    each_module,
+    every_optimizer,
+)
 
 # ---- hyper-parameters
 
@@ -77,12 +87,19 @@ def wrong_values(annotation: Any, default: Any) -> Iterator[Wrong]:
         yield from (Wrong(value, TypeError) for value in (1, 0, None, "True", 1.0, np.array(True)))
 
 
-EVERY_OPTION = [
-    (cls, name) for cls in OPTIMIZERS for name in cls.defaults if cls.name in EXEMPLARS or name in own_options(cls)
-]
-every_option = pytest.mark.parametrize(
-    ("optimizer", "option"), EVERY_OPTION, ids=[f"{cls.name}-{name}" for cls, name in EVERY_OPTION]
-)
+def options_of(optimizer: type[fo.Optimizer]) -> list[str]:
+    return [name for name in optimizer.defaults if optimizer.name in EXEMPLARS or name in own_options(optimizer)]
+
+
+def every_option(test: Test) -> Test:
+    """Parametrise over optimizers, and run the test for each of their options."""
+
+    def run(optimizer: type[fo.Optimizer], **given: Any) -> None:
+        for option in options_of(optimizer):
+            with iteration("option", option):
+                test(optimizer=optimizer, option=option, **given)
+
+    return every_optimizer(without_arguments(test, run, ["option"]))
 
 
 def wrong_for(optimizer: type[fo.Optimizer], option: str) -> list[Wrong]:
@@ -90,7 +107,7 @@ def wrong_for(optimizer: type[fo.Optimizer], option: str) -> list[Wrong]:
 
 
 @every_option
-def test_a_constructor_refuses_wrong_options(optimizer: type[fo.Optimizer], option: str) -> None:
+def test_a_constructor_rejects_wrong_options(optimizer: type[fo.Optimizer], option: str) -> None:
     memory = Memory()
     p = memory.array((3,))
     for value, error, part in wrong_for(optimizer, option):
@@ -99,7 +116,7 @@ def test_a_constructor_refuses_wrong_options(optimizer: type[fo.Optimizer], opti
 
 
 @every_option
-def test_a_constructor_refuses_a_group_s_wrong_options(optimizer: type[fo.Optimizer], option: str) -> None:
+def test_a_constructor_rejects_a_group_s_wrong_options(optimizer: type[fo.Optimizer], option: str) -> None:
     memory = Memory()
     p, q = memory.array((3,)), memory.array((3,))
     for value, error, part in wrong_for(optimizer, option):
@@ -109,7 +126,7 @@ def test_a_constructor_refuses_a_group_s_wrong_options(optimizer: type[fo.Optimi
 
 @every_option
 @each_backend
-def test_a_step_refuses_options_assigned_to_a_group(
+def test_a_step_rejects_options_assigned_to_a_group(
     optimizer: type[fo.Optimizer], option: str, backend: Backend
 ) -> None:
     model = Model(optimizer, backend, grouped=True)
@@ -124,21 +141,21 @@ def test_a_step_refuses_options_assigned_to_a_group(
     group[option] = good
     model.opt.param_groups[0][option] = good
     model._twin.opt.param_groups[1][option] = good
-    model.goes_on()
+    model.assert_continues()
 
 
 @every_option
-def test_an_optimizer_refuses_options_assigned_to_all_groups(optimizer: type[fo.Optimizer], option: str) -> None:
+def test_an_optimizer_rejects_options_assigned_to_all_groups(optimizer: type[fo.Optimizer], option: str) -> None:
     model = Model(optimizer, "native", grouped=True)
     for value, error, part in wrong_for(optimizer, option):
         with model.refuses(error, f"{option}{part}: expected "):
             setattr(model.opt, option, value)
-    model.goes_on()
+    model.assert_continues()
 
 
 @every_option
 @each_module
-def test_functions_refuse_wrong_options(optimizer: type[fo.Optimizer], option: str, module: ModuleType) -> None:
+def test_functions_reject_wrong_options(optimizer: type[fo.Optimizer], option: str, module: ModuleType) -> None:
     buffers = Buffers(optimizer)
     for value, error, part in wrong_for(optimizer, option):
         with buffers.refuses(error, f"{option}{part}: expected "):
@@ -187,7 +204,7 @@ def test_an_unknown_option(optimizer: type[fo.Optimizer], backend: Backend, opti
         model.step()
     del model.opt.param_groups[1][option]
     del model._twin.opt.param_groups[1][option]
-    model.goes_on()
+    model.assert_continues()
 
 
 @each_kind
@@ -258,4 +275,4 @@ def test_a_function_that_raises(optimizer: type[fo.Optimizer], backend: Backend)
         model.step()
     good = model.opt.param_groups[0]["lr"]
     model.opt.param_groups[1]["lr"] = model._twin.opt.param_groups[1]["lr"] = good
-    model.goes_on()
+    model.assert_continues()

@@ -6,6 +6,20 @@ own.  The mark `exhaustive` adds the other instruction sets and the loop as it i
 
 from __future__ import annotations
 
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cases import CHECKOUT
+from loops import loop
+
 CSRC = CHECKOUT / "csrc"
 
 pytestmark = pytest.mark.skipif(not CSRC.exists(), reason="needs the sources: these tests run in a checkout")
@@ -98,9 +112,7 @@ def check_symbols(target: Path, isa: str, function: str) -> None:
 
 def check_arithmetic(bodies: Bodies) -> None:
     """No multiplication is fused with an addition, and no instruction is approximate."""
-    forbidden = re.compile(
-        r"\s(v?fn?m(?:add|sub)\w*|fml[as]\w*|bfmla\w*|v?rcp\w+|v?rsqrt\w+|frecp\w+|frsqrt\w+)\s"
-    )
+    forbidden = re.compile(r"\s(v?fn?m(?:add|sub)\w*|fml[as]\w*|bfmla\w*|v?rcp\w+|v?rsqrt\w+|frecp\w+|frsqrt\w+)\s")
     assert {name: found for name, body in bodies.items() if (found := forbidden.findall(body))} == {}
 
 
