@@ -59,7 +59,7 @@ SGD = next(case for case in PLAIN_CASES if case.optimizer is fo.SGD)
 MEASURING = [case for case in PLAIN_CASES + PREPARED_CASES if case.optimizer.reduce_terms is not None]
 SUMMING = [with_options(SGD, label, options) for label, options in NORM_CLIPS.items()] + MEASURING
 
-each_case = each_case(SUMMING)
+each_sum = each_case(SUMMING)
 each_pairing = loop(("p_dtype", "g_dtype"), list(product(DTYPES, DTYPES)))
 
 
@@ -362,7 +362,7 @@ def check_step(case: Case, p_dtype: DType, g_dtype: DType, size: int, offsets: I
 
 
 @each_pairing
-@each_case
+@each_sum
 @each_isa
 def test_steps_in_every_pairing(case: Case, p_dtype: DType, g_dtype: DType) -> None:
     offsets = drifting_offsets()
@@ -370,7 +370,7 @@ def test_steps_in_every_pairing(case: Case, p_dtype: DType, g_dtype: DType) -> N
         check_step(case, p_dtype, g_dtype, size, offsets)
 
 
-@each_case
+@each_sum
 @each_isa
 def test_steps_at_every_kind_of_size(case: Case) -> None:
     offsets = drifting_offsets()
@@ -378,7 +378,7 @@ def test_steps_at_every_kind_of_size(case: Case) -> None:
         check_step(case, DTYPES[i % 4], DTYPES[i // 4 % 4], size, offsets)
 
 
-@each_case
+@each_sum
 @each_isa
 def test_steps_on_several_threads(case: Case) -> None:
     """Shares of a sum are cut at tiles, and those of a step elsewhere."""
@@ -390,7 +390,7 @@ def test_steps_on_several_threads(case: Case) -> None:
 
 
 @loop("threads", [1, 2, 3, 7])
-@each_case
+@each_sum
 @each_isa
 def test_steps_over_many_arrays(case: Case, threads: int) -> None:
     fo.set_num_threads(threads)
