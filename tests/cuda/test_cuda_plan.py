@@ -182,7 +182,7 @@ def test_more_arrays_than_fit_into_the_arguments(rule: str, around: str) -> None
 
 @pytest.mark.parametrize("count", [4, 150])
 def test_gradients_that_move(count: int) -> None:
-    """Each step has its gradients elsewhere, and others: the table is made anew."""
+    """Gradients at other addresses, and of other arrays, make a new table."""
     model = Model("adam", {}, count, 13, (3, 100, 5000))
     for t in (1, 2, 3):
         assert model.on_cpu(t) == model.on_cuda(t)
@@ -237,7 +237,7 @@ def test_what_a_graph_cannot_do() -> None:
 
 @pytest.mark.parametrize("rule", ["adam", "lamb"])
 def test_norms_over_several_plans(rule: str) -> None:
-    """As over arrays on several devices: each measures, the host adds up in the model's order, each steps."""
+    """Devices reduce their own gradients, the host adds in the model's order, and each device steps."""
     model = Model(rule, AROUND["norms"], 9, 5)
     squares = model.cuda.clipped_sq_norms(list(model.grads), None, model.group_steps(1), 0)
     whole = 0.0

@@ -12,9 +12,7 @@ from ..options.settings import Settings
 
 
 class GroupStep(NamedTuple):
-    """One step with some settings: its learning rate, its number, counted from 1, its loss scale and what the
-    optimizer's `compute_host_constants` gives.
-    """
+    """One step of a parameter group: its options, learning rate, number (from 1), loss scale and host constants."""
 
     settings: Settings
     lr: float
@@ -24,7 +22,7 @@ class GroupStep(NamedTuple):
 
 
 def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
-    """What these settings do in step t."""
+    """Return the step of a group with these settings at step number t."""
     constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
@@ -33,7 +31,7 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
 
 
 class GroupSnapshot(NamedTuple):
-    """A group's options as last seen: their values in order, what they mean, and what messages call the group."""
+    """A group's options when they were last checked: their values in order, the checked form, and the group's path."""
 
     values: tuple[Any, ...]
     settings: Settings

@@ -127,14 +127,14 @@ class Optimizer(FieldsAreArguments):
     """The arguments of `compute_host_constants`, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
-    """Whether `weight_decay` and `decoupled` are part of the formula; else they precede it."""
+    """True if `weight_decay` and `decoupled` are part of the formula; else they precede it."""
 
     reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None] = None
     """The sums over an array that the formula needs, with the arguments of `reference`; may update state.  They are of
     the parameter before decoupled decay.  `reference` then takes them as `sums`."""
 
     reduces_group: ClassVar[bool] = False
-    """Whether those sums run over all arrays of a group."""
+    """True if those sums run over all arrays of a group."""
 
     @classmethod
     def variant(cls, *args: Any, **options: Any) -> str:
@@ -192,7 +192,7 @@ class Optimizer(FieldsAreArguments):
         }
         try:
             if options["ema"] is not None and options["swa_start"] is not None:
-                raise ValueError("ema: expected None beside swa_start, as one average is kept, got both")
+                raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
             variant = cls.variant(**options)
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None

@@ -150,7 +150,7 @@ class OneCycle(Schedule):
 
     @cached_property
     def _phases(self) -> tuple[tuple[float, float, float, float], ...]:
-        """Of each phase the step it starts from and the step it ends at, and the rates there."""
+        """The first and last step of each phase, and the learning rates there."""
         first = self.max_lr / self.div_factor
         final, end = first / self.final_div_factor, self.total_steps - 1
         top = self.pct_start * self.total_steps - 1

@@ -42,8 +42,8 @@ class ReduceOnPlateau(Schedule):
     `update` takes in a metric, most often once an epoch; called with a step, the schedule gives the present rate,
     whatever the step.  What it has seen is in `rate`, `best`, `num_bad_epochs` and `cooldown_counter`.
 
-    It is the only schedule with a state: save its `state_dict` beside the optimizer's.  One compares equal to itself
-    alone.
+    It is the only schedule with a state: save its `state_dict` together with the optimizer's.  One compares equal to
+    itself alone.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
