@@ -23,7 +23,7 @@ inline constexpr Index kTile = 1024;  // with p, g and two state arrays in float
 static_assert(kTile == kSumTile);
 
 template <class T>
-void decode(Format format, const void* from, Cell<T>* to, Index n) {
+FO_NOINLINE void decode(Format format, const void* from, Cell<T>* to, Index n) {
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
@@ -33,7 +33,7 @@ void decode(Format format, const void* from, Cell<T>* to, Index n) {
 }
 
 template <class T>
-void encode(Format format, const Cell<T>* from, void* to, Index n) {
+FO_NOINLINE void encode(Format format, const Cell<T>* from, void* to, Index n) {
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         auto* target = static_cast<Cell<typename Kind::type>*>(to);
