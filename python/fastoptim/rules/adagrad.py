@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +51,7 @@ class Adagrad(Optimizer):
 
     name = "adagrad"
     variants = {"adagrad": ("s",)}
-    state_schema = {"s": StateArray(initial=lambda options: options["initial_accumulator_value"])}
+    state_schema = {"s": StateArray(initial=itemgetter("initial_accumulator_value"))}
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "eps": 0.0, "eps_root": 1e-7, "initial_accumulator_value": 0.1},

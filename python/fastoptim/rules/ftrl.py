@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -63,7 +64,7 @@ class FTRL(Optimizer):
 
     name = "ftrl"
     variants = {"ftrl": ("n", "z")}
-    state_schema = {"n": StateArray(initial=lambda options: options["initial_accumulator_value"])}
+    state_schema = {"n": StateArray(initial=itemgetter("initial_accumulator_value"))}
     conventions = {
         "paper": {},
         "keras": {"lr": 1e-3, "beta": 0.0, "half_l2": False, "initial_accumulator_value": 0.1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 import math
 from typing import Annotated, Any
 
@@ -70,8 +71,8 @@ class Prodigy(Optimizer):
     variants = {"prodigy": ("m", "v", "s", "p0", "d", "d_max", "d_numerator")}
     state_schema = {
         "p0": StateArray(initial="p"),
-        "d": StateArray("scalar", initial=lambda options: options["d0"]),
-        "d_max": StateArray("scalar", initial=lambda options: options["d0"]),
+        "d": StateArray("scalar", initial=itemgetter("d0")),
+        "d_max": StateArray("scalar", initial=itemgetter("d0")),
         "d_numerator": StateArray("scalar"),
     }
     decays_itself = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 import math
 from typing import Any, Literal
 
@@ -55,8 +56,8 @@ class Yogi(Optimizer):
     name = "yogi"
     variants = {"yogi": ("m", "v")}
     state_schema = {
-        "m": StateArray(initial=lambda options: options["initial_mean"]),
-        "v": StateArray(initial=lambda options: options["initial_accumulator_value"]),
+        "m": StateArray(initial=itemgetter("initial_mean")),
+        "v": StateArray(initial=itemgetter("initial_accumulator_value")),
     }
     conventions = {"paper": {}, "optax": {"bias_correction": True, "initial_mean": 1e-6}}
 
