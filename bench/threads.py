@@ -1,11 +1,11 @@
-"""Time steps in the company that they have in real programs: other libraries' threads, busy processors, pauses.
+"""Time Adam's step in the conditions of real programs: other libraries' threads, busy processors, pauses.
 
-Every situation has several processes of its own, one after another, because the same step differs by tens of per cent
-from process to process.  In each, the ways of running a step take turns over the same arrays.  A figure is the median
-over turns of a turn's mean: the mean contains the stalls that a median would hide.
+Each situation has several processes of its own, one after another, because the same step differs by tens of per cent
+from process to process.  In each, the ways to run a step alternate over the same arrays.  A figure is the median over
+turns of a turn's mean: the mean contains the stalls that a median would hide.
 
     python bench/threads.py                                 # the table of situations
-    python bench/threads.py --situation idle numpy --size 2^16 2^20
+    python bench/threads.py --situation idle "numpy products" --size 2^16 2^20
     python bench/threads.py --network                       # a training loop in NumPy, by hand and with fo.Adam
     python bench/threads.py --scikit-learn                  # MLPClassifier with its Adam replaced
 """
@@ -16,12 +16,19 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
+
+import numpy as np
+
+import fastoptim as fo
+from fastoptim.bench.table import format_table
+from fastoptim.bench.workload import parse_size
 
 SIZES = ("2^12", "2^16", "2^18", "2^20", "2^22")
 WAYS = ("one thread", "default", "pool", "openmp", "torch fused")
@@ -39,37 +46,88 @@ SITUATIONS = (
     "quota of one CPU",
     "two trainings",
 )
+#: PyTorch's threads would disturb these, so its step is not timed there.
+WITHOUT_TORCH = ("scikit-learn", "jax", "numpy products")
 LAYERS = {"one thread": "serial", "pool": "pool", "openmp": "openmp"}  # of the ways; else "auto"
 PAUSE = 0.03  # seconds between turns, in which OpenMP's threads fall asleep
 
-# ---- a process that takes steps
+Timer = Callable[..., float]  # seconds per step of a turn
+
+# ---- processes
 
 
-def set_way(way: str) -> None:
-    import fastoptim as fo
+class Worker:
+    """A process that calls `make(*arguments)` once, and then the `Timer` that this returns for each command."""
 
-    fo.set_threading(LAYERS.get(way, "auto"))
+    def __init__(self, make: Callable[..., Timer], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        self.process.start()
 
-
-def make_step(way: str, size: int) -> Callable[[], object]:
-    if way == "torch fused":
-        import torch
-
-        p = torch.ones(size, requires_grad=True)
-        p.grad = torch.ones(size)
-        return torch.optim.Adam([p], lr=1e-3, fused=True).step  # type: ignore[no-any-return]
-    import numpy as np
-
-    import fastoptim as fo
-
-    opt, g = fo.Adam(np.ones(size, np.float32), lr=1e-3), np.ones(size, np.float32)
-    return lambda: opt.step(g)
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
-def make_company(situation: str) -> Callable[[], object]:
+def _serve(pipe: Connection, make: Callable[..., Timer], arguments: Sequence[Any]) -> None:
+    if any(str(argument).endswith("torch first") for argument in arguments):
+        import torch  # noqa: F401
+    fo.build_info()
+    timer = make(*arguments)
+    while True:
+        pipe.send(timer(*pipe.recv()))
+
+
+def time_loop(step: Callable[[], object], seconds: float, before: Callable[[], object] = lambda: None) -> float:
+    """Return the mean seconds of a step in a loop with something untimed before each."""
+    for _ in range(3):
+        before()
+        step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        before()
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return fmean(times)
+
+
+def be_busy() -> None:
+    while True:
+        pass
+
+
+# ---- situations
+
+
+def make_situation(situation: str) -> Timer:
+    """Return a timer of (way, elements, seconds)."""
+    if situation == "affinity reduced":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    between = make_between(situation)
+    steps: dict[tuple[bool, int], Callable[[], object]] = {}
+
+    def timer(way: str, size: int, seconds: float) -> float:
+        fo.set_threading(LAYERS.get(way, "auto"))
+        key = way == "torch fused", size
+        if key not in steps and key[0]:
+            import torch
+
+            p = torch.ones(size, requires_grad=True)
+            p.grad = torch.ones(size)
+            steps[key] = torch.optim.Adam([p], lr=1e-3, fused=True).step
+        elif key not in steps:
+            opt = fo.Adam(np.ones(size, np.float32), lr=1e-3)
+            steps[key] = partial(opt.step, np.ones(size, np.float32))
+        return time_loop(steps[key], seconds, between)
+
+    return timer
+
+
+def make_between(situation: str) -> Callable[[], object]:
     """Return what the program does between two steps."""
-    import numpy as np
-
     a, b = np.ones((64, 784), np.float32), np.ones((784, 256), np.float32)
     if situation == "numpy products":
         return lambda: a @ b
@@ -87,145 +145,93 @@ def make_company(situation: str) -> Callable[[], object]:
 
         product = jax.jit(lambda x, y: x @ y)
         return lambda: product(a, b).block_until_ready()
-    if situation == "sleep 2 ms":
-        return lambda: time.sleep(0.002)
-    return lambda: None
-
-
-def take_turns(situation: str, commands: Connection) -> None:
-    """Answer (way, size, seconds) with the mean seconds of a step."""
-    if situation.endswith("torch first"):
-        import torch  # noqa: F401
-    import fastoptim as fo
-
-    fo.build_info()
-    if situation == "affinity reduced":
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    company = make_company(situation)
-    steps: dict[tuple[bool, int], Callable[[], object]] = {}
-    while command := commands.recv():
-        way, size, seconds = command
-        set_way(way)
-        theirs = way == "torch fused"
-        if (theirs, size) not in steps:
-            steps[theirs, size] = make_step(way, size)
-        step = steps[theirs, size]
-        for _ in range(3):
-            company()
-            step()
-        times = []
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            company()
-            begin = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - begin)
-        commands.send(statistics.fmean(times))
-
-
-def be_busy() -> None:
-    while True:
-        pass
-
-
-class Worker:
-    """A process of `take_turns`."""
-
-    def __init__(self, situation: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.commands, theirs = context.Pipe()
-        self.process = context.Process(target=take_turns, args=(situation, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def ask(self, way: str, size: int, seconds: float) -> None:
-        self.commands.send((way, size, seconds))
-
-    def answer(self) -> float:
-        return float(self.commands.recv())
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-
-
-# ---- the situations
+    return (lambda: time.sleep(0.002)) if situation == "sleep 2 ms" else lambda: None
 
 
 @contextlib.contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    context = multiprocessing.get_context("fork")
-    busy = [context.Process(target=be_busy, daemon=True) for _ in range(count)]
-    for process in busy:
-        process.start()
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.join()
-
-
-@contextlib.contextmanager
-def quota_of_one_cpu() -> Iterator[Callable[[int], object]]:
-    """Yield a function that moves a process into a cgroup with that quota.  OSError where cgroups cannot be written."""
+def quota_of_one_cpu(pid: int | None) -> Iterator[None]:
+    """Move a process into a cgroup with that quota; OSError if cgroups cannot be written."""
     v1, v2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
     group = (v1 if v1.is_dir() else v2) / f"fastoptim-bench-{os.getpid()}"
     group.mkdir()
     try:
-        if v1.is_dir():
-            (group / "cpu.cfs_quota_us").write_text("100000")
-        else:
-            (group / "cpu.max").write_text("100000 100000")
-        yield lambda pid: (group / "cgroup.procs").write_text(str(pid))
+        file, quota = ("cpu.cfs_quota_us", "100000") if v1.is_dir() else ("cpu.max", "100000 100000")
+        (group / file).write_text(quota)
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
     finally:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
-            time.sleep(0.05)
+        time.sleep(0.1)  # the stopped process leaves it
+        group.rmdir()
 
 
-def measure(
-    situation: str, ways: list[str], sizes: list[int], rounds: int, seconds: float
-) -> Iterator[list[list[float]]]:
-    """Yield a round's mean seconds of a step, for each way a list over sizes."""
+def measure(situation: str, ways: Sequence[str], sizes: Sequence[int], args: argparse.Namespace) -> Iterator[Any]:
+    """Yield the mean seconds of a step by way and size, for each turn of one process."""
     with contextlib.ExitStack() as stack:
-        workers = [Worker(situation) for _ in range(2 if situation == "two trainings" else 1)]
+        workers = [Worker(make_situation, situation) for _ in range(2 if situation == "two trainings" else 1)]
         if situation == "quota of one CPU":
-            move = stack.enter_context(quota_of_one_cpu())
-            move(workers[0].process.pid or 0)
-        for worker in workers:
+            stack.enter_context(quota_of_one_cpu(workers[0].process.pid))
+        for worker in workers:  # stopped before the cgroup is removed
             stack.callback(worker.stop)
-
-        def mean(way: str, size: int, seconds: float) -> float:
-            for worker in workers:
-                worker.ask(way, size, seconds)
-            found = statistics.fmean([worker.answer() for worker in workers])
-            time.sleep(PAUSE)
-            return found
-
         for way in ways:  # imports and first steps
-            mean(way, sizes[0], 0.01)
-        if "busy" in situation:
-            stack.enter_context(busy_processes(1 if situation.startswith("one") else 2))
-        for _ in range(rounds):
-            by_size = [[mean(way, size, seconds) for way in ways] for size in sizes]
-            yield [list(times) for times in zip(*by_size, strict=True)]
+            take_turn(workers, way, sizes[0], 0.01)
+        for _ in range({"one busy process": 1, "two busy processes": 2}.get(situation, 0)):
+            busy = multiprocessing.get_context("fork").Process(target=be_busy, daemon=True)
+            busy.start()
+            stack.callback(busy.kill)
+        for _ in range(args.rounds):
+            times = [[take_turn(workers, way, size, args.seconds) for way in ways] for size in sizes]
+            yield {way: [by_way[i] for by_way in times] for i, way in enumerate(ways)}
 
 
-# ---- a network in NumPy
+def take_turn(workers: Sequence[Worker], *command: Any) -> float:
+    """Return the mean result of simultaneous turns."""
+    for worker in workers:
+        worker.pipe.send(command)
+    found = fmean([worker.pipe.recv() for worker in workers])
+    time.sleep(PAUSE)
+    return found
 
 
-def train_network(hidden: int, way: str, commands: Connection) -> None:
-    import numpy as np
+def show_situations(args: argparse.Namespace) -> None:
+    for situation in args.situation:
+        # PyTorch's step has processes of its own: its threads would disturb the others' steps.
+        groups = [[way for way in args.way if way != "torch fused"]]
+        groups += [["torch fused"]] if "torch fused" in args.way and situation not in WITHOUT_TORCH else []
+        turns: dict[str, list[list[float]]] = {}
+        try:
+            for group in filter(None, groups):
+                for _ in range(args.processes):
+                    for turn in measure(situation, group, list(map(parse_size, args.size)), args):
+                        for way, times in turn.items():
+                            turns.setdefault(way, []).append(times)
+        except OSError as error:
+            print(f"\n{situation}: not measured: {error}", flush=True)
+            continue
+        print_table(situation_rows(situation, args.size, turns))
 
-    import fastoptim as fo
 
+def situation_rows(situation: str, sizes: Sequence[str], turns: dict[str, list[list[float]]]) -> list[list[str]]:
+    """Return the medians over turns of the times, and of the ratios of consecutive turns."""
+    found = {way: np.array(times) for way, times in turns.items()}
+    rows = [[f"{situation}, us", *sizes]]
+    rows += [[way, *(f"{t * 1e6:,.0f}" for t in np.median(times, axis=0))] for way, times in found.items()]
+    for way in [way for way in LAYERS if {way, "default"} <= found.keys()]:
+        ratios = np.median(found["default"] / found[way], axis=0)
+        rows.append([f"default / {way}", *(f"{ratio:.2f}" for ratio in ratios)])
+    return rows
+
+
+# ---- training loops
+
+
+def make_network(hidden: int, way: str) -> Timer:
+    """Train a network in plain NumPy; return a timer of iterations."""
     rng = np.random.default_rng(0)
     shapes = {"w1": (784, hidden), "b1": (hidden,), "w2": (hidden, 10), "b2": (10,)}
     params = {name: rng.standard_normal(shape, np.float32) * np.float32(0.03) for name, shape in shapes.items()}
     x, y = rng.standard_normal((64, 784), np.float32), rng.standard_normal((64, 10), np.float32)
+    m, v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2))
+    t = 0
 
     def backward() -> dict[str, Any]:
         h = np.maximum(x @ params["w1"] + params["b1"], 0)
@@ -233,180 +239,85 @@ def train_network(hidden: int, way: str, commands: Connection) -> None:
         back = (error @ params["w2"].T) * (h > 0)
         return {"w1": x.T @ back, "b1": back.sum(0), "w2": h.T @ error, "b2": error.sum(0)}
 
-    m = {name: np.zeros_like(p) for name, p in params.items()}
-    v = {name: np.zeros_like(p) for name, p in params.items()}
-    count = 0
-
     def by_hand(grads: dict[str, Any]) -> None:
-        nonlocal count
-        count += 1
-        rate = np.float32(1e-4 * (1 - 0.999**count) ** 0.5 / (1 - 0.9**count))
+        nonlocal t
+        t += 1
+        step_size = np.float32(1e-4 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t))
         for name, g in grads.items():
             m[name] += np.float32(0.1) * (g - m[name])
             v[name] += np.float32(0.001) * (g * g - v[name])
-            params[name] -= rate * m[name] / (np.sqrt(v[name]) + np.float32(1e-8))
+            params[name] -= step_size * m[name] / (np.sqrt(v[name]) + np.float32(1e-8))
 
-    set_way(way)
-    step = by_hand if way == "by hand" else fo.Adam(params, lr=1e-4).step
-    while seconds := commands.recv():
-        for _ in range(5):
-            step(backward())
-        iterations, begin = 0, time.perf_counter()
-        while time.perf_counter() < begin + seconds:
-            step(backward())
-            iterations += 1
-        commands.send((time.perf_counter() - begin) / iterations)
+    fo.set_threading(LAYERS.get(way, "auto"))
+    step: Callable[[Any], object] = by_hand if way == "by hand" else fo.Adam(params, lr=1e-4).step
+    return lambda seconds: time_loop(lambda: step(backward()), seconds)
 
 
-# ---- scikit-learn
-
-
-def fit_classifier(ours: bool, commands: Connection) -> None:
+def make_classifier(ours: bool) -> Timer:
+    """Return a timer of scikit-learn's MLPClassifier, with fastoptim's step if `ours`."""
     from sklearn.datasets import load_digits
     from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
 
-    import fastoptim as fo
-
-    class Adam:
-        """scikit-learn's AdamOptimizer with fastoptim's step."""
-
-        def __init__(
-            self, params: Any, learning_rate_init: float, beta_1: float, beta_2: float, epsilon: float
-        ) -> None:
-            self.opt = fo.Adam(params, lr=learning_rate_init, betas=(beta_1, beta_2), eps=epsilon)
-            self.learning_rate = learning_rate_init
-
-        def update_params(self, params: Any, grads: Any) -> None:
-            self.opt.step(grads)
-
-        def iteration_ends(self, time_step: int) -> None:
-            pass
-
-        def trigger_stopping(self, msg: str, verbose: bool) -> bool:
-            return True
+    def update_params(self: Any, params: Any, grads: Any) -> None:
+        """Replace AdamOptimizer.update_params."""
+        if not hasattr(self, "ours"):
+            betas = (self.beta_1, self.beta_2)
+            self.ours = fo.Adam(params, lr=self.learning_rate_init, betas=betas, eps=self.epsilon)
+        self.ours.step(grads)
 
     if ours:
-        _multilayer_perceptron.AdamOptimizer = Adam
+        _multilayer_perceptron.AdamOptimizer.update_params = update_params
     x, y = load_digits(return_X_y=True)
-    while commands.recv():
+
+    def timer() -> float:
         network = MLPClassifier((256, 256), max_iter=30, tol=0, n_iter_no_change=100, random_state=0)
-        begin = time.process_time(), time.perf_counter()
+        begin = time.perf_counter()
         network.fit(x / 16, y)
-        commands.send(time.perf_counter() - begin[1])
+        return time.perf_counter() - begin
+
+    return timer
 
 
-def alternate(target: Callable[..., None], ways: list[tuple[Any, ...]], rounds: int, command: Any) -> list[float]:
-    """Return the median answer of a process for each of `ways`, which take turns."""
-    context = multiprocessing.get_context("spawn")
-    pipes = []
-    for way in ways:
-        ours, theirs = context.Pipe()
-        context.Process(target=target, args=(*way, theirs), daemon=True).start()
-        pipes.append(ours)
-    answers: list[list[float]] = [[] for _ in ways]
-    for turn in range(rounds + 1):  # the first one warms up
-        for pipe, found in zip(pipes, answers, strict=True):
-            pipe.send(command)
-            seconds = pipe.recv()
-            if turn:
-                found.append(seconds)
-            time.sleep(PAUSE)
-    for pipe in pipes:
-        pipe.send(None)
-    return [statistics.median(found) for found in answers]
+def alternate(workers: Sequence[Worker], rounds: int, *command: Any) -> list[float]:
+    """Return the median result of each worker; they take turns, and the first round is a warm-up."""
+    results = [[take_turn([worker], *command) for worker in workers] for _ in range(rounds + 1)]
+    for worker in workers:
+        worker.stop()
+    return [median(found) for found in zip(*results[1:], strict=True)]
 
 
-# ---- output
-
-
-def table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def show_situations(arguments: argparse.Namespace) -> None:
-    sizes = [2 ** int(text[2:]) if text.startswith("2^") else int(text) for text in arguments.size]
-    for situation in arguments.situation:
-        # PyTorch's threads are company of their own, so it is timed only where it is there anyway, or nobody else is.
-        crowded = situation in ("scikit-learn", "jax", "numpy products")
-        ours = [way for way in arguments.way if way != "torch fused"]
-        groups = [ours] + ([["torch fused"]] if "torch fused" in arguments.way and not crowded else [])
-        turns: dict[str, list[list[float]]] = {way: [] for group in groups for way in group}
-        try:
-            for group in groups:
-                for _ in range(arguments.processes):
-                    for found in measure(situation, group, sizes, arguments.rounds, arguments.seconds):
-                        for way, times in zip(group, found, strict=True):
-                            turns[way].append(times)
-        except OSError as error:
-            print(f"\n{situation}: not measured: {error}", flush=True)
-            continue
-        print("\n" + table(situation_rows(situation, arguments.size, turns)), flush=True)
-
-
-def situation_rows(situation: str, names: list[str], turns: dict[str, list[list[float]]]) -> list[list[str]]:
-    def over_turns(figure: Callable[[int, int], float]) -> list[float]:
-        """The median over turns of a figure of (turn, size)."""
-        count = len(next(iter(turns.values())))
-        return [statistics.median(figure(turn, i) for turn in range(count)) for i in range(len(names))]
-
-    rows = [[f"{situation}, us", *names]]
-    for way, times in turns.items():
-        medians = [statistics.median(turn[i] for turn in times) for i in range(len(names))]
-        rows.append([way, *(f"{seconds * 1e6:,.0f}" for seconds in medians)])
-    layers = [turns[way] for way in LAYERS if way in turns]
-    if "default" in turns and "one thread" in turns:
-        ratios = over_turns(lambda turn, i: turns["default"][turn][i] / turns["one thread"][turn][i])
-        rows.append(["default / one thread", *(f"{ratio:.2f}" for ratio in ratios)])
-    if "default" in turns and len(layers) == len(LAYERS):
-        best = [
-            min(range(len(layers)), key=lambda k: statistics.median(turn[i] for turn in layers[k]))
-            for i in range(len(names))
-        ]
-        ratios = over_turns(lambda turn, i: turns["default"][turn][i] / layers[best[i]][turn][i])
-        rows.append(["default / best layer", *(f"{ratio:.2f}" for ratio in ratios)])
-    return rows
-
-
-def show_network(arguments: argparse.Namespace) -> None:
+def show_network(args: argparse.Namespace) -> None:
     ways = ["by hand", "one thread", "default", "openmp"]
     rows = [["iteration, ms", *ways, "default / one thread"]]
     for hidden in (64, 256, 1024):
-        times = alternate(train_network, [(hidden, way) for way in ways], arguments.rounds, arguments.seconds)
+        times = alternate([Worker(make_network, hidden, way) for way in ways], args.rounds, args.seconds)
         rows.append([f"784-{hidden}-10", *(f"{t * 1e3:.2f}" for t in times), f"{times[2] / times[1]:.2f}"])
-    print(table(rows))
+    print_table(rows)
 
 
-def show_scikit_learn(arguments: argparse.Namespace) -> None:
-    theirs, ours = alternate(fit_classifier, [(False,), (True,)], arguments.rounds, True)
+def show_scikit_learn(args: argparse.Namespace) -> None:
+    theirs, ours = alternate([Worker(make_classifier, ours) for ours in (False, True)], args.rounds)
     rows = [["MLPClassifier((256, 256)).fit on digits", "s"], ["scikit-learn's Adam", f"{theirs:.2f}"]]
-    print(table([*rows, ["fo.Adam, default threads", f"{ours:.2f}"], ["times as fast", f"{theirs / ours:.2f}"]]))
+    print_table([*rows, ["fo.Adam, default threads", f"{ours:.2f}"], ["times as fast", f"{theirs / ours:.2f}"]])
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    print("\n" + format_table(rows, {rows[0][0]}, markdown=True), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--situation", nargs="+", choices=SITUATIONS, default=list(SITUATIONS), metavar="NAME")
-    parser.add_argument(
-        "--size", nargs="+", default=list(SIZES), help="elements of one float32 array (default: %(default)s)"
-    )
+    parser.add_argument("--size", nargs="+", default=list(SIZES), help="elements of one array (default: %(default)s)")
     parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3, help="turns in each process (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=3, help="for each situation (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.25, help="of each turn (default: %(default)s)")
     parser.add_argument("--network", action="store_true", help="a network trained in NumPy, instead of the table")
     parser.add_argument("--scikit-learn", action="store_true", help="MLPClassifier with its Adam replaced, instead")
-    arguments = parser.parse_args()
-    show = show_network if arguments.network else show_scikit_learn if arguments.scikit_learn else show_situations
-    show(arguments)
+    args = parser.parse_args()
+    show = show_network if args.network else show_scikit_learn if args.scikit_learn else show_situations
+    show(args)
 
 
 if __name__ == "__main__":

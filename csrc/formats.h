@@ -4,9 +4,23 @@
 #pragma once
 
 #include "rule.h"
-#include "step.h"
 
 #include <cstring>
+
+namespace fo {
+
+// A new format needs an entry here and in kFormatNames, a struct with decode and encode below, and a case in with_format.
+enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
+
+// The names that Python uses, in the order of Format.
+inline constexpr std::array kFormatNames{"float64", "float32", "float16", "bfloat16"};
+
+// The format in which a parameter of this format is computed.  State that is not compressed has it, too.
+constexpr Format compute_format(Format format) {
+    return format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
+}
+
+}  // namespace fo
 
 namespace fo::FO_TARGET {
 
@@ -91,9 +105,9 @@ struct Bfloat16 {
     }
 };
 
-// The format that a compute type is kept in: the state's always, a parameter's mostly.
+// The format of a compute type.
 template <class T>
-inline constexpr Format kOwnFormat = sizeof(T) == 8 ? Format::kFloat64 : Format::kFloat32;
+inline constexpr Format kComputeFormat = sizeof(T) == 8 ? Format::kFloat64 : Format::kFloat32;
 
 // Calls f with the format's type: the one place where a format turns from a value into a type.
 template <class F>
@@ -109,6 +123,13 @@ FO_HD auto with_format(Format format, F f) {
 
 FO_HD inline std::size_t item_size(Format format) {
     return with_format(format, [](auto kind) { return sizeof(typename decltype(kind)::type); });
+}
+
+// The address of element i of an array in the given format.
+template <class Void>
+Void* element(Void* data, Format format, std::int64_t i) {
+    using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+    return static_cast<Byte*>(data) + i * std::int64_t(item_size(format));
 }
 
 }  // namespace fo::FO_TARGET

@@ -1,64 +1,88 @@
-// What happens to p and g around the rule, in this order, each operation rounded once:
-//     g = grad_multiplier*g                            over the loss scale; negative to maximize
-//     g = max(min(g, clip), -clip)          clip_value
-//     g = clip*g                            what the norms of the gradient, as it is by now, leave of it
+// What happens to p and g before and after a rule, in this order, each operation rounded once:
+//     g = grad_multiplier*g                    inverse loss scale; negative to maximize
+//     g = max(min(g, clip_value), -clip_value)
+//     g = clip*g                               clip factor from the norms of the gradient so far
 //     g = g + l1*sign(p)
-//     g = g + weight_decay*p                coupled decay
-//     p = keep*p                            decoupled decay
+//     g = g + weight_decay*p                   coupled weight decay
+//     p = decay_factor*p                       decoupled weight decay
 //     the rule
-//     average = keep*average + rise*p
+//     average = beta*average + (1-beta)*p      moving average of the parameter
 #pragma once
 
 #include "rule.h"
+#include "rule_traits.h"
 #include "step.h"
+
+#include <array>
+#include <type_traits>
 
 namespace fo::FO_TARGET {
 
-// What is off multiplies by 1 or bounds at infinity, which changes no bit.  Adding a zero would: so penalty and decay
-// are chosen, by numbers of type T, as GCC does not vectorise a choice by a bool beside them.
+// A disabled stage multiplies by 1 or clamps at infinity, which is exact.  Adding a zero is not, so l1 and weight decay
+// are selected, by flags of type T: GCC does not vectorise a selection by bool together with float data.
 template <class T>
 struct Prepare {
     bool changes_gradient, shrinks, averages;
-    T grad_multiplier, bound, clip, penalizes, l1, decays, weight_decay, keep, average_keep, average_rise;
+    T grad_multiplier, bound, clip, has_l1, l1, has_weight_decay, weight_decay, decay_factor;
+    Ema<T> averaged;
 
     FO_HD Prepare(const StepConstants& constants, const Gradient& gradient)
         : changes_gradient(constants.grad_multiplier != 1 || constants.clip_value < INFINITY || gradient.clip != 1 ||
                            constants.l1 != 0 || constants.weight_decay != 0),
-          shrinks(constants.keep != 1),
-          averages(constants.average_keep != 1),
+          shrinks(constants.decay_factor != 1),
+          averages(constants.average_beta != 1),
           grad_multiplier(T(constants.grad_multiplier)),
           bound(T(constants.clip_value)),
           clip(T(gradient.clip)),
-          penalizes(T(constants.l1 != 0)),
+          has_l1(T(constants.l1 != 0)),
           l1(T(constants.l1)),
-          decays(T(constants.weight_decay != 0)),
+          has_weight_decay(T(constants.weight_decay != 0)),
           weight_decay(T(constants.weight_decay)),
-          keep(T(constants.keep)),
-          average_keep(decay<T>(constants.average_keep)),
-          average_rise(rise(average_keep)) {}
-
-    // As the norm sees it.
-    FO_HD T bounded(T g) const { return within(scaled(g), -bound, bound); }
+          decay_factor(T(constants.decay_factor)),
+          averaged(constants.average_beta) {}
 
     FO_HD T scaled(T g) const { return grad_multiplier * g; }
+
+    // The gradient whose norm is taken.
+    FO_HD T bounded(T g) const { return clamp(scaled(g), -bound, bound); }
 
     FO_HD T gradient(T g, T p) const {
         const T clipped = clip * bounded(g);
         const T penalized = clipped + l1 * sign(p);
-        const T before_decay = penalizes != T(0) ? penalized : clipped;
+        const T before_decay = has_l1 != T(0) ? penalized : clipped;
         const T decayed = before_decay + weight_decay * p;
-        return decays != T(0) ? decayed : before_decay;
+        return has_weight_decay != T(0) ? decayed : before_decay;
     }
 
-    FO_HD T parameter(T p) const { return keep * p; }
-    FO_HD T averaged(T average, T p) const { return average_keep * average + average_rise * p; }
+    FO_HD T parameter(T p) const { return decay_factor * p; }
 };
 
-// What a norm's bound leaves of a gradient; as torch.nn.utils.clip_grad_norm_.
-FO_HD inline double clip_factor(double bound, double norm) {
-    if (bound == INFINITY) return 1;
-    const double factor = bound / (norm + 1e-6);
-    return factor > 1 ? 1 : factor;
+// A rule with the preparation of its element.
+template <class R, class T>
+struct Prepared {
+    static constexpr auto& state = R::state;
+
+    R rule;
+    Prepare<T> prepare;
+
+    template <class... S>
+        requires std::is_invocable_v<UpdateType<R>, T&, T, S&...>
+    FO_HD void operator()(T& p, T g, S&... s) const {
+        const T prepared = prepare.gradient(g, p);
+        p = prepare.parameter(p);
+        apply_rule(rule, p, prepared, s...);
+    }
+};
+
+// Terms of a gradient's norm: its square, and a term that is NaN where the gradient is not finite.
+inline constexpr int kGradientTerms = 2;
+
+template <class T>
+FO_HD inline std::array<double, kGradientTerms> gradient_terms(const Prepare<T>& prepare, T g) {
+    const T scaled = prepare.scaled(g);
+    const T nonfinite = scaled - scaled;  // 0 for a finite number, else NaN
+    const double bounded(prepare.bounded(g));
+    return {bounded * bounded, double(nonfinite)};
 }
 
 }  // namespace fo::FO_TARGET

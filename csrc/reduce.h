@@ -1,9 +1,12 @@
-// Sums whose bits depend on the number of terms alone: not on threads, instruction set or device.
-// Terms are double.  An array is cut into tiles in the order of memory; in a tile run kLanes sums, each of every
-// kLanes-th term; then neighbours are added in pairs, first the lanes of a tile, then the tiles of an array.
+// Reductions of a fixed shape, so that their bits depend on the number of terms alone: not on threads, instruction set
+// or device.  Also the order in which norms and sums of arrays are added: it is written here once, for every device.
+//
+// Terms are float64.  An array is divided into tiles of kSumTile elements in the order of memory.  In a tile run kLanes
+// sums, each of every kLanes-th term.  Neighbours are then added in pairs (pairwise summation): first the lanes of a
+// tile, then the tiles of a segment.  Segments of a parameter, and arrays, are added one after another.
 #pragma once
 
-#include <cstdint>
+#include "rule.h"
 
 namespace fo {
 
@@ -12,14 +15,56 @@ inline constexpr int kLanes = 32;
 
 inline std::int64_t tiles_of(std::int64_t size) { return (size + kSumTile - 1) / kSumTile; }
 
-// One of several sums that stand `stride` apart; overwrites them.  No terms make 0.
-inline double add_pairwise(double* sums, std::int64_t count, std::int64_t stride) {
-    for (; count > 1; count = (count + 1) / 2) {
-        for (std::int64_t i = 0; i < count / 2; ++i)
-            sums[i * stride] = sums[2 * i * stride] + sums[(2 * i + 1) * stride];
-        if (count % 2) sums[count / 2 * stride] = sums[(count - 1) * stride];
-    }
-    return count ? sums[0] : 0;
+}  // namespace fo
+
+namespace fo::FO_TARGET {
+
+// Where `count` groups of `sums` values are reduced to the first of them.  Group i begins at values[i * stride], and
+// its values are `sum_stride` apart.
+struct PairwiseSums {
+    double* values;
+    std::uint32_t count;
+    int stride, sums, sum_stride;
+};
+
+// Adds neighbours in pairs, an odd one carried.  Each value stays where it is until it is added to its left neighbour.
+// `phase(f)` calls f(thread) for each of `threads` threads and then synchronizes them.
+template <class Phase>
+FO_HD inline void add_pairwise(const PairwiseSums& at, int threads, Phase phase) {
+    for (std::uint32_t width = 1; width < at.count; width *= 2)
+        phase([&](int thread) {
+            for (std::uint32_t i = thread * 2 * width; i + width < at.count; i += threads * 2 * width)
+                for (int k = 0; k < at.sums; ++k)
+                    at.values[std::size_t(i) * at.stride + k * at.sum_stride] +=
+                        at.values[std::size_t(i + width) * at.stride + k * at.sum_stride];
+        });
 }
 
-}  // namespace fo
+// Add value_of(0), value_of(1), ... one after another.
+template <class ValueOf>
+FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of) {
+    double sum = 0;
+    for (std::uint32_t i = 0; i < count; ++i) sum += value_of(i);
+    return sum;
+}
+
+// Return the factor that brings a norm below a bound, as torch.nn.utils.clip_grad_norm_ does.
+FO_HD inline double clip_factor(double bound, double norm) {
+    if (bound == INFINITY) return 1;
+    const double factor = bound / (norm + 1e-6);
+    return factor > 1 ? 1 : factor;
+}
+
+// What clip_norm makes of the gradient of one parameter: its factor, and the square of the norm that remains.
+struct ClippedNorm {
+    double factor, sq_norm;
+};
+
+FO_HD inline ClippedNorm clip_to_norm(double sq_norm, double bound) {
+    const double norm = std::sqrt(sq_norm);
+    const double factor = clip_factor(bound, norm);
+    const double clipped = factor != 0 ? factor * norm : 0;
+    return {factor, clipped * clipped};
+}
+
+}  // namespace fo::FO_TARGET

@@ -1,6 +1,7 @@
-// What a rule may use: the five exact operations of its compute type, the functions below, and a clock.
-// Knows nothing of Python, threads, CUDA or storage.  Every function here treats NaN and signed zeros as one fixed
-// expression does, so that the same expression in NumPy gives the same bits.
+// Arithmetic that a rule may use: the exact operations of its compute type, the functions below, Ema and Clock.
+// Main types: Ema<T>, an exponential moving average; Clock, the step number and its powers; Unread, an argument that a
+// rule ignores.  Each function is a fixed expression with defined results for NaN and signed zeros, so that the same
+// expression in NumPy returns the same bits.  Contains nothing of Python, threads, CUDA or storage formats.
 #pragma once
 
 #include <array>
@@ -16,8 +17,8 @@
 #define FO_HD
 #endif
 
-// Rules are compiled once per instruction set.  Each copy lives in a namespace of its own; were they one inline
-// function, the linker would keep any one of them and the baseline could end up running AVX-512 code.
+// Rules are compiled once per instruction set, each copy in its own namespace.  With one inline function for all, the
+// linker would keep any of the copies, and the baseline could run AVX-512 code.
 #ifndef FO_TARGET
 #define FO_TARGET host
 #endif
@@ -27,10 +28,10 @@ static_assert(FLT_EVAL_METHOD == 0);
 
 namespace fo::FO_TARGET {
 
-// Step number of an array and what follows from it.  Powers by repeated squaring in double: the same few
-// multiplications here, on a device and in the reference, so no libm can change a bit.
+// The step number of a parameter.  Powers are taken by repeated squaring in double: the same multiplications on the
+// host, on a device and in the reference, independent of the math library.
 struct Clock {
-    std::int64_t t;  // 1 at the first step
+    std::int64_t t;  // 1 in the first step
 
     FO_HD double power(double base) const {
         double result = 1;
@@ -41,27 +42,36 @@ struct Clock {
         return result;
     }
 
-    // 1 - base^t: what an average that started at zero still lacks.
-    FO_HD double bias(double base) const { return 1 - power(base); }
+    // 1 - beta^t: the sum of the weights in a moving average that started from zero.
+    FO_HD double bias_correction(double beta) const { return 1 - power(beta); }
 };
 
-// A decay rate as the compute type keeps it, below one: float32 would round 0.99999999 to 1, and an average with that
-// would never move.
+// A decay rate rounded to the compute type, but below one: float32 rounds 0.99999999 to 1, and a moving average with
+// decay rate 1 would never change.
 template <class T>
-FO_HD T decay(double rate) {
+FO_HD T decay_rate(double beta) {
     const T below_one = sizeof(T) == 4 ? T(0x1.fffffep-1) : T(0x1.fffffffffffffp-1);
-    return T(rate) < below_one ? T(rate) : below_one;
+    return T(beta) < below_one ? T(beta) : below_one;
 }
 
-// What a new value weighs beside that rate.  Taken from the rounded rate (and so exact), the two sum to one: an
-// average of a constant is that constant, and 1 - keep^t corrects its bias at every t.
+// An exponential moving average.  1 - beta is computed from the rounded beta, so the two weights sum to one: the
+// average of a constant is that constant, and the bias correction is right in every step.
 template <class T>
-FO_HD T rise(T keep) {
-    return T(1 - double(keep));
-}
+struct Ema {
+    T beta, one_minus_beta;
 
-// What a rule takes an argument as that it does not read.  By that its bytes are counted: in the bandwidth probe, and
-// in the docs.
+    FO_HD explicit Ema(double rate) : beta(decay_rate<T>(rate)), one_minus_beta(T(1 - double(beta))) {}
+
+    FO_HD T operator()(T mean, T x) const { return beta * mean + one_minus_beta * x; }
+
+    // The average of x^2, rounded as (one_minus_beta * x) * x.
+    FO_HD T of_square(T mean, T x) const { return beta * mean + one_minus_beta * x * x; }
+
+    FO_HD double bias_correction(const Clock& clock) const { return clock.bias_correction(double(beta)); }
+};
+
+// Type of an argument that a rule does not read.  Byte counts in the bandwidth probe and the documentation are
+// derived from it.
 struct Unread {
     template <class T>
     FO_HD Unread(const T&) {}
@@ -77,32 +87,32 @@ FO_HD T abs(T x) {
     return std::fabs(x);
 }
 
-// The larger; NaN if either is NaN; the first of equals.
+// The larger argument; NaN if either is NaN; the first of equals.
 template <class T>
 FO_HD T max(T a, T b) {
     return a >= b || a != a ? a : b;
 }
 
-// The smaller; NaN if either is NaN; the first of equals.
+// The smaller argument; NaN if either is NaN; the first of equals.
 template <class T>
 FO_HD T min(T a, T b) {
     return a <= b || a != a ? a : b;
 }
 
-// x, but no less than a bound that is never NaN; NaN if x is.  One instruction, where max takes four.
+// max(x, low) for a bound that is never NaN; NaN if x is.  One instruction, where max takes four.
 template <class T>
 FO_HD T at_least(T x, T low) {
     return low > x ? low : x;
 }
 
-// x, but no more than such a bound.
+// min(x, high) for such a bound.
 template <class T>
 FO_HD T at_most(T x, T high) {
     return high < x ? high : x;
 }
 
 template <class T>
-FO_HD T within(T x, T low, T high) {
+FO_HD T clamp(T x, T low, T high) {
     return at_most(at_least(x, low), high);
 }
 
@@ -112,33 +122,32 @@ FO_HD T sign(T x) {
     return x < T(0) || x > T(0) ? std::copysign(T(1), x) : x + T(0);
 }
 
-// One step of Halley's method towards the cube root of a.  With half of r's digits its square is exact, and the cube is
-// rounded once.
+// One step of Halley's method towards the cube root of a.  r is truncated to half of its digits, so that its square is
+// exact and its cube is rounded once.
 template <class Bits, class T>
-FO_HD inline T nearer_cube_root(T r, T a, Bits half) {
+FO_HD inline T refine_cube_root(T r, T a, Bits half_mask) {
     Bits bits;
     std::memcpy(&bits, &r, sizeof(T));
-    bits &= half;
+    bits &= half_mask;
     std::memcpy(&r, &bits, sizeof(T));
     const T cube = r * r * r;
     return r + r * ((a - cube) / (cube + cube + a));
 }
 
-// The cube root, within one unit in the last place; of ordinary numbers, subnormal ones, zeros, infinities and NaN.
-// From a first guess that divides the bit pattern, and with it the exponent, by three; with the arithmetic of the
-// compute type and no branch or inner loop, so that it is vectorised and has the same bits everywhere.  One libm's
-// differs from the next one's.
+// The cube root of any float, within one unit in the last place.  std::cbrt differs between math libraries.
+// The initial guess divides the bit pattern, and with it the exponent, by three.  No branch or inner loop, so that the
+// compiler vectorises it.
 template <class T>
 FO_HD inline T cube_root(T x) {
     constexpr bool single = sizeof(T) == 4;
     using Bits = std::conditional_t<single, std::uint32_t, std::uint64_t>;
     const Bits guess = single ? Bits(0x2a51245e) : Bits(0x2a9f900000000000);
-    const Bits half = single ? Bits(0xfffff000) : Bits(0xfffffffff8000000);
-    // Away from the ends of the range, so that no intermediate result overflows or is subnormal; by powers of eight.
-    const T size = abs(x);
-    const bool low = size < (single ? T(0x1p-64) : T(0x1p-512));
-    const T a = size * (low ? single ? T(0x1p96) : T(0x1p768) : T(0x1p-6));
-    const T unit = low ? single ? T(0x1p-32) : T(0x1p-256) : T(4);
+    const Bits half_mask = single ? Bits(0xfffff000) : Bits(0xfffffffff8000000);
+    // Scaled by a power of eight, so that no intermediate result overflows or is subnormal.
+    const T magnitude = abs(x);
+    const bool is_small = magnitude < (single ? T(0x1p-64) : T(0x1p-512));
+    const T a = magnitude * (is_small ? single ? T(0x1p96) : T(0x1p768) : T(0x1p-6));
+    const T unscale = is_small ? single ? T(0x1p-32) : T(0x1p-256) : T(4);
 
     Bits bits;
     std::memcpy(&bits, &a, sizeof(T));
@@ -148,24 +157,24 @@ FO_HD inline T cube_root(T x) {
     bits += guess;
     T r;
     std::memcpy(&r, &bits, sizeof(T));
-    r = nearer_cube_root(r, a, half);
-    r = nearer_cube_root(r, a, half);
-    if constexpr (!single) r = nearer_cube_root(r, a, half);
-    return size > T(0) && size < T(INFINITY) ? std::copysign(r * unit, x) : x;
+    r = refine_cube_root(r, a, half_mask);
+    r = refine_cube_root(r, a, half_mask);
+    if constexpr (!single) r = refine_cube_root(r, a, half_mask);
+    return magnitude > T(0) && magnitude < T(INFINITY) ? std::copysign(r * unscale, x) : x;
 }
 
-// Registration: a rule file names its rules with FO_RULE, and including the file from rules.h is what adds them.
-// Slot N holds the N-th rule in the order of inclusion, which is the same wherever rules.h is included.
-template <int kSlot>
-struct Slot;
+// Registration: a rule file names its rules with FO_RULE, and its #include in rules.h adds them to the registry.
+// RuleAt<N> holds the N-th rule in the order of inclusion, which is the same wherever rules.h is included.
+template <int kIndex>
+struct RuleAt;
 
-inline constexpr int kSlotsBefore = __COUNTER__ + 1;
+inline constexpr int kFirstCounter = __COUNTER__ + 1;
 
-#define FO_RULE(RULE)                         \
-    template <>                               \
-    struct Slot<__COUNTER__ - kSlotsBefore> { \
-        template <class T>                    \
-        using Rule = RULE<T>;                 \
+#define FO_RULE(RULE)                            \
+    template <>                                  \
+    struct RuleAt<__COUNTER__ - kFirstCounter> { \
+        template <class T>                       \
+        using Rule = RULE<T>;                    \
     };
 
 }  // namespace fo::FO_TARGET

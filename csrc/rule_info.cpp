@@ -1,5 +1,6 @@
 #include "rule_info.h"
 
+#include "rule_traits.h"
 #include "rules.h"
 
 #include <cstring>
@@ -18,6 +19,7 @@ void construct(std::int64_t t, const double* hyper, StepConstants& constants) {
     }(std::make_index_sequence<R::hyper.size()>{});
 }
 
+// Calls f with the rule that is stored in `bytes`, and stores it again.
 template <class R, class F>
 void change_as(std::byte* bytes, F f) {
     alignas(R) std::byte copy[sizeof(R)];
@@ -27,7 +29,7 @@ void change_as(std::byte* bytes, F f) {
     std::memcpy(bytes, &rule, sizeof(R));
 }
 
-// Calls f with the rule in the compute type of that format.
+// Calls f with the rule in the compute type of a format, and stores it again.
 template <int kRule, class F>
 void change(StepConstants& constants, Format format, F f) {
     if (format == Format::kFloat64)
@@ -37,13 +39,13 @@ void change(StepConstants& constants, Format format, F f) {
 }
 
 template <int kRule>
-void before_reduce(StepConstants& constants, Format format, double* const* own) {
-    change<kRule>(constants, format, [=](auto& rule) { rule.before_reduce(own); });
+void before_reduce(StepConstants& constants, Format format, double* const* scalar_state) {
+    change<kRule>(constants, format, [=](auto& rule) { rule.before_reduce(scalar_state); });
 }
 
 template <int kRule>
-void finalize(StepConstants& constants, Format format, const double* sums, double* const* own) {
-    change<kRule>(constants, format, [=](auto& rule) { rule.finalize(sums, own); });
+void finalize(StepConstants& constants, Format format, const double* sums, double* const* scalar_state) {
+    change<kRule>(constants, format, [=](auto& rule) { rule.finalize(sums, scalar_state); });
 }
 
 template <int kRule>
@@ -60,8 +62,8 @@ constexpr RuleInfo describe() {
     if constexpr (target::kSums<R> > 0) info.reduced = target::kReduceAccess<R, float>;
     if constexpr (requires { R::scalar_state; }) info.scalar_state = R::scalar_state;
     if constexpr (requires { R::reduces_group; }) info.reduces_group = R::reduces_group;
-    if constexpr (requires { &R::before_reduce; }) info.before_reduce = &before_reduce<kRule>;
-    if constexpr (requires { &R::finalize; }) info.finalize = &finalize<kRule>;
+    if constexpr (target::kHasBeforeReduce<R>) info.before_reduce = &before_reduce<kRule>;
+    if constexpr (target::kFinalizes<R>) info.finalize = &finalize<kRule>;
     return info;
 }
 

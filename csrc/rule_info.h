@@ -1,4 +1,4 @@
-// What the bindings see of the rules: names, and how this step's numbers are made.  Folded from the registry.
+// Descriptors of the rules, for code that is compiled without them: names, array accesses and per-step functions.
 #pragma once
 
 #include "step.h"
@@ -9,23 +9,25 @@ namespace fo {
 
 struct RuleInfo {
     const char* name;
-    std::span<const char* const> hyper;
-    std::span<const char* const> state;
-    std::span<const char* const> scalar_state;  // state that is one number for the whole array
-    int sums;                                   // over an array, that the rule needs before its pass over the elements
-    bool reduces_group;                         // over all arrays of a group
-    std::span<const Access> reduced;  // what the pass for the sums does with p, g and each state array; or empty
-    std::span<const Access> updated;  // and what the update does
-    // Fill in StepConstants::rule_f32 or rule_f64 from the hyper-parameters, in the order of `hyper`.
+    std::span<const char* const> hyper;         // hyper-parameters, the arguments of the constructor
+    std::span<const char* const> state;         // state arrays
+    std::span<const char* const> scalar_state;  // state of one number per parameter
+    int sums;                                   // sums over an array that the rule reduces before its update
+    bool reduces_group;                         // whether they are sums over all arrays of a group
+    std::span<const Access> reduced;            // accesses of the reduction to p, g and each state array; or empty
+    std::span<const Access> updated;            // accesses of the update
+    // Construct StepConstants::rule_f32 or rule_f64 from the hyper-parameters.
     void (*construct_f32)(std::int64_t t, const double* hyper, StepConstants& constants);
     void (*construct_f64)(std::int64_t t, const double* hyper, StepConstants& constants);
-    // Takes up an array's numbers before its sums are taken; null where those do not depend on them.
-    void (*before_reduce)(StepConstants& constants, Format format, double* const* own);
-    // Makes of them those of one array, from its sums and its own numbers, which it updates; null where a rule has
-    // neither.
-    void (*finalize)(StepConstants& constants, Format format, const double* sums, double* const* own);
+    // Set the constants that the reduction takes from the scalar state; null if it needs none.
+    void (*before_reduce)(StepConstants& constants, Format format, double* const* scalar_state);
+    // Set the constants of one parameter from its sums and its scalar state, and update the latter; null if the rule
+    // has neither.
+    void (*finalize)(StepConstants& constants, Format format, const double* sums, double* const* scalar_state);
 };
 
 std::span<const RuleInfo> rules();
+
+inline const RuleInfo& rule_info(int rule) { return rules()[static_cast<std::size_t>(rule)]; }
 
 }  // namespace fo

@@ -1,12 +1,12 @@
-// What crosses from the bindings to the loops: plain data.  Includes nothing of ours.
+// One step of a model as plain data: what crosses from the bindings to the devices.
 #pragma once
+
+#include "array_ref.h"
 
 #include <cstddef>
 #include <cstdint>
 
 namespace fo {
-
-enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
 
 inline constexpr int kMaxHyper = 16;
 inline constexpr int kMaxState = 8;
@@ -14,49 +14,53 @@ inline constexpr int kMaxScalarState = 4;
 inline constexpr int kMaxSums = 4;
 inline constexpr std::size_t kRuleBytes = 192;
 
-// What a pass does with an array's elements.  What is written was read before.
+// How a pass uses an array's elements.  An element that is written was read before.
 enum class Access : std::uint8_t { kNone, kRead, kWrite };
 
-// One parameter array and its state.  Lasts as long as the optimizer.
+// A part of a parameter with its state.  A parameter may consist of several segments, which follow one another: sums
+// run over all of them, and scalar state belongs to the parameter.
 struct Segment {
-    void* p;
-    void* state[kMaxState];
-    double* scalar_state[kMaxScalarState];  // state that is one number for the whole array
-    void* average;                          // of the parameter; null where none is kept
-    std::int64_t size;                      // elements
+    ArrayRef p;
+    ArrayRef average;             // of the parameter; data is null where none is kept
+    const ArrayRef* state;        // the rule's arrays, in its order
+    double* const* scalar_state;  // state that is one number for the whole parameter
+    std::int32_t param;           // counts up from 0
     std::int32_t group;
-    Format format;  // of p; state and average are float64 beside float64, else float32
 };
 
-// Its gradient in one step; data is null where there is none.  `constants` is an index into StepArgs::constants.
+// The gradient of a segment in one step; data is null where there is none.
 struct Gradient {
     const void* data;
-    double clip;  // what the norms left of it; 1 until then
-    std::int32_t constants;
+    double clip;             // the factor that the bounds on norms make necessary; 1 until that is known
+    std::int32_t constants;  // an index into StepArgs::constants
     Format format;
 };
 
-// A rule with this step's numbers, once for each compute type, and what happens before and after it.
+// A rule with the constants of one step, once in each compute type, and what is done before and after it (prepare.h).
 struct StepConstants {
     std::int32_t rule;
     bool skip_nonfinite;
-    double grad_multiplier;  // g *= grad_multiplier: over the loss scale, and negative to maximize
+    double grad_multiplier;                          // the inverse loss scale, negative to maximize
     double clip_value, clip_norm, clip_global_norm;  // infinite where there is no bound
     double l1;
     double weight_decay;  // coupled: g += weight_decay*p
-    double keep;          // decoupled: p *= keep
-    double average_keep;  // average = average_keep*average + (1-average_keep)*p; 1 leaves it alone
+    double decay_factor;  // decoupled: p *= decay_factor
+    double average_beta;  // average = average_beta*average + (1-average_beta)*p; 1 leaves it alone
     alignas(16) std::byte rule_f32[kRuleBytes];
     alignas(16) std::byte rule_f64[kRuleBytes];
 };
 
-// One step of a whole model.  Where a rule finalizes, its constants are each array's own.
 struct StepArgs {
     const Segment* segments;
-    Gradient* gradients;
+    Gradient* gradients;  // of each segment: all segments of a parameter have one, with the same constants, or none has
     std::int64_t count;
-    StepConstants* constants;
+    StepConstants* constants;  // shared by the parameters of a group that took the same number of steps
     std::int64_t constants_count;
+
+    std::int64_t params() const { return count ? segments[count - 1].param + 1 : 0; }
+    const StepConstants& constants_of(std::int64_t i) const { return constants[gradients[i].constants]; }
+    // The elements of segment i that the step updates.
+    std::int64_t stepped(std::int64_t i) const { return gradients[i].data ? segments[i].p.size : 0; }
 };
 
 }  // namespace fo

@@ -1,9 +1,12 @@
-"""Writes the tables of docs/*.md that follow from the package and from docs/data: what stands between the markers.
+"""Write the generated tables of docs/*.md.
 
-    python docs/tables.py            writes
-    python docs/tables.py --check    exits with 1 if a page is out of date
+    python docs/tables.py            write the tables
+    python docs/tables.py --check    write nothing; exit with 1 if a page is out of date
 
-What a step moves is counted from what the compiled module says of its rules, which takes it from their signatures.
+A table is the text between the markers ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->`` of a page.  The optimizers'
+table comes from docstrings and class attributes, the accuracies from docs/data/choosing.json.  Bytes per step are
+counted from the access lists of the compiled rules, which the compiler derives from their signatures.  The speed tables
+are made by bench/report.py, not here.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ MEASURED = CHECKOUT / "docs" / "data" / "choosing.json"
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Gradient descent and momentum": ("sgd", "sgdw", "momentum", "nag", "qhm", "aggmo", "msvag", "asgd"),
-    "A rate for each element": (
+    "Per-element learning rates": (
         "adagrad",
         "rmsprop",
         "rmsprop_graves",
@@ -37,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "madgrad",
         "rprop",
     ),
-    "Adam and what came of it": (
+    "Adam and its descendants": (
         "adam",
         "adamw",
         "adamax",
@@ -52,13 +55,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "adopt",
         "ademamix",
     ),
-    "Steps of one size": ("signsgd", "signum", "lion", "tiger"),
-    "The norms of whole arrays": ("lars", "lamb", "novograd"),
-    "No rate, or no schedule, to find": ("prodigy", "schedule_free_sgd", "schedule_free_adamw"),
-    "With the Hessian's diagonal": ("sophia",),
+    "Sign-based": ("signsgd", "signum", "lion", "tiger"),
+    "Layer-wise norms and trust ratios": ("lars", "lamb", "novograd"),
+    "Tuning-free and schedule-free": ("prodigy", "schedule_free_sgd", "schedule_free_adamw"),
+    "Second-order (diagonal Hessian)": ("sophia",),
 }
 
-# ---- what a step moves
+# ---- memory traffic of a step
 
 
 def bytes_moved(cls: type[fo.Optimizer], variant: str) -> int:
@@ -73,7 +76,7 @@ def bytes_moved(cls: type[fo.Optimizer], variant: str) -> int:
 
 
 def summary(cls: type[fo.Optimizer]) -> str:
-    """The docstring's first line, without the name and the full stop."""
+    """Return the docstring's first line without the class name and the full stop."""
     first = (inspect.getdoc(cls) or "").splitlines()[0].removesuffix(".")
     head, colon, rest = first.partition(": ")
     text = rest if colon and re.sub(r"\W", "", head).lower() == cls.__name__.lower() else first
@@ -81,7 +84,7 @@ def summary(cls: type[fo.Optimizer]) -> str:
 
 
 def source(cls: type[fo.Optimizer]) -> str:
-    """The docstring's source without titles, with links."""
+    """Return the docstring's source, without titles and with links."""
     found = re.search(r"^Source: ((?:.+\n)+)", inspect.getdoc(cls) or "", flags=re.MULTILINE)
     if found is None:
         raise ValueError(f"{cls.__name__}: no source")
@@ -95,21 +98,22 @@ def source(cls: type[fo.Optimizer]) -> str:
 
 
 def address(doi: str) -> str:
-    """With parentheses written so that Markdown takes them for part of a link."""
+    """Return the URL of a DOI, with parentheses escaped so that Markdown accepts it as a link target."""
     return "https://doi.org/" + doi.replace("(", "%28").replace(")", "%29")
 
 
 def plain_state(cls: type[fo.Optimizer]) -> tuple[str, ...]:
-    """The state arrays with the defaults."""
+    """Return the names of the state arrays with default options."""
     return cls.check_options({}).state
 
 
 def named(names: Iterable[str], cls: type[fo.Optimizer]) -> str:
+    """Return the names as Markdown: scalar state in italics, arrays as code."""
     return ", ".join(f"*{name}*" if cls.state_schema[name].is_scalar else f"`{name}`" for name in names)
 
 
 def state(cls: type[fo.Optimizer]) -> str:
-    """How many arrays are kept and which; in brackets what options may add."""
+    """Return the number of state arrays and their names; those that options add are in brackets."""
     own = plain_state(cls)
     most = max(sum(not cls.state_schema[name].is_scalar for name in names) for names in cls.variants.values())
     count = sum(not cls.state_schema[name].is_scalar for name in own)
@@ -120,15 +124,15 @@ def state(cls: type[fo.Optimizer]) -> str:
 
 
 def moved(cls: type[fo.Optimizer]) -> str:
-    """What a step moves with the defaults, and at most."""
+    """Return the bytes per element with default options, and the maximum over all variants."""
     plain = bytes_moved(cls, cls.check_options({}).variant)
     most = max(bytes_moved(cls, variant) for variant in cls.variants)
     return f"{plain} to {most}" if most > plain else str(plain)
 
 
 def optimizers() -> str:
-    """Every optimizer, by group."""
-    headers = ("class", "what it computes", "`lr`", "state arrays", "bytes", "conventions", "source")
+    """Return one table of optimizers per group."""
+    headers = ("class", "method", "`lr`", "state arrays", "bytes", "conventions", "source")
     parts = []
     for title, names in GROUPS.items():
         rows = []
@@ -140,7 +144,7 @@ def optimizers() -> str:
     return "\n\n".join(parts)
 
 
-# ---- what was measured
+# ---- measured accuracies
 
 
 def percent(share: float) -> str:
@@ -152,10 +156,10 @@ def mean(values: Sequence[float]) -> float:
 
 
 def measured() -> str:
-    """The accuracies of docs/data/choosing.json, best first, at the setting and around it."""
+    """Return the table of accuracies in docs/data/choosing.json, best first, by learning rate."""
     data: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
     factors = [str(factor) for factor in data["factors"]]
-    headers = ["class", "setting", "accuracy", "least to most"] + [f"`lr` x {f}" for f in factors if f != "1"]
+    headers = ["class", "setting", "accuracy", "min to max"] + [f"`lr` x {f}" for f in factors if f != "1"]
     rows = []
     for name, result in sorted(data["results"].items(), key=lambda item: -mean(item[1]["accuracy"]["1"])):
         at_setting = result["accuracy"]["1"]
@@ -181,7 +185,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
 
 
 def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """The page with its tables as they should be."""
+    """Return the page with its tables replaced by newly made ones."""
     for name, make in tables.items():
         between = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end of {name} -->\n)", flags=re.DOTALL)
         if len(between.findall(text)) != 1:

@@ -1,12 +1,12 @@
-"""Trains the network of digits.py with every optimizer, over seeds and learning rates, and draws how well each does.
+"""Train the network of digits.py with every optimizer, over seeds and learning rates, and draw the accuracies.
 
-Every optimizer trains at its setting (SETTINGS in digits.py, else its class's defaults) with --seeds seeds, and with
-the learning rate of the setting times 1/10, 1/3, 3 and 10 with the first --other-seeds of them.  What is kept is the
-accuracy on the 360 test images after the last epoch.  docs/choosing.md shows the results of the defaults:
+Every optimizer trains at its setting (SETTINGS in digits.py, else its class's defaults) with --seeds seeds.  It also
+trains with 1/10, 1/3, 3 and 10 times the setting's learning rate, with the first --other-seeds of these seeds.  The
+result is the accuracy on the 360 test images after the last epoch.  docs/choosing.md shows the results of the defaults:
 
     python examples/choosing.py --json docs/data/choosing.json --output docs/images/choosing.png
 
---from draws the picture from such a file and trains nothing.
+--from draws the picture from such a file without training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AT_SETTING = "1"
 
 
 class Job(NamedTuple):
-    """One training."""
+    """One training run."""
 
     name: str
     factor: str
@@ -43,10 +43,10 @@ class Job(NamedTuple):
 
 
 def accuracy(job: Job) -> float:
-    """On the test images, after training."""
+    """Return the accuracy on the test images after training."""
     setting = digits.setting_of(job.name, np.sqrt(job.batch_size / 32))
     run = digits.Run(job.name, {**setting, "lr": setting["lr"] * FACTORS[job.factor]})
-    with np.errstate(all="ignore"):  # some learning rates are meant to be too large
+    with np.errstate(all="ignore"):  # some learning rates are too large on purpose
         networks = digits.training(run, DATA, job.batch_size, job.seed)
         for _ in range(job.epochs):
             next(networks)
@@ -66,7 +66,7 @@ def jobs_of(args: Namespace) -> list[Job]:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    for library in ("OMP", "OPENBLAS", "MKL"):  # a process has one thread, also for the BLAS below NumPy
+    for library in ("OMP", "OPENBLAS", "MKL"):  # one thread per process, also for NumPy's BLAS
         os.environ[f"{library}_NUM_THREADS"] = "1"
     jobs = jobs_of(args)
     found: dict[str, dict[str, list[float]]] = {name: {factor: [] for factor in FACTORS} for name in args.optimizer}
@@ -88,14 +88,14 @@ def measure(args: Namespace) -> dict[str, Any]:
 
 
 def written(measured: dict[str, Any]) -> str:
-    """As JSON, with a line for each optimizer."""
+    """Return the results as JSON, with one line per optimizer."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in measured.items() if key != "results"]
     each = [f"  {json.dumps(name)}: {json.dumps(result)}" for name, result in measured["results"].items()]
     return "{" + ",\n".join([*lines, '"results": {\n' + ",\n".join(each) + "\n}"]) + "}\n"
 
 
 def ranked(measured: dict[str, Any]) -> list[tuple[str, dict[str, list[float]]]]:
-    """The accuracies of each optimizer by learning rate, the best at its setting first."""
+    """Return each optimizer's accuracies by learning rate, sorted by the mean at its setting, best first."""
     results = [(name, result["accuracy"]) for name, result in measured["results"].items()]
     return sorted(results, key=lambda result: -np.mean(result[1][AT_SETTING]))
 
@@ -154,13 +154,19 @@ def parse() -> Namespace:
     names, add = list(fo.OPTIMIZERS), parser.add_argument
     known = f"one or more of {', '.join(names)} (default all)"
     add("--optimizer", nargs="+", metavar="NAME", choices=names, default=names, help=known)
-    add("--seeds", type=positive, metavar="N", default=5, help="trainings at the setting (default 5)")
-    add("--other-seeds", type=positive, metavar="N", default=3, help="at each other learning rate (default 3)")
+    add("--seeds", type=positive, metavar="N", default=5, help="seeds at the setting (default 5)")
+    add(
+        "--other-seeds",
+        type=positive,
+        metavar="N",
+        default=3,
+        help="seeds at each other learning rate (default 3)",
+    )
     add("--epochs", type=positive, metavar="N", default=40, help="passes over the images (default 40)")
-    add("--batch-size", type=digits.batch_size, metavar="N", default=32, help='images a step, or "all" (default 32)')
-    add("--processes", type=positive, metavar="N", help="that train side by side (default one a processor)")
-    add("--json", type=Path, metavar="JSON", default=Path("choosing.json"), help="where the results go")
-    add("--from", type=Path, metavar="JSON", dest="results", help="results to draw; trains nothing")
+    add("--batch-size", type=digits.batch_size, metavar="N", default=32, help='images per step, or "all" (default 32)')
+    add("--processes", type=positive, metavar="N", help="number of parallel processes (default one per processor)")
+    add("--json", type=Path, metavar="JSON", default=Path("choosing.json"), help="output file for the results")
+    add("--from", type=Path, metavar="JSON", dest="results", help="draw these results without training")
     return parser.parse_args()
 
 

@@ -1,4 +1,8 @@
-"""What the examples share: a dense ReLU network in plain NumPy, tables for the terminal, the look of the pictures."""
+"""Code shared by the examples: a dense ReLU network in plain NumPy, text tables, the command line and plots.
+
+The network is a list of layers, each a dict of a weight matrix `w` and a bias `b`.  `forward` and `backward` compute
+activations and gradients; the optimizers get both structures unchanged.  Losses and data sets are in the examples.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ Layers: TypeAlias = list[dict[str, Array]]
 
 
 def init(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
-    """Dense layers in float32 with normal weights of variance 2/inputs, as suits ReLU (He et al., 2015)."""
+    """Return dense float32 layers with normal weights of variance 2/inputs, suitable for ReLU (He et al., 2015)."""
     return [
         {
             "w": (rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)).astype(np.float32),
@@ -38,7 +42,7 @@ def init(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
 
 
 def forward(layers: Layers, x: Array) -> list[Array]:
-    """The input of every layer and, last, the output of the network; ReLU between the layers."""
+    """Return the input of every layer and, last, the output of the network, with ReLU between the layers."""
     activations = [x]
     for i, layer in enumerate(layers):
         z = activations[-1] @ layer["w"] + layer["b"]
@@ -47,7 +51,7 @@ def forward(layers: Layers, x: Array) -> list[Array]:
 
 
 def backward(layers: Layers, activations: Sequence[Array], error: Array) -> Layers:
-    """The gradients, in the structure of the layers, from the loss's derivative by the output."""
+    """Return the gradients in the structure of the layers; `error` is the loss's derivative by the output."""
     grads: Layers = []
     for layer, a in zip(reversed(layers), reversed(activations[:-1]), strict=True):
         grads.append({"w": a.T @ error, "b": error.sum(axis=0)})
@@ -56,14 +60,14 @@ def backward(layers: Layers, activations: Sequence[Array], error: Array) -> Laye
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
-    """One epoch: every index once, in random order, `size` at a time."""
+    """Yield the batches of one epoch: every index once, in random order, `size` at a time."""
     order = rng.permutation(count)
     for start in range(0, count, size):
         yield order[start : start + size]
 
 
 def update(opt: fo.Optimizer, gradients: Callable[[], Any]) -> float:
-    """One step with the gradients taken where the optimizer wants them; the seconds that `step` took."""
+    """Take one step with the gradients at the optimizer's look-ahead point, and return the seconds spent in `step`."""
     with opt.lookahead():
         grads = gradients()
     start = perf_counter()
@@ -73,7 +77,7 @@ def update(opt: fo.Optimizer, gradients: Callable[[], Any]) -> float:
 
 @contextmanager
 def evaluated(opt: fo.Optimizer) -> Iterator[None]:
-    """Shows the parameters that are to be tested and kept: Schedule-Free's averages, else those there are."""
+    """Temporarily swap in the parameters to evaluate and save; a no-op except for Schedule-Free's averages."""
     if not isinstance(opt, (fo.ScheduleFreeSGD, fo.ScheduleFreeAdamW)):
         yield
         return
@@ -88,23 +92,27 @@ def evaluated(opt: fo.Optimizer) -> Iterator[None]:
 
 
 def make_parser(description: str | None, picture: str) -> argparse.ArgumentParser:
-    """A parser with the module's docstring as its text and the options that every example has."""
+    """Return a parser with the module's docstring as its description and the options that every example has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
-        "--output", type=Path, metavar="PNG", default=Path(picture), help=f"where the picture goes (default {picture})"
+        "--output",
+        type=Path,
+        metavar="PNG",
+        default=Path(picture),
+        help=f"picture file to write (default {picture})",
     )
     return made
 
 
 def positive(text: str) -> int:
-    """A count for argparse."""
+    """Parse a positive integer, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a count >= 1, got {text!r}")
     return int(text)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Aligned columns: the first `text_columns` to the left, numbers to the right."""
+    """Return a text table: the first `text_columns` columns left-aligned, the others right-aligned."""
     lines = [list(headers), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
@@ -117,7 +125,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: i
     )
 
 
-# ---- the pictures
+# ---- plots
 
 INK, FAINT = "#2b2f36", "#d9dce1"
 COLORS = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#22b8c4", "#e0569b", "#9c6b4e", "#7d838c", "#86b300")
@@ -125,14 +133,14 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
 def look(i: int) -> dict[str, Any]:
-    """The look of the i-th line: a color of its own, and another dash where the colors begin again."""
+    """Return the style of the i-th line; the dash pattern changes when the colors repeat."""
     return {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i // len(COLORS) % len(DASHES)]}
 
 
 def panels(
     count: int, width: float, height: float, title: str, rows: int = 1, shares: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, in rows of equal length; `shares` of its width, if not equal."""
+    """Return a figure and its panels, in rows of equal length; `shares` are their relative widths."""
     mpl.rcParams.update(
         {
             "axes.edgecolor": INK,
@@ -157,7 +165,7 @@ def panels(
 
 
 def loss_axes(axes: Axes, title: str, epochs: int) -> None:
-    """Losses on a log scale against whole epochs."""
+    """Set up axes for losses on a log scale against whole epochs."""
     axes.set(title=title, xlabel="epoch", xlim=(0, epochs), yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -166,7 +174,7 @@ def loss_axes(axes: Axes, title: str, epochs: int) -> None:
 
 
 def label_ends(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
-    """Writes each name at the end of its line, moved up or down where names would overlap."""
+    """Label each line at its end, and move labels up or down where they would overlap."""
     bottom, top = axes.transScale.transform([(1, y) for y in axes.get_ylim()])[:, 1]
     ends = [(float(axes.transScale.transform((1, y[-1]))[1]) - bottom) / (top - bottom) for _, y in lines]
     for i, place in enumerate(spread(ends, gap=0.042)):
@@ -184,7 +192,7 @@ def label_ends(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """The places from 0 to 1, pushed apart until neighbours are at least `gap` from each other, if they all fit."""
+    """Move positions in [0, 1] apart until neighbours are at least `gap` apart, if there is space for all."""
     moved = np.array(places, dtype=float)
     order = np.argsort(moved)
     for _ in range(1000):
@@ -197,7 +205,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the picture and says where."""
+    """Save the picture and print its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     print(f"Saved the picture as {path.resolve()}")

@@ -1,18 +1,18 @@
-"""Trains a 64-128-10 ReLU network on scikit-learn's handwritten digits with every optimizer in turn.
+"""Train a 64-128-10 ReLU network on scikit-learn's handwritten digits with every optimizer.
 
-1437 images train and 360 test, always the same ones; --seed sets the weights and the order of the images.
+The split into 1437 training and 360 test images is fixed; --seed sets the weights and the order of the images.
 
---batch-size goes from 1 (stochastic gradient descent) through 32 (mini-batches, the default) to "all" (batch gradient
-descent).  A larger batch means a better gradient but fewer steps an epoch.  So every learning rate is that of SETTINGS,
-which is for 32, times sqrt(batch size / 32), and so is the default number of epochs, 40 at 32, but never below 20.  An
-optimizer without an entry in SETTINGS has its class's own defaults there.
+--batch-size is between 1 (stochastic gradient descent) and "all" (batch gradient descent); the default is 32.  A larger
+batch has a more accurate gradient but fewer steps per epoch.  So the learning rates of SETTINGS, which are for batches
+of 32, are multiplied by sqrt(batch size / 32).  The default number of epochs is multiplied by the same factor: 40 for
+32, and at least 20.  An optimizer without an entry in SETTINGS uses its class's defaults for batches of 32.
 
-With the weights and orders of seeds 0 and 1 the test accuracies are 0.95 to 0.983 at 32.  At 1 (20 epochs) they are
-above 0.94 but for the methods that such noise does not suit: SignSGD 0.82, Rprop 0.59 to 0.79, LARS diverges.
-With all (268 epochs; one step each, so a smooth curve after a rough start) they are above 0.94, too, Rprop's 0.97; but
-for Prodigy's 0.84, whose rate finds itself and is best left as it is.
+With seeds 0 and 1 the test accuracies are 0.95 to 0.983 for batches of 32.  For batches of 1 (20 epochs) they are above
+0.94, except for methods that do not tolerate this noise: SignSGD 0.82, Rprop 0.59 to 0.79, LARS diverges.  For "all"
+(268 epochs of one step, so the curve is smooth after a rough start) they are above 0.94 and Rprop's is 0.97.  The
+exception is Prodigy's 0.84: it estimates its own rate, which should not be scaled.
 
-Schedule-Free is tested at its average, and Sophia gets an estimate of the curvature every ten steps.
+Schedule-Free is tested at its average, and Sophia receives an estimate of the curvature every ten steps.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ TRAIN_COUNT, TEST_COUNT = 1437, 360
 
 
 class Digits(NamedTuple):
-    """Pixels from 0 to 1, and which digit they show."""
+    """Images with pixels from 0 to 1, and their digits as labels."""
 
     x: Array
     y: Array
@@ -79,7 +79,7 @@ class Digits(NamedTuple):
 
 @dataclass
 class Run:
-    """What became of one optimizer; the losses are before training and after each epoch."""
+    """The results of one optimizer; losses are those before training and after each epoch."""
 
     name: str
     setting: dict[str, Any]
@@ -90,7 +90,7 @@ class Run:
 
 
 def load() -> Digits:
-    """The digits that scikit-learn brings along, split once and for all."""
+    """Return the digits of scikit-learn, with a fixed split."""
     x, y = load_digits(return_X_y=True)
     x, test_x, y, test_y = train_test_split(
         x.astype(np.float32) / 16, y, train_size=TRAIN_COUNT, test_size=TEST_COUNT, random_state=0, stratify=y
@@ -104,7 +104,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def gradients(layers: Layers, x: Array, y: Array) -> Layers:
-    """Of the mean cross-entropy; its derivative by the logits is softmax minus the one-hot label."""
+    """Return the gradients of the mean cross-entropy, whose derivative by the logits is softmax - one-hot label."""
     activations = forward(layers, x)
     error = np.exp(log_softmax(activations[-1]))
     error[np.arange(len(y)), y] -= 1
@@ -112,20 +112,22 @@ def gradients(layers: Layers, x: Array, y: Array) -> Layers:
 
 
 def evaluate(layers: Layers, x: Array, y: Array) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy."""
+    """Return the mean cross-entropy and the accuracy."""
     log_likely = log_softmax(forward(layers, x)[-1])
     return -float(log_likely[np.arange(len(y)), y].mean()), float((log_likely.argmax(axis=1) == y).mean())
 
 
 def setting_of(name: str, scale: float) -> dict[str, Any]:
-    """The options at this batch size."""
+    """Return the options with the learning rate multiplied by `scale`."""
     setting = {"lr": fo.OPTIMIZERS[name].defaults["lr"], **SETTINGS.get(name, {})}
     return {**setting, "lr": setting["lr"] * scale}
 
 
 def hessians(layers: Layers, x: Array, rng: np.random.Generator) -> Layers:
-    """What Sophia wants, an estimate of the Hessian's diagonal: Gauss-Newton-Bartlett's, the number of images times the
-    squared gradient with labels drawn from the model itself.
+    """Return an estimate of the Hessian's diagonal for Sophia.
+
+    The Gauss-Newton-Bartlett estimator is the number of images times the squared gradient for labels drawn from the
+    model itself.
     """
     log_likely = log_softmax(forward(layers, x)[-1])
     drawn = (log_likely + rng.gumbel(size=log_likely.shape)).argmax(axis=1)
@@ -133,7 +135,7 @@ def hessians(layers: Layers, x: Array, rng: np.random.Generator) -> Layers:
 
 
 def training(run: Run, data: Digits, batch_size: int, seed: int) -> Iterator[Layers]:
-    """Trains without end; gives the network before the first and after every epoch, as it is to be tested."""
+    """Train without end, and yield the network to evaluate before the first epoch and after every epoch."""
     rng, drawing = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     layers = init((64, 128, 10), rng)
     opt = fo.OPTIMIZERS[run.name](layers, **run.setting)
@@ -191,7 +193,7 @@ def draw(runs: list[Run], args: Namespace) -> None:
 
 
 def batch_size(text: str) -> int:
-    """A size for argparse."""
+    """Parse a batch size, for argparse."""
     return TRAIN_COUNT if text == "all" else min(positive(text), TRAIN_COUNT)
 
 
@@ -201,12 +203,12 @@ def parse() -> Namespace:
     add = parser.add_argument
     known = f"one or more of {', '.join(names)} (default all)"
     add("--optimizer", nargs="+", metavar="NAME", choices=names, default=names, help=known)
-    shown = f"those in the picture (default {' '.join(SHOWN)}, or all of --optimizer if none of these is trained)"
+    shown = f"optimizers in the picture (default {' '.join(SHOWN)}, or all of --optimizer if none of these is trained)"
     add("--draw", nargs="+", metavar="NAME", choices=names, default=SHOWN, help=shown)
-    add("--batch-size", type=batch_size, metavar="N", default=32, help='images a step, or "all" (default 32)')
-    add("--epochs", type=positive, metavar="N", help="passes over the images (default by the batch size, see above)")
-    add("--seed", type=int, metavar="N", default=0, help="of the weights and the order of the images (default 0)")
-    add("--threads", type=positive, metavar="N", help="how many threads a step may use (default fastoptim's)")
+    add("--batch-size", type=batch_size, metavar="N", default=32, help='images per step, or "all" (default 32)')
+    add("--epochs", type=positive, metavar="N", help="passes over the images (default by batch size, see above)")
+    add("--seed", type=int, metavar="N", default=0, help="seed of the weights and the order of the images (default 0)")
+    add("--threads", type=positive, metavar="N", help="maximum number of threads of a step (default fastoptim's)")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Draws the paths of the optimizers over two test functions, Rosenbrock's curved valley and Beale's plateau.
+"""Draw the paths of the optimizers over two test functions, Rosenbrock's curved valley and Beale's plateau.
 
-Each optimizer gets a learning rate of its own for each function, the best of six a decade from 1e-5 to 10: with it
-the path stays in the picture and the distance left after --steps steps plus a tenth of the path's length is least, so
-that a straight way wins over a wild one.  The other options are the class's own defaults; Sophia is given no curvature.
+The learning rate is the best of six per decade from 1e-5 to 10, for each optimizer and function.  The path must stay in
+the picture, and the rate minimises the distance to the minimum after --steps steps plus a tenth of the path's length.
+The second term prefers direct paths.  The other options are the class's defaults; Sophia receives no curvature.
 
-The table has every optimizer, the picture those of --optimizer.
+The table contains every optimizer, and the picture those of --optimizer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RATES = 10.0 ** np.linspace(-5, 1, 37)
 
 
 class Function(NamedTuple):
-    """A function of two numbers with its minimum, and what of it the picture shows."""
+    """A function of two numbers with its minimum, and the region that the picture shows."""
 
     title: str
     value: Callable[[Array, Array], Array]
@@ -52,7 +52,7 @@ class Function(NamedTuple):
 
 @dataclass
 class Path:
-    """Where an optimizer went with its best learning rate."""
+    """The path of an optimizer with its best learning rate."""
 
     name: str
     lr: float
@@ -92,7 +92,7 @@ FUNCTIONS = (
 
 
 def descend(name: str, function: Function, lr: float, steps: int) -> Array:
-    """The points from the start on, up to the first outside of the picture."""
+    """Return the points from the start to the end, or to the first one outside the picture."""
     p = np.array(function.start)
     opt = fo.OPTIMIZERS[name](p, lr=lr)
     points = [p.copy()]
@@ -176,9 +176,9 @@ def draw(paths: list[list[Path]], args: Namespace) -> None:
 def parse() -> Namespace:
     parser: ArgumentParser = make_parser(__doc__, "landscapes.png")
     names, add = list(fo.OPTIMIZERS), parser.add_argument
-    known = f"those drawn, of {', '.join(names)} (default {' '.join(SHOWN)})"
+    known = f"optimizers to draw, from {', '.join(names)} (default {' '.join(SHOWN)})"
     add("--optimizer", nargs="+", metavar="NAME", choices=names, default=SHOWN, help=known)
-    add("--steps", type=positive, metavar="N", default=1000, help="how many steps each takes (default 1000)")
+    add("--steps", type=positive, metavar="N", default=1000, help="number of steps (default 1000)")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""Two small ReLU networks on synthetic data, trained with Adam in mini-batches.
+"""Train two small ReLU networks on synthetic data with Adam in mini-batches.
 
-A 10-5-1 network learns a smooth function of ten numbers under mean squared error, with Adam at 0.01.  A 10-50-1 network
-learns on which side of a curved surface a point lies under binary cross-entropy, with Adam at 0.001.
+A 10-5-1 network fits a smooth function of ten numbers by mean squared error, with learning rate 0.01.  A 10-50-1
+network classifies points by their side of a curved surface, by binary cross-entropy, with learning rate 0.001.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import fastoptim as fo
 
 @dataclass
 class Task:
-    """A network, its data and its loss; `loss` gives the mean loss and its derivative by the outputs."""
+    """A network, its data and its loss; `loss` returns the mean loss and its derivative by the outputs."""
 
     title: str
     hidden: int
@@ -56,7 +56,7 @@ def squared_error(outputs: Array, y: Array) -> tuple[float, Array]:
 
 
 def binary_cross_entropy(logits: Array, y: Array) -> tuple[float, Array]:
-    """From logits, without overflow: the mean of log(1 + exp(z)) - y*z, and sigmoid(z) - y.
+    """Return the mean of log(1 + exp(z)) - y*z, and its derivative (sigmoid(z) - y) / size, without overflow.
 
     logaddexp(0, z) is log(1 + exp(z)) for any z, and the sigmoid is (1 + tanh(z/2)) / 2.
     """
@@ -65,7 +65,7 @@ def binary_cross_entropy(logits: Array, y: Array) -> tuple[float, Array]:
 
 
 def r_squared(outputs: Array, y: Array) -> float:
-    """The share of the variance that the outputs explain."""
+    """Return the share of the variance that the outputs explain."""
     return 1 - float(((outputs - y) ** 2).mean() / y.var())
 
 
@@ -91,7 +91,7 @@ def make_tasks(seed: int, count: int = 1000, test_count: int = 1000) -> list[Tas
 
 
 def train(task: Task, args: Namespace, progress: tqdm) -> None:
-    """Trains, and prints the mean loss over the batches of the first and of every tenth epoch."""
+    """Train, and print the mean loss over the batches of the first and of every tenth epoch."""
     rng = np.random.default_rng(args.seed)
     layers = init((10, task.hidden, 1), rng)
     opt = fo.Adam(layers, lr=task.lr)
@@ -141,8 +141,8 @@ def parse() -> Namespace:
     parser: ArgumentParser = make_parser(__doc__, "regression.png")
     add = parser.add_argument
     add("--epochs", type=positive, metavar="N", default=100, help="passes over the data (default 100)")
-    add("--batch-size", type=positive, metavar="N", default=32, help="points a step (default 32)")
-    add("--seed", type=int, metavar="N", default=0, help="of the data, the weights and the order (default 0)")
+    add("--batch-size", type=positive, metavar="N", default=32, help="points per step (default 32)")
+    add("--seed", type=int, metavar="N", default=0, help="seed of the data, the weights and the order (default 0)")
     return parser.parse_args()
 
 

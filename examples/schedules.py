@@ -1,8 +1,8 @@
-"""Draws every learning-rate schedule that comes with fastoptim.
+"""Draw all learning-rate schedules of fastoptim.
 
-Rates are drawn from 0 to the largest; the second and third line of a panel differ from the first in the option named
-below it.  A dotted line is where a schedule ends.  The grey line is a made-up loss, which settles lower with a lower
-rate.
+The second and third line of a panel differ from the first in the option named below it.  Rates are drawn from 0 to the
+largest.  A dotted line marks the end of a schedule.  The grey line is an invented loss, which converges to a lower
+value with a lower rate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GREY = "#7d838c"
 
 
 class Panel(NamedTuple):
-    """Schedules of one class, what sets them apart, and the step at which they end."""
+    """Schedules of one class, the option in which they differ, and the step at which they end."""
 
     family: int
     note: str
@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
 
 def every(n: int) -> list[Panel]:
-    """A panel for each class; what has an end comes to it after `n` steps."""
+    """Return one panel per class; schedules of known length end after `n` steps."""
     s = schedules
     tenth = n // 10
     cyclic: dict[str, Any] = {"base_lr": 0.1, "max_lr": 1, "step_size_up": 2 * tenth}
@@ -60,7 +60,7 @@ def every(n: int) -> list[Panel]:
 
 
 def training(schedule: Callable[[int], float], steps: int) -> tuple[list[float], list[float]]:
-    """The rate and the loss of each step, where the loss settles lower with a lower rate."""
+    """Return the rate and the invented loss of each step; the loss converges to a lower value with a lower rate."""
     rates, losses = [], [1.0]
     for step in range(steps):
         rates.append(schedule(step))
@@ -101,7 +101,7 @@ def draw(args: Namespace) -> None:
 
 def parse() -> Namespace:
     parser = make_parser(__doc__, "schedules.png")
-    parser.add_argument("--steps", type=positive, metavar="N", default=600, help="how many steps (default 600)")
+    parser.add_argument("--steps", type=positive, metavar="N", default=600, help="number of steps (default 600)")
     return parser.parse_args()
 
 

@@ -44,8 +44,8 @@ def _constant(name: str, file: str, otherwise: int) -> int:
     return int(found[1])
 
 
-TILE = _constant("kTile", "loop.cpp", 1024)  # elements that are worked on at a time
-MIN_SHARE = _constant("kMinShare", "step.h", 32768)  # elements that a thread has at least
+TILE = _constant("kTile", "tile_loop.h", 1024)  # elements that are worked on at a time
+MIN_SHARE = _constant("kMinShare", "device.h", 32768)  # elements that a thread has at least
 
 # ---- optimizers with their options
 

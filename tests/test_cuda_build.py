@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parents[1]
 CSRC = CHECKOUT / "csrc"
 
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
-SAMPLE = ("Sgd", "Adam", "Madgrad", "Lamb", "Prodigy")
+SAMPLE = ("SGD", "Adam", "MADGRAD", "LAMB", "Prodigy")
 
 
 class Code(NamedTuple):

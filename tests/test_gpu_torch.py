@@ -14,7 +14,7 @@ import pytest
 import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_values
 from devices import IS_EMULATED
-from fastoptim.arrays import cuda_families
+from fastoptim.arrays import families
 from fastoptim.arrays.cuda_families import Stream, Torch
 
 if not IS_EMULATED:
@@ -37,7 +37,7 @@ class TorchOnTheCpu(Torch):
 def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = pytest.importorskip("torch")
     if IS_EMULATED:
-        monkeypatch.setattr(cuda_families, "FAMILIES", [TorchOnTheCpu()])
+        monkeypatch.setattr(families, "FAMILIES", [TorchOnTheCpu()])
     return module
 
 

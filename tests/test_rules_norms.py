@@ -404,6 +404,21 @@ def test_zero_gradients_move_nothing(optimizer: type[fo.Optimizer], module: Modu
     assert_same_bits(p, before)
 
 
+@pytest.mark.parametrize("beta", [0.05, 0.45])
+def test_prodigy_rounds_one_minus_a_small_beta_as_its_reference(beta: float) -> None:
+    """Below 0.5 the difference is not exact in float32."""
+    found = []
+    for backend in get_args(Backend):
+        rng = np.random.default_rng(0)
+        p = rng.standard_normal(300).astype(FLOAT32)
+        opt = fo.Prodigy(p, betas=(beta, 0.9 * beta), d0=0.013, backend=backend)
+        for _ in range(8):
+            opt.step(rng.standard_normal(300).astype(FLOAT32))
+        found.append((p, opt.state["m"], opt.state["v"]))
+    for native, reference in zip(*found, strict=True):
+        assert_same_bits(native, reference)
+
+
 @each_module
 def test_prodigy_without_a_rate_leaves_the_sign_of_a_zero(module: ModuleType) -> None:
     """The means move, the estimate has nothing to go by."""

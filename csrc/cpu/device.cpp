@@ -1,161 +1,245 @@
-// Norms and sums where they are needed, then the update, each one pass over the concatenation of all segments; where
-// sums are each array's own, of one batch of segments after another.
+// Executes the passes of a step: reductions and updates in parallel shares of all segments, the rest on the calling
+// thread.
+//
+// A pass that is not parallel is a loop over segments or parameters.  Sums over a parameter and over a group are added
+// in the order of reduce.h.
 #include "device.h"
 
 #include "../float_environment.h"
+#include "../pass.h"
 #include "../prepare.h"
 #include "../reduce.h"
 #include "../rule_info.h"
 #include "shares.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
+#include <stdexcept>
 
 namespace fo::cpu {
 namespace {
 
 using Index = std::int64_t;
 
-const StepConstants& constants_of(const StepArgs& step, Index i) { return step.constants[step.gradients[i].constants]; }
-
-// Elements of the i-th array that the step goes over.
-Index stepped(const StepArgs& step, Index i) { return step.gradients[i].data ? step.segments[i].size : 0; }
-
 template <class Function>
 Function choose(Format format, Function f32, Function f64) {
     return format == Format::kFloat64 ? f64 : f32;
 }
 
-// Sums over each array for which `reduce_of(i)` is a function; kMaxSums an array.
-template <class MeasureOf>
-std::vector<double> sum_arrays(const StepArgs& step, MeasureOf reduce_of) {
-    const auto begins =
-        concatenate(step.count, [&](Index i) { return reduce_of(i) ? tiles_of(step.segments[i].size) : 0; });
-    std::vector<double> tiles(static_cast<std::size_t>(begins.back() * kMaxSums));
-    std::vector<double> totals(static_cast<std::size_t>(step.count * kMaxSums));
-    // Tiles of small arrays are not full, so count elements before using threads.
-    Index elements = 0;
-    for (Index i = 0; i < step.count; ++i) elements += reduce_of(i) ? step.segments[i].size : 0;
-    const Index min_share = elements < 2 * kMinShare ? begins.back() + 1 : kMinShare / kSumTile;
-    for_shares(begins, min_share, 1, [&](Index i, Index begin, Index end) {
-        reduce_of(i)(step.segments[i], step.gradients[i], constants_of(step, i), begin, end,
-                     tiles.data() + (begins[i] + begin) * kMaxSums);
-    });
-    const DefaultFloatEnvironment environment;
-    for (Index i = 0; i < step.count; ++i)
-        for (int k = 0; k < kMaxSums; ++k)
-            totals[i * kMaxSums + k] =
-                add_pairwise(tiles.data() + begins[i] * kMaxSums + k, begins[i + 1] - begins[i], kMaxSums);
-    return totals;
-}
+class Execution {
+  public:
+    Execution(const StepArgs& step, const Loops& loops) : step_(step), loops_(loops) {}
 
-// Sets what the norms leave of each gradient.  False if the step is to be skipped.
-bool clip(const StepArgs& step, const Loops& loops) {
-    bool skips = false, clips = false;
-    for (Index k = 0; k < step.constants_count; ++k) {
-        skips |= step.constants[k].skip_nonfinite;
-        clips |= step.constants[k].clip_norm < INFINITY || step.constants[k].clip_global_norm < INFINITY;
+    // Return false if the step is to be skipped.
+    bool run(const Pass& pass) {
+        switch (pass.kind) {
+            case PassKind::kReduceGradients: reduce_gradients(pass); return true;
+            case PassKind::kClip: return clip();
+            case PassKind::kBeforeReduce: before_reduce(pass); return true;
+            case PassKind::kReduceRule: reduce_rule(pass); return true;
+            case PassKind::kReduceGroup: reduce_group(); return true;
+            case PassKind::kFinalize: finalize(pass); return true;
+            case PassKind::kUpdate: update(pass); return true;
+        }
+        return true;
     }
-    if (!skips && !clips) return true;
 
-    const auto sums = gradient_sums(step, loops);
-    const DefaultFloatEnvironment environment;
-    double whole = 0;
-    for (Index i = 0; i < step.count; ++i) {
-        if (!step.gradients[i].data) continue;
-        if (skips && sums[i * kMaxSums + 1] != 0) return false;
-        const double norm = std::sqrt(sums[i * kMaxSums]);
-        step.gradients[i].clip = FO_TARGET::clip_factor(constants_of(step, i).clip_norm, norm);
-        const double left = step.gradients[i].clip != 0 ? step.gradients[i].clip * norm : 0;
-        whole += left * left;
+    void reduce_gradients(const Pass& pass) {
+        reduce(pass, [this](Index i) -> Reduce {
+            if (!step_.gradients[i].data) return nullptr;
+            return choose(step_.segments[i].p.format, loops_.gradient.f32, loops_.gradient.f64);
+        });
     }
-    const double norm = std::sqrt(whole);
-    for (Index i = 0; i < step.count; ++i)
-        if (step.gradients[i].data)
-            step.gradients[i].clip *= FO_TARGET::clip_factor(constants_of(step, i).clip_global_norm, norm);
-    return true;
-}
 
-// Replaces the sums of arrays whose rule wants those of the whole group.
-template <class InfoOf>
-void add_up_groups(const StepArgs& step, std::vector<double>& sums, InfoOf info_of) {
-    std::map<std::int32_t, std::array<double, kMaxSums>> groups;
-    const auto for_members = [&](auto f) {
-        for (Index i = 0; i < step.count; ++i)
-            if (step.gradients[i].data && info_of(i).reduces_group)
-                for (int k = 0; k < kMaxSums; ++k) f(groups[step.segments[i].group][k], sums[i * kMaxSums + k]);
-    };
-    for_members([](double& group, double& own) { group += own; });
-    for_members([](double& group, double& own) { own = group; });
-}
+    double sq_norm(Index param) const { return sums_of(param)[0]; }
+    bool is_finite(Index param) const { return sums_of(param)[1] == 0; }
 
-// Makes each array's rule its own where it depends on sums over the array or on numbers of the array's.
-void finalize(const StepArgs& step, const Loops& loops) {
-    bool any = false;
-    for (Index k = 0; k < step.constants_count; ++k) any |= rules()[step.constants[k].rule].finalize != nullptr;
-    if (!any) return;
-    const auto info_of = [&](Index i) -> const RuleInfo& { return rules()[constants_of(step, i).rule]; };
-    const auto finalizes = [&](Index i) { return step.gradients[i].data && info_of(i).finalize; };
+  private:
+    const RuleInfo& rule_of(Index i) const { return rule_info(step_.constants_of(i).rule); }
+    const RuleLoops& loops_of(Index i) const { return loops_.rules[step_.constants_of(i).rule]; }
+    Index param_of(Index i) const { return step_.segments[i].param; }
+    double* sums_of(Index param) { return sums_.data() + param * kMaxSums; }
+    const double* sums_of(Index param) const { return sums_.data() + param * kMaxSums; }
 
-    for (Index i = 0; i < step.count; ++i) {
+    // Call f(i) for the first segment of each parameter of the pass that has a gradient.
+    template <class F>
+    void for_params(const Pass& pass, F f) const {
+        for (Index i = pass.begin; i < pass.end; ++i)
+            if (step_.gradients[i].data && (i == pass.begin || param_of(i) != param_of(i - 1))) f(i);
+    }
+
+    // Sum over each parameter: `reduce_of(i)` is the function for segment i, or null.
+    template <class ReduceOf>
+    void reduce(const Pass& pass, ReduceOf reduce_of) {
+        const Index first = pass.begin, count = pass.end - pass.begin;
+        const auto begins = concatenate(
+            count, [&](Index i) { return reduce_of(first + i) ? tiles_of(step_.segments[first + i].p.size) : 0; });
+        std::vector<double> tiles(static_cast<std::size_t>(begins.back() * kMaxSums));
+        // Tiles of small arrays are not full, so count elements before using threads.
+        Index elements = 0;
+        for (Index i = pass.begin; i < pass.end; ++i) elements += reduce_of(i) ? step_.segments[i].p.size : 0;
+        const Index min_share = elements < 2 * kMinShare ? begins.back() + 1 : kMinShare / kSumTile;
+        for_shares(begins, min_share, 1, [&](Index i, Index begin, Index end) {
+            const Index at = first + i;
+            reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end,
+                          tiles.data() + (begins[i] + begin) * kMaxSums);
+        });
+        add_tiles(pass, begins, tiles);
+    }
+
+    void add_tiles(const Pass& pass, const std::vector<Index>& begins, std::vector<double>& tiles) {
         const DefaultFloatEnvironment environment;
-        if (finalizes(i) && info_of(i).before_reduce)
-            info_of(i).before_reduce(step.constants[step.gradients[i].constants], step.segments[i].format,
-                                     step.segments[i].scalar_state);
+        const auto on_this_thread = [](auto f) { f(0); };
+        sums_.resize(static_cast<std::size_t>(step_.params() * kMaxSums));
+        for (Index i = pass.begin; i < pass.end; ++i) {
+            const Index at = i - pass.begin, count = begins[at + 1] - begins[at];
+            double* const own = tiles.data() + begins[at] * kMaxSums;
+            FO_TARGET::add_pairwise({own, static_cast<std::uint32_t>(count), kMaxSums, kMaxSums, 1}, 1, on_this_thread);
+            const bool first = i == pass.begin || param_of(i) != param_of(i - 1);
+            for (int k = 0; k < kMaxSums; ++k) {
+                double& sum = sums_of(param_of(i))[k];
+                const double segment = count > 0 ? own[k] : 0;
+                sum = first ? segment : sum + segment;
+            }
+        }
     }
-    auto sums = sum_arrays(step, [&](Index i) -> Reduce {
-        if (!finalizes(i)) return nullptr;
-        const Updates& of_rule = loops.updates[constants_of(step, i).rule];
-        return choose(step.segments[i].format, of_rule.reduce_f32, of_rule.reduce_f64);
-    });
-    const DefaultFloatEnvironment environment;
-    add_up_groups(step, sums, info_of);
-    for (Index i = 0; i < step.count; ++i)
-        if (finalizes(i))
-            info_of(i).finalize(step.constants[step.gradients[i].constants], step.segments[i].format,
-                                sums.data() + i * kMaxSums, step.segments[i].scalar_state);
+
+    bool clip() {
+        const DefaultFloatEnvironment environment;
+        const Pass all{PassKind::kClip, 0, step_.count};
+        bool skips = false;
+        for (Index k = 0; k < step_.constants_count; ++k) skips |= step_.constants[k].skip_nonfinite;
+        std::vector<FO_TARGET::ClippedNorm> clipped;
+        bool finite = true;
+        for_params(all, [&](Index i) {
+            finite &= is_finite(param_of(i));
+            clipped.push_back(FO_TARGET::clip_to_norm(sq_norm(param_of(i)), step_.constants_of(i).clip_norm));
+        });
+        if (skips && !finite) return false;
+        const double norm = std::sqrt(FO_TARGET::add_in_order(static_cast<std::uint32_t>(clipped.size()),
+                                                              [&](std::uint32_t i) { return clipped[i].sq_norm; }));
+        auto own = clipped.begin();
+        double factor = 1;
+        for (Index i = 0; i < step_.count; ++i) {
+            if (!step_.gradients[i].data) continue;
+            if (i == 0 || param_of(i) != param_of(i - 1))
+                factor = (own++)->factor * FO_TARGET::clip_factor(step_.constants_of(i).clip_global_norm, norm);
+            step_.gradients[i].clip = factor;
+        }
+        return true;
+    }
+
+    void before_reduce(const Pass& pass) {
+        const DefaultFloatEnvironment environment;
+        for_params(pass, [this](Index i) {
+            if (const auto f = rule_of(i).before_reduce)
+                f(constants_of(i), step_.segments[i].p.format, step_.segments[i].scalar_state);
+        });
+    }
+
+    void reduce_rule(const Pass& pass) {
+        reduce(pass, [this](Index i) -> Reduce {
+            if (!step_.gradients[i].data || rule_of(i).sums == 0) return nullptr;
+            return choose(step_.segments[i].p.format, loops_of(i).reduce_f32, loops_of(i).reduce_f64);
+        });
+    }
+
+    // Replace the sums of parameters whose rule needs those of its whole group.
+    void reduce_group() {
+        const DefaultFloatEnvironment environment;
+        std::map<std::int32_t, std::vector<Index>> members;
+        for_params({PassKind::kReduceGroup, 0, step_.count}, [&](Index i) {
+            if (rule_of(i).reduces_group) members[step_.segments[i].group].push_back(param_of(i));
+        });
+        for (const auto& [group, params] : members)
+            for (int k = 0; k < kMaxSums; ++k) {
+                const double sum = FO_TARGET::add_in_order(static_cast<std::uint32_t>(params.size()),
+                                                           [&](std::uint32_t j) { return sums_of(params[j])[k]; });
+                for (const Index param : params) sums_of(param)[k] = sum;
+            }
+    }
+
+    void finalize(const Pass& pass) {
+        const DefaultFloatEnvironment environment;
+        sums_.resize(static_cast<std::size_t>(step_.params() * kMaxSums));
+        for_params(pass, [this](Index i) {
+            if (const auto f = rule_of(i).finalize)
+                f(constants_of(i), step_.segments[i].p.format, sums_of(param_of(i)), step_.segments[i].scalar_state);
+        });
+    }
+
+    void update(const Pass& pass) {
+        const Index first = pass.begin;
+        const auto begins = concatenate(pass.end - first, [&](Index i) { return step_.stepped(first + i); });
+        for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
+            const Index at = first + i;
+            choose(step_.segments[at].p.format, loops_of(at).update_f32, loops_of(at).update_f64)(
+                step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end);
+        });
+    }
+
+    StepConstants& constants_of(Index i) const { return step_.constants[step_.gradients[i].constants]; }
+
+    const StepArgs& step_;
+    const Loops& loops_;
+    std::vector<double> sums_;  // over each parameter, kMaxSums apart
+};
+
+bool some_rule_finalizes(const StepArgs& step) {
+    return std::any_of(step.constants, step.constants + step.constants_count,
+                       [](const StepConstants& each) { return rule_info(each.rule).finalize != nullptr; });
 }
 
-void update(const StepArgs& step, const Loops& loops) {
-    const auto begins = concatenate(step.count, [&](Index i) { return stepped(step, i); });
-    for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
-        const Segment& segment = step.segments[i];
-        const StepConstants& constants = constants_of(step, i);
-        const Updates& of_rule = loops.updates[constants.rule];
-        choose(segment.format, of_rule.f32, of_rule.f64)(segment, step.gradients[i], constants, begin, end);
-    });
+// Give each parameter whose rule has a finalize function constants of its own, which are kept in `constants`.
+StepArgs with_own_constants(const StepArgs& step, std::vector<StepConstants>& constants) {
+    constants.assign(step.constants, step.constants + step.constants_count);
+    for (Index i = 0; i < step.count; ++i) {
+        Gradient& gradient = step.gradients[i];
+        if (!gradient.data || !rule_info(constants[gradient.constants].rule).finalize) continue;
+        if (i > 0 && step.segments[i].param == step.segments[i - 1].param) {
+            gradient.constants = step.gradients[i - 1].constants;
+        } else {
+            constants.push_back(StepConstants(constants[gradient.constants]));
+            gradient.constants = static_cast<std::int32_t>(constants.size() - 1);
+        }
+    }
+    return {step.segments, step.gradients, step.count, constants.data(), static_cast<Index>(constants.size())};
 }
 
-// Whether a rule wants sums over each array for itself, so that an array needs not wait for the next ones.
-bool sums_each(const StepArgs& step) {
-    return std::any_of(step.constants, step.constants + step.constants_count, [](const StepConstants& constants) {
-        const RuleInfo& rule = rules()[constants.rule];
-        return rule.finalize && !rule.reduces_group;
-    });
-}
+class CpuDevice final : public Device {
+  public:
+    explicit CpuDevice(const Loops& loops) : loops_(loops) {}
+
+    bool step(const StepArgs& shared, void*, std::optional<double>) override {
+        std::vector<StepConstants> constants;
+        StepArgs step = shared;
+        if (some_rule_finalizes(shared)) step = with_own_constants(shared, constants);
+        Execution execution(step, loops_);
+        for (const Pass& pass : plan_passes(step, uses_batches(step) ? num_threads() * kBatchShare : INT64_MAX))
+            if (!execution.run(pass)) return false;
+        return true;
+    }
+
+    std::vector<double> sq_norms(const StepArgs& step, void*) override {
+        Execution execution(step, loops_);
+        execution.reduce_gradients({PassKind::kReduceGradients, 0, step.count});
+        std::vector<double> squares;
+        for (Index param = 0; param < step.params(); ++param) squares.push_back(execution.sq_norm(param));
+        return squares;
+    }
+
+    std::optional<std::vector<double>> clipped_sq_norms(const StepArgs&, void*) override {
+        throw std::logic_error("all arrays of the CPU are on one device");
+    }
+
+    void advance(const std::vector<StepConstants>&, void*) override { throw std::logic_error("the CPU has no graphs"); }
+
+  private:
+    const Loops loops_;
+};
 
 }  // namespace
 
-std::vector<double> gradient_sums(const StepArgs& step, const Loops& loops) {
-    return sum_arrays(step, [&](Index i) -> Reduce {
-        if (!step.gradients[i].data) return nullptr;
-        return choose(step.segments[i].format, loops.gradient_f32, loops.gradient_f64);
-    });
-}
-
-bool step(const StepArgs& step, const Loops& loops) {
-    if (!clip(step, loops)) return false;
-    const bool in_batches = sums_each(step);
-    for (Index begin = 0, end; begin < step.count; begin = end) {
-        end = in_batches ? batch_end(step.count, begin, [&](Index i) { return stepped(step, i); }) : step.count;
-        const StepArgs batch{step.segments + begin, step.gradients + begin, end - begin, step.constants,
-                             step.constants_count};
-        finalize(batch, loops);
-        update(batch, loops);
-    }
-    return true;
-}
+std::unique_ptr<Device> make_device(const Loops& loops) { return std::make_unique<CpuDevice>(loops); }
 
 }  // namespace fo::cpu

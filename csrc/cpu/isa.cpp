@@ -1,26 +1,49 @@
 #include "isa.h"
 
+#include "../rule_info.h"
+#include "units.h"
+
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
+#include <string_view>
 
 namespace fo::cpu {
 namespace {
 
 struct Candidate {
-    Isa isa;
+    const char* name;
+    std::vector<Unit> units;
     bool supported;
 };
 
+#define FO_UNIT(ISA, NUMBER) units[#ISA].push_back(unit_##ISA##_##NUMBER());
+
 std::vector<Candidate> candidates() {
-    std::vector<Candidate> all{{{"baseline", loops_baseline(), probes_baseline()}, true}};
+    std::map<std::string, std::vector<Unit>> units;
+#include "units.inc"
+    std::vector<Candidate> all{{"baseline", units["baseline"], true}};
 #if defined(FO_X86)
     __builtin_cpu_init();
-    all.push_back({{"avx2", loops_avx2(), probes_avx2()}, __builtin_cpu_supports("avx2") != 0});
-    all.push_back({{"avx512", loops_avx512(), probes_avx512()},
+    all.push_back({"avx2", units["avx2"], __builtin_cpu_supports("avx2") != 0});
+    all.push_back({"avx512", units["avx512"],
                    __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")});
 #endif
+    std::erase_if(all, [](const Candidate& each) { return each.units.empty(); });  // a build of fewer (FASTOPTIM_ISAS)
     return all;
+}
+
+#undef FO_UNIT
+
+// Return the loops of all units in the order of rules().  Never freed: threads may run them while the process exits.
+Loops gather(const std::vector<Unit>& units) {
+    auto* loops = new std::vector<RuleLoops>(rules().size());
+    for (std::size_t i = 0; i < loops->size(); ++i)
+        for (const Unit& unit : units)
+            for (const RuleLoops& each : unit.rules)
+                if (std::string_view(each.rule) == rules()[i].name) (*loops)[i] = each;
+    return {loops->data(), units.front().gradient};
 }
 
 }  // namespace
@@ -29,7 +52,7 @@ const std::vector<Isa>& usable_isas() {
     static const std::vector<Isa> usable = [] {
         std::vector<Isa> found;
         for (const auto& candidate : candidates())
-            if (candidate.supported) found.push_back(candidate.isa);
+            if (candidate.supported) found.push_back({candidate.name, gather(candidate.units)});
         return found;
     }();
     return usable;
@@ -37,7 +60,7 @@ const std::vector<Isa>& usable_isas() {
 
 std::vector<std::string> compiled_isas() {
     std::vector<std::string> names;
-    for (const auto& candidate : candidates()) names.emplace_back(candidate.isa.name);
+    for (const auto& candidate : candidates()) names.emplace_back(candidate.name);
     return names;
 }
 

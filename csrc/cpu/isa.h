@@ -1,7 +1,6 @@
-// The instruction sets that were compiled, and the one this process uses.
+// The instruction sets that were compiled, and the one that this process uses.
 #pragma once
 
-#include "bandwidth_probe.h"
 #include "loop.h"
 
 #include <string>
@@ -12,19 +11,18 @@ namespace fo::cpu {
 struct Isa {
     const char* name;
     Loops loops;
-    const ProbePasses* probes;  // indexed by rule
 };
 
-// Compiled in and supported by this processor, weakest first.
+// Compiled and supported by this processor, weakest first.
 const std::vector<Isa>& usable_isas();
 
-// Compiled in, whether or not this processor has them.
+// Compiled, whether or not this processor supports them.
 std::vector<std::string> compiled_isas();
 
-// These throw std::runtime_error where there is none such.
+// These throw std::runtime_error for an instruction set that cannot be used.
 const Isa& named_isa(const std::string& name);
 
-// FASTOPTIM_ISA's as it was when first asked for, else the strongest.
+// Return the one that FASTOPTIM_ISA named at the first call, else the strongest.
 const Isa& default_isa();
 
 }  // namespace fo::cpu

@@ -1,32 +1,35 @@
-// The work on a stretch of one segment, a function a rule and compute type; a table of them an instruction set.
+// The loops over a range of one segment: a function for each rule and compute type, a table of them for each
+// instruction set.
 #pragma once
 
 #include "../step.h"
 
 #include <cstdint>
+#include <span>
 
 namespace fo::cpu {
 
-// Elements from begin to end.
+// Update the elements from begin to end.
 using Update = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end);
 
-// Tiles of sums.h from begin to end; writes every tile's sums, which stand kMaxSums apart.
+// Reduce the tiles of reduce.h from begin to end; writes each tile's sums, kMaxSums apart.
 using Reduce = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end,
                         double* sums);
 
-struct Updates {
-    Update f32, f64;
+struct RuleLoops {
+    const char* rule;
+    Update update_f32, update_f64;
     Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
 };
 
-struct Loops {
-    const Updates* updates;  // indexed by rule
-    Reduce gradient_f32, gradient_f64;
+// The terms of norms of gradients; see gradient_terms.
+struct GradientLoops {
+    Reduce f32, f64;
 };
 
-// Each is defined by loop.cpp, compiled with that instruction set; isa.cpp chooses.
-Loops loops_baseline();
-Loops loops_avx2();
-Loops loops_avx512();
+struct Loops {
+    const RuleLoops* rules;  // indexed by rule
+    GradientLoops gradient;
+};
 
 }  // namespace fo::cpu

@@ -1,5 +1,5 @@
-// The concatenation of all segments, cut into equal shares, one a thread: a thousand small arrays cost what one large
-// array costs.  A small model stays on the calling thread.
+// The concatenation of all segments, divided into equal shares, one for each thread: a thousand small arrays cost what
+// one large array costs.  A small model stays on the calling thread.
 #pragma once
 
 #include "../float_environment.h"
@@ -12,7 +12,7 @@
 
 namespace fo::cpu {
 
-// Where each segment begins in the concatenation, by `lengths(i)`; last, where the concatenation ends.
+// Return where each segment begins in the concatenation, by `lengths(i)`; last, where the concatenation ends.
 template <class Lengths>
 std::vector<std::int64_t> concatenate(std::int64_t count, Lengths lengths) {
     std::vector<std::int64_t> begins(static_cast<std::size_t>(count) + 1);
@@ -23,27 +23,20 @@ std::vector<std::int64_t> concatenate(std::int64_t count, Lengths lengths) {
 // Elements per thread of a batch: with p, g and two states in float32, 2 MiB.
 inline constexpr std::int64_t kBatchShare = 1 << 17;
 
-// Where the batch that begins at segment `begin` ends.  Passes in turn over one batch after another find in the caches
-// what the pass before has read.
-template <class Lengths>
-std::int64_t batch_end(std::int64_t count, std::int64_t begin, Lengths lengths) {
-    std::int64_t enough = 0;
-    for (std::int64_t i = begin, elements = 0; i < count; ++i) {
-        if ((elements += lengths(i)) < kBatchShare) continue;
-        if (enough == 0) enough = num_threads() * kBatchShare;
-        if (elements >= enough) return i + 1;
-    }
-    return count;
-}
-
-// StepArgs f(i, begin, end) for ranges that cover every segment, on as many threads as get at least `min_share` each;
-// shares begin at multiples of `align`.
+// Call f(i, begin, end) for ranges that cover every segment, on as many threads as get at least `min_share` each.
+// Within a segment, ranges of different threads meet at multiples of `align`.
 template <class F>
 void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share, std::int64_t align, const F& f) {
+    const auto segment_at = [&](std::int64_t position) {
+        return std::upper_bound(begins.begin(), begins.end() - 1, position) - begins.begin() - 1;
+    };
     const auto run_range = [&](std::int64_t begin, std::int64_t end) {
         if (begin >= end) return;
         const DefaultFloatEnvironment environment;
-        auto i = std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin() - 1;
+        // The range moves to aligned positions at both ends, by the same rule as its neighbours.
+        auto i = segment_at(begin);
+        begin -= (begin - begins[i]) % align;
+        if (end < begins.back()) end -= (end - begins[segment_at(end)]) % align;
         for (; begin < end; ++i) {
             const std::int64_t stop = std::min(end, begins[i + 1]);
             if (begin == stop) continue;

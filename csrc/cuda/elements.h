@@ -147,7 +147,7 @@ FO_DEVICE inline void load_doubles(const char* array, const ThreadItems& span, b
 
 template <bool kEdges, class T>
 FO_DEVICE inline void load_as_is(Format format, const char* array, const ThreadItems& span, bool aligned16, T* x) {
-    if (format == kOwnFormat<T>)
+    if (format == kComputeFormat<T>)
         load_own<kEdges>(array, span, aligned16, x);
     else if (format == Format::kFloat16 || format == Format::kBfloat16)
         load_halves<kEdges>(array, span, aligned16, x);
@@ -167,7 +167,7 @@ FO_DEVICE inline void decode_halves(T* x) {
 
 template <class T>
 FO_DEVICE inline void decode(Format format, T* x) {
-    if (format == kOwnFormat<T>) return;
+    if (format == kComputeFormat<T>) return;
     if (format == Format::kFloat16) {
         decode_halves<Float16>(x);
     } else if (format == Format::kBfloat16) {
@@ -202,7 +202,7 @@ FO_DEVICE inline void encode_and_store(Format format, char* array, const ThreadI
 // One element of any format.
 template <class T>
 FO_DEVICE inline T load_one(Format format, const char* array, std::int32_t i) {
-    if (format == kOwnFormat<T>) return load<T>(array + i * int(sizeof(T)));
+    if (format == kComputeFormat<T>) return load<T>(array + i * int(sizeof(T)));
     if (format == Format::kFloat16) return Float16::decode<T>(load<std::uint16_t>(array + i * 2));
     if (format == Format::kBfloat16) return Bfloat16::decode<T>(load<std::uint16_t>(array + i * 2));
     if constexpr (sizeof(T) == 8) return load<float>(array + i * 4);

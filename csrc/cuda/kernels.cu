@@ -1,8 +1,8 @@
 // The kernels of every rule whose number modulo kParts is FO_PART; compiled once for each.
 #include "kernels.h"
 
+#include "../rule_traits.h"
 #include "../rules.h"
-#include "bandwidth_probe.h"
 #include "launch.h"
 #include "reduce.h"
 
@@ -37,25 +37,6 @@ void make_if(int rule, bool is_double, RuleKernels& made) {
         if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
 }
 
-template <int kState>
-inline constexpr bool kSomeRuleHas =
-    for_rules([](auto... rule) { return ((Rule<rule, float>::state.size() == kState) || ...); });
-
-template <int kState>
-void make_probe_if(std::size_t state, bool is_double, Kernel& made) {
-    if constexpr (kSomeRuleHas<kState>)
-        if (kState == state)
-            made = is_double ? kernel_of<BandwidthProbe<std::uint64_t, kState>>("", kTypeName<double>)
-                             : kernel_of<BandwidthProbe<std::uint32_t, kState>>("", kTypeName<float>);
-}
-
-template <int... K>
-Kernel make_probe(std::size_t state, bool is_double, std::integer_sequence<int, K...>) {
-    Kernel made;
-    (make_probe_if<K>(state, is_double, made), ...);
-    return made;
-}
-
 }  // namespace
 
 RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
@@ -78,10 +59,6 @@ CommonKernels common_kernels() {
             kernel_of<ClipAll>(none, none),
             kernel_of<AddGroups>(none, none),
             kernel_of<Put>(none, none)};
-}
-
-Kernel probe_kernel(std::size_t state, bool is_double) {
-    return make_probe(state, is_double, std::make_integer_sequence<int, kMaxState + 1>());
 }
 #endif
 

@@ -1,14 +1,14 @@
-// The kernels as the plan launches them.
+// The kernels, as the launcher sees them.
 #pragma once
 
 #include "device.h"
-#include "tensor.h"
+#include "tensor_table.h"
 
 #include <array>
 
 namespace fo::FO_TARGET {
 
-// `what` and `name` are what an error calls it.
+// `what`, `rule` and `type` name it in errors.
 struct Kernel {
     // Returns a cudaError_t.
     using Launch = int (*)(const cuda::Stream&, const Arguments&, std::uint32_t blocks);
@@ -19,7 +19,7 @@ struct Kernel {
     const char* type = nullptr;
 };
 
-// Of one rule in one compute type; those that it does not need have no launch.
+// The kernels of one rule in one compute type; those that it does not need have no launch function.
 struct RuleKernels {
     Kernel update, before_reduce, reduce, finalize;
 };
@@ -30,8 +30,7 @@ struct CommonKernels {
     Kernel finish, clip_all, add_groups, put;
 };
 
-// The rules are shared out among several sources, so that as many compilers work at once: the I-th rule is in the
-// source I % kParts.
+// The rules are divided among several sources, which are compiled at the same time: rule I is in source I % kParts.
 inline constexpr int kParts = 4;
 RuleKernels kernels_of_0(int rule, bool is_double);
 RuleKernels kernels_of_1(int rule, bool is_double);
@@ -45,8 +44,5 @@ inline RuleKernels kernels_of(int rule, bool is_double) {
 }
 
 CommonKernels common_kernels();
-
-// What the update of a rule with so many state arrays is reduced against.
-Kernel probe_kernel(std::size_t state, bool is_double);
 
 }  // namespace fo::FO_TARGET

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "tensor.h"
+#include "tensor_table.h"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>

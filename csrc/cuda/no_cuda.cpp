@@ -1,4 +1,4 @@
-// Stands in for CUDA where there is none, so that no other file needs to know.
+// Replaces CUDA in a build without it.
 #include "cuda.h"
 
 #include <stdexcept>
@@ -11,6 +11,6 @@ std::string status() { return "this fastoptim was built without CUDA"; }
 
 int device_of(const void*) { return 0; }
 
-std::unique_ptr<Plan> make_plan(std::vector<Segment>, int) { throw std::runtime_error(status()); }
+std::unique_ptr<Device> make_device(std::vector<Segment>, int) { throw std::runtime_error(status()); }
 
 }  // namespace fo::cuda

@@ -13,18 +13,10 @@ inline constexpr std::int64_t kSumChunk = kSumTiles * kSumTile;
 // A tile's lanes lie side by side in as few threads as take 8 each.
 inline constexpr int kSumThreads = kSumTiles * kLanes / kItemsPerThread;
 
-// Neighbours of `count` values, `stride` apart, are added in pairs, an found_nonfinite one carried: the sum ends up in
-// the first. Each value stays where it is until it is added to its left neighbour.
+// See add_pairwise of ../reduce.h, with the threads of a block.
 template <class Block>
-FO_DEVICE inline void add_pairwise(Block& block, int threads, double* values, std::uint32_t count, int stride, int sums,
-                                   int sum_stride) {
-    for (std::uint32_t width = 1; width < count; width *= 2)
-        block.phase([&](int thread) {
-            for (std::uint32_t i = thread * 2 * width; i + width < count; i += threads * 2 * width)
-                for (int k = 0; k < sums; ++k)
-                    values[std::size_t(i) * stride + k * sum_stride] +=
-                        values[std::size_t(i + width) * stride + k * sum_stride];
-        });
+FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums& at) {
+    add_pairwise(at, threads, [&](auto f) { block.phase(f); });
 }
 
 // A thread's lanes of one tile, the first at `lane`.  Terms(span) gives an array [kItemsPerThread][kTerms] in double.
@@ -45,7 +37,7 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
     }
 }
 
-// For each chunk of tiles: what `terms(tensor, numbers, begin)` makes of it, to the partial sums.
+// For each chunk of tiles: what `terms(tensor, constants, begin)` makes of it, to the partial sums.
 template <class T, int kTerms, class Block, class Terms>
 FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms terms) {
     const TensorTable table(arguments);
@@ -58,14 +50,15 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
         const std::int64_t left = tensor.size - begin;
         const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
-        const auto of_chunk = terms(tensor, table.template numbers<T>(tensor), begin);
+        const auto of_chunk = terms(tensor, table.template constants<T>(tensor), begin);
         block.phase([&](int thread) {
             const std::int32_t tile = thread / (kLanes / kItemsPerThread) * std::int32_t(kSumTile);
             sum_lanes<kTerms>(tile, thread % (kLanes / kItemsPerThread) * kItemsPerThread, high, kGroup<T>,
                               block.shared + thread, kSumThreads, of_chunk);
         });
         const int tiles = int((high + kSumTile - 1) / kSumTile);
-        add_pairwise(block, kSumThreads, block.shared, tiles * (kLanes / kItemsPerThread), 1, kTerms, kSumThreads);
+        add_pairwise(block, kSumThreads,
+                     {block.shared, std::uint32_t(tiles * (kLanes / kItemsPerThread)), 1, kTerms, kSumThreads});
         block.phase([&](int thread) {
             if (thread < kTerms)
                 arguments.workspace.partials[std::size_t(chunk) * kMaxSums + thread] =
@@ -80,9 +73,9 @@ struct GradientTerms {
     const Prepare<T> prepare;
     const char* array;
 
-    FO_DEVICE GradientTerms(const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin)
+    FO_DEVICE GradientTerms(const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin)
         : tensor(tensor),
-          prepare(numbers.prepare),
+          prepare(constants.prepare),
           array(tensor.g + begin * std::int64_t(item_size(tensor.g_format))) {}
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
@@ -109,20 +102,14 @@ struct SumGradients {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        sum_chunks<T, kGradientTerms>(block, arguments,
-                                      [](const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin) {
-                                          return GradientTerms<T>(tensor, numbers, begin);
-                                      });
+        sum_chunks<T, kGradientTerms>(
+            block, arguments, [](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
+                return GradientTerms<T>(tensor, constants, begin);
+            });
     }
 };
 
-// A rule that takes up its array's numbers before its sums has been made the array's own by then.
-template <class R>
-inline constexpr bool kHasBeforeReduce = requires { &R::before_reduce; };
-
-template <class R>
-inline constexpr bool kFinalizes = requires { &R::finalize; };
-
+// The terms of a rule's sums.  A rule with a before_reduce function already has constants of its own.
 template <class R, class T>
 struct RuleTerms {
     const TensorDesc& tensor;
@@ -130,12 +117,12 @@ struct RuleTerms {
     const ReduceTerms<R> terms_of;
     const std::int64_t begin;
 
-    FO_DEVICE RuleTerms(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers,
+    FO_DEVICE RuleTerms(const Arguments& arguments, const TensorDesc& tensor, const KernelConstants<T>& constants,
                         std::int64_t begin)
         : tensor(tensor),
-          prepare(prepare_of(arguments, tensor, numbers)),
-          terms_of{kHasBeforeReduce<R> ? rule_of<R>(arguments, tensor, numbers)
-                                       : *reinterpret_cast<const R*>(numbers.rule)},
+          prepare(prepare_of(arguments, tensor, constants)),
+          terms_of{kHasBeforeReduce<R> ? rule_of<R>(arguments, tensor, constants)
+                                       : *reinterpret_cast<const R*>(constants.rule)},
           begin(begin) {}
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
@@ -172,8 +159,8 @@ struct Reduce {
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         sum_chunks<T, R::sums>(block, arguments,
-                               [&](const TensorDesc& tensor, const Numbers<T>& numbers, std::int64_t begin) {
-                                   return RuleTerms<R, T>(arguments, tensor, numbers, begin);
+                               [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
+                                   return RuleTerms<R, T>(arguments, tensor, constants, begin);
                                });
     }
 };
@@ -186,7 +173,7 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
     for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
         const std::uint32_t count = begins[i + 1] - begins[i];
         double* const partials = arguments.workspace.partials + std::size_t(begins[i]) * kMaxSums;
-        add_pairwise(block, kThreads, partials, count, kMaxSums, int(arguments.sums), 1);
+        add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1});
         block.each([&](int thread) {
             if (thread > 0) return;
             const TensorDesc& tensor = table.tensor(i);
@@ -221,14 +208,12 @@ struct FinishGradients {
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const Workspace& at = arguments.workspace;
         finish<kThreads>(block, arguments, [&](const TensorTable& table, const TensorDesc& tensor) {
-            const Numbers<T>& numbers = table.template numbers<T>(tensor);
+            const KernelConstants<T>& constants = table.template constants<T>(tensor);
             const double* sums = at.sums + std::size_t(tensor.index) * kMaxSums;
-            const double norm = sqrt(sums[0]);
-            const double clip = clip_factor(numbers.clip_norm, norm);
-            const double left = clip != 0 ? clip * norm : 0;
-            at.clips[tensor.index] = clip;
-            at.clipped_sq_norms[tensor.index] = left * left;
-            at.bounds[tensor.index] = numbers.clip_global_norm;
+            const ClippedNorm clipped = clip_to_norm(sums[0], constants.clip_norm);
+            at.clips[tensor.index] = clipped.factor;
+            at.clipped_sq_norms[tensor.index] = clipped.sq_norm;
+            at.bounds[tensor.index] = constants.clip_global_norm;
             if (sums[1] != 0) *at.found_nonfinite = 1;
         });
     }
@@ -247,12 +232,9 @@ struct ClipAll {
         const Workspace& at = arguments.workspace;
         block.phase([&](int thread) {
             if (thread > 0) return;
-            double whole = 0;
-            if (!at.norm) {
-                FO_UNROLL
-                for (std::uint32_t i = 0; i < arguments.tensors; ++i) whole += at.clipped_sq_norms[i];
-            }
-            block.shared[0] = at.norm ? *at.norm : sqrt(whole);
+            block.shared[0] = at.norm ? *at.norm : std::sqrt(add_in_order(arguments.tensors, [&](std::uint32_t i) {
+                return at.clipped_sq_norms[i];
+            }));
         });
         block.each([&](int thread) {
             for (std::uint32_t i = thread; i < arguments.tensors; i += kThreads)
@@ -278,24 +260,25 @@ struct AddGroups {
             block.each([&](int thread) {
                 if (thread >= kMaxSums) return;
                 double* const sums = arguments.workspace.sums + thread;
-                double whole = 0;
-                for (std::uint32_t j = begins[group]; j < begins[group + 1]; ++j)
-                    whole += sums[std::size_t(members[j]) * kMaxSums];
+                const double whole = add_in_order(begins[group + 1] - begins[group], [&](std::uint32_t j) {
+                    return sums[std::size_t(members[begins[group] + j]) * kMaxSums];
+                });
                 for (std::uint32_t j = begins[group]; j < begins[group + 1]; ++j)
                     sums[std::size_t(members[j]) * kMaxSums] = whole;
             });
     }
 };
 
-// Calls f(tensor, numbers, rule) for each tensor, a thread each, with a copy of its rule that becomes the array's own.
+// Calls f(tensor, constants, rule) for each tensor, a thread each, with a copy of its rule that becomes the array's
+// own.
 template <class R, class T, bool kIsOwn, int kThreads, class Block, class F>
 FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
     const TensorTable table(arguments);
     block.each([&](int thread) {
         for (std::uint32_t i = block.index() * kThreads + thread; i < table.count(); i += block.count() * kThreads) {
             const TensorDesc& tensor = table.tensor(i);
-            const Numbers<T>& numbers = table.template numbers<T>(tensor);
-            R rule = kIsOwn ? rule_of<R>(arguments, tensor, numbers) : *reinterpret_cast<const R*>(numbers.rule);
+            const KernelConstants<T>& constants = table.template constants<T>(tensor);
+            R rule = kIsOwn ? rule_of<R>(arguments, tensor, constants) : *reinterpret_cast<const R*>(constants.rule);
             f(tensor, rule);
             *reinterpret_cast<R*>(arguments.workspace.rules + std::size_t(tensor.index) * kRuleBytes) = rule;
         }
@@ -303,7 +286,7 @@ FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f
 }
 
 template <class R>
-FO_DEVICE inline double* const* numbers_of(const TensorDesc& tensor) {
+FO_DEVICE inline double* const* scalar_state_of(const TensorDesc& tensor) {
     return pointers_of<double>(tensor) + R::state.size();
 }
 
@@ -316,8 +299,9 @@ struct BeforeReduce {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        change_rules<R, T, false, kThreads>(
-            block, arguments, [](const TensorDesc& tensor, R& rule) { rule.before_reduce(numbers_of<R>(tensor)); });
+        change_rules<R, T, false, kThreads>(block, arguments, [](const TensorDesc& tensor, R& rule) {
+            rule.before_reduce(scalar_state_of<R>(tensor));
+        });
     }
 };
 
@@ -331,7 +315,7 @@ struct Finalize {
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         change_rules<R, T, kHasBeforeReduce<R>, kThreads>(block, arguments, [&](const TensorDesc& tensor, R& rule) {
-            rule.finalize(arguments.workspace.sums + std::size_t(tensor.index) * kMaxSums, numbers_of<R>(tensor));
+            rule.finalize(arguments.workspace.sums + std::size_t(tensor.index) * kMaxSums, scalar_state_of<R>(tensor));
         });
     }
 };

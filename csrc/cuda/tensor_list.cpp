@@ -7,23 +7,24 @@ namespace {
 
 using namespace FO_TARGET;
 
-// Which arrays are aligned to 16 bytes at element -shift.
+// Return which arrays are aligned to 16 bytes at element -shift.
 std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
     const Segment& segment = *item.segment;
-    const Format own = segment.format == Format::kFloat64 ? Format::kFloat64 : Format::kFloat32;
-    const auto is_aligned16 = [shift](const void* array, Format format) {
-        return (reinterpret_cast<std::uintptr_t>(array) - std::uintptr_t(shift) * item_size(format)) % 16 == 0;
+    const auto is_aligned16 = [shift](const ArrayRef& array) {
+        return (reinterpret_cast<std::uintptr_t>(array.data) - std::uintptr_t(shift) * item_size(array.format)) % 16 ==
+               0;
     };
+    const ArrayRef gradient{const_cast<void*>(item.gradient->data), segment.p.size, item.gradient->format};
     unsigned aligned16 = 0;
-    if (is_aligned16(segment.p, segment.format)) aligned16 |= kAlignedP;
-    if (is_aligned16(item.gradient->data, item.gradient->format)) aligned16 |= kAlignedG;
-    if (segment.average && is_aligned16(segment.average, own)) aligned16 |= kAlignedAverage;
+    if (is_aligned16(segment.p)) aligned16 |= kAlignedP;
+    if (is_aligned16(gradient)) aligned16 |= kAlignedG;
+    if (segment.average.data && is_aligned16(segment.average)) aligned16 |= kAlignedAverage;
     for (std::size_t k = 0; k < rule.state.size(); ++k)
-        if (is_aligned16(segment.state[k], own)) aligned16 |= unsigned(kAlignedState) << k;
+        if (is_aligned16(segment.state[k])) aligned16 |= unsigned(kAlignedState) << k;
     return std::uint16_t(aligned16);
 }
 
-// What is written counts twice.
+// Count the accesses of 16 bytes: an array that is written has two.
 int aligned_benefit(unsigned aligned16) {
     int count = aligned16 & kAlignedG ? -1 : 0;
     for (; aligned16; aligned16 &= aligned16 - 1) count += 2;
@@ -31,19 +32,19 @@ int aligned_benefit(unsigned aligned16) {
 }
 
 bool all_aligned16(unsigned aligned16, const Item& item, const RuleInfo& rule) {
-    const unsigned average = item.segment->average ? kAlignedAverage : 0;
+    const unsigned average = item.segment->average.data ? kAlignedAverage : 0;
     return aligned16 == (kAlignedP | kAlignedG | average | ((1u << rule.state.size()) - 1) * kAlignedState);
 }
 
 TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
     TensorDesc tensor{};
-    tensor.p = static_cast<char*>(item.segment->p);
+    tensor.p = static_cast<char*>(item.segment->p.data);
     tensor.g = static_cast<const char*>(item.gradient->data);
-    tensor.average = static_cast<char*>(item.segment->average);
-    tensor.size = item.segment->size;
+    tensor.average = static_cast<char*>(item.segment->average.data);
+    tensor.size = item.segment->p.size;
     tensor.index = item.index;
-    tensor.numbers = std::uint32_t(item.gradient->constants);
-    tensor.p_format = item.segment->format;
+    tensor.constants = std::uint32_t(item.gradient->constants);
+    tensor.p_format = item.segment->p.format;
     tensor.g_format = item.gradient->format;
     tensor.sum_aligned16_mask = tensor.aligned16_mask = aligned16_at(0, item, rule);
     if (all_aligned16(tensor.aligned16_mask, item, rule)) return tensor;
@@ -80,7 +81,8 @@ TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, s
     for (const Item& item : items) {
         const TensorDesc tensor = make_tensor_desc(item, rule);
         append(tensors, &tensor, sizeof tensor);
-        append(tensors, item.segment->state, rule.state.size() * sizeof(void*));
+        for (std::size_t k = 0; k < rule.state.size(); ++k)
+            append(tensors, &item.segment->state[k].data, sizeof(void*));
         append(tensors, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
         updates.push_back(updates.back() + (tensor.size > 0 ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
         sums.push_back(sums.back() + pieces(tensor.size, kSumChunk));

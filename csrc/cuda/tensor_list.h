@@ -1,7 +1,7 @@
-// The tensors of one launch, as the host lays them out for tensor.h's TensorTable.
+// The table of one launch, as the host lays it out for TensorTable.
 #pragma once
 
-#include "tensor.h"
+#include "tensor_table.h"
 #include "update.h"
 
 #include "../rule_info.h"

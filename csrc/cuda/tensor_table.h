@@ -1,4 +1,4 @@
-// What a kernel is told: plain data, laid out by the host, read by every thread.
+// The arguments of a kernel: plain data, laid out by the host, read by every thread.
 #pragma once
 
 #include "../prepare.h"
@@ -6,14 +6,14 @@
 
 namespace fo::FO_TARGET {
 
-// One array in one launch.  Behind it stand the addresses of the rule's state arrays and numbers.
+// One array in one launch.  Behind it stand the addresses of the rule's state arrays and constants.
 struct TensorDesc {
     char* p;
     const char* g;
     char* average;
     std::int64_t size;
     std::uint32_t index;           // of the array in its plan
-    std::uint32_t numbers;         // of its update
+    std::uint32_t constants;       // of its update
     std::uint16_t aligned16_mask;  // which arrays the update may touch 16 bytes at once: p, g, the average, the state
     std::uint16_t sum_aligned16_mask;  // and which the sums, whose tiles begin where the array does
     std::uint8_t chunk_offset;         // the update's chunks begin as if the array did so many elements earlier
@@ -23,20 +23,20 @@ struct TensorDesc {
 enum Aligned16 { kAlignedP = 1, kAlignedG = 2, kAlignedAverage = 4, kAlignedState = 8 };
 static_assert(kAlignedState << kMaxState <= 1 << 16);
 
-// One update's numbers.
+// The constants of one group's step.
 template <class T>
-struct alignas(16) Numbers {
+struct alignas(16) KernelConstants {
     double clip_norm, clip_global_norm;
     alignas(16) std::byte rule[kRuleBytes];
     Prepare<T> prepare;
 };
 
-// What passes leave for one another in device memory, by the array's index in its plan; null where unused.
+// The results of passes in device memory, by the array's index in its model; null where unused.
 struct Workspace {
     double* partials;               // sums over each chunk of tiles, kMaxSums apart
     double* sums;                   // over each array, kMaxSums apart
-    double* clips;                  // what the norms leave of each gradient
-    double* clipped_sq_norms;       // the square of the norm that clip_norm leaves
+    double* clips;                  // the factor of each gradient
+    double* clipped_sq_norms;       // of each gradient after clip_norm
     double* bounds;                 // clip_global_norm
     double* norm;                   // of all gradients, where it is given
     std::int32_t* found_nonfinite;  // not 0 where some gradient is not finite
@@ -49,8 +49,8 @@ struct Workspace {
 #endif
 
 struct ArgumentsHead {
-    const std::byte* numbers;  // null: first in `bytes`
-    const std::byte* table;    // null: in `bytes`, behind the numbers
+    const std::byte* constants;  // null: first in `bytes`
+    const std::byte* table;      // null: in `bytes`, behind the constants
     Workspace workspace;
     std::uint32_t table_at;
     std::uint32_t tensors;
@@ -70,7 +70,7 @@ static_assert(sizeof(Arguments) <= FO_ARGUMENT_BYTES);
 class TensorTable {
   public:
     FO_DEVICE explicit TensorTable(const Arguments& arguments)
-        : numbers_(arguments.numbers ? arguments.numbers : arguments.bytes),
+        : constants_(arguments.constants ? arguments.constants : arguments.bytes),
           begins_(reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table
                                                                          : arguments.bytes + arguments.table_at)),
           count_(arguments.tensors),
@@ -86,12 +86,12 @@ class TensorTable {
     }
 
     template <class T>
-    FO_DEVICE const Numbers<T>& numbers(const TensorDesc& tensor) const {
-        return reinterpret_cast<const Numbers<T>*>(numbers_)[tensor.numbers];
+    FO_DEVICE const KernelConstants<T>& constants(const TensorDesc& tensor) const {
+        return reinterpret_cast<const KernelConstants<T>*>(constants_)[tensor.constants];
     }
 
   private:
-    const std::byte* numbers_;
+    const std::byte* constants_;
     const std::uint32_t* begins_;
     std::uint32_t count_, job_bytes_;
 };

@@ -1,9 +1,10 @@
 // The pass over the elements: load, prepare, rule, store, each thread on its own.
 #pragma once
 
-#include "../apply.h"
+#include "../prepare.h"
+#include "../rule_traits.h"
 #include "elements.h"
-#include "tensor.h"
+#include "tensor_table.h"
 
 namespace fo::FO_TARGET {
 
@@ -35,7 +36,7 @@ FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, O
         const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
         const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
         const auto f = of_chunk(table, tensor, begin);
-        const bool own = tensor.p_format == kOwnFormat<T> && tensor.g_format == kOwnFormat<T>;
+        const bool own = tensor.p_format == kComputeFormat<T> && tensor.g_format == kComputeFormat<T>;
         block.each([&](int thread) {
             for (std::int32_t round = 0; round < high; round += kUpdateThreads * kItemsPerThread)
                 f(thread, {round + thread * (own ? kGroup<T> : kItemsPerThread),
@@ -46,15 +47,16 @@ FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, O
 
 // The rule for an array: its update's, or its own where rules finalize.
 template <class R, class T>
-FO_DEVICE inline const R& rule_of(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers) {
+FO_DEVICE inline const R& rule_of(const Arguments& arguments, const TensorDesc& tensor,
+                                  const KernelConstants<T>& constants) {
     const std::byte* own = arguments.workspace.rules;
-    return *reinterpret_cast<const R*>(own ? own + std::size_t(tensor.index) * kRuleBytes : numbers.rule);
+    return *reinterpret_cast<const R*>(own ? own + std::size_t(tensor.index) * kRuleBytes : constants.rule);
 }
 
 template <class T>
 FO_DEVICE inline Prepare<T> prepare_of(const Arguments& arguments, const TensorDesc& tensor,
-                                       const Numbers<T>& numbers) {
-    Prepare<T> prepare = numbers.prepare;
+                                       const KernelConstants<T>& constants) {
+    Prepare<T> prepare = constants.prepare;
     if (arguments.workspace.clips) prepare.clip = T(arguments.workspace.clips[tensor.index]);
     return prepare;
 }
@@ -93,7 +95,7 @@ class State {
     // One element, in the first place of each.
     FO_DEVICE void load_one_of(std::int32_t i) {
         FO_UNROLL
-        for (int k = 0; k < int(R::state.size()); ++k) value[k][0] = load_one<T>(kOwnFormat<T>, at(k), i);
+        for (int k = 0; k < int(R::state.size()); ++k) value[k][0] = load_one<T>(kComputeFormat<T>, at(k), i);
     }
 
     template <class F>
@@ -116,7 +118,7 @@ class State {
     template <class F, std::size_t... S>
     FO_DEVICE void store_one_written(const F& f, [[maybe_unused]] std::int32_t i,
                                      [[maybe_unused]] std::index_sequence<S...> all) {
-        ((writes<S, T>(f, all) ? store_one<T>(kOwnFormat<T>, at(S), i, value[S][0]) : void()), ...);
+        ((writes<S, T>(f, all) ? store_one<T>(kComputeFormat<T>, at(S), i, value[S][0]) : void()), ...);
     }
 
     char* const* arrays_;
@@ -128,11 +130,11 @@ class State {
 template <class R, class T>
 class ChunkUpdate {
   public:
-    FO_DEVICE ChunkUpdate(const Arguments& arguments, const TensorDesc& tensor, const Numbers<T>& numbers,
+    FO_DEVICE ChunkUpdate(const Arguments& arguments, const TensorDesc& tensor, const KernelConstants<T>& constants,
                           std::int64_t begin)
         : arguments_(arguments),
           tensor_(tensor),
-          numbers_(numbers),
+          constants_(constants),
           begin_(begin),
           p_(tensor.p + begin * std::int64_t(item_size(tensor.p_format))),
           g_(tensor.g + begin * std::int64_t(item_size(tensor.g_format))),
@@ -148,7 +150,7 @@ class ChunkUpdate {
   private:
     // Everything is loaded before anything is waited for.
     FO_DEVICE void update_all(const ThreadItems& span) const {
-        const bool averages = numbers_.prepare.averages;
+        const bool averages = constants_.prepare.averages;
         T p[kItemsPerThread], g[kItemsPerThread], average[kItemsPerThread];
         State<R, T> state(tensor_, begin_, tensor_.aligned16_mask);
         load_as_is<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
@@ -179,19 +181,20 @@ class ChunkUpdate {
         state.load_one_of(i);
         const auto f = prepared();
         apply(f, p, g, state.value, 0, kStateOf<R>);
-        if (numbers_.prepare.averages)
-            store_one<T>(kOwnFormat<T>, average_, i, f.prepare.averaged(load_one<T>(kOwnFormat<T>, average_, i), p));
+        if (constants_.prepare.averages)
+            store_one<T>(kComputeFormat<T>, average_, i,
+                         f.prepare.averaged(load_one<T>(kComputeFormat<T>, average_, i), p));
         state.store_one_of(f, i);
         store_one<T>(tensor_.p_format, p_, i, p);
     }
 
     FO_DEVICE Prepared<R, T> prepared() const {
-        return {rule_of<R>(arguments_, tensor_, numbers_), prepare_of(arguments_, tensor_, numbers_)};
+        return {rule_of<R>(arguments_, tensor_, constants_), prepare_of(arguments_, tensor_, constants_)};
     }
 
     const Arguments& arguments_;
     const TensorDesc& tensor_;
-    const Numbers<T>& numbers_;
+    const KernelConstants<T>& constants_;
     const std::int64_t begin_;
     char* const p_;
     const char* const g_;
@@ -209,7 +212,7 @@ struct Update {
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         for_each_chunk<T>(block, arguments,
                           [&](const TensorTable& table, const TensorDesc& tensor, std::int64_t begin) {
-                              return ChunkUpdate<R, T>(arguments, tensor, table.template numbers<T>(tensor), begin);
+                              return ChunkUpdate<R, T>(arguments, tensor, table.template constants<T>(tensor), begin);
                           });
     }
 };

@@ -1,4 +1,4 @@
-// AdaBelief: Adam with the mean squared distance of the gradient from its own mean in the denominator.
+// AdaBelief: Adam with the mean squared deviation of the gradient from its moving average in the denominator.
 // Zhuang et al., 2020, arXiv:2010.07468
 #pragma once
 
@@ -12,28 +12,24 @@ struct AdaBelief {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "eps_root", "previous_mean"};
     static constexpr std::array state{"m", "s"};
 
-    T keep1, rise1, keep2, rise2, rate, eps, eps_root, surprise;
+    Ema<T> mean1, mean2;
+    T step_size, eps, eps_root, deviation_scale;
 
-    // From the mean before it a gradient differs by 1/beta1 times what it differs by from the mean after it: one kernel
-    // for both.  As in Adam the corrections become constants; eps_root is kept in s, and corrected with it.
+    // g - m_t = beta1*(g - m_{t-1}), so that one kernel covers both definitions of the deviation.  The bias corrections
+    // are folded into step_size and eps, as in adam.h; eps_root is added to s and corrected with it.
     FO_HD AdaBelief(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
                     double previous_mean)
-        : keep1(decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(decay<T>(beta2)),
-          rise2(rise(keep2)),
-          eps_root(T(eps_root)),
-          surprise(previous_mean != 0 ? T(1) : keep1) {
-        const double bias1 = clock.bias(double(keep1)), bias2 = clock.bias(double(keep2));
-        rate = T(lr * sqrt(bias2) / bias1);
-        this->eps = T(eps * sqrt(bias2));
+        : mean1(beta1), mean2(beta2), eps_root(T(eps_root)), deviation_scale(previous_mean != 0 ? T(1) : mean1.beta) {
+        const double bias_correction1 = mean1.bias_correction(clock), bias_correction2 = mean2.bias_correction(clock);
+        step_size = T(lr * sqrt(bias_correction2) / bias_correction1);
+        this->eps = T(eps * sqrt(bias_correction2));
     }
 
-    FO_HD void operator()(T& p, T g, T& m, T& s) const {
-        const T d = surprise * (g - m);
-        m = keep1 * m + rise1 * g;
-        s = keep2 * s + rise2 * d * d + eps_root;
-        p -= rate * m / (sqrt(s) + eps);
+    FO_HD T step(Unread, T g, T& m, T& s) const {
+        const T deviation = deviation_scale * (g - m);
+        m = mean1(m, g);
+        s = mean2.of_square(s, deviation) + eps_root;
+        return step_size * m / (sqrt(s) + eps);
     }
 };
 

@@ -1,4 +1,4 @@
-// AdaBound: Adam with each step size within bounds that close in on one of SGD; AMSBound: with the largest mean so far.
+// AdaBound: Adam whose step sizes are clamped to bounds that converge to one value.  AMSBound: with the maximum of v.
 // Luo et al., 2019, arXiv:1902.09843
 #pragma once
 
@@ -12,45 +12,46 @@ struct AdaBound {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "final_lr", "gamma", "eps", "lr_ratio"};
     static constexpr std::array state{"m", "v"};
 
-    T keep1, rise1, keep2, rise2, rate, eps, lower, upper;
+    Ema<T> mean1, mean2;
+    T step_size, eps, lower, upper;
 
     FO_HD AdaBound(const Clock& clock, double lr, double beta1, double beta2, double final_lr, double gamma, double eps,
                    double lr_ratio)
-        : keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)), eps(T(eps)) {
-        rate = T(lr * sqrt(clock.bias(double(keep2))) / clock.bias(double(keep1)));
-        const double goal = final_lr * lr_ratio, closing = gamma * double(clock.t);
-        lower = T(goal * (1 - 1 / (closing + 1)));
-        upper = closing > 0 ? T(goal * (1 + 1 / closing)) : T(INFINITY);
+        : mean1(beta1), mean2(beta2), eps(T(eps)) {
+        step_size = T(lr * sqrt(mean2.bias_correction(clock)) / mean1.bias_correction(clock));
+        const double limit = final_lr * lr_ratio, gamma_t = gamma * double(clock.t);
+        lower = T(limit * (1 - 1 / (gamma_t + 1)));
+        upper = gamma_t > 0 ? T(limit * (1 + 1 / gamma_t)) : T(INFINITY);
     }
 
-    FO_HD void average(T g, T& m, T& v) const {
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * g * g;
+    FO_HD void update_means(T g, T& m, T& v) const {
+        m = mean1(m, g);
+        v = mean2.of_square(v, g);
     }
 
-    FO_HD T step(T m, T v) const { return within(rate / (sqrt(v) + eps), lower, upper) * m; }
+    FO_HD T bounded_step(T m, T v) const { return clamp(step_size / (sqrt(v) + eps), lower, upper) * m; }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        average(g, m, v);
-        p -= step(m, v);
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        update_means(g, m, v);
+        return bounded_step(m, v);
     }
 };
 
 template <class T>
-struct AmsBound : AdaBound<T> {
+struct AMSBound : AdaBound<T> {
     static constexpr const char* name = "adabound_amsbound";
     static constexpr std::array state{"m", "v", "v_max"};
 
     using AdaBound<T>::AdaBound;
 
-    FO_HD void operator()(T& p, T g, T& m, T& v, T& v_max) const {
-        this->average(g, m, v);
+    FO_HD T step(Unread, T g, T& m, T& v, T& v_max) const {
+        this->update_means(g, m, v);
         v_max = max(v_max, v);
-        p -= this->step(m, v_max);
+        return this->bounded_step(m, v_max);
     }
 };
 
 FO_RULE(AdaBound)
-FO_RULE(AmsBound)
+FO_RULE(AMSBound)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// Adadelta: the gradient in units of the steps so far.
+// Adadelta: the gradient scaled by the ratio of the root mean squares of past steps and past gradients.
 // Zeiler, 2012, arXiv:1212.5701
 #pragma once
 
@@ -12,17 +12,17 @@ struct Adadelta {
     static constexpr std::array hyper{"lr", "rho", "eps"};
     static constexpr std::array state{"s", "x"};
 
-    T lr, keep, fresh, eps;
+    Ema<T> mean;
+    T lr, eps;
 
-    FO_HD Adadelta(const Clock&, double lr, double rho, double eps)
-        : lr(T(lr)), keep(decay<T>(rho)), fresh(rise(keep)), eps(T(eps)) {}
+    FO_HD Adadelta(const Clock&, double lr, double rho, double eps) : mean(rho), lr(T(lr)), eps(T(eps)) {}
 
-    // The quotient of two roots as the root of the quotient: one root less.
-    FO_HD void operator()(T& p, T g, T& s, T& x) const {
-        s = keep * s + fresh * g * g;
+    // The paper divides two square roots; the square root of the quotient saves one.
+    FO_HD T step(Unread, T g, T& s, T& x) const {
+        s = mean.of_square(s, g);
         const T d = sqrt((x + eps) / (s + eps)) * g;
-        x = keep * x + fresh * d * d;
-        p -= lr * d;
+        x = mean.of_square(x, d);
+        return lr * d;
     }
 };
 

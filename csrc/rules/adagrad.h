@@ -1,4 +1,4 @@
-// Adagrad: each element's rate falls with the sum of its squared gradients.
+// Adagrad: a learning rate for each element that decreases with the sum of its squared gradients.
 // Duchi, Hazan & Singer, 2011, jmlr.org/papers/v12/duchi11a
 #pragma once
 
@@ -12,14 +12,14 @@ struct Adagrad {
     static constexpr std::array hyper{"lr", "eps", "eps_root", "lr_decay"};
     static constexpr std::array state{"s"};
 
-    T rate, eps, eps_root;
+    T step_size, eps, eps_root;
 
     FO_HD Adagrad(const Clock& clock, double lr, double eps, double eps_root, double lr_decay)
-        : rate(T(lr / (1 + double(clock.t - 1) * lr_decay))), eps(T(eps)), eps_root(T(eps_root)) {}
+        : step_size(T(lr / (1 + double(clock.t - 1) * lr_decay))), eps(T(eps)), eps_root(T(eps_root)) {}
 
-    FO_HD void operator()(T& p, T g, T& s) const {
+    FO_HD T step(Unread, T g, T& s) const {
         s += g * g;
-        p -= rate * g / (sqrt(s + eps_root) + eps);
+        return step_size * g / (sqrt(s + eps_root) + eps);
     }
 };
 

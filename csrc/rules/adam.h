@@ -1,4 +1,4 @@
-// Adam: bias-corrected running means of the gradient and of its square; AMSGrad: the largest such mean so far.
+// Adam: bias-corrected moving averages of the gradient and of its square.  AMSGrad: with the maximum of the latter.
 // Kingma & Ba, 2015, arXiv:1412.6980; Reddi, Kale & Kumar, 2018, arXiv:1904.09237
 #pragma once
 
@@ -12,55 +12,58 @@ struct Adam {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "eps_root", "eps_hat", "bias_correction"};
     static constexpr std::array state{"m", "v"};
 
-    T keep1, rise1, keep2, rise2, rate, eps, eps_root, correction;
+    Ema<T> mean1, mean2;
+    T step_size, eps, eps_root, v_correction;
 
-    // lr*mhat / (sqrt(vhat + eps_root) + eps), both halves of the fraction times sqrt(1 - beta2^t): the corrections
-    // become constants and an element costs one division and one root.  `corrected`: the root is of vhat itself.
+    // lr*m_hat / (sqrt(v_hat + eps_root) + eps), with numerator and denominator multiplied by sqrt(1 - beta2^t): the
+    // bias corrections become constants, and an element costs one division and one square root.
+    // With `corrects_v` the square root is of v_hat = v_correction*v itself, for a maximum of v_hat.
     FO_HD Adam(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root, double eps_hat,
-               double bias_correction, bool corrected = false)
-        : keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {
-        const double bias1 = bias_correction != 0 ? clock.bias(double(keep1)) : 1;
-        const double bias2 = bias_correction != 0 ? clock.bias(double(keep2)) : 1;
-        const double lacking = corrected ? 1 : bias2;                               // in what the root is of
-        const double meant = eps_hat != 0 ? (corrected ? 1 / bias2 : 1) : lacking;  // the same of the epsilons
-        rate = T(lr * sqrt(lacking) / bias1);
-        this->eps = T(eps * sqrt(meant));
-        this->eps_root = T(eps_root * meant);
-        correction = T(corrected ? 1 / bias2 : 1);
+               double bias_correction, bool corrects_v = false)
+        : mean1(beta1), mean2(beta2) {
+        const double bias_correction1 = bias_correction != 0 ? mean1.bias_correction(clock) : 1;
+        const double bias_correction2 = bias_correction != 0 ? mean2.bias_correction(clock) : 1;
+        // The factors that the argument of the square root and the epsilons are to be multiplied by.
+        const double root_scale = corrects_v ? 1 : bias_correction2;
+        const double eps_scale = eps_hat != 0 ? (corrects_v ? 1 / bias_correction2 : 1) : root_scale;
+        step_size = T(lr * sqrt(root_scale) / bias_correction1);
+        this->eps = T(eps * sqrt(eps_scale));
+        this->eps_root = T(eps_root * eps_scale);
+        v_correction = T(corrects_v ? 1 / bias_correction2 : 1);
     }
 
-    FO_HD void average(T g, T& m, T& v) const {
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * g * g;
+    FO_HD void update_means(T g, T& m, T& v) const {
+        m = mean1(m, g);
+        v = mean2.of_square(v, g);
     }
 
-    FO_HD T step(T m, T v) const { return rate * m / (sqrt(v + eps_root) + eps); }
+    FO_HD T adam_step(T m, T v) const { return step_size * m / (sqrt(v + eps_root) + eps); }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        average(g, m, v);
-        p -= step(m, v);
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        update_means(g, m, v);
+        return adam_step(m, v);
     }
 };
 
 template <class T>
-struct AdamAmsgrad : Adam<T> {
+struct AMSGrad : Adam<T> {
     static constexpr const char* name = "adam_amsgrad";
     static constexpr std::array hyper{"lr",       "beta1",   "beta2",           "eps",
                                       "eps_root", "eps_hat", "bias_correction", "amsgrad_corrected"};
     static constexpr std::array state{"m", "v", "v_max"};
 
-    FO_HD AdamAmsgrad(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
-                      double eps_hat, double bias_correction, double amsgrad_corrected)
+    FO_HD AMSGrad(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
+                  double eps_hat, double bias_correction, double amsgrad_corrected)
         : Adam<T>(clock, lr, beta1, beta2, eps, eps_root, eps_hat, bias_correction, amsgrad_corrected != 0) {}
 
-    FO_HD void operator()(T& p, T g, T& m, T& v, T& v_max) const {
-        this->average(g, m, v);
-        v_max = max(v_max, this->correction * v);
-        p -= this->step(m, v_max);
+    FO_HD T step(Unread, T g, T& m, T& v, T& v_max) const {
+        this->update_means(g, m, v);
+        v_max = max(v_max, this->v_correction * v);
+        return this->adam_step(m, v_max);
     }
 };
 
 FO_RULE(Adam)
-FO_RULE(AdamAmsgrad)
+FO_RULE(AMSGrad)
 
 }  // namespace fo::FO_TARGET

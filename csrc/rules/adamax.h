@@ -1,4 +1,4 @@
-// Adamax: Adam by the largest recent gradient in place of the root mean square.
+// Adamax: Adam with an exponentially weighted maximum of the gradient in the denominator.
 // Kingma & Ba, 2015, arXiv:1412.6980, section 7.1
 #pragma once
 
@@ -12,20 +12,20 @@ struct Adamax {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "eps_outside"};
     static constexpr std::array state{"m", "u"};
 
-    T keep1, rise1, keep2, rate, inner, outer;
+    Ema<T> mean1;
+    T beta2, step_size, inner_eps, outer_eps;
 
     FO_HD Adamax(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_outside)
-        : keep1(decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(decay<T>(beta2)),
-          rate(T(lr / clock.bias(double(keep1)))),
-          inner(T(eps_outside != 0 ? 0 : eps)),
-          outer(T(eps_outside != 0 ? eps : 0)) {}
+        : mean1(beta1),
+          beta2(decay_rate<T>(beta2)),
+          step_size(T(lr / mean1.bias_correction(clock))),
+          inner_eps(T(eps_outside != 0 ? 0 : eps)),
+          outer_eps(T(eps_outside != 0 ? eps : 0)) {}
 
-    FO_HD void operator()(T& p, T g, T& m, T& u) const {
-        m = keep1 * m + rise1 * g;
-        u = max(keep2 * u, abs(g) + inner);
-        p -= rate * m / (u + outer);
+    FO_HD T step(Unread, T g, T& m, T& u) const {
+        m = mean1(m, g);
+        u = max(beta2 * u, abs(g) + inner_eps);
+        return step_size * m / (u + outer_eps);
     }
 };
 

@@ -1,4 +1,4 @@
-// Adan: means of the gradient and of its change, over the root of the mean square of both together.
+// Adan: moving averages of the gradient and of its difference to the previous one, over a root mean square of both.
 // Xie et al., 2022, arXiv:2208.06677
 #pragma once
 
@@ -12,38 +12,36 @@ struct Adan {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "beta3", "eps", "weight_decay", "decoupled"};
     static constexpr std::array state{"m", "v", "n", "g_prev"};
 
-    T keep1, rise1, keep2, rise2, keep3, rise3, rate, change_rate, eps, l2, shrink;
-    T first, adds_l2;  // 0 or 1: GCC does not vectorise choices by several bools
+    Ema<T> mean1, mean2, mean3;
+    T m_step_size, v_step_size, eps, weight_decay, decay_factor;
+    T is_first, is_coupled;  // 0 or 1: GCC does not vectorise selections by several bools
 
-    // Both halves of the fraction times sqrt(1 - beta3^t), as in Adam.
+    // Numerator and denominator are multiplied by sqrt(1 - beta3^t), as in adam.h.
     FO_HD Adan(const Clock& clock, double lr, double beta1, double beta2, double beta3, double eps, double weight_decay,
                double decoupled)
-        : keep1(decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(decay<T>(beta2)),
-          rise2(rise(keep2)),
-          keep3(decay<T>(beta3)),
-          rise3(rise(keep3)),
-          l2(T(weight_decay)),
-          shrink(decoupled != 0 ? T(1 / (1 + lr * weight_decay)) : T(1)),
-          first(T(clock.t == 1)),
-          adds_l2(T(decoupled == 0 && weight_decay != 0)) {
-        const double root = sqrt(clock.bias(double(keep3)));
-        rate = T(lr * root / clock.bias(double(keep1)));
-        change_rate = T(lr * double(keep2) * root / clock.bias(double(keep2)));
+        : mean1(beta1),
+          mean2(beta2),
+          mean3(beta3),
+          weight_decay(T(weight_decay)),
+          decay_factor(decoupled != 0 ? T(1 / (1 + lr * weight_decay)) : T(1)),
+          is_first(T(clock.t == 1)),
+          is_coupled(T(decoupled == 0 && weight_decay != 0)) {
+        const double root = sqrt(mean3.bias_correction(clock));
+        m_step_size = T(lr * root / mean1.bias_correction(clock));
+        v_step_size = T(lr * double(mean2.beta) * root / mean2.bias_correction(clock));
         this->eps = T(eps * root);
     }
 
     FO_HD void operator()(T& p, T g, T& m, T& v, T& n, T& g_prev) const {
-        const T penalized = g + l2 * p;
-        g = adds_l2 != T(0) ? penalized : g;
-        const T change = first != T(0) ? T(0) : g - g_prev;
-        const T ahead = g + keep2 * change;
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * change;
-        n = keep3 * n + rise3 * ahead * ahead;
+        const T penalized = g + weight_decay * p;
+        g = is_coupled != T(0) ? penalized : g;
+        const T difference = is_first != T(0) ? T(0) : g - g_prev;
+        const T extrapolated = g + mean2.beta * difference;
+        m = mean1(m, g);
+        v = mean2(v, difference);
+        n = mean3.of_square(n, extrapolated);
         g_prev = g;
-        p = (p - (rate * m + change_rate * v) / (sqrt(n) + eps)) * shrink;
+        p = (p - (m_step_size * m + v_step_size * v) / (sqrt(n) + eps)) * decay_factor;
     }
 };
 

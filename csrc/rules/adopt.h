@@ -1,4 +1,4 @@
-// ADOPT: the gradient over the root of the mean square of those before it, and only then the running mean.
+// ADOPT: the gradient over the root mean square of the previous gradients, then the moving average.
 // Taniguchi et al., 2024, arXiv:2411.02853
 #pragma once
 
@@ -7,36 +7,35 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Adopt {
+struct ADOPT {
     static constexpr const char* name = "adopt";
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "clipped"};
     static constexpr std::array state{"m", "v"};
 
-    T lr, keep1, rise1, keep2, rise2, eps, bound;
-    bool first;
+    Ema<T> mean1, mean2;
+    T lr, eps, bound;
+    bool is_first;
 
-    FO_HD Adopt(const Clock& clock, double lr, double beta1, double beta2, double eps, double clipped)
-        : lr(T(lr)),
-          keep1(decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(decay<T>(beta2)),
-          rise2(rise(keep2)),
+    FO_HD ADOPT(const Clock& clock, double lr, double beta1, double beta2, double eps, double clipped)
+        : mean1(beta1),
+          mean2(beta2),
+          lr(T(lr)),
           eps(T(eps)),
           bound(clipped != 0 ? T(sqrt(sqrt(double(clock.t - 1)))) : T(INFINITY)),
-          first(clock.t == 1) {}
+          is_first(clock.t == 1) {}
 
-    // The first gradient has none before it: it starts v, and nothing moves.
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        const T clipped = within(g / at_least(sqrt(v), eps), -bound, bound);
-        const T mean = keep1 * m + rise1 * clipped;
-        const T moved = p - lr * mean;
+    // The first step only initialises v.
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        const T clipped = clamp(g / at_least(sqrt(v), eps), -bound, bound);
+        const T mean = mean1(m, clipped);
+        const T d = lr * mean;
         const T square = g * g;
-        m = first ? m : mean;
-        p = first ? p : moved;
-        v = first ? square : keep2 * v + rise2 * square;
+        m = is_first ? m : mean;
+        v = is_first ? square : mean2(v, square);
+        return is_first ? T(0) : d;
     }
 };
 
-FO_RULE(Adopt)
+FO_RULE(ADOPT)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// Aggregated momentum: the mean of the steps that several velocities would take.
+// AggMo, aggregated momentum: the average of the steps of three velocities with different decay rates.
 // Lucas, Sun, Zemel & Grosse, 2019, arXiv:1804.00325
 #pragma once
 
@@ -7,24 +7,24 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Aggmo {
+struct AggMo {
     static constexpr const char* name = "aggmo";
     static constexpr std::array hyper{"lr", "beta1", "beta2", "beta3"};
     static constexpr std::array state{"v1", "v2", "v3"};
 
-    T rate, keep1, keep2, keep3;
+    T step_size, beta1, beta2, beta3;
 
-    FO_HD Aggmo(const Clock&, double lr, double beta1, double beta2, double beta3)
-        : rate(T(lr / 3)), keep1(decay<T>(beta1)), keep2(decay<T>(beta2)), keep3(decay<T>(beta3)) {}
+    FO_HD AggMo(const Clock&, double lr, double beta1, double beta2, double beta3)
+        : step_size(T(lr / 3)), beta1(decay_rate<T>(beta1)), beta2(decay_rate<T>(beta2)), beta3(decay_rate<T>(beta3)) {}
 
-    FO_HD void operator()(T& p, T g, T& v1, T& v2, T& v3) const {
-        v1 = keep1 * v1 + g;
-        v2 = keep2 * v2 + g;
-        v3 = keep3 * v3 + g;
-        p -= rate * (v1 + v2 + v3);
+    FO_HD T step(Unread, T g, T& v1, T& v2, T& v3) const {
+        v1 = beta1 * v1 + g;
+        v2 = beta2 * v2 + g;
+        v3 = beta3 * v3 + g;
+        return step_size * (v1 + v2 + v3);
     }
 };
 
-FO_RULE(Aggmo)
+FO_RULE(AggMo)
 
 }  // namespace fo::FO_TARGET

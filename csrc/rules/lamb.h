@@ -1,4 +1,4 @@
-// LAMB: Adam's step, scaled to each array's own norm.
+// LAMB: Adam's step, scaled for each array by a trust ratio, the norm of the parameter over the norm of the step.
 // You et al., 2020, arXiv:1904.00962
 #pragma once
 
@@ -7,7 +7,7 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Lamb {
+struct LAMB {
     static constexpr const char* name = "lamb";
     static constexpr std::array hyper{"lr",       "beta1",           "beta2",        "eps",
                                       "eps_root", "bias_correction", "weight_decay", "decoupled"};
@@ -15,52 +15,51 @@ struct Lamb {
     static constexpr int sums = 2;
 
     double lr;
-    T keep1, rise1, keep2, rise2, scale, eps, eps_root, weight_decay, keep, rate = 0;
+    Ema<T> mean1, mean2;
+    T m_scale, eps, eps_root, weight_decay, decay_factor, step_size = 0;
     bool decoupled;
 
-    // The corrections of the means become constants, as in adam.h.
-    FO_HD Lamb(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
+    // The bias corrections become constants, as in adam.h.
+    FO_HD LAMB(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
                double bias_correction, double weight_decay, double decoupled)
         : lr(lr),
-          keep1(fo::FO_TARGET::decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(fo::FO_TARGET::decay<T>(beta2)),
-          rise2(rise(keep2)),
+          mean1(beta1),
+          mean2(beta2),
           weight_decay(T(weight_decay)),
-          keep(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
           decoupled(decoupled != 0) {
-        const double bias1 = bias_correction != 0 ? clock.bias(double(keep1)) : 1;
-        const double bias2 = bias_correction != 0 ? clock.bias(double(keep2)) : 1;
-        scale = T(sqrt(bias2) / bias1);
-        this->eps = T(eps * sqrt(bias2));
-        this->eps_root = T(eps_root * bias2);
+        const double bias_correction1 = bias_correction != 0 ? mean1.bias_correction(clock) : 1;
+        const double bias_correction2 = bias_correction != 0 ? mean2.bias_correction(clock) : 1;
+        m_scale = T(sqrt(bias_correction2) / bias_correction1);
+        this->eps = T(eps * sqrt(bias_correction2));
+        this->eps_root = T(eps_root * bias_correction2);
     }
 
-    FO_HD T step(T p, T m, T v) const {
-        const T adam = scale * m / (sqrt(v + eps_root) + eps);
+    FO_HD T unscaled_step(T p, T m, T v) const {
+        const T adam = m_scale * m / (sqrt(v + eps_root) + eps);
         return decoupled ? adam : adam + weight_decay * p;
     }
 
-    // The means, and the squares of the parameter and of its step.
+    // Updates the moving averages.  The terms are of the squared norms of the parameter and of its unscaled step.
     FO_HD std::array<double, sums> reduce_terms(T p, T g, T& m, T& v) const {
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * g * g;
-        const T shrunk = keep * p;
-        const double x(shrunk), y(step(shrunk, m, v));
+        m = mean1(m, g);
+        v = mean2.of_square(v, g);
+        const T decayed = decay_factor * p;
+        const double x(decayed), y(unscaled_step(decayed, m, v));
         return {x * x, y * y};
     }
 
-    FO_HD void finalize(const double* squares, double* const*) {
-        const double p = sqrt(squares[0]), u = sqrt(squares[1]);
-        rate = T(p > 0 && u > 0 ? lr * (p / u) : lr);
+    FO_HD void finalize(const double* squared_norms, double* const*) {
+        const double p_norm = sqrt(squared_norms[0]), step_norm = sqrt(squared_norms[1]);
+        step_size = T(p_norm > 0 && step_norm > 0 ? lr * (p_norm / step_norm) : lr);
     }
 
     FO_HD void operator()(T& p, Unread, const T& m, const T& v) const {
-        const T shrunk = keep * p;
-        p = shrunk - rate * step(shrunk, m, v);
+        const T decayed = decay_factor * p;
+        p = decayed - step_size * unscaled_step(decayed, m, v);
     }
 };
 
-FO_RULE(Lamb)
+FO_RULE(LAMB)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// LaProp: the running mean is of gradients that are scaled already.
+// LaProp: the moving average of gradients that are already normalised by their root mean square.
 // Ziyin, Wang & Ueda, 2020, arXiv:2002.04839
 #pragma once
 
@@ -12,21 +12,21 @@ struct LaProp {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps"};
     static constexpr std::array state{"m", "v"};
 
-    T keep1, fresh, keep2, rise2, rate, eps;
+    Ema<T> mean1, mean2;
+    T g_scale, step_size, eps;
 
-    // g / (sqrt(vhat) + eps), both halves of the fraction times sqrt(1 - beta2^t).
-    FO_HD LaProp(const Clock& clock, double lr, double beta1, double beta2, double eps)
-        : keep1(decay<T>(beta1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {
-        const double root = sqrt(clock.bias(double(keep2)));
-        fresh = T((1 - double(keep1)) * root);
-        rate = T(lr / clock.bias(double(keep1)));
+    // (1 - beta1)*g / (sqrt(v_hat) + eps), with numerator and denominator multiplied by sqrt(1 - beta2^t).
+    FO_HD LaProp(const Clock& clock, double lr, double beta1, double beta2, double eps) : mean1(beta1), mean2(beta2) {
+        const double root = sqrt(mean2.bias_correction(clock));
+        g_scale = T((1 - double(mean1.beta)) * root);
+        step_size = T(lr / mean1.bias_correction(clock));
         this->eps = T(eps * root);
     }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        v = keep2 * v + rise2 * g * g;
-        m = keep1 * m + fresh * g / (sqrt(v) + eps);
-        p -= rate * m;
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        v = mean2.of_square(v, g);
+        m = mean1.beta * m + g_scale * g / (sqrt(v) + eps);
+        return step_size * m;
     }
 };
 

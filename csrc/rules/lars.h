@@ -1,4 +1,4 @@
-// LARS: momentum whose learning rate is each array's own, by the ratio of its norm to its gradient's.
+// LARS: momentum with a learning rate for each array, scaled by the ratio of the norms of parameter and gradient.
 // You, Gitman & Ginsburg, 2017, arXiv:1708.03888
 #pragma once
 
@@ -7,55 +7,55 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Lars {
+struct LARS {
     static constexpr const char* name = "lars";
     static constexpr std::array hyper{"lr",           "momentum",  "trust_coefficient", "eps",
                                       "weight_decay", "decoupled", "decayed_norm",      "nesterov"};
     static constexpr std::array state{"v"};
     static constexpr int sums = 2;
 
-    double lr, trust, eps, decay;
-    T momentum, weight_decay, keep, rate = 0;
+    double lr, trust_coefficient, eps, norm_decay;
+    T momentum, weight_decay, decay_factor, step_size = 0;
     bool decoupled, decayed_norm, nesterov;
 
-    FO_HD Lars(const Clock&, double lr, double momentum, double trust, double eps, double weight_decay,
+    FO_HD LARS(const Clock&, double lr, double momentum, double trust_coefficient, double eps, double weight_decay,
                double decoupled, double decayed_norm, double nesterov)
         : lr(lr),
-          trust(trust),
+          trust_coefficient(trust_coefficient),
           eps(eps),
-          decay(decoupled != 0 || decayed_norm != 0 ? 0 : weight_decay),
+          norm_decay(decoupled != 0 || decayed_norm != 0 ? 0 : weight_decay),
           momentum(T(momentum)),
           weight_decay(T(weight_decay)),
-          keep(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
           decoupled(decoupled != 0),
           decayed_norm(decayed_norm != 0),
           nesterov(nesterov != 0) {}
 
-    // With decoupled decay the gradient has none.
-    FO_HD T decayed(T g, T p) const { return decoupled ? g : g + weight_decay * p; }
+    FO_HD T penalized(T g, T p) const { return decoupled ? g : g + weight_decay * p; }
 
-    // The squares of the parameter and of the gradient, the latter with its decay if that is to count.
+    // The terms of the squared norms of the parameter and of the gradient, the latter with weight decay on request.
     FO_HD std::array<double, sums> reduce_terms(T p, T g, Unread) const {
-        const T shrunk = keep * p;
-        const double x(shrunk), y(decayed_norm ? decayed(g, shrunk) : g);
+        const T decayed = decay_factor * p;
+        const double x(decayed), y(decayed_norm ? penalized(g, decayed) : g);
         return {x * x, y * y};
     }
 
-    FO_HD void finalize(const double* squares, double* const*) {
-        const double p = sqrt(squares[0]), g = sqrt(squares[1]);
-        const double beside = decay != 0 ? decay * p : 0;  // and no NaN of an infinite norm
-        const double ratio = p > 0 && g > 0 ? trust * p / (g + beside + eps) : 1;
-        rate = T(lr * ratio);
+    FO_HD void finalize(const double* squared_norms, double* const*) {
+        const double p_norm = sqrt(squared_norms[0]), g_norm = sqrt(squared_norms[1]);
+        const double decay_norm = norm_decay != 0 ? norm_decay * p_norm : 0;  // 0*infinity would be NaN
+        const double trust_ratio =
+            p_norm > 0 && g_norm > 0 ? trust_coefficient * p_norm / (g_norm + decay_norm + eps) : 1;
+        step_size = T(lr * trust_ratio);
     }
 
     FO_HD void operator()(T& p, T g, T& v) const {
-        const T shrunk = keep * p;
-        const T push = rate * decayed(g, shrunk);
-        v = momentum * v + push;
-        p = shrunk - (nesterov ? momentum * v + push : v);
+        const T decayed = decay_factor * p;
+        const T scaled = step_size * penalized(g, decayed);
+        v = momentum * v + scaled;
+        p = decayed - (nesterov ? momentum * v + scaled : v);
     }
 };
 
-FO_RULE(Lars)
+FO_RULE(LARS)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// Lion: the sign of a mean that weighs the present gradient more than the mean it keeps.
+// Lion: the sign of an average of the gradient and of its moving average.
 // Chen et al., 2023, arXiv:2302.06675
 #pragma once
 
@@ -12,14 +12,15 @@ struct Lion {
     static constexpr std::array hyper{"lr", "beta1", "beta2"};
     static constexpr std::array state{"m"};
 
-    T lr, keep1, rise1, keep2, rise2;
+    Ema<T> mean1, mean2;
+    T lr;
 
-    FO_HD Lion(const Clock&, double lr, double beta1, double beta2)
-        : lr(T(lr)), keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {}
+    FO_HD Lion(const Clock&, double lr, double beta1, double beta2) : mean1(beta1), mean2(beta2), lr(T(lr)) {}
 
-    FO_HD void operator()(T& p, T g, T& m) const {
-        p -= lr * sign(keep1 * m + rise1 * g);
-        m = keep2 * m + rise2 * g;
+    FO_HD T step(Unread, T g, T& m) const {
+        const T d = lr * sign(mean1(m, g));
+        m = mean2(m, g);
+        return d;
     }
 };
 

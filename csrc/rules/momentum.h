@@ -1,5 +1,5 @@
 // Momentum in the three notations of the textbooks, each with a Nesterov step.  They differ only in three constants:
-//     v = keep*v + fresh*g,    p += move*v
+//     v = momentum*v + gradient_weight*g;  p -= step_size*v
 // Polyak, 1964, doi:10.1016/0041-5553(64)90137-5; Nesterov, 1983
 #pragma once
 
@@ -8,71 +8,71 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Velocity {
+struct HeavyBall {
     static constexpr std::array hyper{"lr", "momentum"};
     static constexpr std::array state{"v"};
 
-    T keep, fresh, move;
+    T momentum, gradient_weight, step_size;
 
-    FO_HD void operator()(T& p, T g, T& v) const {
-        v = keep * v + fresh * g;
-        p += move * v;
+    FO_HD T step(Unread, T g, T& v) const {
+        v = momentum * v + gradient_weight * g;
+        return step_size * v;
     }
 };
 
 // v = momentum*v - lr*g;  p += v
 template <class T>
-struct MomentumVelocity : Velocity<T> {
+struct MomentumVelocity : HeavyBall<T> {
     static constexpr const char* name = "momentum_velocity";
 
-    FO_HD MomentumVelocity(const Clock&, double lr, double momentum) : Velocity<T>{T(momentum), T(-lr), T(1)} {}
+    FO_HD MomentumVelocity(const Clock&, double lr, double momentum) : HeavyBall<T>{T(momentum), T(-lr), T(-1)} {}
 };
 
 // v = momentum*v + g;  p -= lr*v
 template <class T>
-struct MomentumHeavyBall : Velocity<T> {
+struct MomentumHeavyBall : HeavyBall<T> {
     static constexpr const char* name = "momentum_heavy_ball";
 
-    FO_HD MomentumHeavyBall(const Clock&, double lr, double momentum) : Velocity<T>{T(momentum), T(1), T(-lr)} {}
+    FO_HD MomentumHeavyBall(const Clock&, double lr, double momentum) : HeavyBall<T>{T(momentum), T(1), T(lr)} {}
 };
 
 // v = momentum*v + (1-momentum)*g;  p -= lr*v
 template <class T>
-struct MomentumEma : Velocity<T> {
+struct MomentumEma : HeavyBall<T> {
     static constexpr const char* name = "momentum_ema";
 
     FO_HD MomentumEma(const Clock&, double lr, double momentum)
-        : Velocity<T>{decay<T>(momentum), rise(decay<T>(momentum)), T(-lr)} {}
+        : HeavyBall<T>{Ema<T>(momentum).beta, Ema<T>(momentum).one_minus_beta, T(lr)} {}
 };
 
-// The step of the next velocity, were the gradient to stay the same.
+// Nesterov's step: the step of the next velocity for an unchanged gradient.
 template <class Form, class T>
-struct Lookahead : Form {
+struct Nesterov : Form {
     using Form::Form;
 
-    FO_HD void operator()(T& p, T g, T& v) const {
-        const T push = this->fresh * g;
-        v = this->keep * v + push;
-        p += this->move * (this->keep * v + push);
+    FO_HD T step(Unread, T g, T& v) const {
+        const T weighted = this->gradient_weight * g;
+        v = this->momentum * v + weighted;
+        return this->step_size * (this->momentum * v + weighted);
     }
 };
 
 template <class T>
-struct MomentumVelocityNesterov : Lookahead<MomentumVelocity<T>, T> {
+struct MomentumVelocityNesterov : Nesterov<MomentumVelocity<T>, T> {
     static constexpr const char* name = "momentum_velocity_nesterov";
-    using Lookahead<MomentumVelocity<T>, T>::Lookahead;
+    using Nesterov<MomentumVelocity<T>, T>::Nesterov;
 };
 
 template <class T>
-struct MomentumHeavyBallNesterov : Lookahead<MomentumHeavyBall<T>, T> {
+struct MomentumHeavyBallNesterov : Nesterov<MomentumHeavyBall<T>, T> {
     static constexpr const char* name = "momentum_heavy_ball_nesterov";
-    using Lookahead<MomentumHeavyBall<T>, T>::Lookahead;
+    using Nesterov<MomentumHeavyBall<T>, T>::Nesterov;
 };
 
 template <class T>
-struct MomentumEmaNesterov : Lookahead<MomentumEma<T>, T> {
+struct MomentumEmaNesterov : Nesterov<MomentumEma<T>, T> {
     static constexpr const char* name = "momentum_ema_nesterov";
-    using Lookahead<MomentumEma<T>, T>::Lookahead;
+    using Nesterov<MomentumEma<T>, T>::Nesterov;
 };
 
 FO_RULE(MomentumVelocity)

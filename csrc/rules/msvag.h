@@ -1,4 +1,4 @@
-// M-SVAG: momentum, each element damped by the relative variance of its mean gradient.
+// M-SVAG: momentum, with each element scaled down by the relative variance of its average gradient.
 // Balles & Hennig, 2018, arXiv:1705.07774
 #pragma once
 
@@ -7,31 +7,33 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Msvag {
+struct MSVAG {
     static constexpr const char* name = "msvag";
     static constexpr std::array hyper{"lr", "beta"};
     static constexpr std::array state{"m", "v"};
 
-    T keep, fresh, rate, bias, noise;
+    Ema<T> mean;
+    T step_size, bias_correction, variance_weight;
 
-    // The factor mhat^2 / (mhat^2 + rho*s) with both halves times (1 - beta^t)^2: the corrections become constants.
-    // noise = rho / (1 - rho), for rho = (1-beta)(1+beta^t) / ((1+beta)(1-beta^t)); a single gradient has no variance.
-    FO_HD Msvag(const Clock& clock, double lr, double beta) : keep(decay<T>(beta)), fresh(rise(keep)) {
-        const double b = double(keep), power = clock.power(b);
-        rate = T(lr / (1 - power));
-        bias = T(1 - power);
-        noise = T(b > power ? (1 - b) * (1 + power) / (2 * (b - power)) : 0);
+    // The factor m_hat^2 / (m_hat^2 + rho*s), with numerator and denominator multiplied by (1 - beta^t)^2: the bias
+    // corrections become constants.  variance_weight = rho / (1 - rho) for
+    // rho = (1-beta)(1+beta^t) / ((1+beta)(1-beta^t)).  A single gradient has no variance.
+    FO_HD MSVAG(const Clock& clock, double lr, double beta) : mean(beta) {
+        const double rounded = double(mean.beta), power = clock.power(rounded);
+        step_size = T(lr / (1 - power));
+        bias_correction = T(1 - power);
+        variance_weight = T(rounded > power ? (1 - rounded) * (1 + power) / (2 * (rounded - power)) : 0);
     }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        m = keep * m + fresh * g;
-        v = keep * v + fresh * g * g;
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        m = mean(m, g);
+        v = mean.of_square(v, g);
         const T square = m * m;
-        const T whole = square + noise * at_least(bias * v - square, T(0));
-        p -= rate * m * (square / (whole == T(0) ? T(1) : whole));
+        const T denominator = square + variance_weight * at_least(bias_correction * v - square, T(0));
+        return step_size * m * (square / (denominator == T(0) ? T(1) : denominator));
     }
 };
 
-FO_RULE(Msvag)
+FO_RULE(MSVAG)
 
 }  // namespace fo::FO_TARGET

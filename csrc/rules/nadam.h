@@ -1,4 +1,4 @@
-// NAdam: Adam with Nesterov's momentum, whose coefficient grows from half of beta1 to beta1.
+// NAdam: Adam with Nesterov momentum, whose coefficient grows from beta1/2 to beta1.
 // Dozat, 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
 #pragma once
 
@@ -7,33 +7,34 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Nadam {
+struct NAdam {
     static constexpr const char* name = "nadam";
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "ramp", "next_ramp", "ramp_product"};
     static constexpr std::array state{"m", "v"};
 
-    T keep1, rise1, keep2, rise2, fresh, held, eps;
+    Ema<T> mean1, mean2;
+    T g_step_size, m_step_size, eps;
 
-    // The coefficients are beta1 times the ramps.  As in Adam both halves of
-    // the fraction are taken times sqrt(1 - beta2^t).
-    FO_HD Nadam(const Clock& clock, double lr, double beta1, double beta2, double eps, double ramp, double next_ramp,
+    // The momentum coefficients are mu_t = beta1*ramp, and mu_product is the product of those so far.
+    // Numerator and denominator are multiplied by sqrt(1 - beta2^t), as in adam.h.
+    FO_HD NAdam(const Clock& clock, double lr, double beta1, double beta2, double eps, double ramp, double next_ramp,
                 double ramp_product)
-        : keep1(decay<T>(beta1)), rise1(rise(keep1)), keep2(decay<T>(beta2)), rise2(rise(keep2)) {
-        const double root = sqrt(clock.bias(double(keep2)));
-        const double now = double(keep1) * ramp, next = double(keep1) * next_ramp;
-        const double product = clock.power(double(keep1)) * ramp_product;
-        fresh = T(lr * root * (1 - now) / (1 - product));
-        held = T(lr * root * next / (1 - product * next));
+        : mean1(beta1), mean2(beta2) {
+        const double root = sqrt(mean2.bias_correction(clock));
+        const double mu = double(mean1.beta) * ramp, next_mu = double(mean1.beta) * next_ramp;
+        const double mu_product = clock.power(double(mean1.beta)) * ramp_product;
+        g_step_size = T(lr * root * (1 - mu) / (1 - mu_product));
+        m_step_size = T(lr * root * next_mu / (1 - mu_product * next_mu));
         this->eps = T(eps * root);
     }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * g * g;
-        p -= (fresh * g + held * m) / (sqrt(v) + eps);
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        m = mean1(m, g);
+        v = mean2.of_square(v, g);
+        return (g_step_size * g + m_step_size * m) / (sqrt(v) + eps);
     }
 };
 
-FO_RULE(Nadam)
+FO_RULE(NAdam)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// NovoGrad: momentum of gradients that are normalised array by array, by a running mean of their squared norm.
+// NovoGrad: momentum of gradients that are normalised for each array by a moving average of their squared norm.
 // Ginsburg et al., 2019, arXiv:1905.11286
 #pragma once
 
@@ -7,7 +7,7 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Novograd {
+struct NovoGrad {
     static constexpr const char* name = "novograd";
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "grad_averaging"};
     static constexpr std::array state{"m"};
@@ -15,37 +15,37 @@ struct Novograd {
     static constexpr int sums = 1;
 
     double beta2, eps;
-    T lr, keep1, fresh, weight_decay, keep, scale = 0;
-    bool first, decoupled;
+    T lr, beta1, gradient_weight, weight_decay, decay_factor, inverse_norm = 0;
+    bool is_first, decoupled;
 
-    FO_HD Novograd(const Clock& clock, double lr, double beta1, double beta2, double eps, double weight_decay,
+    FO_HD NovoGrad(const Clock& clock, double lr, double beta1, double beta2, double eps, double weight_decay,
                    double decoupled, double grad_averaging)
         : beta2(beta2),
           eps(eps),
           lr(T(lr)),
-          keep1(decay<T>(beta1)),
-          fresh(grad_averaging != 0 ? rise(keep1) : T(1)),
+          beta1(Ema<T>(beta1).beta),
+          gradient_weight(grad_averaging != 0 ? Ema<T>(beta1).one_minus_beta : T(1)),
           weight_decay(T(weight_decay)),
-          keep(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
-          first(clock.t == 1),
+          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          is_first(clock.t == 1),
           decoupled(decoupled != 0) {}
 
     FO_HD std::array<double, sums> reduce_terms(Unread, T g, Unread) const { return {double(g) * double(g)}; }
 
-    FO_HD void finalize(const double* squares, double* const* own) {
-        double& v = *own[0];
-        v = first ? squares[0] : beta2 * v + (1 - beta2) * squares[0];
-        scale = T(1 / (sqrt(v) + eps));
+    FO_HD void finalize(const double* squared_norm, double* const* scalar_state) {
+        double& v = *scalar_state[0];
+        v = is_first ? squared_norm[0] : beta2 * v + (1 - beta2) * squared_norm[0];
+        inverse_norm = T(1 / (sqrt(v) + eps));
     }
 
     FO_HD void operator()(T& p, T g, T& m) const {
-        const T shrunk = keep * p;
-        const T unit = scale * g;
-        m = keep1 * m + fresh * (decoupled ? unit : unit + weight_decay * shrunk);
-        p = shrunk - lr * m;
+        const T decayed = decay_factor * p;
+        const T normalized = inverse_norm * g;
+        m = beta1 * m + gradient_weight * (decoupled ? normalized : normalized + weight_decay * decayed);
+        p = decayed - lr * m;
     }
 };
 
-FO_RULE(Novograd)
+FO_RULE(NovoGrad)
 
 }  // namespace fo::FO_TARGET

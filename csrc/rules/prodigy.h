@@ -1,4 +1,4 @@
-// Prodigy: Adam that estimates its own learning rate from how far the parameters have come.
+// Prodigy: Adam that estimates its learning rate from the distance of the parameters to their initial values.
 // Mishchenko & Defazio, 2024, arXiv:2306.06101; the order of operations is that of the authors' code.
 #pragma once
 
@@ -26,66 +26,67 @@ struct Prodigy {
     static constexpr int sums = 2;
     static constexpr bool reduces_group = true;
 
-    double beta3, eps, d0, d_coef, growth_rate, rate;  // rate: lr with the correction of the means, without d
-    T keep1, keep2, keep3, fresh1, fresh2, weight_decay, gain1 = 0, gain2 = 0, gain3 = 0, step = 0, floor = 1, keep = 1;
-    bool decoupled, warmup, moves = false;
+    double beta3, eps, d0, d_coef, growth_rate, corrected_lr;  // corrected_lr: with bias correction, without d
+    Ema<T> mean1, mean2;
+    T s_decay, weight_decay, m_weight = 0, v_weight = 0, s_weight = 0, step_size = 0, d_eps = 1, decay_factor = 1;
+    bool decoupled, safeguard_warmup, is_enabled = false;
 
     FO_HD Prodigy(const Clock& clock, double lr, double beta1, double beta2, double beta3, double eps, double d0,
-                  double d_coef, double growth_rate, double warmup, double weight_decay, double bias_correction,
-                  double decoupled)
+                  double d_coef, double growth_rate, double safeguard_warmup, double weight_decay,
+                  double bias_correction, double decoupled)
         : beta3(beta3),
           eps(eps),
           d0(d0),
           d_coef(d_coef),
           growth_rate(growth_rate),
-          rate(lr),
-          keep1(decay<T>(beta1)),
-          keep2(decay<T>(beta2)),
-          keep3(decay<T>(beta3)),
-          fresh1(rise(keep1)),
-          fresh2(rise(keep2)),
+          corrected_lr(lr),
+          mean1(beta1),
+          mean2(beta2),
+          s_decay(decay_rate<T>(beta3)),
           weight_decay(T(weight_decay)),
           decoupled(decoupled != 0),
-          warmup(warmup != 0) {
-        if (bias_correction != 0) rate = lr * sqrt(clock.bias(double(keep2))) / clock.bias(double(keep1));
+          safeguard_warmup(safeguard_warmup != 0) {
+        if (bias_correction != 0) corrected_lr = lr * sqrt(mean2.bias_correction(clock)) / mean1.bias_correction(clock);
     }
 
-    // The estimate d of the step before scales what the means take up.
-    FO_HD void before_reduce(double* const* own) {
-        const double d = *own[0];
-        gain1 = T(d * double(fresh1));
-        gain2 = T(d * d * double(fresh2));
-        gain3 = T(d / d0 * (warmup ? d : d * rate));
+    // The weights of the gradient, scaled by the previous estimate d.
+    FO_HD void before_reduce(double* const* scalar_state) {
+        const double d = *scalar_state[0];
+        m_weight = T(d * double(mean1.one_minus_beta));
+        v_weight = T(d * d * double(mean2.one_minus_beta));
+        s_weight = T(d / d0 * (safeguard_warmup ? d : d * corrected_lr));
     }
 
-    // How far the gradient agrees with the way come, and the sum that it is to be compared with.
+    // Updates the moving averages.  The terms are of the numerator, the inner product of the gradient and p0 - p, and
+    // of the denominator, the L1 norm of s.
     FO_HD std::array<double, sums> reduce_terms(T p, T g, T& m, T& v, T& s, T p0) const {
-        const T decayed = decoupled ? g : g + weight_decay * p;
-        m = keep1 * m + gain1 * decayed;
-        v = keep2 * v + gain2 * decayed * decayed;
-        s = keep3 * s + gain3 * decayed;
-        return {double(decayed) * double(p0 - p), double(abs(s))};
+        const T penalized = decoupled ? g : g + weight_decay * p;
+        m = mean1.beta * m + m_weight * penalized;
+        v = mean2.beta * v + v_weight * penalized * penalized;
+        s = s_decay * s + s_weight * penalized;
+        return {double(penalized) * double(p0 - p), double(abs(s))};
     }
 
-    FO_HD void finalize(const double* of_group, double* const* own) {
-        double &d = *own[0], &d_max = *own[1], &numerator = *own[2];
-        numerator = beta3 * numerator + d / d0 * (d * rate) * of_group[0];
-        if (of_group[1] == 0) return;  // no gradient so far: nothing moves
-        moves = true;
-        const double moved = d * rate;
-        if (rate > 0) {
-            const double estimate = d_coef * numerator / of_group[1];
+    FO_HD void finalize(const double* group_sums, double* const* scalar_state) {
+        double &d = *scalar_state[0], &d_max = *scalar_state[1], &numerator = *scalar_state[2];
+        numerator = beta3 * numerator + d / d0 * (d * corrected_lr) * group_sums[0];
+        if (group_sums[1] == 0) return;  // every gradient so far was zero
+        is_enabled = true;
+        const double scaled_lr = d * corrected_lr;
+        if (corrected_lr > 0) {
+            const double estimate = d_coef * numerator / group_sums[1];
             if (d == d0 && estimate > d) d = estimate;
             if (estimate > d_max) d_max = estimate;
             d = d * growth_rate < d_max ? d * growth_rate : d_max;
         }
-        step = T(moved);
-        floor = T(d * eps);
-        if (decoupled) keep = T(1 - double(weight_decay) * moved);
+        step_size = T(scaled_lr);
+        d_eps = T(d * eps);
+        if (decoupled) decay_factor = T(1 - double(weight_decay) * scaled_lr);
     }
 
+    // A disabled step leaves p unchanged; with zeros for constants -0 could become +0.
     FO_HD void operator()(T& p, Unread, const T& m, const T& v, Unread, Unread) const {
-        p = moves ? keep * p - step * m / (sqrt(v) + floor) : p;  // -0 - 0*m may be +0
+        p = is_enabled ? decay_factor * p - step_size * m / (sqrt(v) + d_eps) : p;
     }
 };
 

@@ -1,4 +1,4 @@
-// QHM: a weighted mean of the gradient and of its running mean.
+// QHM, quasi-hyperbolic momentum: a weighted average of the gradient and of its moving average.
 // Ma & Yarats, 2019, arXiv:1810.06801
 #pragma once
 
@@ -7,22 +7,23 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Qhm {
+struct QHM {
     static constexpr const char* name = "qhm";
     static constexpr std::array hyper{"lr", "beta", "nu"};
     static constexpr std::array state{"b"};
 
-    T keep, fresh, plain, averaged;
+    Ema<T> mean;
+    T g_weight, b_weight;
 
-    FO_HD Qhm(const Clock&, double lr, double beta, double nu)
-        : keep(decay<T>(beta)), fresh(rise(keep)), plain(T(lr * (1 - nu))), averaged(T(lr * nu)) {}
+    FO_HD QHM(const Clock&, double lr, double beta, double nu)
+        : mean(beta), g_weight(T(lr * (1 - nu))), b_weight(T(lr * nu)) {}
 
-    FO_HD void operator()(T& p, T g, T& b) const {
-        b = keep * b + fresh * g;
-        p -= plain * g + averaged * b;
+    FO_HD T step(Unread, T g, T& b) const {
+        b = mean(b, g);
+        return g_weight * g + b_weight * b;
     }
 };
 
-FO_RULE(Qhm)
+FO_RULE(QHM)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,4 @@
-// RMSprop: the gradient over the root of a running mean of its square, optionally centred and with momentum.
+// RMSprop: the gradient over the square root of a moving average of its square, optionally centered or with momentum.
 // Tieleman & Hinton, 2012, Coursera "Neural Networks for Machine Learning", lecture 6.5; Graves, 2013, arXiv:1308.0850
 #pragma once
 
@@ -7,77 +7,79 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct Rmsprop {
+struct RMSprop {
     static constexpr const char* name = "rmsprop";
     static constexpr std::array hyper{"lr", "alpha", "eps", "eps_root", "momentum", "lr_inside"};
     static constexpr std::array state{"s"};
 
-    T lr, keep, fresh, eps, eps_root, momentum, inside, outside;
+    Ema<T> mean;
+    T lr, eps, eps_root, momentum, buffer_lr, step_lr;
 
-    // With momentum the learning rate stands either before its buffer or inside it.
-    FO_HD Rmsprop(const Clock&, double lr, double alpha, double eps, double eps_root, double momentum, double lr_inside)
-        : lr(T(lr)),
-          keep(decay<T>(alpha)),
-          fresh(rise(keep)),
+    // With momentum the learning rate multiplies either the terms of the buffer or the buffer.
+    FO_HD RMSprop(const Clock&, double lr, double alpha, double eps, double eps_root, double momentum, double lr_inside)
+        : mean(alpha),
+          lr(T(lr)),
           eps(T(eps)),
           eps_root(T(eps_root)),
           momentum(T(momentum)),
-          inside(T(lr_inside != 0 ? lr : 1)),
-          outside(T(lr_inside != 0 ? 1 : lr)) {}
+          buffer_lr(T(lr_inside != 0 ? lr : 1)),
+          step_lr(T(lr_inside != 0 ? 1 : lr)) {}
 
-    FO_HD T scale(T g, T& s) const {
-        s = keep * s + fresh * g * g;
+    FO_HD T denominator(T g, T& s) const {
+        s = mean.of_square(s, g);
         return sqrt(s + eps_root) + eps;
     }
 
-    // The variance is never negative; its rounded difference can be, and the root of that would be NaN.
-    FO_HD T scale(T g, T& s, T& g_avg) const {
-        s = keep * s + fresh * g * g;
-        g_avg = keep * g_avg + fresh * g;
+    // The variance s - g_avg^2 can become negative by rounding, and its square root NaN.
+    FO_HD T centered_denominator(T g, T& s, T& g_avg) const {
+        s = mean.of_square(s, g);
+        g_avg = mean(g_avg, g);
         return sqrt(at_least(s - g_avg * g_avg, T(0)) + eps_root) + eps;
     }
 
-    FO_HD void push(T& p, T step, T& b) const {
-        b = momentum * b + inside * step;
-        p -= outside * b;
+    FO_HD T momentum_step(T normalized, T& b) const {
+        b = momentum * b + buffer_lr * normalized;
+        return step_lr * b;
     }
 
-    FO_HD void operator()(T& p, T g, T& s) const { p -= lr * g / scale(g, s); }
+    FO_HD T step(Unread, T g, T& s) const { return lr * g / denominator(g, s); }
 };
 
 template <class T>
-struct RmspropCentered : Rmsprop<T> {
+struct RMSpropCentered : RMSprop<T> {
     static constexpr const char* name = "rmsprop_centered";
     static constexpr std::array state{"s", "g_avg"};
 
-    using Rmsprop<T>::Rmsprop;
+    using RMSprop<T>::RMSprop;
 
-    FO_HD void operator()(T& p, T g, T& s, T& g_avg) const { p -= this->lr * g / this->scale(g, s, g_avg); }
+    FO_HD T step(Unread, T g, T& s, T& g_avg) const { return this->lr * g / this->centered_denominator(g, s, g_avg); }
 };
 
 template <class T>
-struct RmspropMomentum : Rmsprop<T> {
+struct RMSpropMomentum : RMSprop<T> {
     static constexpr const char* name = "rmsprop_momentum";
     static constexpr std::array state{"s", "b"};
 
-    using Rmsprop<T>::Rmsprop;
+    using RMSprop<T>::RMSprop;
 
-    FO_HD void operator()(T& p, T g, T& s, T& b) const { this->push(p, g / this->scale(g, s), b); }
+    FO_HD T step(Unread, T g, T& s, T& b) const { return this->momentum_step(g / this->denominator(g, s), b); }
 };
 
 template <class T>
-struct RmspropCenteredMomentum : Rmsprop<T> {
+struct RMSpropCenteredMomentum : RMSprop<T> {
     static constexpr const char* name = "rmsprop_centered_momentum";
     static constexpr std::array state{"s", "g_avg", "b"};
 
-    using Rmsprop<T>::Rmsprop;
+    using RMSprop<T>::RMSprop;
 
-    FO_HD void operator()(T& p, T g, T& s, T& g_avg, T& b) const { this->push(p, g / this->scale(g, s, g_avg), b); }
+    FO_HD T step(Unread, T g, T& s, T& g_avg, T& b) const {
+        return this->momentum_step(g / this->centered_denominator(g, s, g_avg), b);
+    }
 };
 
-FO_RULE(Rmsprop)
-FO_RULE(RmspropCentered)
-FO_RULE(RmspropMomentum)
-FO_RULE(RmspropCenteredMomentum)
+FO_RULE(RMSprop)
+FO_RULE(RMSpropCentered)
+FO_RULE(RMSpropMomentum)
+FO_RULE(RMSpropCenteredMomentum)
 
 }  // namespace fo::FO_TARGET

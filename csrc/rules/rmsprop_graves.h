@@ -1,4 +1,4 @@
-// RMSprop as Graves wrote it: centred, with the momentum in the step itself.
+// RMSprop in the form of Graves: centered, with momentum in the step itself.
 // Graves, 2013, arXiv:1308.0850, equations 38 to 45
 #pragma once
 
@@ -7,25 +7,26 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct RmspropGraves {
+struct RMSpropGraves {
     static constexpr const char* name = "rmsprop_graves";
     static constexpr std::array hyper{"lr", "alpha", "momentum", "eps"};
     static constexpr std::array state{"s", "g_avg", "delta"};
 
-    T lr, keep, fresh, momentum, eps;
+    Ema<T> mean;
+    T lr, momentum, eps;
 
-    FO_HD RmspropGraves(const Clock&, double lr, double alpha, double momentum, double eps)
-        : lr(T(lr)), keep(decay<T>(alpha)), fresh(rise(keep)), momentum(T(momentum)), eps(T(eps)) {}
+    FO_HD RMSpropGraves(const Clock&, double lr, double alpha, double momentum, double eps)
+        : mean(alpha), lr(T(lr)), momentum(T(momentum)), eps(T(eps)) {}
 
-    // The variance is never negative; its rounded difference can be, and the root of that would be NaN.
-    FO_HD void operator()(T& p, T g, T& s, T& g_avg, T& delta) const {
-        s = keep * s + fresh * g * g;
-        g_avg = keep * g_avg + fresh * g;
+    // The variance s - g_avg^2 can become negative by rounding, and its square root NaN.
+    FO_HD T step(Unread, T g, T& s, T& g_avg, T& delta) const {
+        s = mean.of_square(s, g);
+        g_avg = mean(g_avg, g);
         delta = momentum * delta - lr * g / sqrt(at_least(s - g_avg * g_avg, T(0)) + eps);
-        p += delta;
+        return -delta;
     }
 };
 
-FO_RULE(RmspropGraves)
+FO_RULE(RMSpropGraves)
 
 }  // namespace fo::FO_TARGET

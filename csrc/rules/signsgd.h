@@ -1,4 +1,4 @@
-// The sign of the gradient alone.
+// SignSGD: steps along the sign of the gradient.
 // Bernstein et al., 2018, arXiv:1802.04434
 #pragma once
 
@@ -7,18 +7,18 @@
 namespace fo::FO_TARGET {
 
 template <class T>
-struct SignSgd {
+struct SignSGD {
     static constexpr const char* name = "signsgd";
     static constexpr std::array hyper{"lr"};
     static constexpr std::array<const char*, 0> state{};
 
     T lr;
 
-    FO_HD SignSgd(const Clock&, double lr) : lr(T(lr)) {}
+    FO_HD SignSGD(const Clock&, double lr) : lr(T(lr)) {}
 
-    FO_HD void operator()(T& p, T g) const { p -= lr * sign(g); }
+    FO_HD T step(Unread, T g) const { return lr * sign(g); }
 };
 
-FO_RULE(SignSgd)
+FO_RULE(SignSGD)
 
 }  // namespace fo::FO_TARGET

@@ -1,4 +1,5 @@
-// The sign of a running mean of the gradient; with decoupled decay also Tiger (Su, 2023, kexue.fm/archives/9512).
+// Signum: the sign of a moving average of the gradient.  Tiger (Su, 2023, kexue.fm/archives/9512) is Signum with
+// decoupled weight decay.
 // Bernstein et al., 2018, arXiv:1802.04434
 #pragma once
 
@@ -12,13 +13,14 @@ struct Signum {
     static constexpr std::array hyper{"lr", "beta"};
     static constexpr std::array state{"m"};
 
-    T lr, keep, fresh;
+    Ema<T> mean;
+    T lr;
 
-    FO_HD Signum(const Clock&, double lr, double beta) : lr(T(lr)), keep(decay<T>(beta)), fresh(rise(keep)) {}
+    FO_HD Signum(const Clock&, double lr, double beta) : mean(beta), lr(T(lr)) {}
 
-    FO_HD void operator()(T& p, T g, T& m) const {
-        m = keep * m + fresh * g;
-        p -= lr * sign(m);
+    FO_HD T step(Unread, T g, T& m) const {
+        m = mean(m, g);
+        return lr * sign(m);
     }
 };
 

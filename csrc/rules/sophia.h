@@ -1,4 +1,4 @@
-// Sophia: the running mean of the gradient over that of an estimate of the diagonal of the Hessian, within bounds.
+// Sophia: the moving average of the gradient over that of an estimated Hessian diagonal, clamped to [-1, 1].
 // Liu et al., 2023, arXiv:2305.14342
 #pragma once
 
@@ -12,30 +12,31 @@ struct Sophia {
     static constexpr std::array hyper{"lr", "beta1", "gamma", "eps"};
     static constexpr std::array state{"m", "h"};
 
-    T lr, keep, fresh, gamma, eps;
-    T bound = 1;  // no constant, of which GCC would multiply each choice by lr for itself
+    Ema<T> mean1;
+    T lr, gamma, eps;
+    T bound = 1;  // not a literal, by which GCC would multiply lr separately in each branch of the clamp
 
     FO_HD Sophia(const Clock&, double lr, double beta1, double gamma, double eps)
-        : lr(T(lr)), keep(decay<T>(beta1)), fresh(rise(keep)), gamma(T(gamma)), eps(T(eps)) {}
+        : mean1(beta1), lr(T(lr)), gamma(T(gamma)), eps(T(eps)) {}
 
-    FO_HD void operator()(T& p, T g, T& m, T h) const {
-        m = keep * m + fresh * g;
-        p -= lr * within(m / at_least(gamma * h, eps), -bound, bound);
+    FO_HD T step(Unread, T g, T& m, T h) const {
+        m = mean1(m, g);
+        return lr * clamp(m / at_least(gamma * h, eps), -bound, bound);
     }
 };
 
-// What keeps h: its g is an estimate of the Hessian's diagonal, and p stays.
+// Updates h alone.  The gradient argument is an estimate of the Hessian diagonal.
 template <class T>
 struct SophiaHessian {
     static constexpr const char* name = "sophia_hessian";
     static constexpr std::array hyper{"beta2"};
     static constexpr std::array state{"h"};
 
-    T keep, fresh;
+    Ema<T> mean2;
 
-    FO_HD SophiaHessian(const Clock&, double beta2) : keep(decay<T>(beta2)), fresh(rise(keep)) {}
+    FO_HD SophiaHessian(const Clock&, double beta2) : mean2(beta2) {}
 
-    FO_HD void operator()(Unread, T g, T& h) const { h = keep * h + fresh * g; }
+    FO_HD void operator()(Unread, T g, T& h) const { h = mean2(h, g); }
 };
 
 FO_RULE(Sophia)

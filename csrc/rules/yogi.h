@@ -1,4 +1,4 @@
-// Yogi: Adam whose second mean moves by no more than a share of the squared gradient, towards it.
+// Yogi: Adam whose v changes by at most (1 - beta2)*g^2 in a step.
 // Zaheer et al., NeurIPS 2018, "Adaptive Methods for Nonconvex Optimization"
 #pragma once
 
@@ -12,21 +12,22 @@ struct Yogi {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "bias_correction"};
     static constexpr std::array state{"m", "v"};
 
-    T keep1, rise1, rise2, rate, eps;
+    Ema<T> mean1, mean2;
+    T step_size, eps;
 
     FO_HD Yogi(const Clock& clock, double lr, double beta1, double beta2, double eps, double bias_correction)
-        : keep1(decay<T>(beta1)), rise1(rise(keep1)), rise2(rise(decay<T>(beta2))), rate(T(lr)), eps(T(eps)) {
+        : mean1(beta1), mean2(beta2), step_size(T(lr)), eps(T(eps)) {
         if (bias_correction == 0) return;
-        const double bias1 = clock.bias(double(keep1)), bias2 = clock.bias(double(decay<T>(beta2)));
-        rate = T(lr * sqrt(bias2) / bias1);
-        this->eps = T(eps * sqrt(bias2));
+        const double bias_correction1 = mean1.bias_correction(clock), bias_correction2 = mean2.bias_correction(clock);
+        step_size = T(lr * sqrt(bias_correction2) / bias_correction1);
+        this->eps = T(eps * sqrt(bias_correction2));
     }
 
-    FO_HD void operator()(T& p, T g, T& m, T& v) const {
+    FO_HD T step(Unread, T g, T& m, T& v) const {
         const T square = g * g;
-        m = keep1 * m + rise1 * g;
-        v -= rise2 * sign(v - square) * square;
-        p -= rate * m / (sqrt(v) + eps);
+        m = mean1(m, g);
+        v -= mean2.one_minus_beta * sign(v - square) * square;
+        return step_size * m / (sqrt(v) + eps);
     }
 };
 

@@ -1,4 +1,5 @@
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ RULES: dict[
 ]
 
 def build_info() -> dict[str, Any]: ...
-def set_bfloat16(dtype: np.dtype[Any]) -> None: ...
+def register_dtype(name: str, dtype: np.dtype[Any]) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def set_threading(layer: str) -> None: ...
@@ -19,7 +20,7 @@ def thread_info() -> Any: ...
 def stepping_threads() -> list[int]: ...
 def end_threads(threads: list[int]) -> None: ...
 def quota_processors(root: str) -> int: ...
-def squared_norms(arrays: list[npt.NDArray[Any]]) -> list[float]: ...
+def sq_norms(arrays: list[npt.NDArray[Any]], where: str | int = "", stream: int = 0) -> list[float]: ...
 
 class LayerTuner:
     def __init__(self) -> None: ...
@@ -47,103 +48,61 @@ class UpdateConfig:
         swa_every: int,
     ) -> None: ...
 
-# each with its learning rate, step, loss scale and step scalars
+# (options, learning rate, step number, loss scale, host constants) of each group
 GroupSteps = list[tuple[UpdateConfig, float, int, float, tuple[float, ...]]]
 Arrays = list[npt.NDArray[Any]]
+Where = str | int  # the instruction set, or the number of a GPU
 
-class Plan:
-    CHANGED: ClassVar[int]
-    SKIPPED: ClassVar[int]
-    FIRST_ODD: ClassVar[int]
+# "stepped": the number of arrays that had a gradient; "skipped"; "parameter changed" and "gradient unrecognized": the
+# index of the first such array; "captured": a CUDA graph captures the stream
+Result = tuple[str, int]
+
+class ArrayReader:
+    def __init__(self, key: Sequence[str], address: str) -> None: ...
+
+class Model:
     def __init__(
         self,
         params: Arrays,
         states: list[tuple[Arrays, Arrays, Arrays]],
         groups: list[int],
-        isa: str = "",
+        where: Where,
+        array_type: type,
+        reader: ArrayReader | None = None,
+        owners: list[Any] = ...,
     ) -> None: ...
+    def recognize(self, grads: list[Any]) -> Result: ...
+    def remember(self, i: int, grad: Any, metadata: npt.NDArray[Any]) -> None: ...
     def step(
         self,
         grads: list[Any],
         step_of: list[int] | None,
         group_steps: GroupSteps,
-    ) -> int: ...
-
-class BandwidthProbe:
-    def __init__(
-        self,
-        rule: int,
-        params: Arrays,
-        grads: Arrays,
-        states: list[Arrays],
-        averages: list[Arrays],
-        isa: str = "",
-    ) -> None: ...
-    def __call__(self, mask: int) -> int: ...
+        stream: int = 0,
+        global_norm: float | None = None,
+    ) -> Result: ...
+    def clipped_sq_norms(
+        self, grads: list[Any], step_of: list[int] | None, group_steps: GroupSteps, stream: int
+    ) -> list[float] | None: ...
+    def advance(self, step_of: list[int] | None, group_steps: GroupSteps, stream: int) -> None: ...
 
 # None for a leaf, a tuple for a list or tuple, a dict for a dict
 Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
 
-class Repeat:
-    def __init__(self, plan: Plan, nesting: Nesting, configs: list[UpdateConfig]) -> None: ...
-    # of what was seen of each group its options' values, first in a tuple
-    def match(self, groups: list[dict[str, Any]], seen: list[Any], grads: Any) -> list[Any] | None: ...
-    # each update with its settings, which are known, learning rate, step, loss scale and step scalars
-    def step(self, grads: list[Any], group_steps: list[Any]) -> int: ...
-
-class Steady:
-    # of each group its options' values, learning rate, loss scale and step scalars
+class FastPath:
+    # `fixed`: of each group the values of its options, the learning rate, the loss scale and the host constants
     def __init__(
-        self, repeat: Repeat, groups: list[tuple[tuple[Any, ...], float, float, tuple[float, ...]]]
+        self,
+        model: Model,
+        nesting: Nesting,
+        configs: list[UpdateConfig],
+        fixed: list[tuple[tuple[Any, ...], float, float, tuple[float, ...]]] | None,
+        stream: Callable[[], tuple[int, bool]] | None,
     ) -> None: ...
-    def __call__(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
-
-# ---- CUDA: arrays are addresses, streams are handles
-
-Addresses = list[int]
-Parameter = tuple[int, int, str]  # its first element, its size, its format
+    def try_step(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
+    # each snapshot begins with a tuple of the options' values
+    def match_inputs(self, groups: list[dict[str, Any]], snapshots: list[Any], grads: Any) -> list[Any] | None: ...
+    def step_with(self, grads: list[Any], group_steps: list[Any]) -> Result: ...
 
 def cuda_status() -> str: ...
 def cuda_device_of(address: int) -> int: ...
-def cuda_squared_norms(arrays: list[Parameter], device: int, stream: int) -> list[float]: ...
-
-class CudaPlan:
-    SKIPPED: ClassVar[int]
-    def __init__(
-        self,
-        params: list[Parameter],
-        states: list[tuple[Addresses, Addresses, Addresses]],
-        groups: list[int],
-        device: int,
-    ) -> None: ...
-    def step(
-        self,
-        grads: list[int | None],
-        formats: str | list[str],
-        step_of: list[int] | None,
-        group_steps: GroupSteps,
-        stream: int,
-        whole_norm: float | None = None,
-    ) -> int: ...
-    def gradient_norms(
-        self,
-        grads: list[int | None],
-        formats: str | list[str],
-        step_of: list[int] | None,
-        group_steps: GroupSteps,
-        stream: int,
-    ) -> list[float] | None: ...
-    def advance(self, step_of: list[int] | None, group_steps: GroupSteps, stream: int) -> None: ...
-
-class CudaBandwidthProbe:
-    def __init__(
-        self,
-        rule: int,
-        params: list[Parameter],
-        states: list[tuple[Addresses, Addresses, Addresses]],
-        grads: list[int | None],
-        formats: str | list[str],
-        device: int,
-    ) -> None: ...
-    def __call__(self, mask: int, stream: int) -> None: ...
-    def answer(self, stream: int) -> int: ...

@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import _core
-from ._core import BandwidthProbe as BandwidthProbe
-from ._core import CudaBandwidthProbe as CudaBandwidthProbe
-from ._core import CudaPlan as CudaPlan
+from ._core import ArrayReader as ArrayReader
+from ._core import FastPath as FastPath
 from ._core import LayerTuner as LayerTuner
-from ._core import Plan as Plan
-from ._core import Repeat as Repeat
-from ._core import Steady as Steady
+from ._core import Model as Model
 from ._core import UpdateConfig as UpdateConfig
 from ._core import build_info as build_info
 from ._core import cuda_device_of as cuda_device_of
-from ._core import cuda_squared_norms as cuda_squared_norms
 from ._core import cuda_status as cuda_status
 from ._core import end_threads as end_threads
 from ._core import get_num_threads as get_num_threads
 from ._core import quota_processors as quota_processors
-from ._core import set_bfloat16 as set_bfloat16
+from ._core import register_dtype as register_dtype
 from ._core import set_num_threads as set_num_threads
 from ._core import set_threading as set_threading
-from ._core import squared_norms as squared_norms
+from ._core import sq_norms as sq_norms
 from ._core import stepping_threads as stepping_threads
 from ._core import thread_info as thread_info
 

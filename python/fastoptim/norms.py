@@ -35,7 +35,7 @@ def global_norm(arrays: Any) -> float:
     named = zip(structure.match(arrays, "arrays"), structure.paths("arrays"), strict=True)
     checked = [_readable(array, place) for array, place in named if array is not None]
     whole = 0.0
-    for squared in _squared_norms(checked):  # as clip_global_norm adds; sum() would compensate from Python 3.12 on
+    for squared in _sq_norms(checked):  # as clip_global_norm adds; sum() would compensate from Python 3.12 on
         norm = math.sqrt(squared)
         whole += norm * norm
     return math.sqrt(whole)
@@ -62,14 +62,14 @@ def _readable(array: Any, place: str) -> _Dense:
     return _Dense(array, metadata, place)
 
 
-def _squared_norms(arrays: list[_Dense]) -> list[float]:
+def _sq_norms(arrays: list[_Dense]) -> list[float]:
     on_gpu = [isinstance(dense.metadata, ArrayMetadata) for dense in arrays]
     if any(on_gpu):
         if not all(on_gpu):
             odd = arrays[on_gpu.index(False)]
             raise ValueError(f"{odd.place}: expected a CUDA array as its neighbours, got a NumPy array")
-        return cuda.squared_norms([dense.array for dense in arrays])
-    return native.squared_norms([_plain(dense.metadata) for dense in arrays])
+        return cuda.sq_norms([dense.array for dense in arrays])
+    return native.sq_norms([_plain(dense.metadata) for dense in arrays])
 
 
 def _plain(array: Array) -> Array:

@@ -1,4 +1,4 @@
-// The recipe's worked example: Adam whose step sizes are bounded by their own running mean.
+// Example of CONTRIBUTING's recipe.  AdaMod: Adam whose step sizes are bounded by their own moving average.
 // Ding, Ren, Luo & Sun, 2019, arXiv:1910.12249
 #pragma once
 
@@ -12,24 +12,22 @@ struct RecipeAdaMod {
     static constexpr std::array hyper{"lr", "beta1", "beta2", "beta3", "eps"};
     static constexpr std::array state{"m", "v", "s"};
 
-    T keep1, rise1, keep2, rise2, keep3, rise3, rate, eps;
+    Ema<T> mean1, mean2, mean3;
+    T step_size, eps;
 
     FO_HD RecipeAdaMod(const Clock& clock, double lr, double beta1, double beta2, double beta3, double eps)
-        : keep1(decay<T>(beta1)),
-          rise1(rise(keep1)),
-          keep2(decay<T>(beta2)),
-          rise2(rise(keep2)),
-          keep3(decay<T>(beta3)),
-          rise3(rise(keep3)),
-          rate(T(lr * sqrt(clock.bias(double(keep2))) / clock.bias(double(keep1)))),
+        : mean1(beta1),
+          mean2(beta2),
+          mean3(beta3),
+          step_size(T(lr * sqrt(mean2.bias_correction(clock)) / mean1.bias_correction(clock))),
           eps(T(eps)) {}
 
-    FO_HD void operator()(T& p, T g, T& m, T& v, T& s) const {
-        m = keep1 * m + rise1 * g;
-        v = keep2 * v + rise2 * g * g;
-        const T step = rate / (sqrt(v) + eps);
-        s = keep3 * s + rise3 * step;
-        p -= min(step, s) * m;
+    FO_HD T step(Unread, T g, T& m, T& v, T& s) const {
+        m = mean1(m, g);
+        v = mean2.of_square(v, g);
+        const T size = step_size / (sqrt(v) + eps);
+        s = mean3(s, size);
+        return min(size, s) * m;
     }
 };
 

@@ -1,9 +1,8 @@
-"""The recipe's worked example."""
+"""AdaMod, the example of CONTRIBUTING's recipe."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ..reference_math import Array, decay, minimum, power
 
 
 class RecipeAdaMod(Optimizer):
-    r"""AdaMod: Adam whose step sizes are bounded by their own running mean.
+    r"""AdaMod: Adam whose step sizes are bounded by their own moving average.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad v = \beta_2 v + (1 - \beta_2) g^2 \\
@@ -21,18 +20,18 @@ class RecipeAdaMod(Optimizer):
              s = \beta_3 s + (1 - \beta_3) a \\
         p &= p - \min(a, s)\, m
 
-    Needs no warm-up, as s starts from 0 and rises slowly.  The corrections are those of the authors' code.
+    Needs no warm-up, as s starts from 0 and grows slowly.  The bias corrections are those of the authors' code.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1`, :math:`\beta_2` and :math:`\beta_3`, how slowly the means of the gradient, of its square
-            and of the step size forget, each in [0, 1).
-        eps: :math:`\epsilon`, at least 0, added to the root.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1`, :math:`\beta_2` and :math:`\beta_3`, decay rates of the moving averages of the gradient,
+            of its square and of the step size, each in [0, 1).  Default (0.9, 0.999, 0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Ding, Ren, Luo & Sun, "An adaptive and momental bound method for stochastic learning", 2019,
     arXiv:1910.12249.
@@ -52,11 +51,6 @@ class RecipeAdaMod(Optimizer):
     eps: NonNegative = 1e-8
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "recipe_adamod"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -72,9 +66,10 @@ class RecipeAdaMod(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2, beta3 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
-        step = number(lr * math.sqrt(bias2) / bias1) / (np.sqrt(v) + number(eps))
-        s[...] = beta3 * s + number(1 - float(beta3)) * step
-        p -= minimum(step, s) * m
+        one_minus_beta1, one_minus_beta2, one_minus_beta3 = (number(1 - float(beta)) for beta in (beta1, beta2, beta3))
+        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        size = number(lr * math.sqrt(bias_correction2) / bias_correction1) / (np.sqrt(v) + number(eps))
+        s[...] = beta3 * s + one_minus_beta3 * size
+        p -= minimum(size, s) * m

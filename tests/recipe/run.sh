@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Follows CONTRIBUTING's recipe for a new optimizer in a copy of the tree and runs the tests there: two new files, two
-# lines, nothing else, and every test that goes over the registry must find it.
+# Adds an optimizer to a copy of the tree by CONTRIBUTING's recipe, two new files and two lines, and runs the tests
+# there.  Every test that is parametrised over the registry must include it.
 #     bash tests/recipe/run.sh WORKDIR     (pytest on the PATH)
 set -euo pipefail
 work=$1
@@ -20,5 +20,5 @@ pip install --quiet --target "$work/site" --no-deps .
 rm -rf python  # so that nothing but the installed copy can be imported
 PYTHONPATH=$work/site python -m pytest -q -k "recipe_adamod" | tee "$work/log"
 picked=$(grep -oP '\d+(?= passed)' "$work/log")
-echo "$picked tests took up the new optimizer"
+echo "$picked tests include the new optimizer"
 test "$picked" -ge 50

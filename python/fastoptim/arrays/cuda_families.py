@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -82,6 +81,9 @@ class Cuda:
     name = "CUDA"
     moves = True
     """Whether an array object may get other memory between steps."""
+    reader: tuple[Sequence[str], str] | None = None
+    """Attributes and methods for native code, as ``("shape", "stride()"), "data.ptr"``: those that differ between two
+    arrays unless only their address and elements differ, and the one that is the address."""
 
     def owns(self, thing: Any) -> bool:
         """Return whether the interface is readable; on a PyTorch tensor on the CPU the attribute raises."""
@@ -112,15 +114,6 @@ class Cuda:
             raise TypeError(f"{place}: expected an array without a mask, got {describe(array)} with one")
         device = cuda_device_of(address)
         return make_metadata(address, shape, strides, dtype, writeable=not read_only, gpu=device)
-
-    def key(self, array: Any) -> Any:
-        """Return a key that is equal for arrays of the same shape, memory order, dtype and device."""
-        metadata = self._metadata(array, "")
-        return metadata.shape, metadata.strides, metadata.dtype, metadata.gpu
-
-    def address(self, array: Any) -> int:
-        """Return the address of the first element."""
-        return int(array.__cuda_array_interface__["data"][0])
 
     def stream(self, gpu: int) -> Stream:
         """Return the library's current stream on that GPU; here the default stream."""
@@ -155,6 +148,7 @@ class CuPy(Cuda):
     """CuPy arrays, each with the same memory for life."""
 
     moves = False
+    reader = (("shape", "strides", "dtype", "data.device_id"), "data.ptr")
 
     def __init__(self, module: str = "cupy") -> None:
         self.name = "CuPy"
@@ -172,9 +166,6 @@ class CuPy(Cuda):
     def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         device = int(array.data.device_id)
         return make_metadata(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
-
-    key = staticmethod(attrgetter("shape", "strides", "dtype", "data.device_id"))  # type: ignore[assignment]
-    address = staticmethod(attrgetter("data.ptr"))  # type: ignore[assignment]
 
     def stream(self, gpu: int) -> Stream:
         """Return CuPy's current stream."""
@@ -229,6 +220,7 @@ class Torch(Cuda):
     """PyTorch tensors on CUDA, detached from autograd."""
 
     name = "PyTorch"
+    reader = (("shape", "stride()", "dtype", "device"), "data_ptr()")
 
     @property
     def _torch(self) -> Any:
@@ -258,16 +250,6 @@ class Torch(Cuda):
             after = " after `import ml_dtypes`" * (name == "bfloat16")
             expected = f"float64, float32, float16 or bfloat16{after}"
             raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
-
-    @staticmethod
-    def key(array: Any) -> Any:
-        """Return PyTorch's own attributes: shape, strides, dtype and device."""
-        return array.shape, array.stride(), array.dtype, array.device
-
-    @staticmethod
-    def address(array: Any) -> int:
-        """Return the address of the first element."""
-        return array.data_ptr()  # type: ignore[no-any-return]
 
     def stream(self, gpu: int) -> Stream:
         """Return PyTorch's current stream."""

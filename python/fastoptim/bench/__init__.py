@@ -1,5 +1,5 @@
-"""``python -m fastoptim bench``: how long steps take on this machine, beside what its memory allows.
+"""``python -m fastoptim bench``: step times on this machine, compared with its memory bandwidth.
 
-Nothing of it is imported by the optimizers.  `timing` and `machine` know nothing of optimizers and serve other
-benchmarks too.
+The optimizers import nothing of it.  `internals` alone uses what the package does not export; `timing`, `machine`,
+`results` and `table` also serve the scripts in the repository's ``bench/``.
 """

@@ -1,10 +1,10 @@
-"""The arguments of ``python -m fastoptim bench``, and the run they ask for."""
+"""The arguments of ``python -m fastoptim bench``, and the run that they describe."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,25 +12,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .. import core
-from ..engines import native
+from ..core import build_info, get_num_threads
 from ..optimizer.base import OPTIMIZERS
 from . import machine, plot, results
-from .check import WrongAnswerError
+from .internals import WrongAnswerError, check_workloads, default_isa
 from .measure import measure
-from .models import MODELS, Work, model, one_array
-from .progress import Progress
-from .table import report
-from .task import DEVICES, DTYPES, Task, refuse
+from .table import format_run, progress_bar
+from .workload import MODELS, Shapes, Workload, name_size, parse_size
 
 DEFAULT_SIZES = ("1e3", "1e5", "1e7")
-
-#: Characters of an error; longer is only what was given and is repeated.
-LONGEST_ERROR = 500
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 DESCRIPTION = """\
-Times optimizer steps on this machine, beside its limit: a native pass that reads and writes the same bytes of the same
-arrays with next to no arithmetic.  Before anything is timed, the answer is compared with the reference, bit for bit."""
+Time optimizer steps on this machine and compare them with a bandwidth probe: a native pass that reads and writes the
+same bytes of the same arrays with almost no arithmetic.  First every answer is compared with the reference, bit for
+bit."""
 
 EXAMPLES = """\
 examples:
@@ -44,18 +40,17 @@ examples:
   python -m fastoptim bench adam --size 1e6 --block 1     with cold caches, as after the rest of a training loop
   python -m fastoptim bench adam lamb --device cuda --size 1e6 1e8
 
-Every combination is a row.  Threads and instruction sets are the CPU's: a GPU's rows have none.  With --device cuda
-arrays are CuPy's, on its current GPU (CUDA_VISIBLE_DEVICES chooses another).  Memory is counted first: what does not
-fit is refused.  Ctrl-C prints the rows so far.
-docs/benchmark.md says how to read the table."""
+Every combination is a row.  Threads and instruction sets apply to the CPU's rows alone.  --device cuda uses CuPy
+arrays on its current GPU (CUDA_VISIBLE_DEVICES selects another).  Workloads that do not fit into memory are rejected
+first.  Ctrl-C prints the rows so far.  docs/benchmark.md explains the table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the benchmark may be told."""
+    """Add the benchmark's arguments."""
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="OPTIMIZER", help="names of optimizers, or all; default: adam")
-    work = parser.add_argument_group("what is stepped")
+    work = parser.add_argument_group("workload")
     work.add_argument("--optimizer", nargs="+", default=[], metavar="NAME", help="the same as the names above")
     work.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of every optimizer, e.g. convention=keras"
@@ -64,191 +59,130 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--model", nargs="+", default=[], choices=sorted(MODELS), help="all arrays of a model")
     work.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES, help="of the parameters")
     work.add_argument("--grad-dtype", nargs="+", choices=DTYPES, help="of the gradients; default: the parameters'")
-    how = parser.add_argument_group("where and how")
-    how.add_argument(
-        "--threads", nargs="+", type=int, metavar="N", help="of the CPU; default: as many as a step would use"
-    )
+    how = parser.add_argument_group("execution")
+    how.add_argument("--threads", nargs="+", type=int, metavar="N", help="of the CPU; default: as many as a step uses")
     how.add_argument("--isa", nargs="+", metavar="NAME", help="of the CPU: baseline, avx2, avx512")
-    how.add_argument("--device", nargs="+", default=["cpu"], choices=DEVICES, help="default: cpu; cuda needs CuPy")
-    how.add_argument("--seconds", type=float, default=1.0, help="how long a row is timed; default: 1")
-    how.add_argument("--rounds", type=int, metavar="N", help="exactly so many rounds a row, however long they take")
-    how.add_argument("--block", type=int, metavar="N", help="steps in a row; default: as many as last a millisecond")
+    how.add_argument("--device", nargs="+", default=["cpu"], choices=("cpu", "cuda"), help="default: cpu")
+    how.add_argument("--seconds", type=float, default=1.0, help="time for each row; default: 1")
+    how.add_argument("--rounds", type=int, metavar="N", help="exact number of rounds per row, however long they take")
+    how.add_argument("--block", type=int, metavar="N", help="consecutive steps; default: as many as last a millisecond")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write everything, with the machine")
-    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the share of the limit against the size")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the share of the probe against the size")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Does what the arguments say, and returns the exit status."""
+    """Run the benchmark and return the exit status."""
     try:
-        tasks = tasks_of(arguments)
-        refuse(tasks)
-        _refuse_files(arguments)
-        described = machine.describe(with_gpu="cuda" in arguments.device)  # a GPU that fails later could not say it
+        workloads = workloads_of(arguments)
+        check_workloads(workloads)
+        _check_files(arguments)
+        described = machine.describe(with_gpu="cuda" in arguments.device)  # a GPU that fails later cannot be described
     except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         return _complain(str(error), 2)
     rows: list[results.Row] = []
     watch = machine.Watch()
-    interrupted, failure = False, ""
+    status, failure = 0, ""
     try:
-        _measure_all(tasks, rows, arguments)
+        _measure_all(workloads, rows, arguments)
     except KeyboardInterrupt:
-        interrupted = True
+        status, failure = 130, f"interrupted after {len(rows)} of {len(workloads)} rows"
     except WrongAnswerError as error:
-        failure = str(error)
+        status, failure = 1, str(error)
     except Exception as error:
-        failure = f"{_with_type(error)}, after {len(rows)} of {len(tasks)} rows"
-    status = _put_out(arguments, rows, described, watch.report())
-    if interrupted:
-        print(f"interrupted after {len(rows)} of {len(tasks)} rows", file=sys.stderr)
-        return 130
-    return _complain(failure, 1) if failure else status
+        status, failure = 1, f"{type(error).__name__}: {error}, after {len(rows)} of {len(workloads)} rows"
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")}
+    written = _write_outputs(arguments, results.make_run(described, settings, watch.report(), rows))
+    return _complain(failure, status) if failure else written
 
 
-def _complain(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    if len(line) > LONGEST_ERROR:
-        line = f"{line[:LONGEST_ERROR]}..."
-    print(f"python -m fastoptim bench: error: {line}", file=sys.stderr)
-    return status
+def _measure_all(workloads: Sequence[Workload], rows: list[results.Row], arguments: argparse.Namespace) -> None:
+    for workload in workloads:
+
+        def show(part: float, label: str = f"{workload.optimizer} {workload.name}") -> None:
+            bar = progress_bar(len(rows) + part, len(workloads), label, shutil.get_terminal_size().columns)
+            print(f"\r{bar}", end="", file=sys.stderr, flush=True)
+
+        on_round = show if sys.stderr.isatty() else lambda part: None
+        on_round(0)
+        limits = {name: getattr(arguments, name) for name in ("seconds", "rounds", "block")}
+        rows.append(measure(workload, on_round=on_round, **limits))
+    if sys.stderr.isatty():
+        print(end="\r\033[K", file=sys.stderr)
 
 
-def _with_type(error: Exception) -> str:
-    """For errors that nobody foresaw, whose words alone may say little, or nothing."""
-    return ": ".join(filter(None, (type(error).__name__, str(error))))
-
-
-def _measure_all(tasks: Sequence[Task], rows: list[results.Row], arguments: argparse.Namespace) -> None:
-    with Progress(len(tasks)) as progress:
-        for task in tasks:
-            progress.begin(f"{task.optimizer} {task.work.name}")
-            rows.append(
-                measure(
-                    task,
-                    seconds=arguments.seconds,
-                    rounds=arguments.rounds,
-                    block=arguments.block,
-                    on_round=progress.part,
-                )
-            )
-            progress.end()
-
-
-def _put_out(
-    arguments: argparse.Namespace, rows: list[results.Row], described: dict[str, Any], load: dict[str, float | None]
-) -> int:
-    """Prints, writes and draws, each even if another fails; returns the exit status."""
-    run = results.Results(
-        schema=results.SCHEMA,
-        machine=described,
-        settings={name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")},
-        noise=results.judge(rows, load),
-        rows=rows,
-    )
-    outputs: list[Callable[[], None]] = [lambda: _show(report(run))]
+def _write_outputs(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
+    """Print, write and draw, each even if another fails; return the exit status."""
+    outputs: list[Callable[[], None]] = [partial(print, format_run(run), flush=True)]
     if arguments.json:
-        outputs.append(partial(results.write, arguments.json, run))
-    if arguments.plot and rows:
-        outputs.append(partial(plot.draw, rows, arguments.plot, run["machine"]))
+        outputs.append(partial(results.write_json, arguments.json, run))
+    if arguments.plot and run["rows"]:
+        outputs.append(partial(plot.draw, run["rows"], arguments.plot, run["machine"]))
     status = 0
     for output in outputs:
         try:
             output()
         except Exception as error:
-            status = _complain(_with_type(error), 1)
+            status = _complain(f"{type(error).__name__}: {error}", 1)
     return status
 
 
-def _show(text: str) -> None:
-    """Prints, unless nobody reads any more; then nothing complains at the end of Python either."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def _complain(message: str, status: int) -> int:
+    print(f"python -m fastoptim bench: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
 
 
-def tasks_of(arguments: argparse.Namespace) -> list[Task]:
-    """A task for every combination, the work outermost; ValueError or TypeError for what cannot be."""
-    _refuse_numbers(arguments)
-    options = tuple(map(option_of, arguments.option))
+# ---- arguments
+
+
+def workloads_of(arguments: argparse.Namespace) -> list[Workload]:
+    """Return a workload for every combination, sizes outermost; ValueError or TypeError for invalid arguments."""
+    check_numbers(arguments.seconds, arguments.threads or (), rounds=arguments.rounds, block=arguments.block)
+    options = dict(map(parse_option, arguments.option))
+    sizes = arguments.size or ([] if arguments.model else DEFAULT_SIZES)
+    named: list[tuple[str, Shapes]] = [(name_size(size), ((size,),)) for size in map(parse_size, sizes)]
+    named += [(model, MODELS[model]()) for model in arguments.model]
+    gradients = arguments.grad_dtype or [None]
+    optimizers = parse_optimizers([*arguments.names, *arguments.optimizer])
     return [
-        Task(name, work, dtype, gradient or dtype, threads, isa, device, options)
-        for work, dtype, gradient, (threads, isa, device), name in product(
-            works_of(arguments.size, arguments.model),
-            arguments.dtype,
-            arguments.grad_dtype or [None],
-            _places(arguments),
-            optimizers_of([*arguments.names, *arguments.optimizer]),
+        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, options)
+        for (name, shapes), dtype, grad_dtype, (threads, isa, device), optimizer in product(
+            named, arguments.dtype, gradients, _devices_of(arguments), optimizers
         )
     ]
 
 
-def _places(arguments: argparse.Namespace) -> list[tuple[int | None, str | None, str]]:
-    """Where each task is to run: on how many threads, with which instruction set, on which device.
-
-    A GPU has neither of the first two, so that it is one place; ValueError for who asks for them without the CPU.
-    """
-    usable: list[str] = core.build_info()["isa_usable"]
+def _devices_of(arguments: argparse.Namespace) -> list[tuple[int | None, str | None, str]]:
+    """Return the threads, instruction set and device of the rows; a GPU has neither of the first two."""
+    usable: list[str] = build_info()["isa_usable"]
     for isa in arguments.isa or []:
         if isa not in usable:
             raise ValueError(f"--isa: expected one of {', '.join(usable)} on this processor, got {isa!r}")
     for name in ("threads", "isa"):
         if getattr(arguments, name) and "cpu" not in arguments.device:
-            raise ValueError(f"--{name}: expected none with --device cuda alone, as it is the CPU's")
-    threads: list[int] = arguments.threads or [core.get_num_threads()]
-    isas: list[str] = arguments.isa or [native.Engine.isa or core.build_info()["isa"]]
-    on_cpu = product(threads, isas, ["cpu"])
+            raise ValueError(f"--{name}: expected none with --device cuda alone, as it applies to the CPU")
+    on_cpu = product(arguments.threads or [get_num_threads()], arguments.isa or [default_isa()], ["cpu"])
     return [*(on_cpu if "cpu" in arguments.device else ()), *([(None, None, "cuda")] * ("cuda" in arguments.device))]
 
 
-def optimizers_of(names: Sequence[str]) -> list[str]:
-    """Names of the registry, in their order, each once; a class's name will do, and ``all`` is all of them.
+def parse_optimizers(names: Sequence[str]) -> list[str]:
+    """Return registered names in the order of the arguments, each once.  Class names and "all" are accepted.
 
-    >>> optimizers_of(["Lion", "adam", "lion"])
+    >>> parse_optimizers(["Lion", "adam", "lion"])
     ['lion', 'adam']
     """
-    classes = {cls.__name__.lower(): name for name, cls in OPTIMIZERS.items()}
-    chosen: list[str] = []
-    for name in names or ["adam"]:
-        lower = name.lower()
-        if lower == "all":
-            chosen += OPTIMIZERS
-        elif lower in OPTIMIZERS or lower in classes:
-            chosen.append(lower if lower in OPTIMIZERS else classes[lower])
-        else:
+    known = {cls.__name__.lower(): [name] for name, cls in OPTIMIZERS.items()}
+    known |= {name: [name] for name in OPTIMIZERS} | {"all": list(OPTIMIZERS)}
+    for name in names:
+        if name.lower() not in known:
             raise ValueError(f"{name}: expected an optimizer or all; the optimizers are {', '.join(OPTIMIZERS)}")
-    return list(dict.fromkeys(chosen))
+    return list(dict.fromkeys(found for name in names or ["adam"] for found in known[name.lower()]))
 
 
-def works_of(sizes: Sequence[str], models: Sequence[str]) -> list[Work]:
-    """Arrays of these sizes, and these models; some sizes where there are neither."""
-    chosen = sizes or ([] if models else DEFAULT_SIZES)
-    return [*map(one_array, map(size_of, chosen)), *map(model, models)]
+def parse_option(text: str) -> tuple[str, Any]:
+    """Return a name and its value: a number, True, False, a tuple, or else the text itself.
 
-
-def size_of(text: str) -> int:
-    """A size as one writes it.
-
-    >>> [size_of(text) for text in ("4096", "1e6", "2.5e3", "2^20", "1_000")]
-    [4096, 1000000, 2500, 1048576, 1000]
-    """
-    try:
-        base, power, exponent = text.partition("^")
-        # With a higher exponent than 63 only 1 is not too large, and is itself with any: nothing large is computed.
-        size = int(base) ** min(int(exponent), 63) if power else float(text)
-    except (ArithmeticError, ValueError):
-        size = 0
-    if not 1 <= size <= 2**62 or size != int(size):
-        raise ValueError(f"--size: expected a whole number of elements such as 4096, 1e6 or 2^20, got {text!r}")
-    return int(size)
-
-
-def option_of(text: str) -> tuple[str, Any]:
-    """A name and a value: a number, True, False, a tuple, or else the text itself.
-
-    >>> option_of("betas=(0.9, 0.99)"), option_of("convention=keras")
+    >>> parse_option("betas=(0.9, 0.99)"), parse_option("convention=keras")
     (('betas', (0.9, 0.99)), ('convention', 'keras'))
     """
     name, equals, value = text.partition("=")
@@ -256,46 +190,38 @@ def option_of(text: str) -> tuple[str, Any]:
         raise ValueError(f"--option: expected NAME=VALUE, got {text!r}")
     try:
         return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return name, value
-    except (MemoryError, RecursionError, TypeError) as error:
-        raise ValueError(f"--option {name}: expected a number, True, False, a tuple or a text, got {value}") from error
 
 
-def _refuse_numbers(arguments: argparse.Namespace) -> None:
-    for name in ("rounds", "block"):
-        value = getattr(arguments, name)
+def check_numbers(seconds: float, threads: Sequence[int], **counts: int | None) -> None:
+    """Raise ValueError for numbers out of range."""
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"--{name}: expected a whole number >= 1, got {value}")
-    if not 0 <= arguments.seconds < float("inf"):
-        raise ValueError(f"--seconds: expected a number >= 0, got {arguments.seconds}")
-    for threads in arguments.threads or []:
-        if not 1 <= threads <= 4096:
-            raise ValueError(f"--threads: expected whole numbers from 1 to 4096, got {threads}")
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"--seconds: expected a number >= 0, got {seconds}")
+    for count in threads:
+        if not 1 <= count <= 4096:
+            raise ValueError(f"--threads: expected whole numbers from 1 to 4096, got {count}")
 
 
-def _refuse_files(arguments: argparse.Namespace) -> None:
-    """Before an hour of measuring, not after it."""
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Raise an error before an hour of measuring, not after it."""
     if arguments.plot:
-        plot.require()
-        if arguments.plot.suffix.lower() not in plot.endings():
-            endings = ", ".join(plot.endings())
-            raise ValueError(f"--plot: expected a name that ends with one of {endings}, got {str(arguments.plot)!r}")
+        plot.check_file(arguments.plot)
     for name in ("json", "plot"):
-        path = getattr(arguments, name)
-        if path:
-            try:
-                _try_to_write(path)
-            except OSError as error:
-                raise ValueError(
-                    f"--{name}: expected a file that can be written in a directory that exists, got {str(path)!r}: "
-                    f"{error.strerror}"
-                ) from error
+        if path := getattr(arguments, name):
+            check_writable(path, name)
 
 
-def _try_to_write(path: Path) -> None:
-    """OSError if a file cannot be written; what is there stays as it is."""
-    is_new = not path.exists()
-    path.open("ab").close()
-    if is_new:
-        path.resolve().unlink()
+def check_writable(path: Path, name: str) -> None:
+    """Raise ValueError if the file cannot be written; do not change it."""
+    try:
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.resolve().unlink()
+    except OSError as error:
+        expected = "expected a file that can be written in a directory that exists"
+        raise ValueError(f"--{name}: {expected}, got {str(path)!r}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What ran the benchmark, and who else did: processor, caches, memory, GPU, versions, and how busy the machine was."""
+"""The machine that runs the benchmark, its GPU and versions, and how much other processes used it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ import os
 import platform
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core import build_info, get_num_threads
-from . import gpu
 
-#: Others' part of the processors while something is measured, above which nothing follows from it.
-BUSIEST = 0.1
 #: The system counts processor time in hundredths of a second: less than this is not judged.
 LEAST_SECONDS = 0.5
 
 
 def describe(*, with_gpu: bool = False) -> dict[str, Any]:
-    """The machine and the versions, for a reader and for a JSON file; what cannot be found out is None.
-
-    So is the GPU, unless it is asked for: that imports CuPy.
-    """
+    """Return the machine and the versions as plain data.  Unknown values are None, as is the GPU unless asked for."""
     info = build_info()
     return {
         "processor": _processor(),
         "processors": os.cpu_count(),
-        "processors_usable": usable_processors(),
+        "processors_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "caches": _caches(),
         "memory_bytes": _memory("MemTotal"),
         "huge_pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
@@ -37,60 +32,51 @@ def describe(*, with_gpu: bool = False) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "fastoptim": info["version"],
-        "compiler": info["compiler"],
-        "isa": info["isa"],
-        "isa_usable": info["isa_usable"],
-        "openmp": info["openmp"],
+        **{name: info[name] for name in ("compiler", "isa", "isa_usable", "openmp", "cuda", "cuda_devices")},
         "threads": get_num_threads(),
-        "cuda": info["cuda"],
-        "cuda_devices": info["cuda_devices"],
-        "gpu": gpu.describe() if with_gpu else None,
+        "gpu": _describe_gpu() if with_gpu else None,
     }
 
 
-def usable_processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def load() -> float | None:
-    """The load average of the last minute."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def free_bytes() -> int | None:
-    """How much memory can still be had without pushing anything out, as far as this system says."""
-    limits = [_memory("MemAvailable"), _left_in_control_group()]
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
+def free_bytes(device: str = "cpu") -> int | None:
+    """Return the memory of a device that can be allocated without swapping, if the system reports it."""
+    if device == "cuda":
+        cp = import_cupy()
+        return int(cp.cuda.runtime.memGetInfo()[0]) + int(cp.get_default_memory_pool().free_bytes())
+    most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")  # of a container
+    left = int(most) - int(used) if most and used and most != "max" else None
+    return min((size for size in (_memory("MemAvailable"), left) if size is not None), default=None)
 
 
 class Watch:
-    """Who used the processors while something was measured; starts when it is made."""
+    """The use of the processors by others from its construction on."""
 
     def __init__(self) -> None:
-        self.load_before = load()
+        self._load = _load()
         self._start = time.perf_counter()
         self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def report(self) -> dict[str, float | None]:
-        """The load average before and now, and the part of the processors that others took meanwhile."""
-        busy = _busy_seconds()
-        others = None
+        """Return the load averages before and now, and the part of the processors that others took meanwhile."""
+        busy, others = _busy_seconds(), None
         elapsed = time.perf_counter() - self._start
         if busy is not None and self._busy is not None and elapsed >= LEAST_SECONDS:
             by_others = (busy - self._busy) - (_own_seconds() - self._own)
             others = min(1.0, max(0.0, by_others / (elapsed * (os.cpu_count() or 1))))
-        return {"load_before": self.load_before, "load_after": load(), "others": others}
+        return {"load_before": self._load, "load_after": _load(), "others": others}
+
+
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _own_seconds() -> float:
-    """Processor time of this process so far."""
-    return time.process_time()
+    """Return the processor time of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _busy_seconds() -> float | None:
-    """Processor time of everybody so far, and what a hypervisor gave to other machines."""
+    """Return the processor time of all processes since boot, with the time that a hypervisor gave to other guests."""
     text = _read("/proc/stat")
     if text is None or not text.startswith("cpu "):
         return None
@@ -99,14 +85,13 @@ def _busy_seconds() -> float | None:
 
 
 def _processor() -> str | None:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or None
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or None)
 
 
 def _caches() -> dict[str, str]:
-    """Size of each cache that the first processor sees, by level and kind, and whose it is."""
+    """Return the size of each cache of the first processor, by level, with the processors that share it."""
     found: dict[str, str] = {}
     for directory in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size, shared = (_read(directory / name) for name in ("level", "type", "size", "shared_cpu_list"))
@@ -124,14 +109,35 @@ def _memory(entry: str) -> int | None:
     return None
 
 
-def _left_in_control_group() -> int | None:
-    """What a container's bound leaves, where it has one (version 2)."""
-    most, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
-    return int(most) - int(used) if most and used and most != "max" else None
-
-
 def _read(path: str | Path) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError:
         return None
+
+
+# ---- the GPU: CuPy's current one
+
+
+def import_cupy() -> Any:
+    """Return CuPy; ImportError naming the extra if it is missing."""
+    try:
+        return import_module("cupy")
+    except ImportError:
+        raise ImportError(
+            "--device cuda: needs CuPy; pip install 'fastoptim[cuda13]', or 'fastoptim[cuda12]' for CUDA 12"
+        ) from None
+
+
+def _describe_gpu() -> dict[str, Any]:
+    cp = import_cupy()
+    properties = cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)
+    driver = cp.cuda.runtime.driverGetVersion()
+    return {
+        "name": properties["name"].decode(),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "memory_bytes": int(properties["totalGlobalMem"]),
+        "processors": int(properties["multiProcessorCount"]),
+        "driver": f"{driver // 1000}.{driver % 1000 // 10}",
+        "cupy": cp.__version__,
+    }

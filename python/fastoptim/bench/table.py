@@ -1,15 +1,16 @@
-"""A run for a reader: the machine, an aligned table, and whether to believe it."""
+"""Text output: aligned tables, short numbers, the machine, and the conclusion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import floor, log10
 from typing import Any
 
-from .results import Noise, Results, Row, Times
-from .timing import QUIET
+from .results import Row
+from .timing import QUIET, Times
 
-#: What may be the same in all rows, and then stands above the table.
+#: Values that are shown above the table if all rows share them.
 SETTINGS = ("dtype", "grad_dtype", "threads", "isa", "device")
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -17,85 +18,86 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "10-90 %": lambda row: spread(row["seconds"]),
     "ns/element": lambda row: significant(row["ns_per_element"]),
     "GB/s": lambda row: f"{row['gb_per_s']:.1f}",
-    "limit": lambda row: duration(row["limit_seconds"]["median"]),
+    "probe": lambda row: duration(row["probe_seconds"]["median"]),
     "share": lambda row: f"{row['share']:.2f}",
-    "fixed": lambda row: fixed(row),
+    "fixed": lambda row: fixed_cost(row),
     "beyond": lambda row: "" if row["share_beyond_fixed"] is None else f"{row['share_beyond_fixed']:.2f}",
     "noise": lambda row: "" if row["noise"] == QUIET else row["noise"],
 }
 
 KEY = """\
-limit   a native pass that reads and writes the same bytes of the same arrays with next to no arithmetic, timed in turn:
-        on the CPU the fastest of each instruction set's
-share   of the limit: its time over the step's
-fixed   what a step of as many arrays of one element takes, and its part of the whole
-beyond  the share without what either costs at one element"""
+probe   a native pass that reads and writes the same bytes of the same arrays with almost no arithmetic, timed
+        alternately with the step; on the CPU the fastest of all instruction sets
+share   the probe's time divided by the step's
+fixed   the time of a step over as many arrays of one element, and its part of the whole
+beyond  the share without the times at one element"""
 
 
-def report(results: Results) -> str:
-    """All of it."""
+def format_run(results: Mapping[str, Any]) -> str:
+    """Return the machine, the table and the conclusion."""
     rows = results["rows"]
-    parts = [heading(results["machine"]), in_common(rows)]
+    parts = [describe_machine(results["machine"]), describe_settings(rows)]
     if rows:
-        parts += ["", table(rows), "", KEY, ""]
-    return "\n".join([*parts, conclusion(results["noise"])])
+        parts += ["", format_rows(rows), "", KEY, ""]
+    return "\n".join([*parts, conclude(results["noise"])])
 
 
-def heading(machine: Mapping[str, Any]) -> str:
-    """The machine in two lines, and its GPU in a third where that was used."""
-    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
-    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB" if machine["memory_bytes"] else None
-    pages = f"huge pages {machine['huge_pages']}" if machine["huge_pages"] else None
-    hardware = [machine["processor"], f"{machine['processors_usable']} of {machine['processors']} processors", caches]
-    software = [
-        f"fastoptim {machine['fastoptim']} ({machine['compiler']})",
-        f"NumPy {machine['numpy']}",
-        f"Python {machine['python']}",
-        machine["system"],
+def describe_machine(machine: Mapping[str, Any]) -> str:
+    """Return the machine in two lines, and its GPU in a third one if there is one."""
+    hardware = [
+        machine["processor"],
+        f"{machine['processors_usable']} of {machine['processors']} processors",
+        ", ".join(f"{name} {size}" for name, size in machine["caches"].items()),
+        machine["memory_bytes"] and f"{machine['memory_bytes'] / 2**30:.0f} GiB",
+        machine["huge_pages"] and f"huge pages {machine['huge_pages']}",
     ]
-    gpu = machine.get("gpu")
-    lines = [[*hardware, memory, pages], software, *([gpu_of(gpu, machine["cuda"])] if gpu else [])]
-    return "\n".join(", ".join(filter(None, line)) for line in lines)
+    versions = f"NumPy {machine['numpy']}, Python {machine['python']}, {machine['system']}"
+    lines = [", ".join(filter(None, hardware)), f"fastoptim {machine['fastoptim']} ({machine['compiler']}), {versions}"]
+    if gpu := machine.get("gpu"):
+        lines.append(
+            f"{gpu['name']} ({gpu['compute_capability']}), {gpu['processors']} multiprocessors, "
+            f"{gpu['memory_bytes'] / 2**30:.0f} GiB, driver for CUDA {gpu['driver']}, "
+            f"built with CUDA {machine['cuda']}, CuPy {gpu['cupy']}"
+        )
+    return "\n".join(lines)
 
 
-def gpu_of(gpu: Mapping[str, Any], built_with: str) -> list[str]:
-    """What a reader is told of a GPU."""
-    return [
-        f"{gpu['name']} ({gpu['compute_capability']})",
-        f"{gpu['processors']} multiprocessors",
-        f"{gpu['memory_bytes'] / 2**30:.0f} GiB",
-        f"driver for CUDA {gpu['driver']}",
-        f"built with CUDA {built_with}",
-        f"CuPy {gpu['cupy']}",
-    ]
-
-
-def in_common(rows: Sequence[Row]) -> str:
-    """The settings that all rows share, and up to how many elements the answers were checked."""
+def describe_settings(rows: Sequence[Row]) -> str:
+    """Return the settings that all rows share, and the largest number of elements that were compared."""
     if not rows:
         return "nothing was measured"
     same = [name for name in SETTINGS if not _varies(rows, name) and _setting(name, rows[0])]
-    shown = [f"{name.replace('_', ' ')} {_setting(name, rows[0])}" for name in same]
+    shown = ", ".join(f"{name.replace('_', ' ')} {_setting(name, rows[0])}" for name in same)
     most = max(row["checked_elements"] for row in rows)
-    return f"{', '.join(shown)}; answers equal to the reference in every bit, over up to {most:,} elements"
+    return f"{shown}; answers equal to the reference in every bit, over up to {most:,} elements"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line a row, columns aligned; names to the left, numbers to the right."""
+def format_rows(rows: Sequence[Row]) -> str:
+    """Return a line for each row, with a column for each setting that varies."""
     named: dict[str, Callable[[Row], str]] = {"optimizer": name_of, "work": lambda row: row["work"]}
-    for name in SETTINGS:
-        if _varies(rows, name):
-            named[name.replace("_", " ")] = partial(_setting, name)
+    named |= {name.replace("_", " "): partial(_setting, name) for name in SETTINGS if _varies(rows, name)}
     columns = {**named, **COLUMNS}
     lines = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
+    return format_table(lines, {*named, "noise"})
+
+
+def format_table(lines: Sequence[Sequence[str]], left: set[str], *, markdown: bool = False) -> str:
+    """Align columns: those whose headings are in `left` to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = [name in named or name == "noise" for name in columns]
-    return "\n".join(_aligned(line, widths, left) for line in lines)
+    is_left = [heading in left for heading in lines[0]]
+    if not markdown:
+        return "\n".join(align_line(line, widths, is_left) for line in lines)
+    rule = ["-" * (width + 1) + ("-" if to_left else ":") for width, to_left in zip(widths, is_left, strict=True)]
+    header, *body = (f"| {align_line(line, widths, is_left, ' | ', '')} |" for line in lines)
+    return "\n".join([header, f"|{'|'.join(rule)}|", *body])
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    parts = zip(cells, widths, left, strict=True)
-    return "  ".join(cell.ljust(width) if is_left else cell.rjust(width) for cell, width, is_left in parts).rstrip()
+def align_line(
+    cells: Sequence[str], widths: Sequence[int], is_left: Sequence[bool], between: str = "  ", strip: str | None = None
+) -> str:
+    """Pad and join the cells of one line."""
+    columns = zip(cells, widths, is_left, strict=True)
+    return between.join(f"{cell:{'<' if to_left else '>'}{width}}" for cell, width, to_left in columns).rstrip(strip)
 
 
 def _varies(rows: Sequence[Row], name: str) -> bool:
@@ -103,18 +105,17 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 
 def _setting(name: str, row: Mapping[str, Any]) -> str:
-    """Empty where a row has none, as one on a GPU has no threads."""
     return "" if row[name] is None else str(row[name])
 
 
 def name_of(row: Row) -> str:
-    """The optimizer with the options that were given."""
+    """Return the optimizer with the options that were passed."""
     options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
     return f"{row['optimizer']}({options})" if options else row["optimizer"]
 
 
-def conclusion(noise: Noise) -> str:
-    """Whether the machine was quiet enough."""
+def conclude(noise: Mapping[str, Any]) -> str:
+    """Say whether the machine was quiet enough."""
     seen = []
     if noise["load_before"] is not None and noise["load_after"] is not None:
         seen.append(f"load {noise['load_before']:.1f} before, {noise['load_after']:.1f} after")
@@ -123,43 +124,54 @@ def conclusion(noise: Noise) -> str:
     measured = f" ({'; '.join(seen)})" if seen else ""
     if noise["verdict"] == QUIET:
         return f"The machine was quiet{measured}."
-    reasons = noise["verdict"].removeprefix("noisy: ")
-    return f"The machine was too noisy to conclude from this: {reasons}{measured}."
+    return f"The machine was too noisy for conclusions: {noise['verdict'].removeprefix('noisy: ')}{measured}."
 
 
-def fixed(row: Row) -> str:
-    """The fixed cost and its part of the step."""
-    part = min(1.0, row["fixed_seconds"]["median"] / row["seconds"]["median"])
-    return f"{duration(row['fixed_seconds']['median'])} {100 * part:3.0f} %"
+# ---- numbers
+
+
+def fixed_cost(row: Row) -> str:
+    """Return the fixed cost and its part of the step."""
+    fixed, step = row["fixed_seconds"]["median"], row["seconds"]["median"]
+    return f"{duration(fixed)} {100 * min(1.0, fixed / step):3.0f} %"
 
 
 def spread(times: Times) -> str:
-    """From the 10th to the 90th percentile, in one unit."""
+    """Return the range from the 10th to the 90th percentile, in the median's unit."""
     unit, factor = _unit(times["median"])
     return f"{significant(times['low'] * factor)}-{significant(times['high'] * factor)} {unit}"
 
 
-def duration(seconds: float) -> str:
-    """Three digits and a unit.
+def duration(seconds: float, digits: int = 3) -> str:
+    """Return a time with some significant digits and a unit.
 
-    >>> duration(0.00912)
-    '9.12 ms'
+    >>> duration(0.00912), duration(7.21e-6, 2), duration(158.2e-6, 2), duration(12.0)
+    ('9.12 ms', '7.2 us', '158 us', '12.0 s')
     """
     unit, factor = _unit(seconds)
-    return f"{significant(seconds * factor)} {unit}"
+    return f"{significant(seconds * factor, digits)} {unit}"
 
 
-def significant(number: float) -> str:
-    """Three digits, more before the point where there are more.
+def significant(number: float, digits: int = 3) -> str:
+    """Return a number with some significant digits, and with all digits before the decimal point.
 
-    >>> [significant(n) for n in (0.01234, 1.234, 12.34, 1234.5)]
-    ['0.0123', '1.23', '12.3', '1,234']
+    >>> [significant(n) for n in (0.01234, 1.234, 12.34, 1234.5)], significant(9.97, 2)
+    (['0.0123', '1.23', '12.3', '1,234'], '10')
     """
-    if number >= 100:
-        return f"{number:,.0f}"
-    digits = 1 if number >= 10 else 2 if number >= 1 else 3 if number >= 0.1 else 4
-    return f"{number:.{digits}f}"
+    exponent = floor(log10(float(f"{number:.{digits - 1}e}"))) if number > 0 else 0
+    return f"{number:,.{min(max(0, digits - 1 - exponent), digits + 1)}f}"
 
 
 def _unit(seconds: float) -> tuple[str, float]:
     return ("us", 1e6) if seconds < 1e-3 else ("ms", 1e3) if seconds < 1 else ("s", 1.0)
+
+
+def progress_bar(done: float, total: int, label: str, columns: int) -> str:
+    """Return a line of the given width.
+
+    >>> progress_bar(1.5, 4, "adam 1e6", 40)
+    '[#######             ] 1/4 adam 1e6    '
+    """
+    width = max(10, min(40, columns // 2))
+    bar = f"[{'#' * int(width * done / total):{width}}] {int(done)}/{total} {label}"
+    return f"{bar[: columns - 1]:{columns - 1}}"

@@ -1,7 +1,7 @@
-"""Steps timed in turn, what their times say, and whether that can be relied on.
+"""Steps timed alternately, statistics of their times, and a verdict on the noise.
 
 >>> times = interleave({"one": lambda: sum(range(10)), "other": lambda: sum(range(99))}, seconds=0, rounds=7)
->>> summary(times["one"]).rounds
+>>> summarize(times["one"])["rounds"]
 7
 """
 
@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median, quantiles
-from typing import NamedTuple
+from typing import TypedDict
 
-#: Fewer rounds than this say nothing.
+#: Fewer rounds than this allow no conclusion.
 FEWEST_ROUNDS = 5
-#: A block of steps lasts at least this long, so that the clock's resolution and its calls do not count.
+#: A block of steps lasts at least this long, so that the clock's resolution and cost are negligible.
 BLOCK_SECONDS = 1e-3
-#: From the 10th to the 90th percentile, as a part of the median: a machine at rest stays far below.
+#: The same for steps that are only submitted: a block starts on an idle device, whose first step overlaps with nothing.
+SUBMITTED_BLOCK_SECONDS = 2e-2
+#: From the 10th to the 90th percentile, as a part of the median: an idle machine stays far below.
 WIDEST_SPREAD = 0.5
-#: The ratio of two medians in the first half of the rounds beside that in the second.
+#: The ratio of two medians in the first half of the rounds, compared with that in the second half.
 WIDEST_DRIFT = 0.1
 
 QUIET = "quiet"
@@ -28,18 +30,13 @@ QUIET = "quiet"
 Step = Callable[[], object]
 
 
-class Spread(NamedTuple):
-    """Times of a step in seconds: the median, the 10th and the 90th percentile, and of how many rounds."""
+class Times(TypedDict):
+    """Seconds per step: the median, the 10th and the 90th percentile, and the number of rounds."""
 
     median: float
     low: float
     high: float
     rounds: int
-
-    @property
-    def width(self) -> float:
-        """From the 10th to the 90th percentile, as a part of the median."""
-        return (self.high - self.low) / self.median if self.median > 0 else 0.0
 
 
 def interleave(
@@ -52,25 +49,25 @@ def interleave(
     on_round: Callable[[float], object] = lambda share: None,
     wait: Step | None = None,
 ) -> dict[str, list[float]]:
-    """Times the steps in turn, round after round, so that what disturbs the machine disturbs all of them.
+    """Time the steps alternately, round after round, so that a disturbance of the machine hits all of them.
 
-    In a round each takes a block of steps in a row and then gives way to the next.  A block of several begins with a
-    step that is not timed, which finds the caches as the others left them.
+    In each round every step runs a block of times in a row.  A block of several begins with a step that is not timed,
+    because it finds the caches as the other steps left them.
 
     Args:
-        steps: What to time, by name.  Each is called at least once before any is timed.
-        seconds: How long to go on; at least `FEWEST_ROUNDS` rounds are made.
-        block: Steps a block; by default each takes as many as last `BLOCK_SECONDS`.  With 1 every step finds its arrays
-            driven out of the caches by the others', where those are large enough.
-        rounds: Exactly so many rounds, however long they take.
+        steps: The steps by name.  Each is called at least once before any is timed.
+        seconds: How long to continue; at least `FEWEST_ROUNDS` rounds are made.
+        block: Steps per block; by default as many as last `BLOCK_SECONDS`.  With 1, every step finds its arrays evicted
+            from the caches by the other steps', if those are large enough.
+        rounds: The exact number of rounds, however long they take.
         between: Called before each round; not timed.
-        on_round: Called after each round with how much of the work is done, from 0 to 1.
-        wait: Called before and after each block, and timed after it: for steps that only hand work over, as to a GPU.
+        on_round: Called after each round with the part of the work that is done, from 0 to 1.
+        wait: Called before and after each block, and timed after it: for steps that are only submitted, as to a GPU.
 
     Returns:
-        Seconds a step by name, one of each round.
+        Seconds per step by name, one value per round.
     """
-    blocks = {name: block or _block_of(step, wait) for name, step in steps.items()}
+    blocks = {name: block or _block_size(step, wait) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     with _no_garbage_collection():
         start = time.perf_counter()
@@ -78,7 +75,7 @@ def interleave(
         while done < 1:
             between()
             for name, step in steps.items():
-                times[name].append(_time(step, blocks[name], wait))
+                times[name].append(_time_block(step, blocks[name], wait))
             count += 1
             by_clock = 1.0 if rounds or seconds <= 0 else (time.perf_counter() - start) / seconds
             done = min(1.0, by_clock, count / (rounds or FEWEST_ROUNDS))
@@ -86,8 +83,8 @@ def interleave(
     return times
 
 
-def _time(step: Step, block: int, wait: Step | None) -> float:
-    """Seconds a step in a block of them."""
+def _time_block(step: Step, block: int, wait: Step | None) -> float:
+    """Return the seconds per step of one block."""
     if block > 1:
         step()
     if wait is not None:
@@ -100,18 +97,19 @@ def _time(step: Step, block: int, wait: Step | None) -> float:
     return (time.perf_counter() - start) / block
 
 
-def _block_of(step: Step, wait: Step | None) -> int:
-    """How many of these steps last long enough to be timed."""
+def _block_size(step: Step, wait: Step | None) -> int:
+    """Find the number of steps that lasts long enough to be timed."""
+    least = BLOCK_SECONDS if wait is None else SUBMITTED_BLOCK_SECONDS
     step()
     block = 1
-    while (took := _time(step, block, wait) * block) < BLOCK_SECONDS:
-        block = max(2 * block, min(100 * block, int(block * BLOCK_SECONDS / max(took, 1e-9)) + 1))
+    while (took := _time_block(step, block, wait) * block) < least:
+        block = max(2 * block, min(100 * block, int(block * least / max(took, 1e-9)) + 1))
     return block
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """As in `timeit`: a collection would be counted to whichever step it falls into."""
+    """Disable collections, as `timeit` does: one would count for the step during which it happens."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -121,23 +119,27 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def summary(times: Sequence[float]) -> Spread:
-    """The median and where most of the times lie.
+def summarize(times: Sequence[float]) -> Times:
+    """Return the median and the range of most of the times.
 
-    >>> summary([3.0, 1.0, 2.0])
-    Spread(median=2.0, low=1.2, high=2.8, rounds=3)
+    >>> summarize([3.0, 1.0, 2.0])
+    {'median': 2.0, 'low': 1.2, 'high': 2.8, 'rounds': 3}
     """
-    if len(times) < 2:
-        return Spread(times[0], times[0], times[0], len(times))
-    tenths = quantiles(times, n=10, method="inclusive")
-    return Spread(median(times), tenths[0], tenths[-1], len(times))
+    tenths = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times
+    return Times(median=median(times), low=tenths[0], high=tenths[-1], rounds=len(times))
+
+
+def _width(times: Sequence[float]) -> float:
+    """Return the distance from the 10th to the 90th percentile, as a part of the median."""
+    found = summarize(times)
+    return (found["high"] - found["low"]) / found["median"] if found["median"] > 0 else 0.0
 
 
 def verdict(times: Sequence[float], others: Sequence[float]) -> str:
-    """Whether the ratio of two steps' medians, timed in turn, can be relied on: `QUIET`, or why not.
+    """Judge whether the ratio of two steps' medians, timed alternately, is reliable: `QUIET`, or the reasons why not.
 
-    Not if there are fewer than `FEWEST_ROUNDS`, if the times of either spread by more than `WIDEST_SPREAD` of their
-    median, or if the ratio is another by more than `WIDEST_DRIFT` in the second half of the rounds.
+    It is not after fewer than `FEWEST_ROUNDS` rounds, if the times of either spread by more than `WIDEST_SPREAD` of
+    their median, or if the ratio differs by more than `WIDEST_DRIFT` between the halves of the rounds.
 
     >>> verdict([1.0, 1.01, 1.0, 1.02, 1.0], [2.0, 2.01, 2.0, 2.0, 2.02])
     'quiet'
@@ -148,13 +150,13 @@ def verdict(times: Sequence[float], others: Sequence[float]) -> str:
     if rounds < FEWEST_ROUNDS:
         return f"noisy: {rounds} rounds"
     reasons = []
-    spread = max(summary(times).width, summary(others).width)
+    spread = max(_width(times), _width(others))
     if spread > WIDEST_SPREAD:
-        reasons.append(f"spread {spread:.0%}")
+        reasons.append(f"spread {100 * spread:.0f} %")
     half = rounds // 2
     first = median(times[:half]) / median(others[:half])
     second = median(times[half:rounds]) / median(others[half:rounds])
     drift = max(first, second) / min(first, second) - 1
     if drift > WIDEST_DRIFT:
-        reasons.append(f"halves differ by {drift:.0%}")
-    return f"noisy: {', '.join(reasons)}".replace("%", " %") if reasons else QUIET
+        reasons.append(f"halves differ by {100 * drift:.0f} %")
+    return f"noisy: {', '.join(reasons)}" if reasons else QUIET

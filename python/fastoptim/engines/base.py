@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
+from ..core import FastPath
 from ..options.checks import scale_at
 from ..options.settings import Settings
 
@@ -20,16 +21,16 @@ class GroupStep(NamedTuple):
     lr: float
     t: int
     grad_scale: float = 1.0
-    scalars: dict[str, float] = {}
+    constants: dict[str, float] = {}
 
 
 def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
     """What these settings do in step t."""
-    scalars = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
+    constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
         scale = scale_at(scale, f"{place}['grad_scale']")
-    return tuple.__new__(GroupStep, (settings, lr, t, scale, scalars))  # in half the time of GroupStep(...)
+    return tuple.__new__(GroupStep, (settings, lr, t, scale, constants))  # in half the time of GroupStep(...)
 
 
 class GroupSnapshot(NamedTuple):
@@ -38,25 +39,6 @@ class GroupSnapshot(NamedTuple):
     values: tuple[Any, ...]
     settings: Settings
     place: str
-
-
-class Repeat(NamedTuple):
-    """A shorter way for steps like the last one, as long as no array has missed one."""
-
-    steady: Callable[[list[Any], Any, int], bool] | None
-    """``(param_groups, grads, step_count)`` to whether it took the step: where options and structure are still the same
-    and every array has an ordinary gradient; else it has done nothing.  None where steps have numbers of their own."""
-
-    match: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
-    """``(param_groups, seen, grads)`` to the gradients in the arrays' order, None where options or structure differ."""
-
-    step: Callable[[list[Any], list[GroupStep]], int]
-    """``(grads, group_steps)``, one of each group, all with the settings of the last step, to how many arrays had a
-    gradient, or to `skipped`; otherwise below zero it has done nothing, and leaves it to the engine's step to find out
-    why."""
-
-    skipped: int
-    """What `step` gives where the step was skipped."""
 
 
 class Engine(Protocol):
@@ -70,5 +52,5 @@ class Engine(Protocol):
         Refuses before the first write.  Returns how many arrays had a gradient; None if the step was skipped.
         """
 
-    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> Repeat | None:
-        """A shorter way for steps like the last one; None where there is none."""
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
+        """Return the fast path for steps like the last one, if there is one and no array has missed a step."""

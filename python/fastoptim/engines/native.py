@@ -1,10 +1,12 @@
-"""The native engine for arrays in the CPU's memory: all arrays in one call."""
+"""The native engine for arrays in the CPU's memory, and what it shares with the GPU's engine."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
+
+import numpy as np
 
 from .. import core
 from ..arrays.param_state import ParamState, check_one, check_targets
@@ -15,121 +17,114 @@ from ..options.checks import expand
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, bfloat16
-from .base import GroupSnapshot, GroupStep, Repeat, group_step_at
+from .base import GroupSnapshot, GroupStep, group_step_at
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
 
-def squared_norms(arrays: list[Array]) -> list[float]:
-    """The sum of the squares of each array, dense and of a known dtype."""
-    _name_bfloat16()
-    return core.squared_norms(arrays)
+def sq_norms(arrays: list[Array]) -> list[float]:
+    """Return the sum of the squares of each array, dense and of a known dtype."""
+    register_bfloat16()
+    return core.sq_norms(arrays)
 
 
 class Engine:
-    """The native backend: all arrays in one call."""
+    """Step all arrays in one native call."""
 
-    isa: ClassVar[str] = ""  # the instruction set; empty for FASTOPTIM_ISA's or the best
+    isa: ClassVar[str] = ""  # the instruction set; empty for the one of FASTOPTIM_ISA or the best
 
     def __init__(self, param_states: Sequence[ParamState]) -> None:
         self._param_states = param_states
-        self._plan: core.Plan | None = None
+        self._model: core.Model | None = None
         self._written = WrittenRanges([])
 
     def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
-        """Update every array that has a gradient; see fastoptim.engines.base.Engine.  `grads` may be changed."""
-        numbers = numbers_of(group_steps)
-        plan = self._plan or self._make_plan(group_steps, step_of)
-        looked_at = 1
-        while (stepped := plan.step(grads, step_of, numbers)) < 0:
-            # Nothing was written, as something is not as it mostly is.  Refuse it here, or make it fit.
-            if stepped == plan.SKIPPED:
+        """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`."""
+        steps = native_steps(group_steps)
+        model = self._model or self._make_model(group_steps, step_of)
+        checked = 1
+        while True:
+            status, value = model.step(grads, step_of, steps)
+            if status == "stepped":
+                return value
+            if status == "skipped":
                 return None
-            if stepped == plan.CHANGED:
-                plan = self._make_plan(group_steps, step_of)
+            if status == "parameter changed":
+                model = self._make_model(group_steps, step_of)
                 continue
-            _name_bfloat16()  # the user may have loaded it since
-            odd = plan.FIRST_ODD - stepped
-            for i in range(odd, min(odd + looked_at, len(grads))):
+            register_bfloat16()  # the user may have imported it since
+            for i in range(value, min(value + checked, len(grads))):
                 if grads[i] is not None:
                     grads[i] = check_one(self._param_states[i], grads[i], self._written)
-            looked_at *= 2  # where one is odd others may be, and each attempt begins with the first array
-        return stepped
+            checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> Repeat | None:
-        """See `fastoptim.engines.base.Engine`."""
-        if self._plan is None:
-            return None
-        repeat = core.Repeat(self._plan, structure.nesting(), [_update_config(group.settings) for group in groups])
-        steady = None
-        if all(group.settings.is_steady and not group.settings.skips for group in groups):
-            steady = core.Steady(repeat, [(group.values, *_numbers_of_every_step(group)) for group in groups])
-        return Repeat(steady, repeat.match, repeat.step, self._plan.SKIPPED)
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> core.FastPath | None:
+        """See fastoptim.engines.base.Engine."""
+        return None if self._model is None else make_fast_path(self._model, structure, groups)
 
-    def _make_plan(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Plan:
-        _name_bfloat16()
+    def _make_model(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
+        register_bfloat16()
         self._written = check_targets(self._param_states)
         groups = [param.group for param in self._param_states]
         used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
-        states = [state_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)]
-        self._plan = core.Plan([param.p for param in self._param_states], states, groups, self.isa)
-        return self._plan
+        self._model = core.Model(
+            params=[param.p for param in self._param_states],
+            states=[state_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)],
+            groups=groups,
+            where=self.isa,
+            array_type=np.ndarray,
+        )
+        return self._model
 
 
-def bandwidth_probe_of(
-    param_states: Sequence[ParamState], grads: Sequence[Array], settings: Settings, isa: str = ""
-) -> Callable[[int], int]:
-    """The pass that a step over these arrays is measured against.
-
-    It reads and writes what the step does, where the step does, and adds its argument by exclusive or to each word that
-    a step writes: with 0 it changes nothing.  It returns that of all words that a step only reads.
-    """
-    _name_bfloat16()
-    states = [state_of(param, settings) for param in param_states]
-    return core.BandwidthProbe(
-        rule=RULES[settings.variant].number,
-        params=[param.p for param in param_states],
-        grads=list(grads),
-        states=[arrays for arrays, _, _ in states],
-        averages=[average for _, _, average in states],
-        isa=isa,
-    )
+def make_fast_path(
+    model: core.Model,
+    structure: Structure,
+    groups: Sequence[GroupSnapshot],
+    stream: Callable[[], tuple[int, bool]] | None = None,
+) -> core.FastPath:
+    """Return the fast path of a model whose groups have these options."""
+    fixed = None
+    if all(group.settings.is_steady and not group.settings.skips for group in groups):
+        fixed = [(group.values, *_constants_of_every_step(group)) for group in groups]
+    configs = [_update_config(group.settings) for group in groups]
+    return core.FastPath(model, structure.nesting(), configs, fixed, stream)
 
 
-def numbers_of(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
-    """A step's numbers as a plan takes them."""
+def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
+    """Return the steps of the groups as native code takes them."""
     return [
-        (_update_config(settings), lr, t, scale, (*scalars.values(),))
-        for settings, lr, t, scale, scalars in group_steps
+        (_update_config(settings), lr, t, scale, (*constants.values(),))
+        for settings, lr, t, scale, constants in group_steps
     ]
 
 
-def _numbers_of_every_step(group: GroupSnapshot) -> tuple[float, float, tuple[float, ...]]:
-    _, lr, _, scale, scalars = group_step_at(group.settings, group.settings.options["lr"], 1, group.place)
-    return lr, scale, (*scalars.values(),)
+def _constants_of_every_step(group: GroupSnapshot) -> tuple[float, float, tuple[float, ...]]:
+    _, lr, _, scale, constants = group_step_at(group.settings, group.settings.options["lr"], 1, group.place)
+    return lr, scale, (*constants.values(),)
 
 
 def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any], list[Any]]:
-    """An array's state as a plan takes it: the rule's arrays, its numbers, and the average if one is kept."""
+    """Return an array's state for native code: the rule's arrays, its scalar state, and the average if one is kept."""
     rule = RULES[settings.variant]
     average = [param.state[AVERAGE]] if settings.averages else []
     return [param.state[name] for name in rule.state], [param.state[name] for name in rule.scalar_state], average
 
 
-def _name_bfloat16() -> None:
-    """Tells native code which dtype is bfloat16, once there is one."""
+def register_bfloat16() -> None:
+    """Tell native code which dtype is bfloat16, if some package defines it."""
     if (dtype := bfloat16()) is not None:
-        core.set_bfloat16(dtype)
+        core.register_dtype("bfloat16", dtype)
 
 
 def _update_config(settings: Settings) -> core.UpdateConfig:
-    """What the kernels need of the options, but for what changes with the step."""
-    known: core.UpdateConfig | None = settings.memo.get("hyper")
+    """Return the options as the kernels need them, except for what changes with the step."""
+    known: core.UpdateConfig | None = settings.memo.get("update_config")
     if known is not None:
         return known
     rule, options, optimizer = RULES[settings.variant], settings.options, settings.optimizer
     values = {**expand(options), **dict.fromkeys(("lr", *optimizer.host_constants), 0.0)}
-    bound = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
+    bounds = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
     made = core.UpdateConfig(
         rule=rule.number,
         values=[float(values[name]) for name in rule.hyper],
@@ -143,7 +138,7 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         ema=options["ema"],
         swa_start=options["swa_start"],
         swa_every=options["swa_every"],
-        **bound,
+        **bounds,
     )
-    settings.memo["hyper"] = made
+    settings.memo["update_config"] = made
     return made

@@ -111,13 +111,13 @@ class _Work:
 
         Each pass over the data rounds state to its storage format, as native code does.
         """
-        settings, lr, t, _, scalars = self.group_step
+        settings, lr, t, _, constants = self.group_step
         optimizer = settings.optimizer
         own = {k: v for k, v in settings.options.items() if k not in optimizer.shared or k == "lr"}
         if optimizer.decays_itself:
             own |= {k: settings.options[k] for k in ("weight_decay", "decoupled")}
         state = {name: self._decoded(name) for name in optimizer.variants[settings.variant]}
-        result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **scalars}, **sums)
+        result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **constants}, **sums)
         for name, array in state.items():
             self._encode(name, array)
         return result
@@ -164,7 +164,7 @@ class Engine:
                     works.append(_Work(param, group_step, param.p.astype(dtype), grad.astype(dtype)))
             return len(works) if _step(works, group_steps) else None
 
-    def repeat(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
         """Return None: this engine has no fast path."""
 
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
-from ..engines.base import Engine, GroupSnapshot, GroupStep, Repeat
+from ..core import FastPath
+from ..engines.base import Engine, GroupSnapshot, GroupStep
 from ..engines.select import engine_for
 from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option
 from ..options.fields import (
@@ -238,7 +239,7 @@ class Optimizer(FieldsAreArguments):
         self._missed: dict[int, int] = {}
         self._swapped_by = ""
         self._engine: Engine | None = None
-        self._repeat: Repeat | None = None
+        self._fast_path: FastPath | None = None
 
     def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
         """Return an engine of this optimizer's backend for these arrays."""
@@ -316,10 +317,9 @@ class Optimizer(FieldsAreArguments):
         `graph_step`.
         """
         if (
-            (repeat := self._repeat)
-            and (steady := repeat.steady)
+            (fast_path := self._fast_path)
             and not self._swapped_by
-            and steady(self.param_groups, grads, self._step_count)
+            and fast_path.try_step(self.param_groups, grads, self._step_count)
         ):
             self._step_count += 1
             return None
@@ -377,7 +377,7 @@ class Optimizer(FieldsAreArguments):
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_not_swapped()
-        return {**vars(self), "_engine": None, "_repeat": None, "_views": None}
+        return {**vars(self), "_engine": None, "_fast_path": None, "_views": None}
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}

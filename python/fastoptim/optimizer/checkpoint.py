@@ -70,7 +70,7 @@ def load(optimizer: OptimizerParts, state_dict: Any) -> None:
             param.family.assign(param.state[name], array)
     optimizer._step_count = step_count
     optimizer._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-    optimizer._engine = optimizer._repeat = None
+    optimizer._engine = optimizer._fast_path = None
 
 
 def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:

@@ -107,7 +107,7 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
             if param.group == index:
                 allocate(optimizer, param, changed)
         optimizer._engine = None
-    optimizer._repeat = None
+    optimizer._fast_path = None
     group.update(changed.options)
     optimizer._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
     return changed

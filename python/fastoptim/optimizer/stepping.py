@@ -18,8 +18,8 @@ from .protocols import OptimizerParts
 def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     """Take a step, and return what `Optimizer.step` does."""
     optimizer.check_not_swapped()
-    repeat, before = optimizer._repeat, optimizer._step_count
-    flat = repeat.match(optimizer.param_groups, optimizer._resolved, grads) if repeat else None
+    fast_path, before = optimizer._fast_path, optimizer._step_count
+    flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None
     if flat is None:
         flat = optimizer._structure.match(grads, "grads")
@@ -27,18 +27,19 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     optimizer.check_not_swapped()
     if optimizer._step_count != before:
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
-    unchanged = as_seen and optimizer._repeat is repeat  # a callable may have assigned options
-    stepped = repeat.step(flat, group_steps) if repeat and unchanged else -1
-    if repeat and stepped == repeat.skipped:
+    status, stepped = "", 0
+    if fast_path and as_seen and optimizer._fast_path is fast_path:  # a callable may have assigned options
+        status, stepped = fast_path.step_with(flat, group_steps)
+    if status == "skipped":
         return False
-    if stepped < 0:
+    if status != "stepped":
         found = optimizer._step_by_engine(flat, group_steps)
         if found is None:
             return False
         stepped = found
     optimizer._step_count += 1
     if stepped < len(flat):
-        optimizer._repeat = None
+        optimizer._fast_path = None
         for i, grad in enumerate(flat):
             if grad is None:
                 optimizer._missed[i] = optimizer._missed.get(i, 0) + 1
@@ -50,7 +51,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
 
 def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
     """Call the engine's step, and prepare the fast path for the next one; see fastoptim.engines.base.Engine."""
-    optimizer._repeat = None
+    optimizer._fast_path = None
     step_of = _add_late_group_steps(optimizer, group_steps) if optimizer._missed else None
     if optimizer._engine is None:
         optimizer._engine = optimizer.engine_for(optimizer.param_states)
@@ -61,7 +62,7 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     ):
         optimizer._engine = None  # a callable has assigned options of its own group, valid from the next step on
     elif stepped == len(flat) and not optimizer._missed:
-        optimizer._repeat = optimizer._engine.repeat(optimizer._structure, optimizer._resolved)
+        optimizer._fast_path = optimizer._engine.fast_path(optimizer._structure, optimizer._resolved)
     return stepped
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -14,33 +14,36 @@ from ..reference_math import Array, decay, power
 
 
 class AdaBelief(Optimizer):
-    r"""AdaBelief: Adam that divides by how far gradients lie from their mean, not by how large they are.
+    r"""AdaBelief: Adam that divides by the deviation of the gradient from its moving average, not by its magnitude.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
         s &= \beta_2 s + (1 - \beta_2) (g - m)^2 + \epsilon_\text{root}, \qquad \hat s = s / (1 - \beta_2^t) \\
         p &= p - \eta\, \hat m / (\sqrt{\hat s} + \epsilon)
 
-    Where gradients agree, the steps grow beyond Adam's; where they disagree, they shrink.  Adam's learning rate is a
-    good start; with noisy gradients that nearly vanish, a larger `eps_root` (1e-12 to 1e-8) keeps the steps in bounds.
+    Steps are larger than Adam's where successive gradients agree, and smaller where they disagree.  Adam's learning
+    rate is a good start.  With noisy gradients that nearly vanish, a larger `eps_root` (1e-12 to 1e-8) limits the
+    steps.
 
-    With `previous_mean` it is the distance from the mean before the step, :math:`g - m_{t-1}`, which is
-    :math:`1 / \beta_1` times the other.  Both are computed from it, as a multiple, so that nothing cancels.  With the
-    corrections folded into scalars an element costs one division and one root.
+    With `previous_mean` the deviation is taken from the moving average before the step, :math:`g - m_{t-1}`, which is
+    :math:`1 / \beta_1` times the other.  Both are computed from this difference, as a multiple of it, to avoid
+    cancellation.  The bias corrections are folded into per-step constants, so an element costs one division and one
+    square root.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: :math:`\epsilon`, at least 0, added to the root.
-        eps_root: :math:`\epsilon_\text{root}`, at least 0, added to the kept :math:`s` in each step.
-        previous_mean: Takes the gradient's distance from the mean before this step in place of the one after, as
-            optax did before version 0.2.4.
-        convention: "paper" or "optax", which agree.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-16.
+        eps_root: :math:`\epsilon_\text{root}`, at least 0, added to :math:`s` in each step.  Default 1e-16.
+        previous_mean: Use the deviation from the moving average before this step instead of the one after it, as optax
+            did before version 0.2.4.  Default False.
+        convention: "paper" or "optax", which agree.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", NeurIPS 2020,
     arXiv:2010.07468.
@@ -64,11 +67,6 @@ class AdaBelief(Optimizer):
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "adabelief"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -85,8 +83,10 @@ class AdaBelief(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
-        distance = (number(1) if previous_mean else beta1) * (g - m)
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        s[...] = beta2 * s + number(1 - float(beta2)) * distance * distance + number(eps_root)
-        p -= number(lr * math.sqrt(bias2) / bias1) * m / (np.sqrt(s) + number(eps * math.sqrt(bias2)))
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
+        deviation = (number(1) if previous_mean else beta1) * (g - m)
+        m[...] = beta1 * m + one_minus_beta1 * g
+        s[...] = beta2 * s + one_minus_beta2 * deviation * deviation + number(eps_root)
+        p -= step_size * m / (np.sqrt(s) + number(eps * math.sqrt(bias_correction2)))

@@ -13,7 +13,7 @@ from ..reference_math import Array, decay, maximum, power
 
 
 class AdaBound(Optimizer):
-    r"""AdaBound: Adam whose step sizes are held within bounds that close in on one of SGD.
+    r"""AdaBound: Adam whose step sizes are clamped to bounds that converge to one SGD learning rate.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad v = \beta_2 v + (1 - \beta_2) g^2 \\
@@ -22,28 +22,30 @@ class AdaBound(Optimizer):
         p &= p - \min\Big(\max\Big(a,\; f \Big(1 - \frac{1}{\gamma t + 1}\Big)\Big),\;
              f \Big(1 + \frac{1}{\gamma t}\Big)\Big)\, m
 
-    With `amsbound` the running maximum of :math:`v` stands in place of :math:`v`, as in `Adam` with `amsgrad`.
+    With `amsbound` the running maximum of :math:`v` replaces :math:`v`, as in `Adam` with `amsgrad`.
 
-    Starts as Adam and ends as SGD with momentum and the rate `final_lr`, which is to be what would suit SGD; with
-    `gamma` 1e-3 it is within a factor of two of that after 1000 steps.  With 0 it stays Adam.
+    Starts like Adam and ends like SGD with momentum and the learning rate `final_lr`, which should therefore suit SGD.
+    With `gamma` 1e-3 the step sizes are within a factor of two of it after 1000 steps; with 0 the method remains Adam.
 
-    The form and the defaults, but for `base_lr`, are those of the authors' code: the paper has
-    :math:`\gamma = 1 - \beta_2`, no :math:`\epsilon`, and a learning rate that falls with the root of the step.
+    The formula and the defaults, except `base_lr`, are those of the authors' code.  The paper has :math:`\gamma = 1 -
+    \beta_2`, no :math:`\epsilon`, and a learning rate that decreases with the square root of the step.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta` of the beginning, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        final_lr: :math:`\eta_\text{final}`, the rate that the bounds close in on, at least 0.
-        gamma: :math:`\gamma`, how fast they do, at least 0.
-        eps: :math:`\epsilon`, at least 0, added to the root.
-        amsbound: Divides by the largest mean so far; one more state array.
-        base_lr: :math:`\eta_\text{base}`, above 0: the bounds follow a schedule of `lr` in proportion to this, its
-            value at the beginning, as in the authors' code.  With None they stay as they are whatever `lr` does.
+        lr: Initial learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        final_lr: :math:`\eta_\text{final}`, the step size to which the bounds converge, at least 0.  Default 0.1.
+        gamma: :math:`\gamma`, the speed of that convergence, at least 0.  Default 1e-3.
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
+        amsbound: Divide by the running maximum of :math:`v`, which is one more state array.  Default False.
+        base_lr: :math:`\eta_\text{base}`, above 0: scale the bounds by `lr` / `base_lr`, so that they follow a schedule
+            of `lr` that starts from this value, as in the authors' code.  With None the bounds do not depend on `lr`.
+            Default None.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Luo et al., "Adaptive gradient methods with dynamic bound of learning rate", ICLR 2019, arXiv:1902.09843.
 
@@ -68,12 +70,12 @@ class AdaBound(Optimizer):
 
     @staticmethod
     def variant(*, amsbound: bool, **_: Any) -> str:
-        """AMSBound keeps one array more."""
+        """Return the rule for AMSBound, which has one more state array, or for AdaBound."""
         return "adabound_amsbound" if amsbound else "adabound"
 
     @staticmethod
     def compute_host_constants(*, lr: float, base_lr: float | None) -> dict[str, float]:
-        """How the bounds follow the learning rate."""
+        """Return the ratio of the learning rate to its initial value."""
         return {"lr_ratio": 1.0 if base_lr is None else lr / base_lr}
 
     @staticmethod
@@ -96,14 +98,16 @@ class AdaBound(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
         if v_max is not None:
             v_max[...] = maximum(v_max, v)
             v = v_max
-        goal, closing = final_lr * lr_ratio, gamma * t
-        lower = goal * (1 - 1 / (closing + 1))
-        upper = goal * (1 + 1 / closing) if closing else math.inf
-        size = number(lr * math.sqrt(bias2) / bias1) / (np.sqrt(v) + number(eps))
-        p -= np.where(size < number(lower), number(lower), np.where(size > number(upper), number(upper), size)) * m
+        limit, gamma_t = final_lr * lr_ratio, gamma * t
+        lower = number(limit * (1 - 1 / (gamma_t + 1)))
+        upper = number(limit * (1 + 1 / gamma_t) if gamma_t else math.inf)
+        size = step_size / (np.sqrt(v) + number(eps))
+        p -= np.where(size < lower, lower, np.where(size > upper, upper, size)) * m

@@ -14,29 +14,29 @@ from ..reference_math import Array
 
 
 class Adagrad(Optimizer):
-    r"""Adagrad: each element's rate falls with the sum of its squared gradients.
+    r"""Adagrad: a learning rate for each element that decreases with the sum of its squared gradients.
 
     .. math::
         s &= s + g^2 \\
         p &= p - \frac{\eta}{1 + (t - 1)\,\text{lr\_decay}} \cdot
              \frac{g}{\sqrt{s + \epsilon_\text{root}} + \epsilon}
 
-    Good for sparse features, where rare elements keep a large rate; on long runs the rate only ever falls, and
-    `RMSprop` or `Adam` goes further.  The form with epsilon inside the root is ``eps_root=e, eps=0``.
+    Suits sparse features, where rare elements keep a large learning rate.  In long runs the learning rates only
+    decrease; `RMSprop` and `Adam` avoid this.  The form with epsilon under the square root is ``eps_root=e, eps=0``.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        eps: Added to the root.
-        eps_root: Added inside the root.
-        lr_decay: How fast the learning rate falls with the step.
-        initial_accumulator_value: What :math:`s` starts from.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        eps: Added to the denominator for numerical stability, at least 0.  Default 1e-10.
+        eps_root: Added under the square root, at least 0.  Default 0.0.
+        lr_decay: Decay of the learning rate with the step, at least 0.  Default 0.0.
+        initial_accumulator_value: Initial value of :math:`s`, at least 0.  Default 0.0.
         convention: "torch" and "paper", as above; "optax", with `eps` 0, `eps_root` 1e-7 and
-            `initial_accumulator_value` 0.1; "keras", with the same and `lr` 1e-3.
+            `initial_accumulator_value` 0.1; "keras", with the same and `lr` 1e-3.  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
     JMLR 12, 2011.
@@ -66,16 +66,11 @@ class Adagrad(Optimizer):
     convention: Literal["torch", "keras", "optax", "paper"] = argument(default="torch", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "adagrad"
-
-    @staticmethod
     def reference(
         p: Array, g: Array, s: Array, *, t: int, lr: float, eps: float, eps_root: float, lr_decay: float, **_: Any
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        rate = number(lr / (1 + (t - 1) * lr_decay))
+        step_size = number(lr / (1 + (t - 1) * lr_decay))
         s += g * g
-        p -= rate * g / (np.sqrt(s + number(eps_root)) + number(eps))
+        p -= step_size * g / (np.sqrt(s + number(eps_root)) + number(eps))

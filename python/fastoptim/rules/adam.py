@@ -14,41 +14,44 @@ from ..reference_math import Array, decay, maximum, power
 
 
 class Adam(Optimizer):
-    r"""Adam: bias-corrected running means of the gradient and of its square.
+    r"""Adam: bias-corrected exponential moving averages of the gradient and of its square.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
         v &= \beta_2 v + (1 - \beta_2) g^2, \qquad \hat v = v / (1 - \beta_2^t) \\
         p &= p - \eta\, \hat m / (\sqrt{\hat v + \epsilon_\text{root}} + \epsilon)
 
-    With `amsgrad` the running maximum of :math:`v` stands in place of :math:`v` in :math:`\hat v`, as in PyTorch; with
-    `amsgrad_corrected` too, the running maximum of :math:`\hat v` in place of :math:`\hat v`.  With `eps_hat` the
-    epsilons are added before the correction, :math:`\sqrt{1 - \beta_2^t}\, \hat m / (\sqrt{v + \epsilon_\text{root}}
-    + \epsilon)`, as at the end of the paper's section 2: in the first steps they weigh more.
+    With `amsgrad` the running maximum of :math:`v` replaces :math:`v` in :math:`\hat v`, as in PyTorch.  With
+    `amsgrad_corrected` in addition, the running maximum of :math:`\hat v` replaces :math:`\hat v`.  With `eps_hat` the
+    epsilons are added before the bias correction, :math:`\sqrt{1 - \beta_2^t}\, \hat m / (\sqrt{v +
+    \epsilon_\text{root}} + \epsilon)`, as at the end of the paper's section 2, and have more influence in the first
+    steps.
 
-    The usual first choice; 1e-3 suits many networks, less with large models.  For weight decay prefer `AdamW`.  The
-    form with epsilon inside the root is ``eps_root=e, eps=0``.  (A printed Adam with minus signs in both means is an
-    error of print: the second would be negative, and has no root.)
+    The usual first choice.  A learning rate of 1e-3 suits many networks; large models need less.  For weight decay
+    prefer `AdamW`.  The form with epsilon under the square root is ``eps_root=e, eps=0``.  (Adam is sometimes printed
+    with minus signs in both moving averages.  That is a typo: the second moment would become negative.)
 
-    Computed with the corrections folded into scalars, one division and one root an element, and with each
-    :math:`\beta` as the compute type keeps it, in the means and in their corrections alike.
+    The bias corrections are folded into per-step constants, so an element costs one division and one square root.  Each
+    :math:`\beta` is rounded to the compute type once; the moving averages and their bias corrections use the rounded
+    value.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: Added to the root.
-        eps_root: Added inside the root.
-        amsgrad: Divides by the largest mean so far; one more state array.
-        eps_hat: Adds the epsilons to the mean before its correction.
-        bias_correction: Without it :math:`\hat m = m` and :math:`\hat v = v`.
-        amsgrad_corrected: Takes the largest mean after its correction.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
+        eps_root: Added under the square root, at least 0.  Default 0.0.
+        amsgrad: Divide by the running maximum of :math:`v`, which is one more state array.  Default False.
+        eps_hat: Add the epsilons before the bias correction of :math:`v`.  Default False.
+        bias_correction: If False, :math:`\hat m = m` and :math:`\hat v = v`.  Default True.
+        amsgrad_corrected: Take the running maximum after the bias correction.  Default False.
         convention: "torch" and "paper", as above; "keras", with `eps_hat` and `eps` 1e-7; "optax", with
-            `amsgrad_corrected`.
+            `amsgrad_corrected`.  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Kingma & Ba, 2015, arXiv:1412.6980; AMSGrad: Reddi, Kale & Kumar, 2018, arXiv:1904.09237.
 
@@ -80,7 +83,7 @@ class Adam(Optimizer):
 
     @staticmethod
     def variant(*, amsgrad: bool, **_: Any) -> str:
-        """AMSGrad keeps one array more."""
+        """Return the rule for AMSGrad, which has one more state array, or for Adam."""
         return "adam_amsgrad" if amsgrad else "adam"
 
     @staticmethod
@@ -104,15 +107,17 @@ class Adam(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) if bias_correction else 1.0 for beta in (beta1, beta2))
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
-        lacking = bias2  # in what the root is of
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
+        bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        root_scale = bias_correction2  # factor of the argument of the square root
         if v_max is not None:
             if amsgrad_corrected:
-                v, lacking = number(1 / bias2) * v, 1.0
+                v, root_scale = number(1 / bias_correction2) * v, 1.0
             v_max[...] = maximum(v_max, v)
             v = v_max
-        meant = lacking / bias2 if eps_hat else lacking  # the same of the epsilons
-        rate = number(lr * math.sqrt(lacking) / bias1)
-        p -= rate * m / (np.sqrt(v + number(eps_root * meant)) + number(eps * math.sqrt(meant)))
+        eps_scale = root_scale / bias_correction2 if eps_hat else root_scale
+        step_size = number(lr * math.sqrt(root_scale) / bias_correction1)
+        p -= step_size * m / (np.sqrt(v + number(eps_root * eps_scale)) + number(eps * math.sqrt(eps_scale)))

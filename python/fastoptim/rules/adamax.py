@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..reference_math import Array, decay, maximum, power
 
 
 class Adamax(Optimizer):
-    r"""Adamax: Adam with the largest recent gradient in place of the root mean square.
+    r"""Adamax: Adam with an exponentially weighted maximum of the gradient in the denominator.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g \\
@@ -22,22 +22,25 @@ class Adamax(Optimizer):
 
     With `eps_outside`, :math:`u = \max(\beta_2 u, |g|)` and the last quotient is :math:`m / (u + \epsilon)`.
 
-    No element moves by much more than the learning rate, and no root is taken.  For sparse or heavy-tailed gradients,
-    as of embeddings; 2e-3 is the usual rate.
+    No element moves by much more than the learning rate, and no square root is computed.  For sparse or heavy-tailed
+    gradients, as of embeddings; 2e-3 is the usual learning rate.
 
-    The paper has no epsilon: an element whose gradients have all been zero would be 0/0.  `eps` keeps it where it is.
+    The paper has no epsilon: the step of an element whose gradients were all zero would be 0/0.  With `eps` the element
+    does not move.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly mean and maximum forget, each in [0, 1).
-        eps: :math:`\epsilon`, at least 0.
-        eps_outside: Adds it to the maximum where that divides, and not to what the maximum is of.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 2e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving average and of the maximum, each in [0,
+            1).  Default (0.9, 0.999).
+        eps: :math:`\epsilon`, at least 0, added for numerical stability.  Default 1e-8.
+        eps_outside: Add epsilon to the denominator, not to the gradients of which the maximum is taken.  Default False.
         convention: "torch" and "optax", the formula above; "keras", with `eps_outside`, `lr` 1e-3 and `eps` 1e-7.
+            Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Kingma & Ba, 2015, arXiv:1412.6980, section 7.1.
 
@@ -59,11 +62,6 @@ class Adamax(Optimizer):
     convention: Literal["torch", "keras", "optax"] = argument(default="torch", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "adamax"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -79,7 +77,8 @@ class Adamax(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        inner, outer = (0.0, eps) if eps_outside else (eps, 0.0)
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        u[...] = maximum(beta2 * u, np.abs(g) + number(inner))
-        p -= number(lr / (1 - power(float(beta1), t))) * m / (u + number(outer))
+        one_minus_beta1, bias_correction1 = number(1 - float(beta1)), 1 - power(float(beta1), t)
+        inner_eps, outer_eps = (0.0, eps) if eps_outside else (eps, 0.0)
+        m[...] = beta1 * m + one_minus_beta1 * g
+        u[...] = maximum(beta2 * u, np.abs(g) + number(inner_eps))
+        p -= number(lr / bias_correction1) * m / (u + number(outer_eps))

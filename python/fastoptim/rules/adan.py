@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from ..reference_math import Array, decay, power
 
 
 class Adan(Optimizer):
-    r"""Adan: Adam with Nesterov's step, written with means of the gradient and of its change.
+    r"""Adan: Adam with Nesterov momentum, written with moving averages of the gradient and of its difference.
 
     .. math::
         d &= g - g_\text{prev} \qquad (0 \text{ in the first step}) \\
@@ -23,26 +22,26 @@ class Adan(Optimizer):
         n &= \beta_3 n + (1 - \beta_3) (g + \beta_2 d)^2, \qquad \hat n = n / (1 - \beta_3^t) \\
         p &= \Big(p - \eta\, \frac{\hat m + \beta_2 \hat v}{\sqrt{\hat n} + \epsilon}\Big) \Big/ (1 + \eta \lambda)
 
-    For vision and language models alike; stands learning rates 5 to 10 times those of AdamW, with :math:`\lambda`,
+    For vision and language models.  Tolerates learning rates 5 to 10 times those of AdamW, with :math:`\lambda`,
     `weight_decay`, of about 0.02.
 
-    The decay is the paper's own, after the step and by a quotient, which is what `decoupled` means here and the
-    default; without `decoupled` ``weight_decay * p`` is added to the gradient.  :math:`\beta_i` is how much a mean
-    keeps, as in the authors' code; the paper's is :math:`1 - \beta_i`.  (optax.adan has the code's defaults in the
-    paper's places, so no convention is of its name.)  Also as in the code, the means start from 0 and are corrected for
-    it, where the paper starts them from the first gradients.
+    The weight decay is the paper's: after the step, and by a quotient.  That is the meaning of `decoupled` here, and
+    the default.  Without `decoupled`, ``weight_decay * p`` is added to the gradient.  :math:`\beta_i` is a decay rate,
+    as in the authors' code; the paper's is :math:`1 - \beta_i`.  (optax.adan uses the code's defaults with the paper's
+    definition, so there is no convention of that name.)  As in the code, the moving averages start from 0 and are bias
+    corrected; the paper starts them from the first gradients.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1`, :math:`\beta_2` and :math:`\beta_3`, how slowly the means of the gradient, of its change
-            and of the square forget, each in [0, 1).
-        eps: :math:`\epsilon`, at least 0, added to the root.
-        decoupled: Whether weight decay is that of the formula; else it is added to the gradient.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1`, :math:`\beta_2` and :math:`\beta_3`, decay rates of the moving averages of the gradient,
+            of its difference and of the square, each in [0, 1).  Default (0.98, 0.92, 0.99).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
+        decoupled: Use the weight decay of the formula; if False, it is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2022,
     arXiv:2208.06677.
@@ -64,11 +63,6 @@ class Adan(Optimizer):
     decoupled: bool = option(default=True, kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "adan"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -87,16 +81,18 @@ class Adan(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2, beta3 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2, bias3 = (1 - power(float(beta), t) for beta in (beta1, beta2, beta3))
+        one_minus_beta1, one_minus_beta2, one_minus_beta3 = (number(1 - float(beta)) for beta in (beta1, beta2, beta3))
+        bias_correction1, bias_correction2, bias_correction3 = (1 - power(float(b), t) for b in (beta1, beta2, beta3))
+        root = math.sqrt(bias_correction3)
+        m_step_size = number(lr * root / bias_correction1)
+        v_step_size = number(lr * float(beta2) * root / bias_correction2)
         if weight_decay and not decoupled:
             g = g + number(weight_decay) * p
-        change = np.zeros_like(g) if t == 1 else g - g_prev
-        ahead = g + beta2 * change
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * change
-        n[...] = beta3 * n + number(1 - float(beta3)) * ahead * ahead
+        difference = np.zeros_like(g) if t == 1 else g - g_prev
+        extrapolated = g + beta2 * difference
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * difference
+        n[...] = beta3 * n + one_minus_beta3 * extrapolated * extrapolated
         g_prev[...] = g
-        root = math.sqrt(bias3)
-        rates = number(lr * root / bias1), number(lr * float(beta2) * root / bias2)
-        p -= (rates[0] * m + rates[1] * v) / (np.sqrt(n) + number(eps * root))
+        p -= (m_step_size * m + v_step_size * v) / (np.sqrt(n) + number(eps * root))
         p *= number(1 / (1 + lr * weight_decay)) if decoupled else number(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ..reference_math import Array, decay, maximum
 
 
 class ADOPT(Optimizer):
-    r"""ADOPT: the gradient over the root of the mean square of those before it, and only then the running mean.
+    r"""ADOPT: the gradient over the root mean square of the previous gradients, then the moving average.
 
     .. math::
         \text{first step:} &\quad v = g^2 \\
@@ -22,23 +21,24 @@ class ADOPT(Optimizer):
         &\quad p = p - \eta\, m \\
         &\quad v = \beta_2 v + (1 - \beta_2) g^2
 
-    Converges with any :math:`\beta_2`, where Adam needs one that suits the problem; Adam's learning rate fits.  The
-    first step moves nothing: it only starts :math:`v`.  (Decoupled weight decay, if any, acts in that step, too, which
-    the authors' code leaves out.)
+    Converges for any :math:`\beta_2`, where Adam needs one that suits the problem; Adam's learning rate fits.  The
+    first step changes no parameter and only initialises :math:`v`.  (Decoupled weight decay, if any, applies in that
+    step too; the authors' code omits it.)
 
-    Without `clipped` it is the algorithm as first published; an element whose first gradients are almost 0 then makes
-    a huge step with its first ordinary one.
+    Without `clipped` this is the algorithm as first published.  An element whose first gradients are almost 0 then
+    takes a huge step with its first ordinary gradient.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: :math:`\epsilon`, at least 0, what the root is at least.
-        clipped: Bounds each :math:`r` by :math:`c`, which grows with the step.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.9999).
+        eps: :math:`\epsilon`, at least 0, the lower bound of the denominator.  Default 1e-6.
+        clipped: Clamp :math:`r` to :math:`\pm c`, which grows with the step.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal rate", NeurIPS 2024,
     arXiv:2411.02853.
@@ -61,11 +61,6 @@ class ADOPT(Optimizer):
     clipped: bool = True
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "adopt"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -79,15 +74,16 @@ class ADOPT(Optimizer):
         clipped: bool,
     ) -> None:
         """The formula in NumPy."""
-        number = p.dtype.type
         if t == 1:
             v[...] = g * g
             return
+        number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
         ratio = g / maximum(np.sqrt(v), number(eps))
         if clipped:
             bound = number(math.sqrt(math.sqrt(t - 1)))
             ratio = np.where(ratio < -bound, -bound, np.where(ratio > bound, bound, ratio))
-        m[...] = beta1 * m + number(1 - float(beta1)) * ratio
+        m[...] = beta1 * m + one_minus_beta1 * ratio
         p -= number(lr) * m
-        v[...] = beta2 * v + number(1 - float(beta2)) * (g * g)
+        v[...] = beta2 * v + one_minus_beta2 * (g * g)

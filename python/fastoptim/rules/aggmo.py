@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
 from ..reference_math import Array, decay
 
 
 class AggMo(Optimizer):
-    r"""Aggregated momentum: the mean of the steps that three velocities of different memory would take.
+    r"""Aggregated momentum: the average of the steps of three velocities with different decay rates.
 
     .. math::
         v_i &= \beta_i v_i + g, \qquad i = 1, 2, 3 \\
         p &= p - \frac{\eta}{3} (v_1 + v_2 + v_3)
 
-    A velocity with a long memory is fast but swings; the short ones damp it, so that it can be kept at 0.99 or 0.999
-    where momentum alone would oscillate.  Learning rates are those of `SGD` with momentum, or a little higher.  With
-    three equal rates it is heavy-ball momentum.
+    A velocity with a high decay rate is fast but oscillates, and the others damp it.  Decay rates of 0.99 or 0.999
+    become usable where momentum alone would oscillate.  Learning rates are those of `SGD` with momentum, or slightly
+    higher.  With three equal decay rates it is heavy-ball momentum.
 
-    The paper leaves the number of velocities open and advises three, with the rates 0, 0.9 and 0.99; here there are
-    always three.
+    The paper does not fix the number of velocities and recommends three, with decay rates 0, 0.9 and 0.99.  This
+    implementation always has three.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_i`, how much of each velocity stays, each in [0, 1).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        betas: :math:`\beta_i`, decay rates of the velocities, each in [0, 1).  Default (0.0, 0.9, 0.99).
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Lucas, Sun, Zemel & Grosse, "Aggregated Momentum: Stability Through Passive Damping", 2019,
     arXiv:1804.00325.
@@ -49,11 +47,6 @@ class AggMo(Optimizer):
 
     lr: LearningRate = 0.01
     betas: tuple[Decay, Decay, Decay] = (0.0, 0.9, 0.99)
-
-    @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "aggmo"
 
     @staticmethod
     def reference(

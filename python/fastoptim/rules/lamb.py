@@ -14,7 +14,7 @@ from ..reference_math import Array, decay, power, square, total
 
 
 class LAMB(Optimizer):
-    r"""LAMB: Adam's step, scaled to each array's own norm.
+    r"""LAMB: Adam's step, scaled for each array by the trust ratio of the norms of parameter and step.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
@@ -22,23 +22,24 @@ class LAMB(Optimizer):
         u &= \hat m / (\sqrt{\hat v + \epsilon_\text{root}} + \epsilon) + \lambda p \\
         p &= p - \eta \frac{\lVert p \rVert}{\lVert u \rVert} u \qquad (1 \text{ where a norm is } 0)
 
-    For very large batches of transformers, with a warm-up; `weight_decay` 0.01 is usual.
+    For training transformers with very large batches and a warm-up; `weight_decay` 0.01 is usual.
 
-    The norms are sums in double of a fixed shape, so their bits do not depend on threads.
+    The norms are sums in double with a fixed order, so the result does not depend on the number of threads.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: Added to the root.
-        eps_root: Added inside the root.
-        bias_correction: Whether :math:`\hat m` and :math:`\hat v` are corrected.
-        convention: "paper" and "optax", or "keras" (`eps` 1e-7 and `decoupled`: the decay before the norms are taken,
-            outside their ratio).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        eps: Added to the denominator for numerical stability, at least 0.  Default 1e-6.
+        eps_root: Added under the square root, at least 0.  Default 0.0.
+        bias_correction: If False, :math:`\hat m = m` and :math:`\hat v = v`.  Default True.
+        convention: "paper" and "optax"; or "keras", with `eps` 1e-7 and `decoupled`: weight decay is applied before the
+            norms are taken, outside the trust ratio.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: You et al., 2020, arXiv:1904.00962, with the identity for its :math:`\phi`.
 
@@ -62,32 +63,28 @@ class LAMB(Optimizer):
     convention: Literal["paper", "optax", "keras"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """One rule."""
-        return "lamb"
-
-    @staticmethod
     def reduce_terms(p: Array, g: Array, m: Array, v: Array, **options: Any) -> tuple[float, ...]:
-        """Takes the gradient into the means; the squared norms of the parameter and of its step."""
+        """Update the moving averages; return the squared norms of the parameter and of its unscaled step."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in options["betas"])
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
-        shrunk, u = _step(p, m, v, **options)
-        return total(square(shrunk)), total(square(u))
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        decayed, step = _unscaled_step(p, m, v, **options)
+        return total(square(decayed)), total(square(step))
 
     @staticmethod
     def reference(
         p: Array, g: Array, m: Array, v: Array, *, lr: float, sums: tuple[float, float], **options: Any
     ) -> None:
-        """The formula in NumPy; `reduce_terms` has updated the means."""
-        p_norm, u_norm = map(math.sqrt, sums)
-        ratio = p_norm / u_norm if p_norm > 0 and u_norm > 0 else 1.0
-        p[...], u = _step(p, m, v, lr=lr, **options)
-        p -= p.dtype.type(lr * ratio) * u
+        """The formula in NumPy; `reduce_terms` has updated the moving averages."""
+        p_norm, step_norm = map(math.sqrt, sums)
+        trust_ratio = p_norm / step_norm if p_norm > 0 and step_norm > 0 else 1.0
+        p[...], step = _unscaled_step(p, m, v, lr=lr, **options)
+        p -= p.dtype.type(lr * trust_ratio) * step
 
 
-def _step(
+def _unscaled_step(
     p: Array,
     m: Array,
     v: Array,
@@ -101,10 +98,14 @@ def _step(
     weight_decay: float,
     decoupled: bool,
 ) -> tuple[Array, Array]:
-    """The parameter, shrunk where the decay is decoupled, and the step that is to be scaled."""
+    """Return the parameter, after any decoupled weight decay, and the step before the trust ratio."""
     number = p.dtype.type
-    bias1, bias2 = (1 - power(float(decay(p.dtype, beta)), t) if bias_correction else 1.0 for beta in betas)
-    u = number(math.sqrt(bias2) / bias1) * m / (np.sqrt(v + number(eps_root * bias2)) + number(eps * math.sqrt(bias2)))
+    beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
+    bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
+    bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+    root = math.sqrt(bias_correction2)
+    denominator = np.sqrt(v + number(eps_root * bias_correction2)) + number(eps * root)
+    step = number(root / bias_correction1) * m / denominator
     if decoupled:
-        return number(1 - lr * weight_decay) * p, u
-    return p, u + number(weight_decay) * p
+        return number(1 - lr * weight_decay) * p, step
+    return p, step + number(weight_decay) * p

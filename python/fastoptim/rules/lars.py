@@ -12,7 +12,7 @@ from ..reference_math import Array, square, total
 
 
 class LARS(Optimizer):
-    r"""LARS: momentum whose learning rate is each array's own, by the ratio of its norm to its gradient's.
+    r"""LARS: momentum with a learning rate for each array, scaled by the ratio of its norm to its gradient's.
 
     .. math::
         \rho &= \tau \lVert p \rVert / (\lVert g \rVert + \lambda \lVert p \rVert + \epsilon)
@@ -20,28 +20,30 @@ class LARS(Optimizer):
         v &= \mu v + \eta \rho\, (g + \lambda p) \\
         p &= p - v
 
-    For very large batches of image models, with a warm-up; `lr` is then of the order of 1 to 10, as :math:`\tau` is
-    small.  Biases and gains of normalisation layers are usually given to a group of plain SGD instead.
+    For training image models with very large batches and a warm-up.  As the trust coefficient :math:`\tau` is small,
+    `lr` is of the order of 1 to 10.  Biases and the scales of normalisation layers usually belong to a group of plain
+    SGD instead.
 
-    The norms are sums in double of a fixed shape, so their bits do not depend on threads.
+    The norms are sums in double with a fixed order, so the result does not depend on the number of threads.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1].
-        trust_coefficient: :math:`\tau`, how large a step may be beside its array.
-        eps: Added to the norms.
-        decayed_norm: Takes the norm of :math:`g + \lambda p` in place of :math:`\lVert g \rVert + \lambda \lVert p
-            \rVert`.
-        nesterov: Steps along :math:`\mu v + \eta \rho\, (g + \lambda p)`.
-        convention: "paper", or "optax" (`decayed_norm`).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1.0.
+        momentum: :math:`\mu`, in [0, 1].  Default 0.9.
+        trust_coefficient: :math:`\tau`, the size of a step relative to the norm of its array, at least 0.  Default
+            1e-3.
+        eps: Added to the denominator of the trust ratio for numerical stability, at least 0.  Default 0.0.
+        decayed_norm: Use the norm of :math:`g + \lambda p` instead of :math:`\lVert g \rVert + \lambda \lVert p
+            \rVert`.  Default False.
+        nesterov: Use the step :math:`\mu v + \eta \rho\, (g + \lambda p)`.  Default False.
+        convention: "paper"; or "optax", with `decayed_norm`.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: You, Gitman & Ginsburg, 2017, arXiv:1708.03888.  `weight_decay` is the formula's :math:`\lambda`; with
-    `decoupled` the parameters shrink by themselves, before the norms are taken.
+    `decoupled` it multiplies the parameters before the norms are taken.
 
     >>> import numpy as np, fastoptim as fo
     >>> p = np.array([3.0, 4.0])
@@ -64,15 +66,10 @@ class LARS(Optimizer):
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """One rule."""
-        return "lars"
-
-    @staticmethod
     def reduce_terms(
         p: Array, g: Array, *, lr: float, weight_decay: float, decoupled: bool, decayed_norm: bool, **_: Any
     ) -> tuple[float, ...]:
-        """The squared norms of the parameter and of the gradient."""
+        """Return the squared norms of the parameter and of the gradient."""
         number = p.dtype.type
         if decoupled:
             p = number(1 - lr * weight_decay) * p
@@ -100,14 +97,14 @@ class LARS(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         p_norm, g_norm = map(math.sqrt, sums)
-        ratio = 1.0
+        trust_ratio = 1.0
         if p_norm > 0 and g_norm > 0:
-            beside = 0.0 if decoupled or decayed_norm or weight_decay == 0 else weight_decay * p_norm
-            ratio = trust_coefficient * p_norm / (g_norm + beside + eps)
+            decay_norm = 0.0 if decoupled or decayed_norm or weight_decay == 0 else weight_decay * p_norm
+            trust_ratio = trust_coefficient * p_norm / (g_norm + decay_norm + eps)
         if decoupled:
             p *= number(1 - lr * weight_decay)
         else:
             g = g + number(weight_decay) * p
-        push = number(lr * ratio) * g
-        v[...] = number(momentum) * v + push
-        p -= number(momentum) * v + push if nesterov else v
+        scaled = number(lr * trust_ratio) * g
+        v[...] = number(momentum) * v + scaled
+        p -= number(momentum) * v + scaled if nesterov else v

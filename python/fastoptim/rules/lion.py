@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
@@ -11,27 +11,27 @@ from ..reference_math import Array, decay, sign
 
 
 class Lion(Optimizer):
-    r"""Lion: steps of one size, by the sign of a mean that weighs the present gradient more than the mean it keeps.
+    r"""Lion: steps along the sign of an average of the gradient and of its moving average.
 
     .. math::
         p &= p - \eta \operatorname{sign}(\beta_1 m + (1 - \beta_1) g) \\
         m &= \beta_2 m + (1 - \beta_2) g
 
-    Half of Adam's state.  As every element moves by :math:`\eta`, the learning rate is 3 to 10 times smaller than
-    Adam's, and the weight decay, which is decoupled, as many times larger; good with large batches.  An element whose
-    mean is exactly 0 stays.
+    Has half of Adam's state.  Every element moves by :math:`\eta`, so the learning rate is 3 to 10 times smaller than
+    Adam's, and the weight decay, which is decoupled, is larger by the same factor.  Works well with large batches.  An
+    element whose average is exactly 0 does not move.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1`, how much of the mean the step takes, and :math:`\beta_2`, how slowly the mean forgets,
-            each in [0, 1).
-        decoupled: Whether weight decay shrinks the parameters themselves; else it is added to the gradient.
-        convention: "paper"; "keras", with `lr` 1e-3; "optax", with `weight_decay` 1e-3.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-4.
+        betas: :math:`\beta_1`, the weight of the moving average in the step, and :math:`\beta_2`, its decay rate, each
+            in [0, 1).  Default (0.9, 0.99).
+        decoupled: Multiply the parameters by the weight decay; if False, it is added to the gradient.  Default True.
+        convention: "paper"; "keras", with `lr` 1e-3; "optax", with `weight_decay` 1e-3.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv:2302.06675.
 
@@ -52,14 +52,10 @@ class Lion(Optimizer):
     convention: Literal["paper", "keras", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "lion"
-
-    @staticmethod
     def reference(p: Array, g: Array, m: Array, *, t: int, lr: float, betas: tuple[float, float]) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        p -= number(lr) * sign(beta1 * m + number(1 - float(beta1)) * g)
-        m[...] = beta2 * m + number(1 - float(beta2)) * g
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        p -= number(lr) * sign(beta1 * m + one_minus_beta1 * g)
+        m[...] = beta2 * m + one_minus_beta2 * g

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
@@ -21,23 +21,23 @@ class MADGRAD(Optimizer):
         z &= x_0 - s / (\sqrt[3]{v} + \epsilon) \\
         p &= p + (1 - \mu)(z - p)
 
-    with :math:`x_0` the parameters before the first step.  Adaptive like Adagrad, but keeps its pace; meant to
-    generalise as SGD does.  Its learning rates compare to no other optimizer's: search them widely, from 1e-4 to 1, and
-    take less weight decay than elsewhere, often none.
+    with :math:`x_0` the parameters before the first step.  Adaptive like Adagrad, but its learning rate decreases more
+    slowly; designed to generalise like SGD.  Its learning rates are not comparable to those of other optimizers: search
+    from 1e-4 to 1.  Use less weight decay than elsewhere, often none.
 
     The cube root is computed by fixed operations, within one unit in the last place.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1): how much of the parameters stays where it is.
-        eps: :math:`\epsilon`, added to the cube root, at least 0.
-        eps_in_lr: Adds `eps` to the learning rate, too.
-        convention: "paper"; or "optax": `eps_in_lr`, as also in the authors' own code.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        momentum: :math:`\mu`, in [0, 1): the weight of the current parameters.  Default 0.9.
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-6.
+        eps_in_lr: Add `eps` to the learning rate, too.  Default False.
+        convention: "paper"; or "optax", with `eps_in_lr`, as in the authors' code.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Defazio & Jelassi, "Adaptivity without Compromise: A Momentumized, Adaptive, Dual Averaged Gradient Method
     for Stochastic Optimization", 2021, arXiv:2101.11075.
@@ -61,11 +61,6 @@ class MADGRAD(Optimizer):
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "madgrad"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -81,8 +76,9 @@ class MADGRAD(Optimizer):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        weight = number((lr + (eps if eps_in_lr else 0)) * math.sqrt(t))
-        s[...] = s + weight * g
-        v[...] = v + weight * g * g
+        gradient_weight = number((lr + (eps if eps_in_lr else 0)) * math.sqrt(t))
+        one_minus_momentum = number(1 - float(decay(p.dtype, momentum)))
+        s[...] = s + gradient_weight * g
+        v[...] = v + gradient_weight * g * g
         z = x0 - s / (cube_root(v) + number(eps))
-        p += number(1 - float(decay(p.dtype, momentum))) * (z - p)
+        p += one_minus_momentum * (z - p)

@@ -10,30 +10,31 @@ from ..reference_math import Array, decay
 
 
 class Momentum(Optimizer):
-    r"""Momentum, as any of the three notations in use writes it.
+    r"""Momentum in any of its three notations.
 
     .. math::
         \text{velocity:}   &\quad v = \mu v - \eta g,\quad p = p + v \\
         \text{heavy\_ball:} &\quad v = \mu v + g,\quad p = p - \eta v \\
         \text{ema:}        &\quad v = \mu v + (1 - \mu) g,\quad p = p - \eta v
 
-    With `nesterov` the step is that of the next velocity, were the gradient to stay: :math:`p + (\mu v - \eta g)`,
+    With `nesterov` the step is that of the next velocity for an unchanged gradient: :math:`p + (\mu v - \eta g)`,
     :math:`p - \eta (g + \mu v)` and :math:`p - \eta (\mu v + (1 - \mu) g)`, with the new :math:`v`.
 
-    The forms agree up to the scale of `lr` while it is constant: heavy_ball with `lr` is velocity with `lr`, and ema
-    with ``lr / (1 - momentum)``.  When the rate changes, velocity keeps the old rate in what it has accumulated
-    (Keras); the others do not (PyTorch, optax).  To repeat a textbook's numbers take its notation; else `SGD`.
+    The forms agree up to the scale of `lr` while it is constant: heavy_ball with `lr` equals velocity with `lr`, and
+    ema with ``lr / (1 - momentum)``.  When the learning rate changes, velocity keeps the previous ones in its buffer
+    (Keras); the others do not (PyTorch, optax).  To reproduce a textbook's numbers select its notation; otherwise use
+    `SGD`.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1]; for ema one step below 1.
-        nesterov: Takes Nesterov's step.
-        form: "velocity", "heavy_ball" or "ema".
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        momentum: :math:`\mu`, in [0, 1]; for ema below 1.  Default 0.9.
+        nesterov: Use Nesterov's step.  Default False.
+        form: "velocity", "heavy_ball" or "ema".  Default "velocity".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Polyak, 1964, doi:10.1016/0041-5553(64)90137-5; Nesterov, 1983; Sutskever et al., ICML 2013.
 
@@ -63,7 +64,7 @@ class Momentum(Optimizer):
 
     @staticmethod
     def variant(*, form: str, nesterov: bool, **_: Any) -> str:
-        """One a form and kind of step."""
+        """Return the rule for a form, with or without Nesterov's step."""
         return f"momentum_{form}_nesterov" if nesterov else f"momentum_{form}"
 
     @staticmethod
@@ -72,13 +73,13 @@ class Momentum(Optimizer):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        rate, keep = number(lr), number(momentum)
+        step_size, mu = number(lr), number(momentum)
         if form == "velocity":
-            v[...] = keep * v - rate * g
-            p += keep * v - rate * g if nesterov else v
+            v[...] = mu * v - step_size * g
+            p += mu * v - step_size * g if nesterov else v
             return
         if form == "ema":
-            keep = decay(p.dtype, momentum)
-            g = number(1 - float(keep)) * g
-        v[...] = keep * v + g
-        p -= rate * (keep * v + g if nesterov else v)
+            mu = decay(p.dtype, momentum)
+            g = number(1 - float(mu)) * g
+        v[...] = mu * v + g
+        p -= step_size * (mu * v + g if nesterov else v)

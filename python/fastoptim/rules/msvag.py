@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..optimizer.base import Optimizer
@@ -12,7 +10,7 @@ from ..reference_math import Array, decay, maximum, power
 
 
 class MSVAG(Optimizer):
-    r"""M-SVAG: momentum, each element damped by the relative variance of its mean gradient.
+    r"""M-SVAG: momentum, with each element scaled down by the relative variance of its average gradient.
 
     .. math::
         m &= \beta m + (1 - \beta) g, \qquad \hat m = m / (1 - \beta^t) \\
@@ -21,22 +19,22 @@ class MSVAG(Optimizer):
         s = \max(\hat v - \hat m^2, 0) / (1 - \rho) \\
         p &= p - \eta\, \frac{\hat m^2}{\hat m^2 + \rho s}\, \hat m
 
-    What Adam does for the variance without what it does to the sign and size: steps as long as SGD's with momentum
-    (so tune `lr` as for that, in the ema form), shorter where the gradients contradict each other.  The factor is from
-    0 to 1; without a gradient it is 0, never NaN.  In the first step, where one gradient tells nothing of the variance
-    and :math:`\rho` is 1, it is 1.
+    Adapts to the variance of the gradient like Adam, without Adam's change of sign and magnitude.  Steps are as long as
+    those of SGD with momentum (so tune `lr` as in its ema form), and shorter where the gradients disagree.  The factor
+    is between 0 and 1.  For zero gradients it is 0, never NaN.  In the first step :math:`\rho` is 1, a single gradient
+    has no variance, and the factor is 1.
 
-    pytorch_optimizer's MSVAG divides by :math:`\beta^t` in place of :math:`1 - \beta^t` and is no convention here;
-    Chainer's bounds :math:`\rho` by 0.9999, which is the same but for rounding in the first step.
+    pytorch_optimizer's MSVAG divides by :math:`\beta^t` instead of :math:`1 - \beta^t` and is not offered as a
+    convention.  Chainer's limits :math:`\rho` to 0.9999, which is the same up to rounding in the first step.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        beta: :math:`\beta`, how slowly both means forget, in [0, 1).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.1.
+        beta: :math:`\beta`, decay rate of both moving averages, in [0, 1).  Default 0.9.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Balles & Hennig, "Dissecting Adam: The Sign, Magnitude and Variance of Stochastic Gradients", 2018,
     arXiv:1705.07774.
@@ -55,21 +53,17 @@ class MSVAG(Optimizer):
     beta: Decay = 0.9
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "msvag"
-
-    @staticmethod
     def reference(p: Array, g: Array, m: Array, v: Array, *, t: int, lr: float, beta: float) -> None:
-        """The formula in NumPy, the fraction with both halves times the square of ``1 - beta^t``."""
+        """The formula in NumPy, with numerator and denominator multiplied by the square of ``1 - beta^t``."""
         number = p.dtype.type
-        keep = decay(p.dtype, beta)
-        b = float(keep)
-        rest = power(b, t)
-        noise = (1 - b) * (1 + rest) / (2 * (b - rest)) if b > rest else 0.0  # rho / (1 - rho)
-        fresh = number(1 - b)
-        m[...] = keep * m + fresh * g
-        v[...] = keep * v + fresh * g * g
+        beta = decay(p.dtype, beta)
+        rounded, one_minus_beta = float(beta), number(1 - float(beta))
+        beta_power = power(rounded, t)
+        bias_correction, variance_weight = 1 - beta_power, 0.0
+        if rounded > beta_power:  # rho / (1 - rho)
+            variance_weight = (1 - rounded) * (1 + beta_power) / (2 * (rounded - beta_power))
+        m[...] = beta * m + one_minus_beta * g
+        v[...] = beta * v + one_minus_beta * g * g
         square = m * m
-        whole = square + number(noise) * maximum(number(1 - rest) * v - square, number(0))
-        p -= number(lr / (1 - rest)) * m * (square / np.where(whole == 0, number(1), whole))
+        denominator = square + number(variance_weight) * maximum(number(bias_correction) * v - square, number(0))
+        p -= number(lr / bias_correction) * m * (square / np.where(denominator == 0, number(1), denominator))

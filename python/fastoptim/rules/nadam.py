@@ -15,7 +15,7 @@ from ..reference_math import Array, decay, power
 
 
 class NAdam(Optimizer):
-    r"""NAdam: Adam with Nesterov's momentum.
+    r"""NAdam: Adam with Nesterov momentum.
 
     .. math::
         \mu_t &= \beta_1 (1 - \tfrac12 \cdot 0.96^{t \psi}) \\
@@ -24,27 +24,28 @@ class NAdam(Optimizer):
              \frac{\mu_{t+1} m}{1 - \prod_{i \le t+1} \mu_i} \right) \Big/
              \left( \sqrt{v / (1 - \beta_2^t)} + \epsilon \right)
 
-    The momentum grows from half of :math:`\beta_1` to :math:`\beta_1`; :math:`\psi` says how fast.  With
+    The momentum grows from half of :math:`\beta_1` to :math:`\beta_1`, at a speed given by :math:`\psi`.  With
     ``momentum_decay=None`` it is :math:`\mu_t = \beta_1` throughout.
 
-    Where Adam is used, often a little faster at first.  The usual rate is 2e-3; for weight decay as in AdamW give
-    ``decoupled=True``.
+    For the same problems as Adam, often slightly faster at first.  The usual learning rate is 2e-3; for weight decay as
+    in AdamW use ``decoupled=True``.
 
-    The paper's mean :math:`m` is taken with :math:`\mu_t`, and its second mean has another factor :math:`\beta_2` in
-    the step; here both are Adam's, as in PyTorch, Keras and optax.
+    In the paper :math:`m` is averaged with :math:`\mu_t`, and :math:`v` has another factor :math:`\beta_2` in the step.
+    Here both are Adam's, as in PyTorch, Keras and optax.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: :math:`\epsilon`, added to the root, at least 0.
-        momentum_decay: :math:`\psi`, at least 0, or None for constant momentum.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 2e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
+        momentum_decay: :math:`\psi`, at least 0, or None for constant momentum.  Default 4e-3.
         convention: "torch", as above; "keras", with `lr` 1e-3, `eps` 1e-7 and `momentum_decay` 1; "optax", with
-            `momentum_decay` None.
+            `momentum_decay` None.  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop, 2016.
 
@@ -71,13 +72,8 @@ class NAdam(Optimizer):
     convention: Literal["torch", "keras", "optax"] = argument(default="torch", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "nadam"
-
-    @staticmethod
     def compute_host_constants(*, t: int, momentum_decay: float | None) -> dict[str, float]:
-        """What the momentum of this step and of the next is of beta1, and the product of that of all so far."""
+        """Return the momentum of this step and of the next relative to beta1, and the product of those so far."""
         if momentum_decay is None:
             return {"ramp": 1.0, "next_ramp": 1.0, "ramp_product": 1.0}
         products = _ramp_products(momentum_decay)
@@ -106,13 +102,15 @@ class NAdam(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
         root = math.sqrt(1 - power(float(beta2), t))
         mu, next_mu = float(beta1) * ramp, float(beta1) * next_ramp
-        product = power(float(beta1), t) * ramp_product
-        fresh, held = lr * root * (1 - mu) / (1 - product), lr * root * next_mu / (1 - product * next_mu)
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
-        p -= (number(fresh) * g + number(held) * m) / (np.sqrt(v) + number(eps * root))
+        mu_product = power(float(beta1), t) * ramp_product
+        g_step_size = number(lr * root * (1 - mu) / (1 - mu_product))
+        m_step_size = number(lr * root * next_mu / (1 - mu_product * next_mu))
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        p -= (g_step_size * g + m_step_size * m) / (np.sqrt(v) + number(eps * root))
 
 
 def _ramp(t: int, momentum_decay: float) -> float:
@@ -121,8 +119,9 @@ def _ramp(t: int, momentum_decay: float) -> float:
 
 @lru_cache(maxsize=64)
 def _ramp_products(momentum_decay: float) -> list[float]:
-    """The products of the ramps up to each step, as far as they matter: then they are too small to change 1 - product,
-    or every further ramp is 1.
+    """Return the products of the ramps up to each step.
+
+    The list ends where further products cannot matter: they are too small to change 1 - product, or every ramp is 1.
     """
     products = [ramp := _ramp(1, momentum_decay)]
     while products[-1] > 2.0**-60 and ramp < 1:

@@ -1,4 +1,4 @@
-"""Nesterov's accelerated gradient with its true look-ahead."""
+"""Nesterov's accelerated gradient with an explicit look-ahead point."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .momentum import Momentum
 
 
 class NAG(Optimizer):
-    r"""Nesterov's accelerated gradient: the gradient is taken where the momentum is about to carry the parameters.
+    r"""Nesterov's accelerated gradient: the gradient is evaluated at the look-ahead point of the momentum.
 
     .. math::
         g &= \nabla f(p + \mu v) \\
         v &= \mu v - \eta g \\
         p &= p + v
 
-    `lookahead` shows the parameters at :math:`p + \mu v` while the gradient is computed.  It costs one copy of the
-    parameters.  ``SGD(nesterov=True)`` and ``Momentum(nesterov=True)`` are the reparametrised forms that need no
-    second point; take this one where the look-ahead point itself matters.  `weight_decay` takes :math:`p` as it is, not
-    the look-ahead point.
+    `lookahead` moves the parameters to :math:`p + \mu v` while the gradient is computed.  It needs one copy of the
+    parameters.  ``SGD(nesterov=True)`` and ``Momentum(nesterov=True)`` are reformulations without a second point; use
+    this one where the look-ahead point itself matters.  `weight_decay` applies to :math:`p`, not to the look-ahead
+    point.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1].
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        momentum: :math:`\mu`, in [0, 1].  Default 0.9.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
-        RuntimeError: `step` or `lookahead` inside `lookahead`.
+        ValueError: If an option is out of range.
+        RuntimeError: If `step` or `lookahead` is called inside `lookahead`.
 
     Source: Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983.
 
@@ -57,17 +57,12 @@ class NAG(Optimizer):
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        """Shows the parameters at ``p + momentum*v``, and puts them back bit for bit, also after an exception."""
+        """Move the parameters to ``p + momentum*v`` in the block; restore them bit for bit, also after an exception."""
         settings = [self._settings(index) for index in range(len(self.param_groups))]
-        with self.swapped_params(
-            "lookahead", [_ahead(param, settings[param.group].options["momentum"]) for param in self.param_states]
-        ):
+        momentums = [settings[param.group].options["momentum"] for param in self.param_states]
+        points = [_lookahead_point(param, mu) for param, mu in zip(self.param_states, momentums, strict=True)]
+        with self.swapped_params("lookahead", points):
             yield
-
-    @staticmethod
-    def variant(**_: Any) -> str:
-        """Momentum's velocity form; only the point of the gradient differs."""
-        return "momentum_velocity"
 
     @staticmethod
     def reference(p: Array, g: Array, v: Array, *, t: int, lr: float, momentum: float) -> None:
@@ -75,8 +70,8 @@ class NAG(Optimizer):
         Momentum.reference(p, g, v, t=t, lr=lr, momentum=momentum, nesterov=False, form="velocity")
 
 
-def _ahead(param: ParamState, momentum: float) -> Any:
-    """Where the momentum is about to carry a parameter, in the compute type."""
+def _lookahead_point(param: ParamState, momentum: float) -> Any:
+    """Return the look-ahead point of a parameter, in the compute type."""
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
         return param.family.astype(param.p, dtype) + dtype.type(momentum) * param.state["v"]

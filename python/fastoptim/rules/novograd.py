@@ -15,30 +15,31 @@ from ..reference_math import Array, decay, square, total
 
 
 class NovoGrad(Optimizer):
-    r"""NovoGrad: momentum of gradients normalised array by array, by a running mean of their squared norm.
+    r"""NovoGrad: momentum of gradients that are normalised for each array by their average norm.
 
     .. math::
         v &= \beta_2 v + (1 - \beta_2) \lVert g \rVert^2 \qquad (v = \lVert g \rVert^2 \text{ in the first step}) \\
         m &= \beta_1 m + \Big( \frac{g}{\sqrt v + \epsilon} + \lambda p \Big) \\
         p &= p - \eta m
 
-    For speech and image models that Adam trains well but SGD generalises better on; it keeps half of Adam's state, as
-    :math:`v` is one number an array.  Its step has the size of a unit vector, not of a vector of ones: start from
-    10 to 100 times Adam's learning rate for large arrays.
+    For speech and image models that train well with Adam but generalise better with SGD.  Has half of Adam's state, as
+    :math:`v` is one number per array.  The step has the size of a unit vector, not of a vector of ones: for large
+    arrays start from 10 to 100 times Adam's learning rate.
 
-    The norm is a sum in double of a fixed shape, so its bits do not depend on threads.
+    The norm is a sum in double with a fixed order, so the result does not depend on the number of threads.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: Added to the root.
-        grad_averaging: Weighs what is added to :math:`m` by :math:`1 - \beta_1`.
-        convention: "paper", or "optax" (betas 0.9 and 0.25, `eps` 1e-6).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.95,
+            0.98).
+        eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
+        grad_averaging: Multiply the term added to :math:`m` by :math:`1 - \beta_1`.  Default False.
+        convention: "paper"; or "optax", with betas 0.9 and 0.25 and `eps` 1e-6.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Ginsburg et al., 2019, arXiv:1905.11286.
 
@@ -62,13 +63,8 @@ class NovoGrad(Optimizer):
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """One rule."""
-        return "novograd"
-
-    @staticmethod
     def reduce_terms(p: Array, g: Array, **_: Any) -> tuple[float, ...]:
-        """The gradient's squared norm."""
+        """Return the squared norm of the gradient."""
         return (total(square(g)),)
 
     @staticmethod
@@ -90,11 +86,12 @@ class NovoGrad(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = decay(p.dtype, betas[0]), betas[1]
+        gradient_weight = number(1 - float(beta1)) if grad_averaging else number(1)
         v[...] = sums[0] if t == 1 else beta2 * float(v) + (1 - beta2) * sums[0]
         g = number(np.float64(1) / (math.sqrt(float(v)) + eps)) * g
         if decoupled:
             p *= number(1 - lr * weight_decay)
         else:
             g = g + number(weight_decay) * p
-        m[...] = beta1 * m + (number(1 - float(beta1)) if grad_averaging else number(1)) * g
+        m[...] = beta1 * m + gradient_weight * g
         p -= number(lr) * m

@@ -15,44 +15,47 @@ from ..reference_math import Array, decay, power, total
 
 
 class Prodigy(Optimizer):
-    r"""Prodigy: Adam that estimates its own learning rate from how far the parameters have come.
+    r"""Prodigy: Adam that estimates its learning rate from the distance of the parameters to their initial values.
 
     .. math::
         r &= \beta_3 r + \tfrac{d}{d_0}\, d \eta\, \langle g, p_0 - p \rangle, \qquad
         s = \beta_3 s + \tfrac{d}{d_0}\, d \eta\, g \\
         m &= \beta_1 m + (1 - \beta_1)\, d g, \qquad v = \beta_2 v + (1 - \beta_2)\, d^2 g^2 \\
-        d' &= \max(d, c\, r / \lVert s \rVert_1), \qquad
-        p_0 \text{ where the parameters started} \\
+        d' &= \max(d, c\, r / \lVert s \rVert_1) \\
         p &= p - \eta d\, m / (\sqrt v + d' \epsilon)
 
-    Leave `lr` at 1, if need be with a schedule that ends at 0.  The sums run over all arrays of a group, in their
-    order (the authors' code adds up all groups); each array keeps a copy of the group's three numbers, and one without
-    a gradient misses that step's: an array whose gradients begin when the others' estimate has grown hardly moves, and
-    belongs into a group of its own.  16-bit parameters want a larger `d0`: at 1e-6 they do not move at all, and then
-    there is nothing to estimate from.
+    with :math:`p_0` the parameters before the first step.  Leave `lr` at 1, or use a schedule that ends at 0.  The sums
+    run over all arrays of a group, in their order (the authors' code sums over all groups).  Each array stores a copy
+    of the group's three numbers, which a step without its gradient does not update.  An array whose gradients begin
+    late, after the estimate of the others has grown, hardly moves: put it into a group of its own.  16-bit parameters
+    need a larger `d0`: at 1e-6 they do not change at all, and the estimate cannot grow.
 
-    The sums are in double and of a fixed shape, so their bits do not depend on threads.
+    The sums are in double with a fixed order, so the result does not depend on the number of threads.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: A factor :math:`\eta` on the estimated rate, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        beta3: How slowly the estimate forgets, in [0, 1); None for the root of :math:`\beta_2`.
-        eps: Added to the root, times the estimate.
-        d0: :math:`d_0`, the first estimate, above 0; too large a one is never corrected.
-        d_coef: :math:`c`, a factor on the estimate.
-        growth_rate: The estimate grows by no more than this factor a step; None for no bound.
-        safeguard_warmup: Leaves :math:`\eta` out of :math:`s`, so that a warm-up does not inflate the estimate.
-        bias_correction: Corrects the rate for the means' start at zero, as Adam does.
-        decoupled: Whether weight decay shrinks the parameters themselves, by the learning rate in use, :math:`\eta d`,
-            times `weight_decay`; else it joins the gradient.
+        lr: Factor :math:`\eta` of the estimated learning rate, at least 0, or a callable of the step.  Default 1.0.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        beta3: Decay rate of the estimate, in [0, 1); None for the square root of :math:`\beta_2`.  Default None.
+        eps: :math:`\epsilon`, at least 0, times the estimate, is added to the denominator for numerical stability.
+            Default 1e-8.
+        d0: :math:`d_0`, the initial estimate, above 0.  The estimate never decreases, so it must not be too large.
+            Default 1e-6.
+        d_coef: :math:`c`, a factor of the estimate, at least 0.  Default 1.0.
+        growth_rate: Maximum growth factor of the estimate per step, at least 1; None for no limit.  Default None.
+        safeguard_warmup: Omit :math:`\eta` from :math:`s`, so that a warm-up does not inflate the estimate.  Default
+            False.
+        bias_correction: Multiply the learning rate by Adam's bias corrections.  Default False.
+        decoupled: Multiply the parameters by the weight decay, with the estimated learning rate :math:`\eta d`; if
+            False, it is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Mishchenko & Defazio, 2024, arXiv:2306.06101.  As in the authors' code, :math:`d` in the step and in the
-    means is the estimate before this step.
+    moving averages is the estimate before this step.
 
     >>> import numpy as np, fastoptim as fo
     >>> p = np.array([10.0, -10.0])
@@ -87,11 +90,6 @@ class Prodigy(Optimizer):
     decoupled: bool = option(default=True, kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """One rule."""
-        return "prodigy"
-
-    @staticmethod
     def reduce_terms(
         p: Array,
         g: Array,
@@ -112,16 +110,16 @@ class Prodigy(Optimizer):
         decoupled: bool,
         **_: Any,
     ) -> tuple[float, ...]:
-        """Takes the gradient into the means; how far it agrees with the way come, and what to compare that with."""
-        number, estimate = p.dtype.type, float(d)
+        """Update the moving averages; return the inner product of g and p0 - p, and the L1 norm of s."""
+        number, previous_d = p.dtype.type, float(d)
         if not decoupled:
             g = g + number(weight_decay) * p
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        keep3 = decay(p.dtype, beta3)
-        weight = estimate if safeguard_warmup else estimate * _rate(p, t, lr, betas, bias_correction)
-        m[...] = beta1 * m + number(estimate * (1 - float(beta1))) * g
-        v[...] = beta2 * v + number(estimate * estimate * (1 - float(beta2))) * g * g
-        s[...] = keep3 * s + number(estimate / d0 * weight) * g
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        scaled_lr = previous_d if safeguard_warmup else previous_d * _corrected_lr(p, t, lr, betas, bias_correction)
+        m[...] = beta1 * m + number(previous_d * float(one_minus_beta1)) * g
+        v[...] = beta2 * v + number(previous_d * previous_d * float(one_minus_beta2)) * g * g
+        s[...] = decay(p.dtype, beta3) * s + number(previous_d / d0 * scaled_lr) * g
         return total(g.astype(np.float64) * (p0 - p).astype(np.float64)), total(np.abs(s))
 
     @staticmethod
@@ -150,36 +148,37 @@ class Prodigy(Optimizer):
         decoupled: bool,
         sums: tuple[float, float],
     ) -> None:
-        """The formula in NumPy; `reduce_terms` has updated the means."""
-        number, before = p.dtype.type, float(d)
-        agreement, size = sums
-        rate = _rate(p, t, lr, betas, bias_correction)
-        d_numerator[...] = beta3 * float(d_numerator) + before / d0 * (before * rate) * agreement
-        if size == 0:
+        """The formula in NumPy; `reduce_terms` has updated the moving averages."""
+        number, previous_d = p.dtype.type, float(d)
+        inner_product, s_norm = sums
+        corrected_lr = _corrected_lr(p, t, lr, betas, bias_correction)
+        scaled_lr = previous_d * corrected_lr
+        d_numerator[...] = beta3 * float(d_numerator) + previous_d / d0 * scaled_lr * inner_product
+        if s_norm == 0:
             return
-        if rate > 0:
-            estimate = d_coef * float(d_numerator) / size
-            grown = estimate if before == d0 and estimate > before else before
+        if corrected_lr > 0:
+            estimate = d_coef * float(d_numerator) / s_norm
+            current_d = estimate if previous_d == d0 and estimate > previous_d else previous_d
             d_max[...] = estimate if estimate > d_max else d_max
-            d[...] = min(float(d_max), grown * growth_rate)
+            d[...] = min(float(d_max), current_d * growth_rate)
         if decoupled:
-            p *= number(1 - float(number(weight_decay)) * (before * rate))
-        p -= number(before * rate) * m / (np.sqrt(v) + number(float(d) * eps))
+            p *= number(1 - float(number(weight_decay)) * scaled_lr)
+        p -= number(scaled_lr) * m / (np.sqrt(v) + number(float(d) * eps))
 
     @staticmethod
     def compute_host_constants(
         *, betas: tuple[float, float], beta3: float | None, growth_rate: float | None
     ) -> dict[str, float]:
-        """What None stands for."""
+        """Replace None by the default of the paper or of the authors' code."""
         return {
             "beta3": math.sqrt(betas[1]) if beta3 is None else beta3,
             "growth_rate": math.inf if growth_rate is None else growth_rate,
         }
 
 
-def _rate(p: Array, t: int, lr: float, betas: tuple[float, float], bias_correction: bool) -> float:
-    """The learning rate but for the estimate."""
+def _corrected_lr(p: Array, t: int, lr: float, betas: tuple[float, float], bias_correction: bool) -> float:
+    """Return the learning rate with any bias corrections, without the estimate."""
     if not bias_correction:
         return lr
-    bias1, bias2 = (1 - power(float(decay(p.dtype, beta)), t) for beta in betas)
-    return lr * math.sqrt(bias2) / bias1
+    bias_correction1, bias_correction2 = (1 - power(float(decay(p.dtype, beta)), t) for beta in betas)
+    return lr * math.sqrt(bias_correction2) / bias_correction1

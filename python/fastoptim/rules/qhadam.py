@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..optimizer.base import Optimizer
@@ -12,29 +10,32 @@ from ..reference_math import Array, decay, power
 
 
 class QHAdam(Optimizer):
-    r"""Quasi-hyperbolic Adam: weighted means of the gradient, and of its square, and of their running means.
+    r"""Quasi-hyperbolic Adam: weighted averages of the gradient, and of its square, with their moving averages.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
         v &= \beta_2 v + (1 - \beta_2) g^2, \qquad \hat v = v / (1 - \beta_2^t) \\
         p &= p - \eta\, \frac{(1 - \nu_1) g + \nu_1 \hat m}{\sqrt{(1 - \nu_2) g^2 + \nu_2 \hat v} + \epsilon}
 
-    With both :math:`\nu` 1 it is Adam, with :math:`\nu_1 = \beta_1` nearly NAdam.  The defaults are its authors' advice
-    in general; for unstable training they take :math:`\nu_2` a little below 1, which bounds the step.
+    With both :math:`\nu` equal to 1 it is Adam, with :math:`\nu_1 = \beta_1` almost NAdam.  The defaults are the
+    authors' general recommendation.  For unstable training they recommend :math:`\nu_2` slightly below 1, which limits
+    the step.
 
-    pytorch_optimizer's QHAdam adds ``1 - beta2*g^2`` to the second mean, a slip of precedence, and is no convention
-    here.
+    pytorch_optimizer's QHAdam adds ``1 - beta2*g^2`` to the second moving average, an error of operator precedence, and
+    is not offered as a convention.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        nus: :math:`\nu_1` and :math:`\nu_2`, the weights of the two means, each in [0, 1].
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: :math:`\epsilon`, added to the root, at least 0.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        nus: :math:`\nu_1` and :math:`\nu_2`, the weights of the two moving averages, each in [0, 1].  Default (0.7,
+            1.0).
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.995,
+            0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Ma & Yarats, 2019, arXiv:1810.06801.
 
@@ -54,11 +55,6 @@ class QHAdam(Optimizer):
     eps: NonNegative = 1e-8
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "qhadam"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -74,10 +70,12 @@ class QHAdam(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
         nu1, nu2 = nus
-        step = number(lr * (1 - nu1)) * g + number(lr * nu1 / bias1) * m
-        square = number(1 - nu2) * g * g + number(nu2 / bias2) * v
-        p -= step / (np.sqrt(square) + number(eps))
+        g_weight, m_weight = number(lr * (1 - nu1)), number(lr * nu1 / bias_correction1)
+        g_square_weight, v_weight = number(1 - nu2), number(nu2 / bias_correction2)
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        square = g_square_weight * g * g + v_weight * v
+        p -= (g_weight * g + m_weight * m) / (np.sqrt(square) + number(eps))

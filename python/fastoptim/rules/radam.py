@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..reference_math import Array, decay, power
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam that warms up by itself, its step rectified for how uncertain the second mean still is.
+    r"""RAdam: Adam with a built-in warm-up, its step rectified for the variance of the second moment.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t), \qquad
@@ -27,23 +27,26 @@ class RAdam(Optimizer):
 
     Without `eps_hat` the quotient is :math:`\hat m / (\sqrt{v / (1 - \beta_2^t)} + \epsilon)`.
 
-    Where Adam needs a warm-up.  The first steps, 5 at :math:`\beta_2 = 0.999`, are momentum's alone and as large as the
-    gradient; where that is too much, clip it.
+    For problems where Adam needs a warm-up.  The first steps, 5 at :math:`\beta_2 = 0.999`, are those of momentum alone
+    and proportional to the gradient; if they are too large, clip the gradient.
 
-    The paper's threshold is 4, and it has no epsilon: where every gradient was zero its step would be 0/0.
+    The paper's threshold is 4.  It has no epsilon: with all gradients zero its step would be 0/0.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means forget, each in [0, 1).
-        eps: :math:`\epsilon`, added to the root, at least 0.
-        threshold: From which :math:`\rho` on the step is Adam's, at least 4, where :math:`r` begins.
-        eps_hat: Adds epsilon to the root of the uncorrected mean; else to that of the corrected one.
-        convention: "torch", as above; "optax", without `eps_hat`; "paper", with `threshold` 4 (and `eps` as it is).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
+            0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
+        threshold: Value of :math:`\rho` above which the step is Adam's, at least 4, where :math:`r` becomes real.
+            Default 5.0.
+        eps_hat: Add epsilon before the bias correction of :math:`v`; if False, after it.  Default True.
+        convention: "torch", as above; "optax", without `eps_hat`; "paper", with `threshold` 4 and an unchanged `eps`.
+            Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Liu et al., "On the variance of the adaptive learning rate and beyond", ICLR 2020, arXiv:1908.03265.
 
@@ -66,11 +69,6 @@ class RAdam(Optimizer):
     convention: Literal["torch", "optax", "paper"] = argument(default="torch", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "radam"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -87,16 +85,16 @@ class RAdam(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        power2 = power(float(beta2), t)
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v[...] = beta2 * v + number(1 - float(beta2)) * g * g
-
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
         rho_inf = 2 / (1 - float(beta2)) - 1
-        rho = rho_inf - 2 * float(t) * power2 / (1 - power2)
-        rate = lr / (1 - power(float(beta1), t))
+        rho = rho_inf - 2 * float(t) * power(float(beta2), t) / bias_correction2
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        step_size = lr / bias_correction1
         if not rho > threshold:
-            p -= number(rate) * m
+            p -= number(step_size) * m
             return
-        root = math.sqrt(1 - power2)
-        rate *= root * math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        p -= number(rate) * m / (np.sqrt(v) + number(eps if eps_hat else eps * root))
+        root = math.sqrt(bias_correction2)
+        step_size *= root * math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        p -= number(step_size) * m / (np.sqrt(v) + number(eps if eps_hat else eps * root))

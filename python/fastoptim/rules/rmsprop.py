@@ -13,7 +13,7 @@ from ..reference_math import Array, decay, maximum
 
 
 class RMSprop(Optimizer):
-    r"""RMSprop: the gradient over the root of a running mean of its square, optionally centred and with momentum.
+    r"""RMSprop: the gradient over the square root of a moving average of its square.
 
     .. math::
         s &= \alpha s + (1 - \alpha) g^2, \qquad
@@ -21,29 +21,29 @@ class RMSprop(Optimizer):
         d &= \sqrt{s - a^2 + \epsilon_\text{root}} + \epsilon \\
         p &= p - \eta\, g / d, \qquad \text{with momentum: } b = \mu b + g / d,\; p = p - \eta b
 
-    For recurrent networks and non-stationary problems.  `centered` divides by the deviation in place of the root mean
-    square; the variance :math:`s - a^2` is taken as at least 0 (its rounded difference can fall below, and torch's
-    root of it is then NaN).  The form with epsilon inside the root is ``eps_root=e, eps=0``.
+    For recurrent networks and non-stationary problems.  `centered` divides by the standard deviation instead of the
+    root mean square.  The variance :math:`s - a^2` is clamped to at least 0, as rounding can make it negative
+    (PyTorch's square root of it is then NaN).  The form with epsilon under the square root is ``eps_root=e, eps=0``.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        alpha: :math:`\alpha`, how slowly the means forget, in [0, 1).
-        eps: Added to the root.
-        eps_root: Added inside the root.
-        momentum: :math:`\mu`, in [0, 1].  With 0 there is no momentum buffer.
-        centered: Subtracts the squared mean gradient.
-        lr_inside: With momentum, multiplies by the learning rate what enters the buffer, not what leaves it; the same
-            while the rate is constant.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
+        alpha: :math:`\alpha`, decay rate of the moving averages, in [0, 1).  Default 0.99.
+        eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
+        eps_root: Added under the square root, at least 0.  Default 0.0.
+        momentum: :math:`\mu`, in [0, 1].  With 0 there is no momentum buffer.  Default 0.0.
+        centered: Subtract the square of the average gradient.  Default False.
+        lr_inside: With momentum, multiply the terms of the buffer by the learning rate instead of the buffer; the same
+            while the learning rate is constant.  Default False.
         convention: "torch", as above; "keras", with `lr` 1e-3, `alpha` 0.9, `eps` 0, `eps_root` 1e-7 and `lr_inside`;
-            "optax", with `alpha` 0.9, `eps` 0, `eps_root` 1e-8 and `lr_inside`; "paper", with `alpha` 0.9 (and `eps`,
-            which it has not).
+            "optax", with `alpha` 0.9, `eps` 0, `eps_root` 1e-8 and `lr_inside`; "paper", with `alpha` 0.9 (it has no
+            `eps`, which is unchanged here).  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
-    Source: Tieleman & Hinton, Coursera "Neural Networks for Machine Learning", lecture 6.5, 2012; centred: Graves,
+    Source: Tieleman & Hinton, Coursera "Neural Networks for Machine Learning", lecture 6.5, 2012; centered: Graves,
     2013, arXiv:1308.0850.
 
     >>> import numpy as np, fastoptim as fo
@@ -78,7 +78,7 @@ class RMSprop(Optimizer):
 
     @staticmethod
     def variant(*, centered: bool, momentum: float, **_: Any) -> str:
-        """One a combination of centring and momentum."""
+        """Return the rule for a combination of centering and momentum."""
         return "rmsprop" + "_centered" * centered + "_momentum" * (momentum != 0)
 
     @staticmethod
@@ -100,17 +100,17 @@ class RMSprop(Optimizer):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        keep = decay(p.dtype, alpha)
-        fresh = number(1 - float(keep))
-        s[...] = keep * s + fresh * g * g
+        alpha = decay(p.dtype, alpha)
+        one_minus_alpha = number(1 - float(alpha))
+        s[...] = alpha * s + one_minus_alpha * g * g
         variance = s
         if g_avg is not None:
-            g_avg[...] = keep * g_avg + fresh * g
+            g_avg[...] = alpha * g_avg + one_minus_alpha * g
             variance = maximum(s - g_avg * g_avg, number(0))
-        d = np.sqrt(variance + number(eps_root)) + number(eps)
+        denominator = np.sqrt(variance + number(eps_root)) + number(eps)
         if b is None:
-            p -= number(lr) * g / d
+            p -= number(lr) * g / denominator
             return
-        inside, outside = (lr, 1.0) if lr_inside else (1.0, lr)
-        b[...] = number(momentum) * b + number(inside) * (g / d)
-        p -= number(outside) * b
+        buffer_lr, step_lr = (lr, 1.0) if lr_inside else (1.0, lr)
+        b[...] = number(momentum) * b + number(buffer_lr) * (g / denominator)
+        p -= number(step_lr) * b

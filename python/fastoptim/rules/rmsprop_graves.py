@@ -1,8 +1,6 @@
-"""RMSprop as Graves wrote it."""
+"""RMSprop in the form of Graves."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -12,28 +10,28 @@ from ..reference_math import Array, decay, maximum
 
 
 class RMSpropGraves(Optimizer):
-    r"""Graves' RMSprop: over the gradient's deviation, epsilon inside the root, and the momentum in the step itself.
+    r"""Graves' RMSprop: centered, with epsilon under the square root and momentum in the step itself.
 
     .. math::
         s &= \alpha s + (1 - \alpha) g^2, \qquad a = \alpha a + (1 - \alpha) g \\
         \delta &= \mu \delta - \eta\, g / \sqrt{s - a^2 + \epsilon} \\
         p &= p + \delta
 
-    For recurrent networks, with the paper's constants, the defaults.  ``RMSprop(centered=True)`` with momentum keeps
-    the learning rate out of its buffer and epsilon, unless told otherwise, out of the root.
+    For recurrent networks, with the paper's constants as defaults.  ``RMSprop(centered=True)`` with momentum does not
+    multiply the terms of its buffer by the learning rate, and by default adds epsilon outside the square root.
 
-    The variance :math:`s - a^2` is taken as at least 0: its rounded difference can fall below.
+    The variance :math:`s - a^2` is clamped to at least 0, as rounding can make it negative.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        alpha: :math:`\alpha`, how slowly the means forget, in [0, 1).
-        momentum: :math:`\mu`, how much of the last step stays, in [0, 1].
-        eps: :math:`\epsilon`, added to the variance, at least 0.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-4.
+        alpha: :math:`\alpha`, decay rate of the moving averages, in [0, 1).  Default 0.95.
+        momentum: :math:`\mu`, the weight of the previous step, in [0, 1].  Default 0.9.
+        eps: :math:`\epsilon`, at least 0, added to the variance for numerical stability.  Default 1e-4.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Graves, "Generating Sequences With Recurrent Neural Networks", 2013, arXiv:1308.0850, equations 38 to 45.
 
@@ -53,11 +51,6 @@ class RMSpropGraves(Optimizer):
     eps: NonNegative = 1e-4
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "rmsprop_graves"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -73,10 +66,10 @@ class RMSpropGraves(Optimizer):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        keep = decay(p.dtype, alpha)
-        fresh = number(1 - float(keep))
-        s[...] = keep * s + fresh * g * g
-        g_avg[...] = keep * g_avg + fresh * g
+        alpha = decay(p.dtype, alpha)
+        one_minus_alpha = number(1 - float(alpha))
+        s[...] = alpha * s + one_minus_alpha * g * g
+        g_avg[...] = alpha * g_avg + one_minus_alpha * g
         variance = maximum(s - g_avg * g_avg, number(0))
         delta[...] = number(momentum) * delta - number(lr) * g / np.sqrt(variance + number(eps))
         p += delta

@@ -13,7 +13,7 @@ from ..reference_math import Array, maximum, minimum, sign
 
 
 class Rprop(Optimizer):
-    r"""Rprop: a step size of its own for each element, larger while its gradient keeps its sign, smaller when it turns.
+    r"""Rprop: a step size for each element that grows while the gradient keeps its sign and shrinks when it changes.
 
     .. math::
         \Delta &= \begin{cases} \eta^+ \Delta & g \cdot g_\text{prev} > 0 \\ \eta^- \Delta & g \cdot g_\text{prev} < 0
@@ -21,22 +21,23 @@ class Rprop(Optimizer):
         g &= 0 \text{ where } g \cdot g_\text{prev} < 0, \qquad g_\text{prev} = g \\
         p &= p - \Delta \operatorname{sign}(g)
 
-    For batch gradient descent, where it wants no tuning.  Not for mini-batches: it takes noise in a gradient's sign for
-    a turn.  ``optax.rprop`` computes something else, each update one step late.
+    For full-batch gradient descent, where it needs no tuning.  Not for mini-batches, where noise changes the sign of
+    the gradient.  ``optax.rprop`` computes a different method, with each update one step late.
 
-    Of the paper's variants this is the one that takes no step back after a turn (iRprop-), as in PyTorch.  Only signs
-    are multiplied, so that the product of two tiny gradients cannot underflow to zero.
+    Of the published variants this is the one without weight backtracking (iRprop-), as in PyTorch.  Only signs are
+    multiplied, so the product of two tiny gradients cannot underflow to zero.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: What every step size :math:`\Delta` starts from, at least 0; of a callable its first value.  Later changes
-            have no effect.
-        etas: :math:`\eta^-` in [0, 1) and :math:`\eta^+`, at least 1: the factors of a step size.
-        step_sizes: :math:`\Delta_\text{min}` and :math:`\Delta_\text{max}`, at least 0: its bounds.
+        lr: Initial value of every step size :math:`\Delta`, at least 0; of a callable the value at step 0.  Later
+            changes have no effect.  Default 0.01.
+        etas: :math:`\eta^-` in [0, 1) and :math:`\eta^+`, at least 1: factors of the step size.  Default (0.5, 1.2).
+        step_sizes: :math:`\Delta_\text{min}` and :math:`\Delta_\text{max}`, at least 0: bounds of the step size.
+            Default (1e-6, 50.0).
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range; the bounds in the wrong order.
+        ValueError: If an option is out of range, or the bounds are in the wrong order.
 
     Source: Riedmiller & Braun, 1993, doi:10.1109/ICNN.1993.298623; iRprop-: Igel & Hüsken, 2003,
     doi:10.1016/S0925-2312(01)00700-7.
@@ -60,7 +61,7 @@ class Rprop(Optimizer):
 
     @staticmethod
     def variant(*, step_sizes: tuple[float, float], **_: Any) -> str:
-        """There is one."""
+        """Return the only rule; ValueError for step size bounds in the wrong order."""
         if step_sizes[0] > step_sizes[1]:
             raise ValueError(f"step_sizes: expected the smaller bound first, got {step_sizes}")
         return "rprop"
@@ -79,11 +80,11 @@ class Rprop(Optimizer):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        down, up = map(number, etas)
-        smallest, largest = map(number, step_sizes)
-        way = sign(g)
-        turns, keeps = way * prev < 0, way * prev > 0
-        factor = np.select([turns, keeps], [down, up], number(1))
-        step_size[...] = minimum(maximum(factor * step_size, smallest), largest)
-        prev[...] = np.where(turns, number(0), g)
-        p -= np.where(turns, number(0), way) * step_size
+        eta1, eta2 = map(number, etas)
+        min_step_size, max_step_size = map(number, step_sizes)
+        direction = sign(g)
+        changed_sign, kept_sign = direction * prev < 0, direction * prev > 0
+        factor = np.select([changed_sign, kept_sign], [eta1, eta2], number(1))
+        step_size[...] = minimum(maximum(factor * step_size, min_step_size), max_step_size)
+        prev[...] = np.where(changed_sign, number(0), g)
+        p -= np.where(changed_sign, number(0), direction) * step_size

@@ -16,29 +16,29 @@ from ..options.schema import StateArray
 from ..reference_math import Array, compute_dtype, decay, power
 
 Exponent = Annotated[int, Whole(0, 64)]
-Between = Annotated[float, Range(0.01, 1)]  # the average is recovered by a division by it
+Interpolation = Annotated[float, Range(0.01, 1)]  # away from 0, as the average is recovered by division by it
 
 SCHEMA = {"z": StateArray(initial="p"), "weight_sum": StateArray("scalar"), "lr_max": StateArray("scalar")}
 
 
 class ScheduleFree(Optimizer):
-    """What the two have in common: gradients are taken at y, evaluation is at the average x."""
+    """Base of the Schedule-Free optimizers: gradients are evaluated at y, the model is the average x."""
 
     variants = {}
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(params, *args, **kwargs)
-        self._trained: list[Any] = []  # the parameters, while the averages stand in their place
+        self._trained: list[Any] = []  # the parameters y, while swapped for the averages x
 
     @staticmethod
-    def between(options: Mapping[str, Any]) -> float:
-        """How far from z towards x the gradients are taken."""
+    def interpolation(options: Mapping[str, Any]) -> float:
+        """Return the weight of x in y, the point where gradients are evaluated."""
         raise NotImplementedError
 
     def eval(self) -> None:
-        """Puts the averages x into the parameters, to evaluate or to save them; nothing if they are there already.
+        """Swap the averages x into the parameters, to evaluate or to save them; a no-op after `eval`.
 
-        Until `train` the optimizer neither steps nor shows, saves, loads or copies its state: RuntimeError.
+        Until `train`, stepping and reading, saving, loading or copying the state raise RuntimeError.
 
         >>> import numpy as np, fastoptim as fo
         >>> p = np.array([1.0])
@@ -57,67 +57,68 @@ class ScheduleFree(Optimizer):
         self.check_not_swapped()
         self.check_arrays()
         groups = [self._settings(index).options for index in range(len(self.param_groups))]
-        averages = [_average(param, self.between(groups[param.group])) for param in self.param_states]
+        averages = [_average(param, self.interpolation(groups[param.group])) for param in self.param_states]
         self._trained = [param.family.copy(param.p) for param in self.param_states]
         self._swapped_by = "eval"
         for param, x in zip(self.param_states, averages, strict=True):
             param.family.assign(param.p, x)
 
     def train(self) -> None:
-        """Puts the parameters back, bit for bit as they were before `eval`; nothing if they are there already."""
+        """Restore the parameters bit for bit as they were before `eval`; a no-op after `train`."""
         if self._swapped_by == "eval":
             self._put_back(self._trained, "eval")
             self._trained, self._swapped_by = [], ""
 
     def check_not_swapped(self) -> None:
-        """RuntimeError while other values stand in the parameters' place."""
+        """Raise RuntimeError while the parameters are swapped for other values."""
         if self._swapped_by == "eval":
             raise RuntimeError("eval: expected train() before; the averages stand in the parameters' place")
         super().check_not_swapped()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`, with its options and state; see `Optimizer`.  Not between `eval` and `train`."""
+        """Restore options and state from a `state_dict`; see `Optimizer`.  RuntimeError between `eval` and `train`."""
         self.check_not_swapped()
         super().load_state_dict(state_dict)
 
 
-def _average(param: ParamState, between: float) -> Any:
-    """The x of which y is ``(1 - between)*z + between*x``, in the compute type."""
+def _average(param: ParamState, beta: float) -> Any:
+    """Return the x for which y is ``(1 - beta)*z + beta*x``, in the compute type."""
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
         y, z = param.family.astype(param.p, dtype), param.state["z"]
-        return y + dtype.type(1 / between - 1) * (y - z)
+        return y + dtype.type(1 / beta - 1) * (y - z)
 
 
-def _step(
+def _update(
     y: Array,
-    along: Array,
+    direction: Array,
     z: Array,
     weight_sum: Array,
     lr_max: Array,
     *,
     t: int,
     lr: float,
-    between: float,
+    beta: float,
     r: int,
     weight_lr_power: int,
 ) -> None:
-    """What both do once they know their direction."""
+    """Update y and z along a direction, and the weights of the average."""
     number = y.dtype.type
     lr_max[...] = lr_max if float(lr_max) >= lr else lr
     weight = power(float(t), r) * power(float(lr_max), weight_lr_power)
     weight_sum[...] = weight_sum + weight
-    newest = weight / float(weight_sum) if weight_sum != 0 else 0.0
-    y[...] = y + number(newest) * (z - y) + number(lr * (between * (1 - newest) - 1)) * along
-    z -= number(lr) * along
+    average_weight = weight / float(weight_sum) if weight_sum != 0 else 0.0
+    y_step_size = number(lr * (beta * (1 - average_weight) - 1))
+    y[...] = y + number(average_weight) * (z - y) + y_step_size * direction
+    z -= number(lr) * direction
 
 
-def _warm(lr: float, t: int, warmup_steps: int) -> float:
+def _warmed_up(lr: float, t: int, warmup_steps: int) -> float:
     return lr * (t / warmup_steps) if t < warmup_steps else lr
 
 
 class ScheduleFreeSGD(ScheduleFree):
-    r"""Schedule-Free SGD: an average of the iterates in place of a schedule that ends at a known step.
+    r"""Schedule-Free SGD: an average of the iterates instead of a schedule that ends at a known step.
 
     .. math::
         \gamma &= \eta \min(1, t / T_\text{warmup}), \qquad
@@ -125,26 +126,29 @@ class ScheduleFreeSGD(ScheduleFree):
         p &= p + c (z - p) + \gamma\, (\mu (1 - c) - 1)\, g \\
         z &= z - \gamma g
 
-    The parameters are the point :math:`y = (1 - \mu) z + \mu x` between the iterate :math:`z` and the weighted mean
-    :math:`x` of all :math:`z`, where gradients are to be taken; the model to evaluate and to keep is :math:`x`.  `eval`
-    puts it into the parameters, `train` goes back to :math:`y`.  Learning rates are larger than SGD's, 1 to 10 times,
-    and constant but for the warm-up.
+    The parameters are the point :math:`y = (1 - \mu) z + \mu x` between the iterate :math:`z` and the weighted average
+    :math:`x` of all :math:`z`.  Gradients are evaluated at :math:`y`; the model to evaluate and to save is :math:`x`.
+    `eval` swaps it into the parameters, and `train` restores :math:`y`.  Learning rates are 1 to 10 times those of SGD,
+    and constant except for the warm-up.
 
-    The exponents are whole numbers here, so that every machine computes the same powers.  :math:`x` has no array of its
-    own: ``x = y + (1/momentum - 1) * (y - z)``, which with half-precision parameters has their rounding.
+    The exponents are whole numbers, so that every machine computes the same powers.  :math:`x` has no array of its own:
+    ``x = y + (1/momentum - 1) * (y - z)``, which with half-precision parameters has their rounding error.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0.01, 1]: at 1 gradients are taken at :math:`x`, near 0 at :math:`z`.
-        warmup_steps: :math:`T_\text{warmup}`, a whole number: for so many steps the rate rises to `lr`.
-        r: :math:`r`, a whole number from 0 to 64: late iterates weigh :math:`t^r` as much.
-        weight_lr_power: :math:`k`, a whole number from 0 to 64: what the largest rate so far counts in the weights.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1.0.
+        momentum: :math:`\mu`, in [0.01, 1]: with 1 gradients are evaluated at :math:`x`, near 0 at :math:`z`.  Default
+            0.9.
+        warmup_steps: :math:`T_\text{warmup}`, a whole number: the number of steps in which the learning rate increases
+            to `lr`.  Default 0.
+        r: :math:`r`, a whole number from 0 to 64: the weight of an iterate grows with :math:`t^r`.  Default 0.
+        weight_lr_power: :math:`k`, a whole number from 0 to 64: exponent of the largest learning rate so far in the
+            weights.  Default 2.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
-        RuntimeError: `step` and the like between `eval` and `train`.
+        ValueError: If an option is out of range.
+        RuntimeError: If a method that needs the parameters is called between `eval` and `train`.
 
     Source: Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682; the weights as in its authors' code.
 
@@ -162,19 +166,14 @@ class ScheduleFreeSGD(ScheduleFree):
     state_schema = SCHEMA
 
     lr: LearningRate = 1.0
-    momentum: Between = 0.9
+    momentum: Interpolation = 0.9
     warmup_steps: Count = 0
     r: Exponent = 0
     weight_lr_power: Exponent = 2
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "schedule_free_sgd"
-
-    @staticmethod
-    def between(options: Mapping[str, Any]) -> float:
-        """The momentum."""
+    def interpolation(options: Mapping[str, Any]) -> float:
+        """Return the momentum."""
         return float(options["momentum"])
 
     @staticmethod
@@ -193,13 +192,13 @@ class ScheduleFreeSGD(ScheduleFree):
         weight_lr_power: int,
     ) -> None:
         """The formula in NumPy."""
-        rate = _warm(lr, t, warmup_steps)
+        warm_lr = _warmed_up(lr, t, warmup_steps)
         weights = {"r": r, "weight_lr_power": weight_lr_power}
-        _step(p, g, z, weight_sum, lr_max, t=t, lr=rate, between=momentum, **weights)
+        _update(p, g, z, weight_sum, lr_max, t=t, lr=warm_lr, beta=momentum, **weights)
 
 
 class ScheduleFreeAdamW(ScheduleFree):
-    r"""Schedule-Free AdamW: an average of the iterates in place of momentum and of a schedule that ends somewhere.
+    r"""Schedule-Free AdamW: an average of the iterates instead of momentum and of a schedule with a known end.
 
     .. math::
         v &= \beta_2 v + (1 - \beta_2) g^2 \\
@@ -210,33 +209,38 @@ class ScheduleFreeAdamW(ScheduleFree):
         z &= z - \gamma d
 
     The parameters are the point :math:`y = (1 - \beta_1) z + \beta_1 x` between the iterate :math:`z` and the weighted
-    mean :math:`x` of all :math:`z`, where gradients are to be taken; the model to evaluate and to keep is :math:`x`.
-    `eval` puts it into the parameters, `train` goes back to :math:`y`.  Learning rates are AdamW's, or up to ten times
-    those, constant but for a warm-up, which it wants.
+    average :math:`x` of all :math:`z`.  Gradients are evaluated at :math:`y`; the model to evaluate and to save is
+    :math:`x`.  `eval` swaps it into the parameters, and `train` restores :math:`y`.  Learning rates are 1 to 10 times
+    those of AdamW, and constant except for a warm-up, which is recommended.
 
-    The exponents are whole numbers here, so that every machine computes the same powers.  :math:`x` has no array of its
-    own: ``x = y + (1/beta1 - 1) * (y - z)``, which with half-precision parameters has their rounding.
+    The exponents are whole numbers, so that every machine computes the same powers.  :math:`x` has no array of its own:
+    ``x = y + (1/beta1 - 1) * (y - z)``, which with half-precision parameters has their rounding error.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` in [0.01, 1]: at 1 gradients are taken at :math:`x`, near 0 at :math:`z`; and
-            :math:`\beta_2` in [0, 1), how slowly the mean square forgets.
-        eps: :math:`\epsilon`, added to the root, at least 0.
-        warmup_steps: :math:`T_\text{warmup}`, a whole number: for so many steps the rate rises to `lr`.
-        r: :math:`r`, a whole number from 0 to 64: late iterates weigh :math:`t^r` as much.
-        weight_lr_power: :math:`k`, a whole number from 0 to 64: what the largest rate so far counts in the weights.
-        correct_rate: Whether :math:`\sqrt{1 - \beta_2^t}` is part of the learning rate, and so of decay and weights, as
-            in the paper; else :math:`v` is corrected, ``sqrt(v / (1 - beta2^t)) + eps``, as in Adam.
-        decoupled: Whether weight decay is the :math:`\lambda p` of the formula; else it is added to the gradient.
-        convention: "paper"; "keras": corrects :math:`v`, and weighs all iterates alike (its weight decay shrinks
-            :math:`y` alone and is not repeated here); or "optax": corrects :math:`v`, as the authors' later code does
-            (optax's warm-up begins at 0, ours and theirs one step on).
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.0025.
+        betas: :math:`\beta_1` in [0.01, 1]: with 1 gradients are evaluated at :math:`x`, near 0 at :math:`z`; and
+            :math:`\beta_2`, decay rate of the average of squares, in [0, 1).  Default (0.9, 0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-8.
+        warmup_steps: :math:`T_\text{warmup}`, a whole number: the number of steps in which the learning rate increases
+            to `lr`.  Default 0.
+        r: :math:`r`, a whole number from 0 to 64: the weight of an iterate grows with :math:`t^r`.  Default 0.
+        weight_lr_power: :math:`k`, a whole number from 0 to 64: exponent of the largest learning rate so far in the
+            weights.  Default 2.
+        correct_rate: Multiply the learning rate by :math:`\sqrt{1 - \beta_2^t}`, and with it the weight decay and the
+            weights, as in the paper; if False, :math:`v` is corrected, ``sqrt(v / (1 - beta2^t)) + eps``, as in Adam.
+            Default True.
+        decoupled: Use the weight decay :math:`\lambda p` of the formula; if False, it is added to the gradient.
+            Default True.
+        convention: "paper"; "keras", which corrects :math:`v` and gives all iterates the same weight (its weight decay
+            shrinks :math:`y` alone, which is not reproduced); or "optax", which corrects :math:`v`, as in later
+            versions of the authors' code (optax's warm-up starts from 0, this one and the authors' one step later).
+            Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
-        RuntimeError: `step` and the like between `eval` and `train`.
+        ValueError: If an option is out of range.
+        RuntimeError: If a method that needs the parameters is called between `eval` and `train`.
 
     Source: Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682; the weights as in its authors' code.
 
@@ -260,7 +264,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     }
 
     lr: LearningRate = 0.0025
-    betas: tuple[Between, Decay] = (0.9, 0.999)
+    betas: tuple[Interpolation, Decay] = (0.9, 0.999)
     eps: NonNegative = 1e-8
     warmup_steps: Count = 0
     r: Exponent = 0
@@ -270,13 +274,8 @@ class ScheduleFreeAdamW(ScheduleFree):
     convention: Literal["paper", "keras", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "schedule_free_adamw"
-
-    @staticmethod
-    def between(options: Mapping[str, Any]) -> float:
-        """The first of the betas."""
+    def interpolation(options: Mapping[str, Any]) -> float:
+        """Return beta1."""
         return float(options["betas"][0])
 
     @staticmethod
@@ -301,12 +300,14 @@ class ScheduleFreeAdamW(ScheduleFree):
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        keep = decay(p.dtype, betas[1])
-        root = math.sqrt(1 - power(float(keep), t))
-        rate = _warm(lr, t, warmup_steps)
-        of_rate, of_v = (root, 1.0) if correct_rate else (1.0, root)
+        beta2 = decay(p.dtype, betas[1])
+        one_minus_beta2 = number(1 - float(beta2))
+        root = math.sqrt(1 - power(float(beta2), t))
+        lr_scale, g_scale = (root, 1.0) if correct_rate else (1.0, root)
         g = g + number(0 if decoupled else weight_decay) * p
-        v[...] = keep * v + number(1 - float(keep)) * g * g
-        d = number(of_v) * g / (np.sqrt(v) + number(eps * of_v)) + number(weight_decay if decoupled else 0) * p
+        v[...] = beta2 * v + one_minus_beta2 * g * g
+        direction = number(g_scale) * g / (np.sqrt(v) + number(eps * g_scale))
+        direction = direction + number(weight_decay if decoupled else 0) * p
+        warm_lr = _warmed_up(lr, t, warmup_steps) * lr_scale
         weights = {"r": r, "weight_lr_power": weight_lr_power}
-        _step(p, d, z, weight_sum, lr_max, t=t, lr=rate * of_rate, between=betas[0], **weights)
+        _update(p, direction, z, weight_sum, lr_max, t=t, lr=warm_lr, beta=betas[0], **weights)

@@ -11,32 +11,33 @@ from ..reference_math import Array
 
 
 class SGD(Optimizer):
-    r"""Gradient descent, with momentum and its Nesterov form as PyTorch computes them.
+    r"""Gradient descent, with momentum and its Nesterov form as in PyTorch.
 
     .. math::
         b &= \mu b + (1 - \tau) g \qquad (b = g \text{ in the first step}) \\
         d &= g + \mu b \text{ if nesterov, else } b \qquad (g \text{ where } \mu = 0) \\
         p &= p - \eta d
 
-    Whether a step is batch, stochastic or mini-batch gradient descent is the caller's choice of gradient.  Plain SGD
-    wants a learning rate tuned to the problem; momentum 0.9 with Nesterov's step is the usual start for vision models.
+    Whether a step is batch, stochastic or mini-batch gradient descent depends on the gradient that the caller computes.
+    Plain SGD needs a learning rate tuned to the problem.  Momentum 0.9 with Nesterov's step is the usual start for
+    vision models.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.
-        dampening: :math:`\tau`, in [0, 1].  The undamped first step is the array's first, t = 1: momentum that is
-            switched on later starts from a zero buffer and is damped.
-        nesterov: Steps along :math:`g + \mu b`; needs momentum, and no dampening.
-        lr_inside: Multiplies by the learning rate what enters the buffer, not what leaves it.  While the rate is
-            constant the steps are the same; when it changes, the buffer keeps the old one.
-        dampen_first: Dampens the first step too: :math:`b = (1 - \tau) g`.
-        convention: "torch" and "optax", as above; "keras", with `lr` 0.01 and `lr_inside`, its velocity being
-            :math:`-b`; "paper" (Sutskever et al.), with `lr_inside` and `dampen_first`.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.  Default 0.0.
+        dampening: :math:`\tau`, in [0, 1].  The undampened first step is that of the array, t = 1: momentum that is
+            switched on later starts from a zero buffer, with dampening.  Default 0.0.
+        nesterov: Use the step :math:`g + \mu b`; requires momentum, and no dampening.  Default False.
+        lr_inside: Multiply the terms of the buffer by the learning rate instead of the buffer.  The steps are the same
+            while the learning rate is constant; when it changes, the buffer keeps the previous ones.  Default False.
+        dampen_first: Apply dampening in the first step, too: :math:`b = (1 - \tau) g`.  Default False.
+        convention: "torch" and "optax", as above; "keras", with `lr` 0.01 and `lr_inside`, where the velocity is
+            :math:`-b`; "paper" (Sutskever et al.), with `lr_inside` and `dampen_first`.  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range; `nesterov` without momentum or with dampening.
+        ValueError: If an option is out of range, or `nesterov` is set without momentum or with dampening.
 
     Source: Robbins & Monro, 1951, doi:10.1214/aoms/1177729586; Sutskever et al., "On the importance of initialization
     and momentum in deep learning", ICML 2013.
@@ -67,7 +68,7 @@ class SGD(Optimizer):
 
     @staticmethod
     def variant(*, momentum: float, dampening: float, nesterov: bool, **_: Any) -> str:
-        """Without momentum plain; Nesterov's step needs momentum and no dampening."""
+        """Return the rule: plain, momentum or Nesterov; ValueError for Nesterov without momentum or with dampening."""
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"nesterov: expected momentum > 0 and dampening 0, got momentum {momentum} and dampening {dampening}"
@@ -95,8 +96,8 @@ class SGD(Optimizer):
         if b is None:
             p -= number(lr) * g
             return
-        inside, outside = (lr, 1.0) if lr_inside else (1.0, lr)
-        push = number(inside) * g
-        undamped = t == 1 and not dampen_first
-        b[...] = push if undamped else number(momentum) * b + number(inside * (1 - dampening)) * g
-        p -= number(outside) * (push + number(momentum) * b if nesterov else b)
+        buffer_lr, step_lr = (lr, 1.0) if lr_inside else (1.0, lr)
+        scaled = number(buffer_lr) * g
+        skips_dampening = t == 1 and not dampen_first
+        b[...] = scaled if skips_dampening else number(momentum) * b + number(buffer_lr * (1 - dampening)) * g
+        p -= number(step_lr) * (scaled + number(momentum) * b if nesterov else b)

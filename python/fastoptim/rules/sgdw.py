@@ -8,31 +8,32 @@ from .sgd import SGD
 
 
 class SGDW(SGD):
-    r"""Gradient descent with decoupled weight decay: the parameters shrink by themselves, not through the momentum.
+    r"""Gradient descent with decoupled weight decay: the decay multiplies the parameters, not the momentum buffer.
 
     .. math::
         p &= (1 - \eta \lambda)\, p \\
         \text{then } &\text{SGD's update with the undecayed gradient}
 
-    :math:`\lambda` is `weight_decay`, by default 0.01.  Without momentum this is `SGD` with weight decay; with it, the
-    best decay no longer moves with the learning rate.  The paper scales the decay by the schedule alone; here it is
-    :math:`\eta`, as in AdamW of PyTorch, so its :math:`\lambda` is :math:`\eta \lambda` here.
+    :math:`\lambda` is `weight_decay`.  Without momentum this is `SGD` with weight decay.  With momentum, the best decay
+    no longer depends on the learning rate.  The paper multiplies the decay by the schedule alone; here it is multiplied
+    by :math:`\eta`, as in PyTorch's AdamW, so the paper's :math:`\lambda` is :math:`\eta \lambda` here.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.
-        dampening: :math:`\tau`, in [0, 1]; not of the first step, as in `SGD`.
-        nesterov: Steps along :math:`g + \mu b`; needs momentum, and no dampening.
-        lr_inside: Multiplies by the learning rate what enters the buffer, not what leaves it.
-        dampen_first: Dampens the first step too.
-        weight_decay: :math:`\lambda`, at least 0.
-        decoupled: If False the decay is added to the gradient, and this is `SGD`.
-        convention: Those of `SGD`, without change to the decay; "paper" has this paper's momentum, too.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.  Default 0.0.
+        dampening: :math:`\tau`, in [0, 1]; not applied in the first step, as in `SGD`.  Default 0.0.
+        nesterov: Use the step :math:`g + \mu b`; requires momentum, and no dampening.  Default False.
+        lr_inside: Multiply the terms of the buffer by the learning rate instead of the buffer.  Default False.
+        dampen_first: Apply dampening in the first step, too.  Default False.
+        weight_decay: :math:`\lambda`, at least 0.  Default 0.01.
+        decoupled: If False, weight decay is added to the gradient, which is `SGD`.  Default True.
+        convention: Those of `SGD`, with an unchanged weight decay; "paper" is the momentum of this optimizer's paper,
+            too.  Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range; `nesterov` without momentum or with dampening.
+        ValueError: If an option is out of range, or `nesterov` is set without momentum or with dampening.
 
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019, arXiv:1711.05101.
 

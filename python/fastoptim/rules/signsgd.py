@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate
 from ..reference_math import Array, sign
 
 
 class SignSGD(Optimizer):
-    r"""SignSGD: steps of one size, by the sign of the gradient.
+    r"""SignSGD: steps along the sign of the gradient.
 
     .. math::
         p &= p - \eta \operatorname{sign}(g)
 
-    The baseline of the sign methods, without state; of gradients only a bit each is needed, which distributed training
-    exchanges cheaply.  It never settles closer than :math:`\eta`: let the learning rate fall.  `Signum` takes the sign
-    of a running mean and is less disturbed by noise.  Where the gradient is 0, p stays.
+    The baseline of the sign-based methods, without state.  It needs one bit of each gradient, which makes communication
+    in distributed training cheap.  It does not converge closer than :math:`\eta`: use a decreasing learning rate.
+    `Signum` uses the sign of a moving average and is less sensitive to noise.  An element whose gradient is 0 does not
+    move.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, the size of each step, at least 0, or a callable of the step.
+        lr: Learning rate :math:`\eta`, the size of each step, at least 0, or a callable of the step.  Default 1e-3.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Bernstein et al., "signSGD: compressed optimisation for non-convex problems", ICML 2018, arXiv:1802.04434.
 
@@ -40,11 +39,6 @@ class SignSGD(Optimizer):
     variants = {"signsgd": ()}
 
     lr: LearningRate = 1e-3
-
-    @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "signsgd"
 
     @staticmethod
     def reference(p: Array, g: Array, *, t: int, lr: float) -> None:

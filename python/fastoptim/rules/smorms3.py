@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..optimizer.base import Optimizer
@@ -13,7 +11,7 @@ from ..reference_math import Array, minimum
 
 
 class SMORMS3(Optimizer):
-    r"""SMORMS3: RMSprop whose memory and step follow from the gradient's ratio of signal to noise.
+    r"""SMORMS3: RMSprop whose decay rate and step size follow from the signal-to-noise ratio of the gradient.
 
     .. math::
         r &= 1 / (\text{mem} + 1) \\
@@ -22,18 +20,18 @@ class SMORMS3(Optimizer):
         p &= p - \min(\eta, x)\, g / (\sqrt v + \epsilon) \\
         \text{mem} &= 1 + \text{mem}\, (1 - x)
 
-    Where gradients agree, :math:`x` is near 1, the means are short and the step is that of `lr`; where they only differ
-    by noise, :math:`x` falls towards 0, the memory grows and the step shrinks with it.  So `lr` is an upper bound that
-    needs little tuning; 1e-3, the default, suits most.
+    Where gradients agree, :math:`x` is near 1, the averages are short and the step is that of `lr`.  Where they differ
+    only by noise, :math:`x` approaches 0, the averages become longer and the step shrinks.  `lr` is therefore an upper
+    bound that needs little tuning; the default, 1e-3, suits most problems.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Largest learning rate :math:`\eta`, at least 0, or a callable of the step.
-        eps: :math:`\epsilon`, added to the mean square and to its root, at least 0.
+        lr: Largest learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
+        eps: :math:`\epsilon`, at least 0, added to both denominators for numerical stability.  Default 1e-16.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Funk, "RMSprop loses to SMORMS3 - Beware the Epsilon!", 2015, sifter.org/~simon/journal/20150420.html; as in
     Chainer.
@@ -53,18 +51,14 @@ class SMORMS3(Optimizer):
     eps: NonNegative = 1e-16
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "smorms3"
-
-    @staticmethod
     def reference(p: Array, g: Array, mem: Array, m: Array, v: Array, *, t: int, lr: float, eps: float) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        one, least = number(1), number(eps)
-        r = one / (mem + one)
-        m[...] = (one - r) * m + r * g
-        v[...] = (one - r) * v + r * g * g
-        x = m * m / (v + least)
-        mem[...] = one + mem * (one - x)
-        p -= g * minimum(number(lr), x) / (np.sqrt(v) + least)
+        one, epsilon = number(1), number(eps)
+        one_minus_beta = one / (mem + one)
+        beta = one - one_minus_beta
+        m[...] = beta * m + one_minus_beta * g
+        v[...] = beta * v + one_minus_beta * g * g
+        signal = m * m / (v + epsilon)
+        mem[...] = one + mem * (one - signal)
+        p -= g * minimum(number(lr), signal) / (np.sqrt(v) + epsilon)

@@ -14,39 +14,40 @@ from ..reference_math import Array, decay, maximum, minimum
 
 
 class Sophia(Optimizer):
-    r"""Sophia: the mean gradient over the mean of an estimate of the Hessian's diagonal, each element within bounds.
+    r"""Sophia: the average gradient over an average of the Hessian's diagonal, clamped to [-1, 1].
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g \\
         p &= p - \eta \min(\max(m / \max(\gamma h, \epsilon), -1), 1) \\
         &\text{and with each estimate } u \text{ of the diagonal, } h = \beta_2 h + (1 - \beta_2) u
 
-    For language models.  The caller estimates the diagonal every 10 steps or so and hands it to `update_hessian`: as
-    Hutchinson's :math:`z \odot (H z)` with z of random signs, or as Gauss-Newton-Bartlett's batch size times the
-    squared gradient of a mini-batch with labels drawn from the model.  `gamma` is to be such that a tenth to a half of
-    the elements is within the bounds: 0.01 suits the first, 0.04 the second.  Where no curvature is known, as before
-    the first estimate, or where it is negative, an element moves by :math:`\eta` against the sign of its mean.  The
-    learning rate is about that of `Lion`; `weight_decay`, by default 0.1, is decoupled.  With ``fo.functional.sophia``
-    the caller keeps h.
+    For language models.  The caller estimates the diagonal about every 10 steps and passes it to `update_hessian`: with
+    Hutchinson's estimator, :math:`z \odot (H z)` for z of random signs, or with the Gauss-Newton-Bartlett estimator,
+    the batch size times the squared gradient of a mini-batch with labels sampled from the model.  Choose `gamma` such
+    that a tenth to a half of the elements is not clamped: 0.01 suits the first, 0.04 the second.  Where the curvature
+    is not known, as before the first estimate, or is negative, an element moves by :math:`\eta` against the sign of its
+    average.  The learning rate is about that of `Lion`; `weight_decay` is decoupled.  With ``fo.functional.sophia`` the
+    caller updates h.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, the largest step, at least 0, or a callable of the step.
-        betas: :math:`\beta_1` and :math:`\beta_2`, how slowly the means of gradient and curvature forget, each in
-            [0, 1).
-        gamma: :math:`\gamma`, at least 0: a smaller one lets more elements reach the bounds.
-        eps: :math:`\epsilon`, at least 0, what the denominator is at least.
-        weight_decay: Shrinks the parameters by ``lr * weight_decay``, at least 0.
-        decoupled: If False the decay is added to the gradient.
+        lr: Learning rate :math:`\eta`, the largest step, at least 0, or a callable of the step.  Default 1e-4.
+        betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages of gradient and curvature, each
+            in [0, 1).  Default (0.965, 0.99).
+        gamma: :math:`\gamma`, at least 0; with a smaller value more elements are clamped.  Default 0.04.
+        eps: :math:`\epsilon`, at least 0, the lower bound of the denominator.  Default 1e-12.
+        weight_decay: Weight decay, at least 0: the parameters are multiplied by ``1 - lr * weight_decay``.  Default
+            0.1.
+        decoupled: If False, weight decay is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", 2023,
     arXiv:2305.14342.  Defaults of the authors' code.
 
-    For :math:`f = 2 p_1^2 + p_2^2 / 2`, whose diagonal is known; the smallest is at 0:
+    For :math:`f = 2 p_1^2 + p_2^2 / 2`, with known diagonal and its minimum at 0:
 
     >>> import numpy as np, fastoptim as fo
     >>> p = np.array([1.0, 1.0])
@@ -70,11 +71,12 @@ class Sophia(Optimizer):
     decoupled: bool = option(default=True, kw_only=True)
 
     def update_hessian(self, hessians: Any) -> bool | None:
-        """Takes estimates of the Hessian's diagonal into ``state["h"]``; parameters and step count stay.
+        """Average estimates of the Hessian's diagonal into ``state["h"]``; parameters and step count are unchanged.
 
-        `hessians` has the structure and shapes of `params`; None in the place of an array leaves that one's estimate
-        alone.  They are taken as they are: unscaled, unclipped, and of what is minimized also with `maximize`.  Else as
-        `step`: a refused call has written nothing, and with `skip_nonfinite` it returns whether they were taken.
+        `hessians` has the structure and shapes of `params`; None instead of an array leaves its average unchanged.  The
+        estimates are neither scaled nor clipped.  With `maximize` they are those of the negated function, which is
+        minimized.  Otherwise as `step`: a rejected call has written nothing, and with `skip_nonfinite` the result tells
+        whether the estimates were used.
         """
         self.check_not_swapped()
         flat = self._structure.match(hessians, "hessians")
@@ -88,7 +90,7 @@ class Sophia(Optimizer):
 
     @staticmethod
     def variant(**_: Any) -> str:
-        """That of a step."""
+        """Return the rule of `step`; `update_hessian` selects its own."""
         return "sophia"
 
     @staticmethod
@@ -104,18 +106,19 @@ class Sophia(Optimizer):
         gamma: float,
         eps: float,
     ) -> None:
-        """The formula in NumPy; without m it is h that takes g, an estimate of the Hessian's diagonal."""
+        """The formula in NumPy; without m it updates h with g, an estimate of the Hessian's diagonal."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
         if m is None:
-            h[...] = beta2 * h + number(1 - float(beta2)) * g
+            h[...] = beta2 * h + one_minus_beta2 * g
             return
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        step = m / maximum(number(gamma) * h, number(eps))
-        p -= number(lr) * minimum(maximum(step, number(-1)), number(1))
+        m[...] = beta1 * m + one_minus_beta1 * g
+        ratio = m / maximum(number(gamma) * h, number(eps))
+        p -= number(lr) * minimum(maximum(ratio, number(-1)), number(1))
 
 
 def _of_hessian(settings: Settings) -> Settings:
-    """A group's settings with the rule that keeps h, and without what happens around a step's rule."""
+    """Return a group's settings with the rule that updates h, and with preparation disabled."""
     plain = {name: getattr(Optimizer, name) for name in Sophia.shared - {"skip_nonfinite"}}
     return replace(settings, variant="sophia_hessian", options={**settings.options, **plain}, memo={})

@@ -15,32 +15,33 @@ from ..reference_math import Array, decay, power, sign
 
 
 class Yogi(Optimizer):
-    r"""Yogi: Adam whose mean of the squares moves by a share of the present square alone, and so never falls fast.
+    r"""Yogi: Adam whose second moment changes by at most (1 - beta2)*g^2 in a step, so it never drops fast.
 
     .. math::
         m &= \beta_1 m + (1 - \beta_1) g \\
         v &= v - (1 - \beta_2) \operatorname{sign}(v - g^2)\, g^2 \\
         p &= p - \eta\, m / (\sqrt v + \epsilon)
 
-    With `bias_correction` :math:`m / (1 - \beta_1^t)` and :math:`v / (1 - \beta_2^t)` stand in the last line.
+    With `bias_correction`, :math:`m / (1 - \beta_1^t)` and :math:`v / (1 - \beta_2^t)` replace :math:`m` and :math:`v`
+    in the last line.
 
-    For gradients that are mostly small and now and then large, where Adam forgets the large ones; with the large
-    `eps` it needs a larger learning rate than Adam, 1e-2.
+    For gradients that are usually small and occasionally large, where Adam's average decays between the large ones.
+    With the large `eps` it needs a larger learning rate than Adam, 1e-2.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
-        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.
-        betas: :math:`\beta_1`, how slowly the mean forgets, and :math:`\beta_2`, how slowly the squares are followed,
-            each in [0, 1).
-        eps: :math:`\epsilon`, at least 0, added to the root.
-        bias_correction: Corrects both means for their start, as Adam does.
-        initial_accumulator_value: What :math:`v` starts from, at least 0.
-        initial_mean: What :math:`m` starts from, at least 0.
-        convention: "paper"; "optax", with `bias_correction` and an `initial_mean` of 1e-6.
+        lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-2.
+        betas: :math:`\beta_1`, decay rate of the moving average, and :math:`\beta_2`, where :math:`1 - \beta_2` is the
+            largest relative change of :math:`v`, each in [0, 1).  Default (0.9, 0.999).
+        eps: :math:`\epsilon`, at least 0, added to the denominator for numerical stability.  Default 1e-3.
+        bias_correction: Apply bias corrections to both averages, as in Adam.  Default False.
+        initial_accumulator_value: Initial value of :math:`v`, at least 0.  Default 1e-6.
+        initial_mean: Initial value of :math:`m`, at least 0.  Default 0.0.
+        convention: "paper"; "optax", with `bias_correction` and an `initial_mean` of 1e-6.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: If an option is out of range.
 
     Source: Zaheer et al., "Adaptive methods for nonconvex optimization", NeurIPS 2018.
 
@@ -68,11 +69,6 @@ class Yogi(Optimizer):
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
-    def variant(**_: Any) -> str:
-        """There is one."""
-        return "yogi"
-
-    @staticmethod
     def reference(
         p: Array,
         g: Array,
@@ -89,8 +85,11 @@ class Yogi(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        bias1, bias2 = (1 - power(float(beta), t) if bias_correction else 1.0 for beta in (beta1, beta2))
+        one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
+        bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
+        bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+        step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
         square = g * g
-        m[...] = beta1 * m + number(1 - float(beta1)) * g
-        v -= number(1 - float(beta2)) * sign(v - square) * square
-        p -= number(lr * math.sqrt(bias2) / bias1) * m / (np.sqrt(v) + number(eps * math.sqrt(bias2)))
+        m[...] = beta1 * m + one_minus_beta1 * g
+        v -= one_minus_beta2 * sign(v - square) * square
+        p -= step_size * m / (np.sqrt(v) + number(eps * math.sqrt(bias_correction2)))

@@ -1,0 +1,81 @@
+// The probe's loops: those of a step with ProbeRule in place of each rule.  Compiled once per instruction set.
+#include "../cpu/tile_loop.h"
+#include "../rules.h"
+#include "probe.h"
+#include "probe_rule.h"
+
+namespace fo::FO_TARGET {
+namespace {
+
+// A pass that writes nothing, as some reductions: its result must be used, or the compiler would remove its loads.
+template <class R, class T, std::size_t... S>
+void read_tile(const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
+               std::index_sequence<S...>) {
+    WordOf<T> all = 0;
+    for (Index i = 0; i < n; ++i) all ^= R::read(p[i].value, g[i].value, state[S][i].value...);
+    [[maybe_unused]] static thread_local volatile WordOf<T> sink;
+    sink = all;
+}
+
+template <class T>
+void probe_average(const WordOf<T> mask, Cell<T>* average, Index n) {
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) average[i].value = bits<T>(bits<WordOf<T>>(average[i].value) ^ mask);
+}
+
+// As update() of tile_loop.h without preparation; the mask is in the place of the rule's constants.
+template <class R, class T>
+void probe(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+    const R rule = restore<R>(constants, sizeof(T) == 8);
+    Tiles<R, T> tiles(segment, gradient);
+    ArrayTile<T> average(segment.average);
+    for (Index n = 0; begin < end; begin += n) {
+        n = std::min(end - begin, kTile);
+        tiles.open(begin, n);
+        if constexpr (R::kWrites)
+            apply<ApplyRule<R>, kUpdateAccess<R, T>[0] == Access::kWrite>({rule}, tiles.p, tiles.g, tiles.state, n);
+        else
+            read_tile<R, T>(tiles.p, tiles.g, tiles.state, n, std::make_index_sequence<R::state.size()>{});
+        if (segment.average.data) {
+            probe_average(rule.mask, average.open(begin, n), n);
+            average.close(n);
+        }
+        tiles.close_state(ApplyRule<R>{rule}, n);
+        if constexpr (kUpdateAccess<R, T>[0] == Access::kWrite) tiles.close_parameter(n);
+    }
+}
+
+template <class R32, class R64>
+constexpr cpu::RuleLoops loops_of(const char* name) {
+    return {name, &probe<R32, float>, &probe<R64, double>, nullptr, nullptr};
+}
+
+template <int kRule>
+constexpr cpu::RuleLoops update_probe() {
+    using F32 = Rule<kRule, float>;
+    using F64 = Rule<kRule, double>;
+    return loops_of<ProbeRule<float, kUpdateAccess<F32, float>>, ProbeRule<double, kUpdateAccess<F64, double>>>(
+        F32::name);
+}
+
+template <int kRule>
+constexpr cpu::RuleLoops reduce_probe() {
+    using F32 = Rule<kRule, float>;
+    using F64 = Rule<kRule, double>;
+    if constexpr (kSums<F32> > 0)
+        return loops_of<ProbeRule<float, kReduceAccess<F32, float>>, ProbeRule<double, kReduceAccess<F64, double>>>(
+            F32::name);
+    return {F32::name, nullptr, nullptr, nullptr, nullptr};
+}
+
+constexpr auto kUpdates = for_rules([](auto... rule) { return std::array{update_probe<rule>()...}; });
+constexpr auto kReduces = for_rules([](auto... rule) { return std::array{reduce_probe<rule>()...}; });
+
+}  // namespace
+}  // namespace fo::FO_TARGET
+
+namespace fo::bench {
+
+ProbeLoops FO_JOIN(probe_loops_, FO_TARGET)() { return {FO_TARGET::kUpdates.data(), FO_TARGET::kReduces.data()}; }
+
+}  // namespace fo::bench

@@ -1,0 +1,314 @@
+// The loops of a step on the CPU: decode, prepare, rule, encode, over tiles that stay in the first-level cache.  Each
+// stage is a short loop that the compiler vectorizes.  An array in its compute type is updated in place.
+//
+// Main types: ArrayTile, one array in the compute type; Tiles, all arrays of a segment.  Compiled once per instruction
+// set and group of rules; FO_TARGET names the copy.  Threads and the order of passes are in device.cpp.
+#pragma once
+
+#include "../formats.h"
+#include "../prepare.h"
+#include "../reduce.h"
+#include "../rule_traits.h"
+#include "loop.h"
+#include "vectorize.h"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace fo::FO_TARGET {
+
+using Index = std::int64_t;
+
+inline constexpr Index kTile = 1024;  // with p, g and two state arrays in float64: 32 KiB
+static_assert(kTile == kSumTile);
+
+template <class T>
+void decode(Format format, const void* from, Cell<T>* to, Index n) {
+    with_format(format, [=](auto kind) {
+        using Kind = decltype(kind);
+        const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) to[i].value = Kind::template decode<T>(source[i].value);
+    });
+}
+
+template <class T>
+void encode(Format format, const Cell<T>* from, void* to, Index n) {
+    with_format(format, [=](auto kind) {
+        using Kind = decltype(kind);
+        auto* target = static_cast<Cell<typename Kind::type>*>(to);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) target[i].value = Kind::encode(from[i].value);
+    });
+}
+
+// An array in the compute type, one tile after another: its own memory if it has that format, else a decoded copy.
+template <class T>
+class ArrayTile {
+  public:
+    ArrayTile() {}  // leaves the copy uninitialized
+    explicit ArrayTile(const ArrayRef& array) { bind(array); }
+    ArrayTile(const ArrayTile&) = delete;
+    ArrayTile& operator=(const ArrayTile&) = delete;
+
+    void bind(const ArrayRef& array) {
+        array_ = array;
+        in_place_ = array.format == kComputeFormat<T>;
+    }
+
+    bool in_place() const { return in_place_; }
+
+    // Return elements from `begin` on.
+    Cell<T>* open(Index begin, Index n) {
+        memory_ = element(array_.data, array_.format, begin);
+        if (in_place_) return static_cast<Cell<T>*>(memory_);
+        decode<T>(array_.format, memory_, copy_, n);
+        return copy_;
+    }
+
+    // Store the tile that was opened last.
+    void close(Index n) const {
+        if (!in_place_) encode<T>(array_.format, copy_, memory_, n);
+    }
+
+    // Memory for a tile of an array that is in place, so that its copy may change.
+    Cell<T>* copy() { return copy_; }
+
+  private:
+    alignas(64) Cell<T> copy_[kTile];
+    ArrayRef array_{};
+    void* memory_ = nullptr;
+    bool in_place_ = true;
+};
+
+// The parameter, gradient and state of a segment.
+template <class R, class T>
+class Tiles {
+    static constexpr std::size_t kState = R::state.size();
+
+  public:
+    Tiles(const Segment& segment, const Gradient& gradient)
+        : p_(segment.p), g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
+        for (std::size_t k = 0; k < kState; ++k) state_[k].bind(segment.state[k]);
+    }
+
+    bool has_plain_gradient() const { return p_.in_place() && g_.in_place(); }
+
+    void open(Index begin, Index n) {
+        p = p_.open(begin, n);
+        g = g_.open(begin, n);
+        for (std::size_t k = 0; k < kState; ++k) state[k] = state_[k].open(begin, n);
+    }
+
+    // From here on `g` is what the rule receives.
+    void prepare_gradient(const Prepare<T> prepare, Index n) {
+        if (!prepare.changes_gradient) return;
+        const Cell<T>* const from = g;
+        const Cell<T>* const param = p;
+        Cell<T>* const to = g_.copy();
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) to[i].value = prepare.gradient(from[i].value, param[i].value);
+        g = to;
+    }
+
+    void close_parameter(Index n) const { p_.close(n); }
+
+    // Store the state arrays that f writes.
+    template <class F>
+    void close_state(const F& f, Index n) const {
+        close_written(f, n, std::make_index_sequence<kState>{});
+    }
+
+    Cell<T>* p = nullptr;
+    const Cell<T>* g = nullptr;
+    Cell<T>* state[kState + 1] = {};
+
+  private:
+    template <class F, std::size_t... S>
+    void close_written([[maybe_unused]] const F& f, [[maybe_unused]] Index n,
+                       [[maybe_unused]] std::index_sequence<S...> all) const {
+        ((writes<S, T>(f, all) ? state_[S].close(n) : void()), ...);
+    }
+
+    ArrayTile<T> p_, g_;
+    ArrayTile<T> state_[kState + 1];
+};
+
+template <class T>
+void shrink_parameter(const Prepare<T> prepare, Cell<T>* p, Index n) {
+    if (!prepare.shrinks) return;
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) p[i].value = prepare.parameter(p[i].value);
+}
+
+template <class T>
+void average_parameter(const Ema<T> mean, const Cell<T>* p, Cell<T>* average, Index n) {
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) average[i].value = mean(average[i].value, p[i].value);
+}
+
+// Load one element into local variables, apply f and store what f writes.
+template <bool kWritesP, class T, class F, std::size_t... S>
+void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
+               [[maybe_unused]] std::index_sequence<S...> all) {
+    T x = p[i].value;
+    T s[sizeof...(S) + 1] = {state[S][i].value...};
+    f(x, g[i].value, s[S]...);
+    if constexpr (kWritesP) p[i].value = x;
+    ((writes<S, T>(f, all) ? void(state[S][i].value = s[S]) : void()), ...);
+}
+
+template <class F, bool kWritesP = true, class T, std::size_t kState>
+void apply(const F f, Cell<T>* p, const Cell<T>* g, Cell<T>* const (&arrays)[kState], Index n) {
+    std::array<Cell<T>*, kState> copies;  // in local variables: a store to an array cannot change them
+    std::copy(arrays, arrays + kState, copies.begin());
+    Cell<T>* const* state = copies.data();
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) apply_one<kWritesP, T>(f, p, g, state, i, std::make_index_sequence<kState - 1>{});
+}
+
+// As add_pairwise, over the lanes of a tile, with every loop's end known to the compiler.
+template <int kCount>
+double add_lanes(const double* lanes) {
+    if constexpr (kCount == 1) {
+        return lanes[0];
+    } else {
+        static_assert(kCount % 2 == 0);
+        double pairs[kCount / 2];
+        for (int i = 0; i < kCount / 2; ++i) pairs[i] = lanes[2 * i] + lanes[2 * i + 1];
+        return add_lanes<kCount / 2>(pairs);
+    }
+}
+
+// Write the sums of one tile: `terms(i)` returns those of element i.
+template <std::size_t kSums, class Terms>
+void sum_tile(const Terms terms, Index n, double* sums) {
+    double lanes[kSums][kLanes] = {};
+    Index i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+        FO_IVDEP
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const auto each = terms(i + lane);
+            for (std::size_t k = 0; k < kSums; ++k) lanes[k][lane] += each[k];
+        }
+    }
+    for (; i < n; ++i) {
+        const auto each = terms(i);
+        for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] += each[k];
+    }
+    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes>(lanes[k]);
+}
+
+template <std::size_t kSums, class T, class F, std::size_t... S>
+void reduce_tile(const F terms_of, const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
+                 double* sums, [[maybe_unused]] std::index_sequence<S...> all) {
+    sum_tile<kSums>(
+        [=](Index i) {
+            T s[sizeof...(S) + 1] = {state[S][i].value...};
+            const auto terms = terms_of(p[i].value, g[i].value, s[S]...);
+            ((writes<S, T>(terms_of, all) ? void(state[S][i].value = s[S]) : void()), ...);
+            return terms;
+        },
+        n, sums);
+}
+
+// Return the rule that the bindings constructed, in this copy's type: the same source, so the same bytes.
+template <class R>
+R restore(const StepConstants& constants, bool is_double) {
+    static_assert(sizeof(R) <= kRuleBytes && std::is_trivially_copyable_v<R>);
+    alignas(R) std::byte copy[sizeof(R)];
+    std::memcpy(copy, is_double ? constants.rule_f64 : constants.rule_f32, sizeof(R));
+    return *reinterpret_cast<const R*>(copy);
+}
+
+// A rule after decoupled decay alone, as in AdamW.  All of the preparation would double the arithmetic.
+template <class R, class T>
+struct Shrunk {
+    static constexpr auto& state = R::state;
+
+    R rule;
+    T decay_factor;
+
+    template <class... S>
+        requires std::is_invocable_v<UpdateType<R>, T&, T, S&...>
+    void operator()(T& p, T g, S&... s) const {
+        p = decay_factor * p;
+        apply_rule(rule, p, g, s...);
+    }
+};
+
+// Return the number of elements before the next cache line of an array, or a whole tile where the array is too short
+// for that to pay.  NumPy's arrays begin 16 bytes after a line, and a vector of 64 bytes that straddles two lines is
+// loaded twice.  State that the optimizer allocated has its parameter's offset within a line.
+template <class T>
+Index until_line(const T* array, Index begin, Index end) {
+    constexpr std::uintptr_t kLine = 64;
+    const auto after = reinterpret_cast<std::uintptr_t>(array + begin) % kLine;
+    if (end - begin < 2 * kTile || after == 0 || after % sizeof(T) != 0) return kTile;
+    return Index((kLine - after) / sizeof(T));
+}
+
+template <class R, class T>
+void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+    const R rule = restore<R>(constants, sizeof(T) == 8);
+    const Prepare<T> prepare(constants, gradient);
+    Tiles<R, T> tiles(segment, gradient);
+    ArrayTile<T> average(segment.average);
+    const bool plain = tiles.has_plain_gradient();
+    Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
+    for (Index n = 0; begin < end; begin += n, most = kTile) {
+        n = std::min(end - begin, most);
+        tiles.open(begin, n);
+        // In one loop memory sees one long stream an array, as without preparation, and not two short ones in turn.
+        if (plain && prepare.changes_gradient) {
+            apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
+        } else if (plain && prepare.shrinks) {
+            apply<Shrunk<R, T>>({rule, prepare.decay_factor}, tiles.p, tiles.g, tiles.state, n);
+        } else {
+            tiles.prepare_gradient(prepare, n);
+            shrink_parameter<T>(prepare, tiles.p, n);
+            apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
+        }
+        if (prepare.averages) {
+            average_parameter<T>(prepare.averaged, tiles.p, average.open(begin, n), n);
+            average.close(n);
+        }
+        tiles.close_state(ApplyRule<R>{rule}, n);
+        tiles.close_parameter(n);
+    }
+}
+
+// Call f(begin, n, sums) for each of these tiles.
+template <class F>
+void for_tiles(const Segment& segment, Index first, Index last, double* sums, F f) {
+    for (Index i = first; i < last; ++i, sums += kMaxSums)
+        f(i * kSumTile, std::min(segment.p.size - i * kSumTile, kSumTile), sums);
+}
+
+template <class R, class T>
+void reduce(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first, Index last,
+            double* sums) {
+    const ReduceTerms<R> terms_of{restore<R>(constants, sizeof(T) == 8)};
+    const Prepare<T> prepare(constants, gradient);
+    Tiles<R, T> tiles(segment, gradient);
+    for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
+        tiles.open(begin, n);
+        tiles.prepare_gradient(prepare, n);
+        reduce_tile<R::sums, T>(terms_of, tiles.p, tiles.g, tiles.state, n, out,
+                                std::make_index_sequence<R::state.size()>{});
+        tiles.close_state(terms_of, n);
+    });
+}
+
+template <class T>
+void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
+                     Index last, double* sums) {
+    const Prepare<T> prepare(constants, gradient);
+    alignas(64) Cell<T> g[kTile];
+    for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
+        decode<T>(gradient.format, element(gradient.data, gradient.format, begin), g, n);
+        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms(prepare, g[i].value); }, n, out);
+    });
+}
+
+}  // namespace fo::FO_TARGET

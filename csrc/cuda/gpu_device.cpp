@@ -1,0 +1,278 @@
+// A GPU as a device: executes the passes of a step as kernel launches.  Plain C++, for CUDA and for its emulation.
+//
+// The tables and constants of a step are in step_tables.h, the kernels in update.h and reduce.h.
+#include "../pass.h"
+#include "cuda.h"
+#include "reduce.h"
+#include "step_tables.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+
+namespace fo::cuda {
+namespace {
+
+using namespace FO_TARGET;
+
+class GpuDevice final : public Device {
+  public:
+    GpuDevice(std::vector<Segment> segments, int device) : segments_(std::move(segments)), device_(device) {}
+
+    ~GpuDevice() override {
+        try {
+            const OnDevice here(device_);
+            memory_.reset();
+        } catch (const std::exception&) {  // the process ends, and the driver has gone before
+        }
+    }
+
+    bool step(const StepArgs& step, void* stream, std::optional<double> global_norm) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        prepare(step, stream);
+        if (capturing_ && (skips_ || global_norm))
+            throw std::runtime_error(
+                "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
+                "the host has to know them before it goes on");
+        global_norm_ = global_norm;
+        has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
+        for (const Pass& pass : plan_passes(step, INT64_MAX))
+            if (!run(pass.kind)) return false;
+        has_reduced_gradients_ = false;
+        return true;
+    }
+
+    std::optional<std::vector<double>> clipped_sq_norms(const StepArgs& step, void* stream) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        prepare(step, stream);
+        reduce_gradients_to_read();
+        if (skips_ && found_nonfinite()) return std::nullopt;
+        has_reduced_gradients_ = true;
+        return read_doubles(workspace_.clipped_sq_norms, segments_.size());
+    }
+
+    std::vector<double> sq_norms(const StepArgs& step, void* stream) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        prepare(step, stream);
+        reduce_gradients_to_read();
+        const auto sums = read_doubles(workspace_.sums, segments_.size() * kMaxSums);
+        std::vector<double> squares;
+        for (std::size_t i = 0; i < segments_.size(); ++i)
+            squares.push_back(step.gradients[i].data ? sums[i * kMaxSums] : 0);
+        return squares;
+    }
+
+    void advance(const std::vector<StepConstants>& constants, void* stream) override {
+        const std::lock_guard lock(mutex_);
+        const OnDevice here(device_);
+        launcher_.set_stream({device_, stream});
+        constants_.advance(constants);
+    }
+
+  private:
+    void prepare(const StepArgs& step, void* stream) {
+        launcher_.set_stream({device_, stream});
+        capturing_ = is_capturing(launcher_.stream());
+        skips_ = bounds_ = bounds_global_norm_ = false;
+        for (std::int64_t k = 0; k < step.constants_count; ++k) {
+            skips_ |= step.constants[k].skip_nonfinite;
+            bounds_ |= bounds_norms(step.constants[k]);
+            bounds_global_norm_ |= step.constants[k].clip_global_norm < INFINITY;
+        }
+        tables_.prepare(step, capturing_);
+        constants_.prepare(step, capturing_, has_norms());
+    }
+
+    bool has_norms() const { return skips_ || bounds_; }
+
+    const RuleKernels& kernels(const KernelGroup& group) {
+        RuleKernels& known = kernels_[{group.rule, group.is_double}];
+        if (!known.update.launch) known = kernels_of(group.rule, group.is_double);
+        return known;
+    }
+
+    // Call f(group, launch) for all launches.
+    template <class F>
+    void for_launches(F f) const {
+        for (const KernelGroup& group : tables_.groups())
+            for (const Launch& launch : group.launches) f(group, launch);
+    }
+
+    // ---- passes
+
+    bool run(PassKind kind) {
+        switch (kind) {
+            case PassKind::kReduceGradients:
+                if (!has_reduced_gradients_) reduce_gradients();
+                return true;
+            case PassKind::kClip: return clip();
+            case PassKind::kBeforeReduce: before_reduce(); return true;
+            case PassKind::kReduceRule: reduce_rule(); return true;
+            case PassKind::kReduceGroup:
+                launcher_.launch(common_.add_groups, tables_.group_sums(), workspace_,
+                                 tables_.group_sums().list.tensors);
+                return true;
+            case PassKind::kFinalize: finalize(); return true;
+            case PassKind::kUpdate: update(); return true;
+        }
+        return true;
+    }
+
+    void reserve_sums() {
+        const std::size_t partials = std::size_t(tables_.sum_chunks()) * kMaxSums * sizeof(double);
+        workspace_.partials = reinterpret_cast<double*>(partials_.grow_to(*memory_, partials));
+        if (!workspace_.sums) workspace_.sums = memory_->get<double>(segments_.size() * kMaxSums);
+    }
+
+    void reserve_norms() {
+        reserve_sums();
+        if (workspace_.clips) return;
+        workspace_.clipped_sq_norms = memory_->get<double>(segments_.size());
+        workspace_.bounds = memory_->get<double>(segments_.size());
+        workspace_.norm = memory_->get<double>(1);
+        workspace_.found_nonfinite = memory_->get<std::int32_t>(1);
+        workspace_.clips = memory_->get<double>(segments_.size());
+    }
+
+    void reserve_rules() {
+        if (!workspace_.rules) workspace_.rules = memory_->get<std::byte>(segments_.size() * kRuleBytes);
+    }
+
+    // Each pass receives what it needs and nothing that an earlier step left.
+    Workspace workspace_for_update(const KernelGroup& group) const {
+        Workspace workspace{};
+        if (has_norms()) workspace.clips = workspace_.clips;
+        if (rule_info(group.rule).finalize) workspace.rules = workspace_.rules;
+        return workspace;
+    }
+
+    Workspace workspace_for_sums(const KernelGroup& group) const {
+        Workspace workspace = workspace_for_update(group);
+        workspace.partials = workspace_.partials;
+        workspace.sums = workspace_.sums;
+        return workspace;
+    }
+
+    void reduce_gradients() {
+        reserve_norms();
+        clear(launcher_.stream(), workspace_.clipped_sq_norms, segments_.size() * sizeof(double));
+        clear(launcher_.stream(), workspace_.found_nonfinite, sizeof *workspace_.found_nonfinite);
+        for_launches([this](const KernelGroup& group, const Launch& launch) {
+            const LaunchConstants constants = constants_.of(group);
+            launcher_.launch(common_.sum_gradients[group.is_double], group, launch, constants, workspace_,
+                             launch.list.sum_chunks);
+            launcher_.launch(common_.finish_gradients[group.is_double], group, launch, constants, workspace_,
+                             launch.list.tensors, kGradientTerms);
+        });
+    }
+
+    void reduce_gradients_to_read() {
+        if (capturing_) throw std::runtime_error("norms cannot be read while a CUDA graph is captured");
+        reduce_gradients();
+    }
+
+    std::vector<double> read_doubles(const double* from, std::size_t count) {
+        std::vector<double> values(count);
+        if (count > 0) read(launcher_.stream(), values.data(), from, count * sizeof(double));
+        return values;
+    }
+
+    bool found_nonfinite() {
+        std::int32_t found = 0;
+        read(launcher_.stream(), &found, workspace_.found_nonfinite, sizeof found);
+        return found != 0;
+    }
+
+    bool clip() {
+        if (skips_ && !has_reduced_gradients_ && found_nonfinite()) return false;
+        if (!bounds_global_norm_ && !capturing_) return true;
+        Workspace workspace = workspace_;
+        if (global_norm_) {
+            std::byte bytes[sizeof(double)];
+            std::memcpy(bytes, &*global_norm_, sizeof bytes);
+            launcher_.upload(reinterpret_cast<std::byte*>(workspace.norm), bytes);
+        } else {
+            workspace.norm = nullptr;
+        }
+        launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()));
+        return true;
+    }
+
+    void before_reduce() {
+        reserve_rules();
+        for_launches([this](const KernelGroup& group, const Launch& launch) {
+            if (const Kernel& kernel = kernels(group).before_reduce; kernel.launch)
+                launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
+                                 blocks_for(launch.list.tensors, 128));
+        });
+    }
+
+    void reduce_rule() {
+        reserve_sums();
+        for_launches([this](const KernelGroup& group, const Launch& launch) {
+            const Kernel& kernel = kernels(group).reduce;
+            if (!kernel.launch) return;
+            const LaunchConstants constants = constants_.of(group);
+            const Workspace workspace = workspace_for_sums(group);
+            launcher_.launch(kernel, group, launch, constants, workspace, launch.list.sum_chunks);
+            launcher_.launch(common_.finish, group, launch, constants, workspace, launch.list.tensors,
+                             rule_info(group.rule).sums);
+        });
+    }
+
+    void finalize() {
+        reserve_sums();
+        reserve_rules();
+        for_launches([this](const KernelGroup& group, const Launch& launch) {
+            if (const Kernel& kernel = kernels(group).finalize; kernel.launch)
+                launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
+                                 blocks_for(launch.list.tensors, 128));
+        });
+    }
+
+    void update() {
+        for_launches([this](const KernelGroup& group, const Launch& launch) {
+            launcher_.launch(kernels(group).update, group, launch, constants_.of(group), workspace_for_update(group),
+                             launch.list.update_chunks);
+        });
+    }
+
+    std::mutex mutex_;
+    const std::vector<Segment> segments_;
+    const int device_;
+    const CommonKernels common_ = common_kernels();
+    std::map<std::pair<int, bool>, RuleKernels> kernels_;
+
+    std::unique_ptr<DeviceMemory> memory_ = std::make_unique<DeviceMemory>();
+    Launcher launcher_;
+    StepTables tables_{segments_, *memory_, launcher_};
+    ConstantsBuffer constants_{*memory_, launcher_};
+    Workspace workspace_{};
+    GrowBuffer partials_;
+
+    // Of the step that is executed.
+    bool capturing_ = false, skips_ = false, bounds_ = false, bounds_global_norm_ = false;
+    bool has_reduced_gradients_ = false;  // by clipped_sq_norms, for the step that follows
+    std::optional<double> global_norm_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_device(std::vector<Segment> segments, int device) {
+    if (const std::string reason = status(); !reason.empty()) throw std::runtime_error(reason);
+    const int devices = device_count();
+    if (device < 0 || device >= devices)
+        throw std::runtime_error("expected a CUDA device from 0 to " + std::to_string(devices - 1) + ", got " +
+                                 std::to_string(device));
+    for (const Segment& segment : segments)
+        if (&segment - segments.data() != segment.param)
+            throw std::runtime_error("expected one segment for each parameter on a GPU");
+    return std::make_unique<GpuDevice>(std::move(segments), device);
+}
+
+}  // namespace fo::cuda

@@ -1,0 +1,65 @@
+#include "launcher.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace fo::cuda {
+namespace {
+
+using namespace FO_TARGET;
+
+std::string describe(const Kernel& kernel) {
+    std::string text = std::string("CUDA: the kernel '") + kernel.what + "'";
+    if (*kernel.rule) text += std::string(" of ") + kernel.rule;
+    if (*kernel.type) text += std::string(" (") + kernel.type + ")";
+    return text;
+}
+
+}  // namespace
+
+void Launcher::run(const Kernel& kernel, std::uint32_t blocks) {
+    if (blocks > 0) check(kernel.launch(stream_, arguments_, blocks), describe(kernel));
+}
+
+void Launcher::upload(std::byte* to, std::span<const std::byte> bytes) {
+    for (std::size_t done = 0; done < bytes.size(); done += kTableBytes) {
+        const std::size_t some = std::min(kTableBytes, bytes.size() - done);
+        arguments_.table = to + done;
+        arguments_.tensors = std::uint32_t((some + sizeof(Vector) - 1) / sizeof(Vector));
+        std::memcpy(arguments_.bytes, bytes.data() + done, some);
+        run(common_.put, blocks_for(arguments_.tensors, 256));
+    }
+}
+
+void Launcher::set_table(const Launch& launch, std::size_t table_at) {
+    const auto& table = launch.list.table;
+    arguments_.table = launch.on_device;
+    arguments_.table_at = std::uint32_t(table_at);
+    if (!launch.on_device) std::memcpy(arguments_.bytes + table_at, table.data(), table.size());
+    arguments_.tensors = launch.list.tensors;
+}
+
+void Launcher::launch(const Kernel& kernel, const KernelGroup& group, const Launch& launch,
+                      const LaunchConstants& constants, const Workspace& workspace, std::uint32_t blocks, int sums) {
+    arguments_.constants = constants.on_device;
+    std::memcpy(arguments_.bytes, constants.in_arguments.data(), constants.in_arguments.size());
+    arguments_.desc_bytes = std::uint32_t(desc_bytes(rule_info(group.rule)));
+    arguments_.sums = std::uint32_t(sums);
+    arguments_.workspace = workspace;
+    set_table(launch, constants.in_arguments.size());
+    run(kernel, blocks);
+}
+
+void Launcher::launch(const Kernel& kernel, const Launch& launch, const Workspace& workspace, std::uint32_t blocks) {
+    arguments_.workspace = workspace;
+    set_table(launch, 0);
+    run(kernel, blocks);
+}
+
+void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params) {
+    arguments_.workspace = workspace;
+    arguments_.tensors = params;
+    run(kernel, 1);
+}
+
+}  // namespace fo::cuda

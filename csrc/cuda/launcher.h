@@ -1,0 +1,62 @@
+// Launches kernels on a stream, with their tables and constants either in the kernel's arguments or in device memory.
+#pragma once
+
+#include "kernels.h"
+#include "tensor_list.h"
+
+#include <vector>
+
+namespace fo::cuda {
+
+// The arrays of one kernel launch.  Their table is in the arguments unless it is on the device.
+struct Launch {
+    TensorList list;
+    const std::byte* on_device = nullptr;
+};
+
+// The arrays of one rule in one compute type.
+struct KernelGroup {
+    int rule;
+    bool is_double;
+    std::vector<Item> items;
+    std::vector<Launch> launches;
+};
+
+// The constants of a kernel group: bytes for the arguments, or where they are in device memory.
+struct LaunchConstants {
+    std::span<const std::byte> in_arguments;
+    const std::byte* on_device = nullptr;
+};
+
+inline std::uint32_t blocks_for(std::uint32_t items, std::uint32_t each) { return (items + each - 1) / each; }
+
+class Launcher {
+  public:
+    void set_stream(const Stream& stream) { stream_ = stream; }
+    const Stream& stream() const { return stream_; }
+
+    // Copy bytes to device memory in the stream's order, without waiting.
+    void upload(std::byte* to, std::span<const std::byte> bytes);
+
+    // Launch a kernel over the arrays of a group.  `sums` is the number of sums of each array.
+    void launch(const FO_TARGET::Kernel& kernel, const KernelGroup& group, const Launch& launch,
+                const LaunchConstants& constants, const FO_TARGET::Workspace& workspace, std::uint32_t blocks,
+                int sums = 0);
+
+    // Launch a kernel over a table that is no table of arrays.
+    void launch(const FO_TARGET::Kernel& kernel, const Launch& launch, const FO_TARGET::Workspace& workspace,
+                std::uint32_t blocks);
+
+    // Launch a kernel over the workspace of so many parameters.
+    void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params);
+
+  private:
+    void set_table(const Launch& launch, std::size_t table_at);
+    void run(const FO_TARGET::Kernel& kernel, std::uint32_t blocks);
+
+    const FO_TARGET::CommonKernels common_ = FO_TARGET::common_kernels();
+    Stream stream_{};
+    FO_TARGET::Arguments arguments_{};
+};
+
+}  // namespace fo::cuda

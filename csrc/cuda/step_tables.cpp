@@ -1,0 +1,174 @@
+#include "step_tables.h"
+
+#include "../float_environment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+namespace fo::cuda {
+namespace {
+
+using namespace FO_TARGET;
+
+template <class T>
+std::vector<std::byte> encode_constants(std::span<const StepConstants> constants) {
+    std::vector<std::byte> bytes(constants.size() * sizeof(KernelConstants<T>));
+    for (std::size_t i = 0; i < constants.size(); ++i) {
+        const StepConstants& each = constants[i];
+        const Gradient unclipped{nullptr, 1, 0, kComputeFormat<T>};
+        KernelConstants<T> encoded{each.clip_norm, each.clip_global_norm, {}, Prepare<T>(each, unclipped)};
+        std::memcpy(encoded.rule, sizeof(T) == 8 ? each.rule_f64 : each.rule_f32, kRuleBytes);
+        std::memcpy(bytes.data() + i * sizeof encoded, &encoded, sizeof encoded);
+    }
+    return bytes;
+}
+
+}  // namespace
+
+bool bounds_norms(const StepConstants& constants) {
+    return constants.clip_norm < INFINITY || constants.clip_global_norm < INFINITY;
+}
+
+// ---- tables
+
+void StepTables::prepare(const StepArgs& step, bool capturing) {
+    const bool was_capturing = std::exchange(capturing_, capturing);
+    if (was_capturing == capturing && is_same(step)) return;
+    gradients_.clear();  // if something fails on the way, the next step makes the tables again
+    make_groups(step);
+    gradients_.assign(step.gradients, step.gradients + step.count);
+}
+
+bool StepTables::is_same(const StepArgs& step) const {
+    const auto same_gradient = [](const Gradient& a, const Gradient& b) {
+        return a.data == b.data && a.format == b.format && a.constants == b.constants;
+    };
+    const auto same_rule = [](const StepConstants& a, std::int32_t b) { return a.rule == b; };
+    return std::equal(step.gradients, step.gradients + step.count, gradients_.begin(), gradients_.end(),
+                      same_gradient) &&
+           std::equal(step.constants, step.constants + step.constants_count, rules_.begin(), rules_.end(), same_rule);
+}
+
+void StepTables::make_groups(const StepArgs& step) {
+    groups_.clear();
+    gradients_in_tables_.assign(step.gradients, step.gradients + step.count);
+    rules_.clear();
+    for (std::int64_t k = 0; k < step.constants_count; ++k) rules_.push_back(step.constants[k].rule);
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+        const Gradient& gradient = gradients_in_tables_[i];
+        if (!gradient.data) continue;
+        const int rule = rules_[std::size_t(gradient.constants)];
+        const bool is_double = segments_[i].p.format == Format::kFloat64;
+        auto group = std::find_if(groups_.begin(), groups_.end(), [=](const KernelGroup& each) {
+            return each.rule == rule && each.is_double == is_double;
+        });
+        if (group == groups_.end()) group = groups_.insert(groups_.end(), KernelGroup{rule, is_double, {}, {}});
+        group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
+    }
+    sum_chunks_ = 0;
+    for (KernelGroup& group : groups_) make_launches(group, rules_.size());
+    make_group_sums();
+}
+
+// One launch if the table fits into the arguments, else one whose table is in device memory.  The arguments of a graph
+// are its own, which that memory is not: while a graph is captured there are as many launches as it takes.
+void StepTables::make_launches(KernelGroup& group, std::size_t constants_count) {
+    const RuleInfo& rule = rule_info(group.rule);
+    const std::size_t constants = ConstantsBuffer::bytes_in_arguments(constants_count, group.is_double, capturing_);
+    const std::size_t room = descs_within(kTableBytes - constants, rule);
+    const bool fits = group.items.size() <= room;
+    const std::size_t each = fits || !capturing_ ? group.items.size() : room;
+    const std::span<const Item> items(group.items);
+    for (std::size_t first = 0; first < items.size(); first += each) {
+        const auto some = items.subspan(first, std::min(each, items.size() - first));
+        Launch launch{make_tensor_list(some, rule, sum_chunks_)};
+        sum_chunks_ += launch.list.sum_chunks;
+        if (!fits && !capturing_) launch.on_device = upload_table({group.rule, group.is_double}, launch.list.table);
+        group.launches.push_back(std::move(launch));
+    }
+}
+
+// The parameters whose rule reduces its group, by parameter group and in order.
+void StepTables::make_group_sums() {
+    std::map<std::int32_t, std::vector<std::uint32_t>> groups;
+    for (const KernelGroup& group : groups_)
+        if (rule_info(group.rule).reduces_group)
+            for (const Item& item : group.items) groups[item.segment->group].push_back(item.index);
+    std::vector<std::uint32_t> table{0}, members;
+    for (auto& [group, arrays] : groups) {
+        std::sort(arrays.begin(), arrays.end());
+        members.insert(members.end(), arrays.begin(), arrays.end());
+        table.push_back(std::uint32_t(members.size()));
+    }
+    table.insert(table.end(), members.begin(), members.end());
+    const auto* bytes = reinterpret_cast<const std::byte*>(table.data());
+    group_sums_ = {{std::uint32_t(groups.size()), 0, 0, {bytes, bytes + table.size() * sizeof table[0]}}};
+    if (group_sums_.list.table.size() > kTableBytes) {
+        if (capturing_) throw std::runtime_error("too many arrays with sums over their group for a CUDA graph");
+        group_sums_.on_device = upload_table({-1, false}, group_sums_.list.table);
+    }
+}
+
+const std::byte* StepTables::upload_table(std::pair<int, bool> which, const std::vector<std::byte>& table) {
+    std::byte* const at = tables_[which].grow_to(memory_, table.size());
+    launcher_.upload(at, table);
+    return at;
+}
+
+// ---- constants
+
+std::size_t ConstantsBuffer::bytes_in_arguments(std::size_t count, bool is_double, bool capturing) {
+    const std::size_t bytes = count * (is_double ? sizeof(KernelConstants<double>) : sizeof(KernelConstants<float>));
+    return capturing || bytes > kTableBytes / 2 ? 0 : bytes;
+}
+
+void ConstantsBuffer::prepare(const StepArgs& step, bool capturing, bool has_norms) {
+    const DefaultFloatEnvironment environment;
+    const std::span<const StepConstants> constants(step.constants, std::size_t(step.constants_count));
+    capturing_ = capturing;
+    count_ = constants.size();
+    bytes_[0] = encode_constants<float>(constants);
+    bytes_[1] = encode_constants<double>(constants);
+    if (capturing) return note_capture(step, has_norms);
+    for (const int is_double : {0, 1})
+        if (bytes_in_arguments(count_, is_double, false) == 0 && count_ > 0)
+            launcher_.upload(on_device_[is_double].grow_to(memory_, bytes_[is_double].size()), bytes_[is_double]);
+}
+
+// Graphs read their constants where the first of them did, so that memory must not move.
+void ConstantsBuffer::note_capture(const StepArgs& step, bool has_norms) {
+    for (const int is_double : {0, 1}) {
+        const std::size_t bytes = bytes_[is_double].size();
+        if (captured_ && captured_on_device_[is_double].size < bytes)
+            throw std::runtime_error("a step with fewer different updates was captured in a CUDA graph before");
+        captured_on_device_[is_double].grow_to(memory_, std::max(bytes, 64 * sizeof(KernelConstants<double>)));
+    }
+    captured_.emplace(Captured{{}, has_norms});
+    for (std::int64_t k = 0; k < step.constants_count; ++k) captured_->rules.push_back(step.constants[k].rule);
+}
+
+LaunchConstants ConstantsBuffer::of(const KernelGroup& group) const {
+    if (capturing_) return {{}, captured_on_device_[group.is_double].at};
+    if (bytes_in_arguments(count_, group.is_double, false) == 0) return {{}, on_device_[group.is_double].at};
+    return {bytes_[group.is_double], nullptr};
+}
+
+void ConstantsBuffer::advance(const std::vector<StepConstants>& constants) {
+    if (!captured_) throw std::runtime_error("no step of these arrays was captured in a CUDA graph");
+    if (is_capturing(launcher_.stream()))  // every replay would restore the constants of this step
+        throw std::runtime_error("graph_step: expected to be called before a replay, not while a graph is captured");
+    bool fits = constants.size() == captured_->rules.size();
+    for (std::size_t i = 0; fits && i < constants.size(); ++i)
+        fits = constants[i].rule == captured_->rules[i] && !constants[i].skip_nonfinite &&
+               (captured_->has_norms || !bounds_norms(constants[i]));
+    if (!fits)
+        throw std::runtime_error(
+            "the options are no longer those of the step that was captured in a CUDA graph: capture it again");
+    const DefaultFloatEnvironment environment;
+    launcher_.upload(captured_on_device_[0].at, encode_constants<float>(constants));
+    launcher_.upload(captured_on_device_[1].at, encode_constants<double>(constants));
+}
+
+}  // namespace fo::cuda

@@ -1,0 +1,84 @@
+// The tables and constants of a step on a GPU.  A step like the one before uses them again; a captured graph keeps
+// them.
+#pragma once
+
+#include "device_memory.h"
+#include "launcher.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace fo::cuda {
+
+// The arrays of a step, divided into kernel groups and launches.
+class StepTables {
+  public:
+    StepTables(const std::vector<Segment>& segments, DeviceMemory& memory, Launcher& launcher)
+        : segments_(segments), memory_(memory), launcher_(launcher) {}
+
+    // Make the tables for these gradients and rules, unless they are those of the step before.
+    void prepare(const StepArgs& step, bool capturing);
+
+    const std::vector<KernelGroup>& groups() const { return groups_; }
+    const Launch& group_sums() const { return group_sums_; }  // the parameters whose rule reduces its group
+    std::uint32_t sum_chunks() const { return sum_chunks_; }
+
+  private:
+    bool is_same(const StepArgs& step) const;
+    void make_groups(const StepArgs& step);
+    void make_launches(KernelGroup& group, std::size_t constants_count);
+    void make_group_sums();
+    const std::byte* upload_table(std::pair<int, bool> which, const std::vector<std::byte>& table);
+
+    const std::vector<Segment>& segments_;
+    DeviceMemory& memory_;
+    Launcher& launcher_;
+    bool capturing_ = false;
+    std::vector<Gradient> gradients_;  // of the step before
+    std::vector<std::int32_t> rules_;  // of its constants
+    std::vector<Gradient> gradients_in_tables_;
+    std::vector<KernelGroup> groups_;
+    Launch group_sums_;
+    std::uint32_t sum_chunks_ = 0;
+    std::map<std::pair<int, bool>, GrowBuffer> tables_;
+};
+
+// The constants of a step.  They are in the kernels' arguments if there are few, else in device memory; always there
+// where a graph captures the step, since its replays find other constants in their place.
+class ConstantsBuffer {
+  public:
+    ConstantsBuffer(DeviceMemory& memory, Launcher& launcher) : memory_(memory), launcher_(launcher) {}
+
+    void prepare(const StepArgs& step, bool capturing, bool has_norms);
+
+    LaunchConstants of(const KernelGroup& group) const;
+
+    // Set the constants that captured steps use from here on; std::runtime_error where the options have changed.
+    void advance(const std::vector<StepConstants>& constants);
+
+    // The bytes of so many constants in the arguments of a launch, 0 if they are in device memory.
+    static std::size_t bytes_in_arguments(std::size_t count, bool is_double, bool capturing);
+
+  private:
+    struct Captured {
+        std::vector<std::int32_t> rules;
+        bool has_norms;
+    };
+
+    void note_capture(const StepArgs& step, bool has_norms);
+
+    DeviceMemory& memory_;
+    Launcher& launcher_;
+    bool capturing_ = false;
+    std::size_t count_ = 0;
+    std::vector<std::byte> bytes_[2];  // in float32, float64
+    GrowBuffer on_device_[2], captured_on_device_[2];
+    std::optional<Captured> captured_;
+};
+
+bool bounds_norms(const StepConstants& constants);
+
+}  // namespace fo::cuda

@@ -1,0 +1,33 @@
+// The list of passes that a step consists of.  Every device executes the same list.
+#pragma once
+
+#include "step.h"
+
+#include <vector>
+
+namespace fo {
+
+enum class PassKind : std::uint8_t {
+    kReduceGradients,  // the squared norm of each gradient, and whether it is finite
+    kClip,             // the factor by which the bounds on norms scale each gradient; may skip the step
+    kBeforeReduce,     // rules read their scalar state
+    kReduceRule,       // the sums over a parameter that a rule needs
+    kReduceGroup,      // the sums over a parameter group that a rule needs
+    kFinalize,         // rules complete their constants from the sums, and write their scalar state
+    kUpdate,           // the rule, with preparation before and the average after it
+};
+
+// A pass over the segments from `begin` to `end`.
+struct Pass {
+    PassKind kind;
+    std::int64_t begin, end;
+};
+
+// Return the passes of a step in order.  Where each parameter needs sums of its own, segments are divided into batches
+// of some `batch_elements` elements: the update then finds in the caches what the reduction has read.
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t batch_elements);
+
+// Whether plan_passes uses batches.
+bool uses_batches(const StepArgs& step);
+
+}  // namespace fo

@@ -1,0 +1,63 @@
+#include "pass.h"
+#include "rule_info.h"
+
+#include <cmath>
+
+namespace fo {
+namespace {
+
+// Which passes the rules and options of a step need.
+struct Needs {
+    bool norms = false, before_reduce = false, reduce_rule = false, reduce_group = false, finalize = false;
+    bool batches = false;
+
+    explicit Needs(const StepArgs& step) {
+        for (std::int64_t k = 0; k < step.constants_count; ++k) {
+            const StepConstants& constants = step.constants[k];
+            const RuleInfo& rule = rule_info(constants.rule);
+            norms |=
+                constants.skip_nonfinite || constants.clip_norm < INFINITY || constants.clip_global_norm < INFINITY;
+            before_reduce |= rule.before_reduce != nullptr;
+            reduce_rule |= rule.sums > 0;
+            reduce_group |= rule.reduces_group;
+            finalize |= rule.finalize != nullptr;
+            batches |= rule.finalize && !rule.reduces_group;
+        }
+    }
+};
+
+// Return where the batch that begins at segment `begin` ends: never inside a parameter.
+std::int64_t batch_end(const StepArgs& step, std::int64_t begin, std::int64_t batch_elements) {
+    std::int64_t elements = 0;
+    for (std::int64_t i = begin; i < step.count; ++i) {
+        const bool last_of_param = i + 1 == step.count || step.segments[i + 1].param != step.segments[i].param;
+        if ((elements += step.stepped(i)) >= batch_elements && last_of_param) return i + 1;
+    }
+    return step.count;
+}
+
+}  // namespace
+
+bool uses_batches(const StepArgs& step) { return Needs(step).batches; }
+
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t batch_elements) {
+    const Needs needs(step);
+    std::vector<Pass> passes;
+    passes.reserve(8);
+    const auto add = [&](bool needed, PassKind kind, std::int64_t begin, std::int64_t end) {
+        if (needed) passes.push_back({kind, begin, end});
+    };
+    add(needs.norms, PassKind::kReduceGradients, 0, step.count);
+    add(needs.norms, PassKind::kClip, 0, step.count);
+    for (std::int64_t begin = 0, end; begin < step.count; begin = end) {
+        end = needs.batches ? batch_end(step, begin, batch_elements) : step.count;
+        add(needs.before_reduce, PassKind::kBeforeReduce, begin, end);
+        add(needs.reduce_rule, PassKind::kReduceRule, begin, end);
+        add(needs.reduce_group, PassKind::kReduceGroup, begin, end);
+        add(needs.finalize, PassKind::kFinalize, begin, end);
+        add(true, PassKind::kUpdate, begin, end);
+    }
+    return passes;
+}
+
+}  // namespace fo

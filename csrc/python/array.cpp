@@ -1,0 +1,81 @@
+#include "array.h"
+
+#include "../expect.h"
+#include "../formats.h"
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+namespace fo {
+namespace {
+
+constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
+
+// One more than NumPy's number of each format's dtype, in the order of Format; 0 until another package's is registered.
+std::atomic<int> dtype_numbers[kFormatNames.size()] = {py::detail::npy_api::NPY_DOUBLE_ + 1,
+                                                       py::detail::npy_api::NPY_FLOAT_ + 1, kHalf + 1};
+
+// NumPy's own objects for its own dtypes; another package's, and an unpickled array's, is found by its number.
+struct Common {
+    const void* float32 = py::dtype::of<float>().release().ptr();
+    const void* float64 = py::dtype::of<double>().release().ptr();
+};
+
+const Common& common() {
+    static const Common all;
+    return all;
+}
+
+}  // namespace
+
+void register_dtype(const std::string& format, const py::dtype& dtype) {
+    for (std::size_t i = 0; i < kFormatNames.size(); ++i)
+        if (format == kFormatNames[i]) return dtype_numbers[i].store(dtype.num() + 1, std::memory_order_relaxed);
+    throw std::invalid_argument("format: expected a storage format, got '" + format + "'");
+}
+
+// By number and not by identity: an array that was unpickled has a dtype object of its own.
+std::optional<Format> format_of(py::handle array) {
+    if (raw(array).descr == common().float32) return Format::kFloat32;
+    if (raw(array).descr == common().float64) return Format::kFloat64;
+    const auto dtype = py::reinterpret_borrow<py::dtype>(raw(array).descr);
+    const char order = dtype.byteorder();
+    if (order != '=' && order != '|') return std::nullopt;
+    const int number = dtype.num();
+    for (std::size_t i = 0; i < kFormatNames.size(); ++i)
+        if (number + 1 == dtype_numbers[i].load(std::memory_order_relaxed)) return static_cast<Format>(i);
+    return std::nullopt;
+}
+
+ArrayRef make_array_ref(const py::array& array) {
+    const auto format = format_of(array);
+    expect(format.has_value(), "an array of a known dtype");
+    return {raw(array).data, array.size(), *format};
+}
+
+Layout::Layout(const py::array& array)
+    : ndim_(static_cast<int>(array.ndim())),
+      flags_(array.flags()),
+      shape_{},
+      whole_shape_(array.shape(), array.shape() + array.ndim()) {
+    std::copy_n(whole_shape_.begin(), std::min(ndim_, kNear), shape_.begin());
+    for (py::ssize_t i = 0; i < array.ndim(); ++i) strides_.push_back(array.strides(i) / array.itemsize());
+}
+
+bool Layout::fits_in_full(py::handle array) const {
+    const auto& other = raw(array);
+    if (!std::equal(whole_shape_.begin(), whole_shape_.end(), other.dimensions)) return false;
+    if (flags_ & other.flags & (py::array::c_style | py::array::f_style)) return true;
+    const auto item = py::reinterpret_borrow<py::array>(array).itemsize();
+    for (std::size_t i = 0; i < strides_.size(); ++i)
+        if (whole_shape_[i] > 1 && strides_[i] * item != other.strides[i]) return false;
+    return true;
+}
+
+Interval interval_of(const void* data, std::int64_t size, Format format) {
+    const auto begin = reinterpret_cast<std::uintptr_t>(data);
+    return {begin, begin + static_cast<std::uintptr_t>(size) * FO_TARGET::item_size(format)};
+}
+
+}  // namespace fo

@@ -1,0 +1,78 @@
+// Reads NumPy arrays, and the metadata arrays that describe a GPU's arrays, as the loops see them.  Recognizes ordinary
+// arrays quickly; all other cases, and every error message, are in Python (arrays/).
+#pragma once
+
+#include "../array_ref.h"
+
+#include <pybind11/numpy.h>
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fo {
+
+namespace py = pybind11;
+
+// Set the dtype of a format that NumPy itself does not define, such as bfloat16: another package does.
+void register_dtype(const std::string& format, const py::dtype& dtype);
+
+// NumPy's own fields, read without touching the reference count.
+inline const py::detail::PyArray_Proxy& raw(py::handle array) { return *py::detail::array_proxy(array.ptr()); }
+
+// Whether it is an ndarray and of no subclass, which might mean its elements otherwise.
+inline bool is_plain_array(py::handle thing) {
+    return Py_TYPE(thing.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+}
+
+// Return the format of an array, or nothing if it has another dtype or byte order.
+std::optional<Format> format_of(py::handle array);
+
+// Describe a dense array.  Throws std::invalid_argument for a dtype that is not a format.
+ArrayRef make_array_ref(const py::array& array);
+
+// Shape and memory order of an array, kept apart from the array so that a thousand of them lie side by side.
+class Layout {
+  public:
+    explicit Layout(const py::array& array);
+
+    // Whether that array has the same shape and the same elements at the same places.
+    bool fits(py::handle array) const {
+        const auto& other = raw(array);
+        if (other.nd != ndim_) return false;
+        for (int i = 0; i < ndim_ && i < kNear; ++i)
+            if (other.dimensions[i] != shape_[i]) return false;
+        if (ndim_ <= kNear && (flags_ & other.flags & (py::array::c_style | py::array::f_style))) return true;
+        return fits_in_full(array);
+    }
+
+  private:
+    static constexpr int kNear = 4;  // axes whose lengths are beside the rest
+
+    bool fits_in_full(py::handle array) const;
+
+    int ndim_, flags_;
+    std::array<py::ssize_t, kNear> shape_;
+    std::vector<py::ssize_t> whole_shape_, strides_;  // strides in elements
+};
+
+// What may change about an array while a plan holds it: NumPy lets a user resize it or lock it.
+struct Identity {
+    explicit Identity(py::handle array)
+        : data(raw(array).data),
+          dtype(raw(array).descr),
+          writeable((raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0) {}
+    bool operator==(const Identity&) const = default;
+
+    const void* data;
+    const void* dtype;
+    bool writeable;
+};
+
+// Addresses of the first byte of a dense array and of the one behind its last.
+struct Interval {
+    std::uintptr_t begin, end;
+};
+Interval interval_of(const void* data, std::int64_t size, Format format);
+
+}  // namespace fo

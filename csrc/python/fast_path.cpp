@@ -1,0 +1,140 @@
+#include "fast_path.h"
+
+#include "../expect.h"
+
+namespace fo {
+namespace {
+
+// Compare a group's options by identity, in the order of the dict: an option that was assigned is another object.
+bool has_same_values(py::handle group, const py::tuple& values) {
+    if (!PyDict_Check(group.ptr()) || PyDict_GET_SIZE(group.ptr()) != PyTuple_GET_SIZE(values.ptr())) return false;
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0, i = 0; PyDict_Next(group.ptr(), &at, &key, &value); ++i)
+        if (value != PyTuple_GET_ITEM(values.ptr(), i)) return false;
+    return true;
+}
+
+// `values_of(i)` returns the values of group i.
+template <class ValuesOf>
+bool have_same_values(py::handle groups, std::size_t count, ValuesOf values_of) {
+    if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(count)) return false;
+    for (std::size_t i = 0; i < count; ++i)
+        if (!has_same_values(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), values_of(i))) return false;
+    return true;
+}
+
+double as_number(py::handle value) {
+    const double number = PyFloat_AsDouble(value.ptr());
+    if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return number;
+}
+
+std::int64_t as_integer(py::handle value) {
+    const auto number = PyLong_AsLongLong(value.ptr());
+    if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+    return number;
+}
+
+void read_values(py::handle dict, std::vector<double>& values) {
+    expect(PyDict_Check(dict.ptr()), "a dict of numbers");
+    values.clear();
+    PyObject *key, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(dict.ptr(), &at, &key, &value);) values.push_back(as_number(value));
+}
+
+}  // namespace
+
+FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
+                   std::vector<std::shared_ptr<const UpdateConfig>> configs,
+                   std::optional<std::vector<FixedGroup>> fixed, py::object stream)
+    : model_(std::move(model)),
+      nesting_(nesting),
+      configs_(std::move(configs)),
+      fixed_(std::move(fixed)),
+      stream_(std::move(stream)) {
+    std::vector<StepConstants> constants;
+    for (const auto& config : configs_)
+        constants.push_back(config->constants_for_step(0, 1, 1, std::vector<double>(config->host_constants_at.size())));
+    model_->expect_groups(constants);
+    if (!fixed_) return;
+    expect(fixed_->size() == configs_.size(), "the options of each group");
+    fixed_constants(1);
+}
+
+FastPath::Stream FastPath::current_stream() const {
+    if (stream_.is_none()) return {};
+    const auto [address, captures] = py::cast<std::pair<Address, bool>>(stream_());
+    return {reinterpret_cast<void*>(address), captures};
+}
+
+std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
+    std::vector<StepConstants> constants;
+    constants.reserve(fixed_->size());
+    for (std::size_t i = 0; i < fixed_->size(); ++i) {
+        const auto& [values, lr, grad_scale, host_constants] = (*fixed_)[i];
+        constants.push_back(configs_[i]->constants_for_step(lr, t, grad_scale, host_constants, model_->types()));
+    }
+    return constants;
+}
+
+bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_count) const {
+    if (!fixed_) return false;
+    const auto values_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
+    if (!have_same_values(groups, fixed_->size(), values_of)) return false;
+    std::vector<py::object> leaves;
+    leaves.reserve(model_->count());
+    if (!nesting_.gather(grads, leaves) || leaves.size() != model_->count()) return false;
+    std::vector<Gradient> gradients = model_->no_gradients();
+    const StepResult read = model_->read_gradients(leaves, gradients);
+    if (read.status != StepResult::Status::kStepped || read.value != static_cast<std::int64_t>(leaves.size()))
+        return false;
+    const Stream stream = current_stream();
+    if (stream.captures) return false;
+    std::vector<StepConstants> constants = fixed_constants(step_count + 1);
+    return model_->run(gradients, constants, stream.address);
+}
+
+py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const {
+    const auto values_of = [&](std::size_t i) -> py::tuple { return py::tuple(snapshots[i])[0]; };
+    if (!have_same_values(groups, snapshots.size(), values_of)) return py::none();
+    std::vector<py::object> leaves;
+    leaves.reserve(model_->count());
+    if (!nesting_.gather(grads, leaves)) return py::none();
+    py::list list(leaves.size());
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+        PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), leaves[i].release().ptr());
+    return list;
+}
+
+StepResult FastPath::step_with(const py::list& grads, const py::list& group_steps) const {
+    expect(group_steps.size() == configs_.size(), "a step of each group");
+    const Stream stream = current_stream();
+    if (stream.captures) return {StepResult::Status::kCaptured, 0};
+    const auto leaves = objects_of(grads);
+    expect(leaves.size() == model_->count(), "one gradient an array");
+    std::vector<Gradient> gradients = model_->no_gradients();
+    const StepResult result = model_->read_gradients(leaves, gradients);
+    if (result.status != StepResult::Status::kStepped) return result;
+
+    std::vector<StepConstants> constants;
+    constants.reserve(configs_.size());
+    std::vector<double> host_constants;
+    for (std::size_t i = 0; i < configs_.size(); ++i) {
+        const py::tuple step = group_steps[i];
+        expect(step.size() == 5, "(options, learning rate, step number, loss scale, host constants)");
+        read_values(step[4], host_constants);
+        constants.push_back(configs_[i]->constants_for_step(as_number(step[1]), as_integer(step[2]), as_number(step[3]),
+                                                            host_constants, model_->types()));
+    }
+    if (model_->run(gradients, constants, stream.address)) return result;
+    return {StepResult::Status::kSkipped, 0};
+}
+
+int FastPath::traverse(visitproc visit, void* arg) const {
+    if (const int stop = nesting_.traverse(visit, arg)) return stop;
+    for (std::size_t i = 0; fixed_ && i < fixed_->size(); ++i)
+        if (const int stop = visit(std::get<py::tuple>((*fixed_)[i]).ptr(), arg)) return stop;
+    return stream_ ? visit(stream_.ptr(), arg) : 0;
+}
+
+}  // namespace fo

@@ -1,0 +1,295 @@
+#include "model.h"
+
+#include "../cpu/device.h"
+#include "../cpu/isa.h"
+#include "../cuda/cuda.h"
+#include "../expect.h"
+#include "../formats.h"
+#include "../rule_info.h"
+#include "gil.h"
+
+#include <algorithm>
+
+namespace fo {
+namespace {
+
+std::unique_ptr<Device> make_device(const Model::Where& where, const std::vector<Segment>& segments) {
+    if (const int* gpu = std::get_if<int>(&where)) return cuda::make_device(segments, *gpu);
+    const std::string& isa = std::get<std::string>(where);
+    return cpu::make_device((isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).loops);
+}
+
+void* as_pointer(Address address) { return reinterpret_cast<void*>(address); }
+
+}  // namespace
+
+py::tuple as_tuple(const StepResult& result) {
+    static constexpr const char* kNames[] = {"stepped", "skipped", "parameter changed", "gradient unrecognized",
+                                             "captured"};
+    return py::make_tuple(kNames[static_cast<int>(result.status)], result.value);
+}
+
+std::vector<py::object> objects_of(const py::list& list) {
+    std::vector<py::object> objects;
+    objects.reserve(list.size());
+    for (const py::handle object : list) objects.push_back(py::reinterpret_borrow<py::object>(object));
+    return objects;
+}
+
+Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
+             py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners)
+    : params_(std::move(params)),
+      states_(std::move(states)),
+      groups_(std::move(groups)),
+      on_gpu_(std::holds_alternative<int>(where)),
+      array_type_(std::move(array_type)),
+      reader_(std::move(reader)),
+      owners_(std::move(owners)),
+      recognized_(params_.size()),
+      disjoint_(std::make_unique<std::atomic<std::uintptr_t>[]>(params_.size())) {
+    expect(states_.size() == params_.size() && groups_.size() == params_.size(), "one state and one group an array");
+    expect(owners_.empty() || (owners_.size() == params_.size() && reader_), "one owner an array, and a reader");
+    std::size_t states_count = 0, scalars_count = 0;
+    for (const auto& [state, scalars, average] : states_) {
+        expect(state.size() <= kMaxState && scalars.size() <= kMaxScalarState && average.size() <= 1,
+               "fewer state arrays");
+        states_count += state.size();
+        scalars_count += scalars.size();
+    }
+    state_refs_.reserve(states_count);  // segments point into these
+    scalar_states_.reserve(scalars_count);
+    for (std::size_t i = 0; i < params_.size(); ++i) add_segment(i);
+    std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
+    device_ = make_device(where, segments_);
+}
+
+void Model::add_segment(std::size_t i) {
+    const auto own = [this](const py::array& array) {
+        const ArrayRef ref = make_array_ref(array);
+        if (ref.size > 0) own_.push_back(interval_of(ref.data, ref.size, ref.format));
+        expect(!on_gpu_ || reinterpret_cast<Address>(ref.data) % FO_TARGET::item_size(ref.format) == 0,
+               "an address that is a multiple of the item size");
+        return ref;
+    };
+    const auto& [state, scalars, average] = states_[i];
+    Segment segment{};
+    segment.p = own(params_[i]);
+    segment.param = static_cast<std::int32_t>(i);
+    segment.group = groups_[i];
+    (compute_format(segment.p.format) == Format::kFloat64 ? types_.f64 : types_.f32) = true;
+    segment.state = state_refs_.data() + state_refs_.size();
+    segment.scalar_state = scalar_states_.data() + scalar_states_.size();
+    for (const py::array& array : state) state_refs_.push_back(own(array));
+    for (const py::array& number : scalars) {
+        const ArrayRef ref = own(number);
+        expect(ref.size == 1 && ref.format == Format::kFloat64, "scalar state of one float64 number");
+        scalar_states_.push_back(static_cast<double*>(ref.data));
+    }
+    segment.average = average.empty() ? ArrayRef{nullptr, 0, compute_format(segment.p.format)} : own(average[0]);
+    for (std::size_t k = 0; k < state.size(); ++k)
+        expect(segment.state[k].size == segment.p.size, "state of the parameter's size");
+    expect(average.empty() || segment.average.size == segment.p.size, "an average of the parameter's size");
+    segments_.push_back(segment);
+    layouts_.emplace_back(params_[i]);
+    identities_.emplace_back(params_[i]);
+}
+
+void Model::expect_state(std::size_t i, const StepConstants& constants) const {
+    const auto& [state, scalars, average] = states_[i];
+    const RuleInfo& rule = rule_info(constants.rule);
+    expect(rule.state.size() == state.size() && rule.scalar_state.size() == scalars.size() &&
+               (constants.average_beta == 1 || !average.empty()),
+           "the rule's state arrays");
+}
+
+void Model::expect_groups(const std::vector<StepConstants>& constants) const {
+    for (std::size_t i = 0; i < count(); ++i) {
+        const auto group = static_cast<std::size_t>(groups_[i]);
+        expect(group < constants.size(), "one step a group");
+        expect_state(i, constants[group]);
+    }
+}
+
+// ---- gradients
+
+bool Model::overlaps_own(Interval grad) const {
+    const auto next = std::upper_bound(own_.begin(), own_.end(), grad.begin,
+                                       [](auto address, auto& own) { return address < own.end; });
+    return next != own_.end() && next->begin < grad.end;
+}
+
+bool Model::is_unchanged(std::size_t i) const {
+    if (!on_gpu_) return Identity(params_[i]) == identities_[i] && layouts_[i].fits(params_[i]);
+    if (owners_.empty() || segments_[i].p.size == 0) return true;
+    return as_pointer(reader_->address_of(owners_[i])) == segments_[i].p.data;
+}
+
+bool Model::recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const {
+    const Recognized& like = recognized_[i];
+    if (!reader_ || reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) != like.type.ptr()) return false;
+    if (!reader_->matches(grad, like.key)) return false;
+    const Address address = reader_->address_of(grad);
+    gradient.data = as_pointer(address);
+    gradient.format = like.format;
+    return address % FO_TARGET::item_size(like.format) == 0;
+}
+
+bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) == array_type_.ptr()) {
+        const auto format = format_of(grad);
+        if (!format || !layouts_[i].fits(grad)) return false;
+        gradient.data = raw(grad).data;
+        gradient.format = *format;
+    } else if (!recognize_family(i, grad, gradient)) {
+        return false;
+    }
+    const std::int64_t size = segments_[i].p.size;
+    if (size == 0) {
+        gradient.data = &segments_[i];  // an empty array of a GPU has no address, but takes part
+        return true;
+    }
+    const auto seen =
+        reinterpret_cast<std::uintptr_t>(gradient.data) * 16 + static_cast<std::uintptr_t>(gradient.format);
+    if (disjoint_[i].load(std::memory_order_relaxed) == seen) return true;
+    if (overlaps_own(interval_of(gradient.data, size, gradient.format))) return false;
+    disjoint_[i].store(seen, std::memory_order_relaxed);
+    return true;
+}
+
+void Model::remember(std::size_t i, const py::object& grad, const py::array& metadata) {
+    expect(i < count() && reader_, "an array of the model, whose family has a reader");
+    const auto format = format_of(metadata);
+    expect(format.has_value(), "a gradient of a known dtype");
+    recognized_[i] = {py::type::of(grad), reader_->key_of(grad), *format};
+}
+
+std::vector<Gradient> Model::no_gradients() const {
+    std::vector<Gradient> gradients(count());
+    for (std::size_t i = 0; i < count(); ++i) gradients[i] = {nullptr, 1, groups_[i], {}};
+    return gradients;
+}
+
+StepResult Model::read_gradients(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const {
+    std::int64_t present = 0;
+    for (std::size_t i = 0; i < count(); ++i) {
+        if (grads[i].is_none()) continue;
+        const auto at = static_cast<std::int64_t>(i);
+        if (!is_unchanged(i)) return {StepResult::Status::kParameterChanged, at};
+        if (!recognize(i, grads[i], gradients[i])) return {StepResult::Status::kGradientUnrecognized, at};
+        ++present;
+    }
+    return {StepResult::Status::kStepped, present};
+}
+
+StepResult Model::recognize(const py::list& grads) const {
+    expect(grads.size() == count(), "one gradient an array");
+    const auto held = objects_of(grads);
+    std::vector<Gradient> gradients = no_gradients();
+    return read_gradients(held, gradients);
+}
+
+// ---- steps
+
+std::vector<StepConstants> Model::constants_of(const std::vector<GroupStep>& group_steps) const {
+    std::vector<StepConstants> constants;
+    constants.reserve(group_steps.size());
+    for (const auto& [config, lr, t, grad_scale, host_constants] : group_steps) {
+        expect(config != nullptr, "options");
+        constants.push_back(config->constants_for_step(lr, t, grad_scale, host_constants, types_));
+    }
+    return constants;
+}
+
+StepArgs Model::arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const {
+    return {segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), constants.data(),
+            static_cast<std::int64_t>(constants.size())};
+}
+
+StepResult Model::prepare(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                          const std::vector<GroupStep>& group_steps, Prepared& prepared) const {
+    const std::vector<int>& which = step_of ? *step_of : groups_;
+    expect(grads.size() == count() && which.size() == count(), "one gradient and one step an array");
+    const auto held = objects_of(grads);
+    prepared.gradients = no_gradients();
+    const StepResult result = read_gradients(held, prepared.gradients);
+    if (result.status != StepResult::Status::kStepped) return result;
+    prepared.constants = constants_of(group_steps);
+    for (std::size_t i = 0; i < count(); ++i) {
+        if (!prepared.gradients[i].data) continue;
+        const auto step = static_cast<std::size_t>(which[i]);
+        expect(step < prepared.constants.size(), "a group's step");
+        expect_state(i, prepared.constants[step]);
+        prepared.gradients[i].constants = which[i];
+    }
+    return result;
+}
+
+bool Model::run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants, void* stream,
+                std::optional<double> global_norm) {
+    const GilRelease unlocked;
+    return device_->step(arguments(gradients, constants), stream, global_norm);
+}
+
+StepResult Model::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                       const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm) {
+    Prepared prepared;
+    const StepResult result = prepare(grads, step_of, group_steps, prepared);
+    if (result.status != StepResult::Status::kStepped) return result;
+    if (run(prepared.gradients, prepared.constants, as_pointer(stream), global_norm)) return result;
+    return {StepResult::Status::kSkipped, 0};
+}
+
+std::optional<std::vector<double>> Model::clipped_sq_norms(const py::list& grads,
+                                                           const std::optional<std::vector<int>>& step_of,
+                                                           const std::vector<GroupStep>& group_steps, Address stream) {
+    Prepared prepared;
+    const StepResult result = prepare(grads, step_of, group_steps, prepared);
+    expect(result.status == StepResult::Status::kStepped, "gradients that were recognized before");
+    const GilRelease unlocked;
+    return device_->clipped_sq_norms(arguments(prepared.gradients, prepared.constants), as_pointer(stream));
+}
+
+void Model::advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,
+                    Address stream) {
+    expect(!step_of || step_of->size() == count(), "one step an array");
+    const std::vector<StepConstants> constants = constants_of(group_steps);
+    const GilRelease unlocked;
+    device_->advance(constants, as_pointer(stream));
+}
+
+int Model::traverse(visitproc visit, void* arg) const {
+    const auto visit_all = [&](const auto& objects) {
+        for (const auto& object : objects)
+            if (const int stop = object ? visit(object.ptr(), arg) : 0) return stop;
+        return 0;
+    };
+    if (const int stop = visit_all(params_)) return stop;
+    for (const auto& [state, scalars, average] : states_)
+        for (const auto* arrays : {&state, &scalars, &average})
+            if (const int stop = visit_all(*arrays)) return stop;
+    for (const Recognized& like : recognized_)
+        if (const int stop = visit_all(like.key)) return stop;
+    return visit_all(owners_);
+}
+
+std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream) {
+    static constexpr ArrayRef kNoState[kMaxState]{};
+    static constexpr double* kNoScalarState[kMaxScalarState]{};
+    std::vector<Segment> segments;
+    std::vector<Gradient> gradients;
+    for (const py::array& array : arrays) {
+        Segment segment{};
+        segment.state = kNoState;
+        segment.scalar_state = kNoScalarState;
+        segment.p = make_array_ref(array);
+        segment.param = static_cast<std::int32_t>(segments.size());
+        gradients.push_back({segment.p.size > 0 ? segment.p.data : nullptr, 1, 0, segment.p.format});
+        segments.push_back(segment);
+    }
+    StepConstants constants = constants_without_options(0);
+    const GilRelease unlocked;
+    const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
+    return make_device(where, segments)->sq_norms(step, as_pointer(stream));
+}
+
+}  // namespace fo

@@ -1,0 +1,153 @@
+// A model: its parameters with their state, described once as segments, and the device that steps them.
+//
+// Recognizes ordinary gradients natively: arrays of the parameter's shape, memory order and family.  Everything else it
+// reports to Python, which converts the gradient or raises the error.
+#pragma once
+
+#include "../device.h"
+#include "../update_config.h"
+#include "array.h"
+#include "array_reader.h"
+
+#include <pybind11/stl.h>
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <variant>
+#include <vector>
+
+namespace fo {
+
+// (options, learning rate, step number, loss scale, host constants) of a parameter group in one step
+using GroupStep = std::tuple<const UpdateConfig*, double, std::int64_t, double, std::vector<double>>;
+
+// An array's state: the rule's arrays, its scalar state, and the average or nothing.
+using State = std::tuple<std::vector<py::array>, std::vector<py::array>, std::vector<py::array>>;
+
+using Address = std::uintptr_t;
+
+struct StepResult {
+    enum class Status {
+        kStepped,               // value: the number of arrays that had a gradient
+        kSkipped,               // a gradient is not finite, and such steps are skipped
+        kParameterChanged,      // value: the first parameter that was resized, locked or moved
+        kGradientUnrecognized,  // value: the first gradient that Python has to check
+        kCaptured,              // a CUDA graph captures the stream: not a step for the fast path
+    };
+    Status status;
+    std::int64_t value;  // unless kStepped, nothing was written
+};
+
+// The name of the status and the value, for Python.
+py::tuple as_tuple(const StepResult& result);
+
+// Return the entries of a list, kept alive.
+std::vector<py::object> objects_of(const py::list& list);
+
+class Model {
+  public:
+    // The instruction set's name (the default if empty), or the number of a GPU.
+    using Where = std::variant<std::string, int>;
+
+    // Arrays of a GPU are described by metadata arrays.  Python has checked all arrays: dense, writeable, disjoint.
+    // `array_type` is the type of arrays and metadata arrays that are gradients as they are.  `owners` are the arrays
+    // that may come to use other memory, or empty; `reader` reads them, and gradients of their family.
+    Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
+          py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners);
+
+    // Check that each gradient is None or recognized; otherwise the step reports it.
+    StepResult recognize(const py::list& grads) const;
+
+    // From here on, recognize gradients like this one, which `metadata` describes, for parameter i.
+    void remember(std::size_t i, const py::object& grad, const py::array& metadata);
+
+    // Step the arrays whose gradient is not None, array i by group_steps[step_of[i]], else by its group's.
+    // `global_norm`: see Device::step.
+    StepResult step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                    const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm);
+
+    // See Device::clipped_sq_norms.
+    std::optional<std::vector<double>> clipped_sq_norms(const py::list& grads,
+                                                        const std::optional<std::vector<int>>& step_of,
+                                                        const std::vector<GroupStep>& group_steps, Address stream);
+
+    // See Device::advance.
+    void advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,
+                 Address stream);
+
+    // ---- for the fast path
+
+    // Read gradients in the arrays' order; kStepped if all that are not None were recognized.
+    StepResult read_gradients(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
+
+    // Execute a step by the constants that each gradient names; false if it was skipped.
+    bool run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants, void* stream,
+             std::optional<double> global_norm = {});
+
+    StepArgs arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const;
+
+    // Return gradients without data that name their group's constants.
+    std::vector<Gradient> no_gradients() const;
+
+    // Throw where a group's arrays lack state that these constants, one a group, need.
+    void expect_groups(const std::vector<StepConstants>& constants) const;
+
+    std::size_t count() const { return segments_.size(); }
+    const std::vector<int>& groups() const { return groups_; }  // of each array
+    ComputeTypes types() const { return types_; }               // among the arrays
+
+    // Visit every Python object that it holds, for the garbage collector.
+    int traverse(visitproc visit, void* arg) const;
+
+  private:
+    // How a recognized gradient of another library looks.
+    struct Recognized {
+        py::object type;
+        ArrayReader::Key key;
+        Format format = Format::kFloat32;
+    };
+
+    struct Prepared {
+        std::vector<Gradient> gradients;
+        std::vector<StepConstants> constants;
+    };
+
+    void add_segment(std::size_t i);
+    bool is_unchanged(std::size_t i) const;
+    bool recognize(std::size_t i, py::handle grad, Gradient& gradient) const;
+    bool recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const;
+    bool overlaps_own(Interval grad) const;
+    void expect_state(std::size_t i, const StepConstants& constants) const;
+    StepResult prepare(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                       const std::vector<GroupStep>& group_steps, Prepared& prepared) const;
+    std::vector<StepConstants> constants_of(const std::vector<GroupStep>& group_steps) const;
+
+    std::vector<py::array> params_;
+    std::vector<State> states_;
+    std::vector<int> groups_;
+    std::vector<Segment> segments_;
+    std::vector<ArrayRef> state_refs_;    // of all segments
+    std::vector<double*> scalar_states_;  // of all segments
+    std::vector<Layout> layouts_;
+    std::vector<Identity> identities_;
+    std::vector<Interval> own_;  // every byte of parameters and state, ascending
+    ComputeTypes types_;
+    std::unique_ptr<Device> device_;
+    const bool on_gpu_;
+
+    py::object array_type_;
+    std::shared_ptr<const ArrayReader> reader_;
+    std::vector<py::object> owners_;
+    std::vector<Recognized> recognized_;
+
+    // The last gradient found to share no memory with own_, by address and format: most callers pass the same buffers
+    // in every step.
+    mutable std::unique_ptr<std::atomic<std::uintptr_t>[]> disjoint_;
+};
+
+// Return the sum of the squares of each array, dense and of a known format, as a step sums its gradients.
+std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream);
+
+}  // namespace fo

@@ -1,0 +1,10 @@
+// Exports what the bandwidth probe (bench/) needs of the core.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fo {
+
+void export_run_probe(pybind11::module_& m);
+
+}  // namespace fo

@@ -1,0 +1,67 @@
+#include "update_config.h"
+
+#include "expect.h"
+#include "float_environment.h"
+#include "rule_info.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace fo {
+
+void UpdateConfig::check() const {
+    expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "a rule");
+    const std::size_t count = rule_info(rule).hyper.size();
+    const auto is_one = [count](int at) { return at >= 0 && static_cast<std::size_t>(at) < count; };
+    expect(values.size() == count && (lr_at == -1 || is_one(lr_at)) &&
+               std::all_of(host_constants_at.begin(), host_constants_at.end(), is_one),
+           "the rule's hyper-parameters");
+}
+
+StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double grad_scale,
+                                               const std::vector<double>& host_constants, ComputeTypes types) const {
+    const DefaultFloatEnvironment environment;
+    expect(host_constants.size() == host_constants_at.size(), "the rule's host constants");
+    std::array<double, kMaxHyper> all;
+    std::copy(values.begin(), values.end(), all.begin());
+    if (lr_at >= 0) all[static_cast<std::size_t>(lr_at)] = lr;
+    for (std::size_t k = 0; k < host_constants.size(); ++k)
+        all[static_cast<std::size_t>(host_constants_at[k])] = host_constants[k];
+
+    StepConstants constants{};
+    constants.rule = rule;
+    constants.skip_nonfinite = skip_nonfinite;
+    constants.grad_multiplier = (maximize ? -1.0 : 1.0) / grad_scale;
+    constants.clip_value = clip_value;
+    constants.clip_norm = clip_norm;
+    constants.clip_global_norm = clip_global_norm;
+    constants.l1 = l1;
+    constants.weight_decay = decoupled ? 0 : weight_decay;
+    constants.decay_factor = decoupled ? 1 - lr * weight_decay : 1;
+    constants.average_beta = average_beta(t);
+    const RuleInfo& info = rule_info(rule);
+    if (types.f32) info.construct_f32(t, all.data(), constants);
+    if (types.f64) info.construct_f64(t, all.data(), constants);
+    return constants;
+}
+
+// The plain mean of n values is 1 - 1/n times that of the n - 1 before, plus 1/n times the last.  Before the mean
+// starts it is the last value.
+double UpdateConfig::average_beta(std::int64_t t) const {
+    if (ema) return *ema;
+    if (!swa_start) return 1;
+    if (t < *swa_start) return 0;
+    const std::int64_t before = (t - *swa_start) / swa_every;
+    return (t - *swa_start) % swa_every ? 1 : double(before) / double(before + 1);
+}
+
+StepConstants constants_without_options(int rule) {
+    StepConstants constants{};
+    constants.rule = rule;
+    constants.grad_multiplier = constants.decay_factor = constants.average_beta = 1;
+    constants.clip_value = constants.clip_norm = constants.clip_global_norm = INFINITY;
+    return constants;
+}
+
+}  // namespace fo

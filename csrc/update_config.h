@@ -1,0 +1,44 @@
+// The options of a parameter group as the loops need them, except for what changes with the step.
+#pragma once
+
+#include "step.h"
+
+#include <optional>
+#include <vector>
+
+namespace fo {
+
+struct ComputeTypes {
+    bool f32 = false, f64 = false;
+};
+
+struct UpdateConfig {
+    int rule;
+    std::vector<double> values;  // in the rule's order; constants_for_step fills in those that change with the step
+    int lr_at;                   // the learning rate's place in `values`, or -1
+    std::vector<int> host_constants_at;
+    bool maximize, skip_nonfinite;
+    double clip_value, clip_norm, clip_global_norm;
+    double l1, weight_decay;
+    bool decoupled;
+    std::optional<double> ema;
+    std::optional<std::int64_t> swa_start;
+    std::int64_t swa_every;
+
+    // Throws std::invalid_argument where the values do not fit the rule.
+    void check() const;
+
+    // Compute the constants of step t, for the compute types that are present: a rule's powers cost more than the step
+    // of a small array.
+    StepConstants constants_for_step(double lr, std::int64_t t, double grad_scale,
+                                     const std::vector<double>& host_constants,
+                                     ComputeTypes types = {true, true}) const;
+
+  private:
+    double average_beta(std::int64_t t) const;
+};
+
+// Return constants that prepare nothing and leave the rule's own bytes zero.
+StepConstants constants_without_options(int rule);
+
+}  // namespace fo

@@ -1,0 +1,111 @@
+"""The arrays and settings that one row of a table is about: one array of a size, or a model with its true shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Shape = tuple[int, ...]
+Shapes = tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """An optimizer with its options, the arrays it steps, and where it runs."""
+
+    optimizer: str
+    name: str
+    shapes: Shapes
+    dtype: str = "float32"
+    grad_dtype: str = "float32"
+    threads: int | None = None  # None: as set; always None on a GPU, as is the instruction set
+    isa: str | None = None
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def elements(self) -> int:
+        """The number of elements of all parameters."""
+        return sum(map(math.prod, self.shapes))
+
+    def with_shapes(self, *shapes: Shape) -> Workload:
+        """Return the same workload over other arrays."""
+        return replace(self, shapes=shapes)
+
+    def capped(self, most: int) -> Workload:
+        """Return it over the arrays that fit into `most` elements, or over the beginning of one if none does."""
+        kept: list[Shape] = []
+        for shape in self.shapes:
+            if sum(map(math.prod, kept)) + math.prod(shape) <= most:
+                kept.append(shape)
+        return self.with_shapes(*kept or [(most,)])
+
+
+def parse_size(text: str) -> int:
+    """Read a number of elements.
+
+    >>> [parse_size(text) for text in ("4096", "1e6", "2.5e3", "2^20", "1_000")]
+    [4096, 1000000, 2500, 1048576, 1000]
+    """
+    try:
+        base, power, exponent = text.partition("^")
+        # Only 1 allows exponents above 63, and it equals all its powers: no huge number is computed.
+        size = int(base) ** min(int(exponent), 63) if power else float(text)
+    except (ArithmeticError, ValueError):
+        size = 0
+    if not 1 <= size <= 2**62 or size != int(size):
+        raise ValueError(f"--size: expected a whole number of elements such as 4096, 1e6 or 2^20, got {text!r}")
+    return int(size)
+
+
+def name_size(size: int) -> str:
+    """Write a number of elements as one reads it best.
+
+    >>> [name_size(size) for size in (1_000_000, 65_536, 1_500, 16_000_000)]
+    ['1e6', '2^16', '1500', '1.6e7']
+    """
+    digits = str(size).rstrip("0")
+    if size >= 1000 and len(digits) <= 3 <= len(str(size)) - len(digits):
+        return f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{len(str(size)) - 1}"
+    return f"2^{size.bit_length() - 1}" if size >= 1024 and size & (size - 1) == 0 else str(size)
+
+
+def gpt2() -> Shapes:
+    """GPT-2 with 124 million parameters, as in its published checkpoint; the output layer is the embedding."""
+    width, layers, vocabulary, positions = 768, 12, 50257, 1024
+    norm = ((width,), (width,))
+    attention = ((width, 3 * width), (3 * width,), (width, width), (width,))
+    feed_forward = ((width, 4 * width), (4 * width,), (4 * width, width), (width,))
+    return ((vocabulary, width), (positions, width), *(norm + attention + norm + feed_forward) * layers, *norm)
+
+
+def resnet50() -> Shapes:
+    """ResNet-50 for ImageNet as in torchvision, without the running means, which no optimizer steps."""
+
+    def convolution(inputs: int, outputs: int, side: int) -> Shapes:
+        return ((outputs, inputs, side, side), (outputs,), (outputs,))  # and scale and shift of its normalization
+
+    shapes = [*convolution(3, 64, 7)]
+    inputs = 64
+    for blocks, width in ((3, 64), (4, 128), (6, 256), (3, 512)):
+        for block in range(blocks):
+            shapes += convolution(inputs, width, 1) + convolution(width, width, 3) + convolution(width, 4 * width, 1)
+            if block == 0:
+                shapes += convolution(inputs, 4 * width, 1)
+            inputs = 4 * width
+    return (*shapes, (1000, inputs), (1000,))
+
+
+def mlp() -> Shapes:
+    """A network with 784 inputs, 256 hidden units and 10 outputs, as for handwritten digits."""
+    return ((784, 256), (256,), (256, 10), (10,))
+
+
+def tiny() -> Shapes:
+    """Four arrays of a few elements: such a step costs its overhead alone."""
+    return ((4, 3), (4,), (2, 4), (2,))
+
+
+MODELS: dict[str, Callable[[], Shapes]] = {"gpt2": gpt2, "resnet50": resnet50, "mlp": mlp, "tiny": tiny}
