@@ -1,4 +1,4 @@
-"""``python -m fastoptim``: what this build is, what this machine has, and how fast it steps."""
+"""The command line ``python -m fastoptim``: build information and the benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .bench import cli
 
 
 def main() -> int:
-    """Runs the command line and returns its exit status."""
+    """Run the command line and return its exit status."""
     parser = make_parser()
     arguments = parser.parse_args()
     if arguments.command == "bench":
@@ -20,17 +20,17 @@ def main() -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
-    parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer group_steps for NumPy.")
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer updates for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("info", help="print the build and what it found on this machine")
-    bench = commands.add_parser("bench", help="time steps on this machine, beside what its memory allows")
+    commands.add_parser("info", help="print the build and the devices and instruction sets of this machine")
+    bench = commands.add_parser("bench", help="time steps on this machine, compared with its memory bandwidth")
     cli.add_arguments(bench)
     return parser
 
 
 def print_info() -> None:
-    """Prints `build_info` as a table."""
+    """Print `build_info` as a table."""
     info = build_info()
     width = max(map(len, info))
     for key, value in info.items():

@@ -13,9 +13,7 @@ from ..options.settings import Settings
 
 
 class GroupStep(NamedTuple):
-    """One step with some settings: its learning rate, its number, counted from 1, its loss scale and what the
-    optimizer's `compute_host_constants` gives.
-    """
+    """One step with some settings: the learning rate, the step count from 1, the loss scale and the host constants."""
 
     settings: Settings
     lr: float
@@ -25,7 +23,7 @@ class GroupStep(NamedTuple):
 
 
 def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
-    """What these settings do in step t."""
+    """Return step `t` with these settings."""
     constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
@@ -34,7 +32,7 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
 
 
 class GroupSnapshot(NamedTuple):
-    """A group's options as last seen: their values in order, what they mean, and what messages call the group."""
+    """A snapshot of a group's options: the values in order, the settings, and the name of the group in messages."""
 
     values: tuple[Any, ...]
     settings: Settings
@@ -42,14 +40,14 @@ class GroupSnapshot(NamedTuple):
 
 
 class Engine(Protocol):
-    """A backend over a fixed list of arrays."""
+    """A backend for a fixed list of arrays."""
 
     def __init__(self, param_states: Sequence[ParamState]) -> None: ...
 
     def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
         """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
-        Refuses before the first write.  Returns how many arrays had a gradient; None if the step was skipped.
+        Raises errors before the first write.  Returns the number of arrays with a gradient; None after a skipped step.
         """
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
