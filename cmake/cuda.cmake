@@ -1,4 +1,4 @@
-# The CUDA side: what FASTOPTIM_CUDA asks for.  Leaves fastoptim_cuda_sources and fastoptim_cuda_libraries.
+# The CUDA sources and libraries that FASTOPTIM_CUDA selects: sets fastoptim_cuda_sources and fastoptim_cuda_libraries.
 set(fastoptim_cuda_sources csrc/cuda/no_cuda.cpp)
 set(fastoptim_cuda_libraries "")
 string(TOUPPER "${FASTOPTIM_CUDA}" fastoptim_cuda)
@@ -12,7 +12,7 @@ endif()
 set(fastoptim_cuda_parts 0 1 2 3)  # kParts of csrc/cuda/kernels.h
 set(fastoptim_cuda_plain csrc/cuda/gpu_device.cpp csrc/cuda/launcher.cpp csrc/cuda/step_tables.cpp csrc/cuda/tensor_list.cpp)
 
-# The same code as plain C++, with arguments so small that a dozen arrays do not fit into them.
+# The same code as plain C++.  The arguments are so small that a dozen arrays do not fit into them.
 if(fastoptim_cuda STREQUAL "EMULATED")
   foreach(part IN LISTS fastoptim_cuda_parts)
     add_library(fastoptim_kernels_${part} OBJECT csrc/cuda/kernels.cu)
@@ -33,7 +33,7 @@ endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
-  # Chosen below; CMake only wants some value before it has asked the compiler.
+  # The real list is set below; enable_language needs some value.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80)
   endif()
@@ -83,8 +83,8 @@ foreach(part IN LISTS fastoptim_cuda_parts)
   list(APPEND fastoptim_kernels $<TARGET_OBJECTS:fastoptim_kernels_${part}>)
 endforeach()
 
-# The run-time library is linked statically and looks for the driver when it is first used: what is built here runs, but
-# for CUDA, where there is none.
+# The run-time library is linked statically and looks for a driver at its first use.  Without a driver the module can be
+# imported, and everything except CUDA works.
 add_library(fastoptim_cuda OBJECT ${fastoptim_cuda_plain} csrc/cuda/device.cpp)
 string(REPLACE ";" "," listed "${fastoptim_architectures}")
 target_compile_definitions(fastoptim_cuda PRIVATE FO_TARGET=gpu FO_CUDA_ARCHITECTURES="${listed}")

@@ -1,7 +1,7 @@
-# The CPU loops: for each instruction set, a unit for each group of rules.  A change to one rule rebuilds its unit alone.
-# Leaves fastoptim_loops, and fastoptim_probes for the bandwidth probe.
+# The CPU loops: one unit for each instruction set and group of rules.  A change to one rule rebuilds only its units.
+# Sets fastoptim_loops, and fastoptim_probes for the bandwidth probe.
 
-# Never -march=native: a wheel runs on other machines than the one that built it.
+# Never -march=native: a wheel also runs on machines other than the one that built it.
 set(fastoptim_isas baseline)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND NOT MSVC)
   list(APPEND fastoptim_isas avx2 avx512)
@@ -13,8 +13,8 @@ endif()
 set(fastoptim_isa_avx2 -mavx2)
 set(fastoptim_isa_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 
-# GCC prefetches in those loops that have enough arithmetic for it; their few iterations in flight do not reach far enough
-# ahead for memory (docs/performance.md).
+# GCC prefetches in loops with enough arithmetic.  The out-of-order window covers too few iterations of such loops to
+# hide memory latency (docs/performance.md).
 set(fastoptim_prefetch -fprefetch-loop-arrays
   --param=prefetch-latency=300 --param=simultaneous-prefetches=32 --param=prefetch-min-insn-to-mem-ratio=1)
 list(JOIN fastoptim_prefetch " " fastoptim_prefetch_line)
@@ -23,7 +23,7 @@ if(FASTOPTIM_CAN_PREFETCH)
   set_source_files_properties(csrc/cpu/loop.cpp PROPERTIES COMPILE_OPTIONS "${fastoptim_prefetch}")
 endif()
 
-# The list of rules in rules.h, in groups.
+# The groups of rules: the includes of rules.h, fastoptim_unit_size at a time.
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS csrc/rules.h)
 file(STRINGS csrc/rules.h fastoptim_rule_includes REGEX "^#include \"rules/")
 set(fastoptim_unit_size 5)
@@ -49,7 +49,7 @@ foreach(unit RANGE ${fastoptim_last_unit})
 endforeach()
 file(CONFIGURE OUTPUT units/units.inc CONTENT "${fastoptim_units}" @ONLY)
 
-# The bandwidth probe: one loop for each pattern of accesses.
+# The bandwidth probe: one unit for each instruction set.
 foreach(isa IN LISTS fastoptim_isas)
   set(target fastoptim_probe_${isa})
   add_library(${target} OBJECT csrc/bench/probe_loop.cpp)

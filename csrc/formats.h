@@ -9,7 +9,7 @@
 
 namespace fo {
 
-// A new format needs an entry here and in kFormatNames, a struct with decode and encode below, and a case in with_format.
+// A new format needs an entry here and in kFormatNames, a struct with decode and encode, and a case in with_format.
 enum class Format : std::uint8_t { kFloat64, kFloat32, kFloat16, kBfloat16 };
 
 // The names that Python uses, in the order of Format.
@@ -39,6 +39,16 @@ FO_HD To bits(From from) {
     To to;
     std::memcpy(&to, &from, sizeof to);
     return to;
+}
+
+// Narrow to float32 by rounding to odd: towards zero, with the last bit set if that was inexact.  A second rounding, to at
+// least two bits less, then gives what a single rounding of x gives.
+FO_HD inline float round_to_odd(double x) {
+    const float narrow = float(x);
+    const double magnitude = x < 0 ? -x : x, narrow_magnitude = narrow < 0 ? -double(narrow) : double(narrow);
+    std::uint32_t pattern = bits<std::uint32_t>(narrow) - (narrow_magnitude > magnitude ? 1u : 0u);
+    const bool is_inexact = narrow_magnitude != magnitude && x - x == 0;
+    return bits<float>(pattern | (is_inexact ? 1u : 0u));
 }
 
 // One number format: the type in memory, and the conversions between it and a compute type.
@@ -74,6 +84,8 @@ struct Float16 {
         return T(bits<float>(result | (half & 0x8000u) << 16));
     }
 
+    FO_HD static std::uint16_t encode(double x) { return encode(round_to_odd(x)); }
+
     FO_HD static std::uint16_t encode(float x) {
         const std::uint32_t sign = bits<std::uint32_t>(x) >> 16 & 0x8000u;
         const std::uint32_t magnitude = bits<std::uint32_t>(x) & 0x7fffffffu;
@@ -96,6 +108,8 @@ struct Bfloat16 {
     FO_HD static T decode(std::uint16_t brain) {
         return T(bits<float>(std::uint32_t(brain) << 16));
     }
+
+    FO_HD static std::uint16_t encode(double x) { return encode(round_to_odd(x)); }
 
     FO_HD static std::uint16_t encode(float x) {
         const std::uint32_t all = bits<std::uint32_t>(x);

@@ -124,7 +124,7 @@ def state(cls: type[fo.Optimizer]) -> str:
 
 
 def moved(cls: type[fo.Optimizer]) -> str:
-    """Return the bytes per element with default options, and the maximum over all variants."""
+    """Return the bytes per element with the default options, and the maximum over all variants."""
     plain = bytes_moved(cls, cls.check_options({}).variant)
     most = max(bytes_moved(cls, variant) for variant in cls.variants)
     return f"{plain} to {most}" if most > plain else str(plain)

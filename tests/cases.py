@@ -1,6 +1,6 @@
-"""What the tests run over, and how they compare.
+"""The cases that the tests run over, special values, and comparison by bits.
 
-Every optimizer with every kind of option, taken from the registry, so that one added later is covered as it stands;
+Every optimizer with every kind of option, taken from the registry, so that one added later is covered too;
 the four number formats; the values where rounding, overflow and underflow bite.
 """
 
@@ -31,12 +31,14 @@ FLOAT64, FLOAT32, FLOAT16 = (np.dtype(kind) for kind in (np.float64, np.float32,
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES: tuple[DType, ...] = (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)
 
+CHECKOUT = Path(__file__).parents[1]
+
 ISAS: tuple[str, ...] = tuple(fo.build_info()["isa_usable"])
 
 
 def _constant(name: str, file: str, otherwise: int) -> int:
-    """As the sources have it, so that sizes under test stay at the borders; without sources, as they had it once."""
-    source = Path(__file__).parents[1] / "csrc" / "cpu" / file
+    """Read a constant from the sources, so that tested sizes stay at the borders; without sources, use a default."""
+    source = CHECKOUT / "csrc" / "cpu" / file
     if not source.exists():
         return otherwise
     found = re.search(rf"constexpr (?:Index|std::int64_t) {name} = (\d+);", source.read_text(encoding="utf-8"))
@@ -73,12 +75,12 @@ class Case:
 
     @property
     def every_state(self) -> tuple[str, ...]:
-        """That of all variants, and the average if one is kept."""
+        """The state of all variants, and the average if one is kept."""
         return tuple(self.optimizer.state) + self.state[len(self.optimizer.variants[self.variant]) :]
 
     @property
     def elementwise(self) -> bool:
-        """Whether an element's update depends on no other element."""
+        """True if an element's update depends on no other element."""
         bounds = (self.options["clip_norm"], self.options["clip_global_norm"])
         return self.optimizer.reduce_terms is None and bounds == (None, None) and not self.options["skip_nonfinite"]
 
@@ -281,7 +283,7 @@ def ordinary_values(rng: np.random.Generator, dtype: DType, size: int) -> Array:
 
 
 def state_values(rng: np.random.Generator, dtype: DType, size: int) -> Array:
-    """What state may have become: never negative, so that every root is a number."""
+    """Return values that state may have: never negative, so that every square root is a number."""
     return np.abs(ordinary_values(rng, compute_dtype(dtype), size))
 
 

@@ -15,6 +15,7 @@ from cases import ISAS
 from devices import import_module
 
 UNASKED = {
+    "exhaustive": "repeats another test over a larger grid; run with -m 'exhaustive or not exhaustive'",
     "large": "needs some 10 GB of memory; run with -m large",
     "gpu": "needs a GPU, CuPy and a build with CUDA; run with -m gpu",
 }
@@ -52,7 +53,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def xp(request: pytest.FixtureRequest) -> Any:
     """CuPy, or its double in an emulated build.  FASTOPTIM_CUPY_POOL=OFF gives each array memory of its own from the
-    driver, so that a tool sees what is written beside it."""
+    driver, so that a tool detects writes outside it."""
     module = import_module(request.param)
     if os.environ.get("FASTOPTIM_CUPY_POOL") == "OFF":
         module.cuda.set_allocator(None)

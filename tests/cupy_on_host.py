@@ -1,4 +1,4 @@
-"""As much of CuPy's interface as fastoptim and its tests use, over the CPU's memory: the device of an emulated build.
+"""The part of CuPy's interface that fastoptim and its tests use, over the CPU's memory, for an emulated build.
 
 Its arrays are no NumPy arrays and do not become one by themselves, as CuPy's do not.  Names and arguments are CuPy's.
 """
@@ -149,7 +149,7 @@ class Device:
 
 
 class Graph:
-    """What was launched while a stream captured."""
+    """The launches recorded while a stream captured."""
 
     def launch(self, stream: Any = None) -> None:
         _emulation().fo_emulated_replay()

@@ -15,7 +15,8 @@ import pytest
 
 import fastoptim as fo
 import fastoptim.core
-from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case, case_id
+from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case
+from loops import each_case, loop
 
 Backend = Literal["native", "reference"]
 Refusal = type[Exception]
@@ -28,7 +29,7 @@ WIDEST = {
 
 
 def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
-    """What of an optimizer the base class, which refuses, saves and takes apart, may treat in a way of its own."""
+    """Return the properties by which the base class may treat optimizers differently."""
     methods = {name for cls in optimizer.__mro__ for name in vars(cls) if cls.__module__.startswith("fastoptim.rules")}
     own = {"step", "lookahead", "averaged", "state_dict", "load_state_dict", "eval", "update_hessian", "__init__"}
     return (
@@ -54,15 +55,15 @@ STATES = {case.state for case in VARIANT_CASES if case.state}
 
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 each_kind = pytest.mark.parametrize("optimizer", KINDS, ids=name_of)
-every_variant = pytest.mark.parametrize("case", VARIANT_CASES, ids=case_id)
-each_backend = pytest.mark.parametrize("backend", ["native", "reference"])
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-each_module = pytest.mark.parametrize("module", [fo.functional, fo.reference], ids=["functional", "reference"])
+every_variant = each_case(VARIANT_CASES)
+each_backend = loop("backend", ["native", "reference"])
+each_dtype = loop("dtype", DTYPES)
+each_module = loop("module", [fo.functional, fo.reference])
 without_cuda = pytest.mark.skipif(not fastoptim.core.cuda_status(), reason="this machine has CUDA")
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """What stands in the places of arrays; a state's dicts of arrays are such leaves too."""
+    """Yield the leaves of a tree; a state's dict of arrays is one leaf."""
     if is_state(tree) or not isinstance(tree, (dict, list, tuple)):
         yield tree
         return
@@ -146,7 +147,7 @@ class Model(Memory):
         with super().refuses(error, *words):
             yield
 
-    def goes_on(self) -> None:
+    def assert_continues(self) -> None:
         """The next step has the bits it has in a model that never refused anything."""
         self._twin.step()
         self.step()
@@ -189,7 +190,7 @@ class Buffers(Memory):
 
 
 class FakeCuda:
-    """What a CuPy array looks like to those who do not import CuPy."""
+    """An object with the interface of a CuPy array."""
 
     shape, dtype = SHAPES[LAST], FLOAT32
 

@@ -29,8 +29,9 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
     const R rule = restore<R>(constants, sizeof(T) == 8);
     Tiles<R, T> tiles(segment, gradient);
     ArrayTile<T> average(segment.average);
-    for (Index n = 0; begin < end; begin += n) {
-        n = std::min(end - begin, kTile);
+    Index most = tiles.has_plain_gradient() ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
+    for (Index n = 0; begin < end; begin += n, most = kTile) {
+        n = std::min(end - begin, most);
         tiles.open(begin, n);
         if constexpr (R::kWrites)
             apply<ApplyRule<R>, kUpdateAccess<R, T>[0] == Access::kWrite>({rule}, tiles.p, tiles.g, tiles.state, n);

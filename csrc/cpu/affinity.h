@@ -37,7 +37,7 @@ class Affinity {
         return rest;
     }
 
-    // Move a thread of this process there.  Best effort: a processor may have been taken away since.
+    // Move a thread of this process to these processors.  Best effort: one may have been taken away since.
     void apply([[maybe_unused]] int thread_id) const {
 #if defined(__linux__)
         syscall(SYS_sched_setaffinity, thread_id, sizeof words_, words_.data());
@@ -55,7 +55,7 @@ class Affinity {
     int count_ = 0;
 };
 
-// The processor that the calling thread runs on and the thread's number in the system; -1 and 0 where unknown.
+// Return the processor that the calling thread runs on, or -1 if unknown.
 inline int this_processor() {
 #if defined(__linux__)
     return sched_getcpu();
@@ -64,6 +64,7 @@ inline int this_processor() {
 #endif
 }
 
+// Return the calling thread's number in the system, or 0 if unknown.
 inline int this_thread_id() {
 #if defined(__linux__)
     return static_cast<int>(syscall(SYS_gettid));

@@ -7,7 +7,7 @@
 namespace fo::cpu {
 namespace {
 
-// No quota is 0 throughout.
+// In this file 0 means that there is no quota.
 int smaller(int a, int b) { return a == 0 ? b : b == 0 ? a : std::min(a, b); }
 
 int whole_processors(double quota, double period) {
@@ -29,8 +29,8 @@ int quota_v1(const std::string& folder) {
     return quota_file >> quota && period_file >> period ? whole_processors(quota, period) : 0;
 }
 
-// The quota of a cgroup and of those that contain it.  In a container `path` may be the host's, which is not mounted;
-// then only the last turn, the mount point, finds files.
+// Return the smallest quota of a cgroup and its ancestors.  In a container `path` may be the host's, which is not
+// mounted; then only the last iteration, at the mount point, finds files.
 template <class Quota>
 int smallest_quota(const std::string& mount, std::string path, Quota quota_of) {
     int found = 0;

@@ -5,8 +5,8 @@
 
 namespace fo::cpu {
 
-// The smallest quota of this process's cgroup and those that contain it, in processors, rounded down, at least 1.
-// 0 where there is no quota.  `root` is put before /proc and /sys, for tests.
+// Return the smallest quota of this process's cgroup and its ancestors, in processors, rounded down, at least 1; 0 if
+// there is no quota.  `root` is a prefix of /proc and /sys, for tests.
 int quota_processors(const std::string& root = "");
 
 }  // namespace fo::cpu

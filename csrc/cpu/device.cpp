@@ -224,6 +224,7 @@ class CpuDevice final : public Device {
         Execution execution(step, loops_);
         execution.reduce_gradients({PassKind::kReduceGradients, 0, step.count});
         std::vector<double> squares;
+        squares.reserve(step.params());
         for (Index param = 0; param < step.params(); ++param) squares.push_back(execution.sq_norm(param));
         return squares;
     }

@@ -13,7 +13,7 @@ namespace fo::cpu {
 // docs/performance.md.
 inline constexpr std::int64_t kMinShare = 32768;
 
-// Within a segment, shares begin at multiples of this, so that two threads seldom write to one cache line.
+// Within a segment, shares begin at multiples of this, so that two threads rarely write to one cache line.
 inline constexpr std::int64_t kAlign = 64;
 
 // A device that runs these loops.

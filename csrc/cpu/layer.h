@@ -1,4 +1,4 @@
-// What runs the threads of a pass.
+// Layers: the implementations that run the threads of a pass.
 #pragma once
 
 #include <array>

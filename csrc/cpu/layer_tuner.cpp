@@ -5,21 +5,21 @@
 namespace fo::cpu {
 namespace {
 
-constexpr double kCredit = 20e6;           // ns; most that a layer can have earned: a few interruptions
-constexpr double kFirstCredit = 5e6;       // ns; of the layer that a size begins with
-constexpr double kInterest = 0.03;         // of the time in other layers, which pays a debt back
+constexpr double kCredit = 20e6;           // ns; largest balance: a few interruptions
+constexpr double kFirstCredit = 5e6;       // ns; balance of the first layer of a size
+constexpr double kInterest = 0.03;         // part of the time in other layers that reduces a debt
 constexpr int kSettle = 8;                 // passes before the first trial of another layer
-constexpr int kManyPasses = 1000;          // more are not counted
-constexpr int kMemory = 16;                // passes that the mean goes back
-constexpr double kStall = 2;               // longer passes count as this in the mean, and in full in the balance
+constexpr int kManyPasses = 1000;          // the count of passes ends here
+constexpr int kMemory = 16;                // passes in the running mean
+constexpr double kStall = 2;               // longer relative times count as this in the mean, in full in the balance
 constexpr double kBetter = 0.93;           // a trial must be faster than this to replace the current layer
-constexpr double kMuchBetter = 0.87;       // the same for OpenMP alone, whose threads spin at others' expense
-constexpr double kTrialDebt = 6;           // at least so many passes' time after a trial that did not convince
-constexpr int kMaxDoublings = 4;           // of that debt, after failures in a row
+constexpr double kMuchBetter = 0.87;       // the same for OpenMP if no other library uses its threads, which then spin
+constexpr double kTrialDebt = 6;           // passes; smallest debt after a rejected trial
+constexpr int kMaxDoublings = 4;           // of that debt, after consecutive failures
 constexpr double kOpenMPTrialDebt = 10e6;  // ns; OpenMP's threads spin for milliseconds afterwards
-constexpr double kHopeless = 3, kHopelessNs = 5e5;  // a pass that is slower than both: three end a trial
+constexpr double kHopeless = 3, kHopelessNs = 5e5;  // factor, ns; three passes slower than both end a trial
 constexpr int kHopelessPasses = 3;
-constexpr std::int64_t kOpenMPSpins = 8'000'000;  // ns after a trial of OpenMP, in which its threads disturb the pool
+constexpr std::int64_t kOpenMPSpins = 8'000'000;  // ns after a trial of OpenMP in which its threads disturb the pool
 
 std::size_t at(Layer layer) { return static_cast<std::size_t>(layer); }
 
@@ -34,7 +34,7 @@ Layer LayerTuner::current(Options options) const {
     return last_->current == Layer::kOpenMP && !options.openmp ? Layer::kPool : last_->current;
 }
 
-// Whether threads of the layer that nobody else uses keep spinning after a pass.
+// Return whether the layer's threads keep spinning after a pass although no other library uses them.
 bool LayerTuner::spins_on(const Size& size, Layer layer) {
     return layer == Layer::kOpenMP && !size.options.prefer_openmp;
 }
@@ -44,7 +44,7 @@ bool LayerTuner::may_use(const Size& size, Layer layer) {
     return layer == Layer::kSerial || size.accounts[at(layer)].balance >= 0;
 }
 
-// The relative time of the best layer other than this one; one thread's is 1.
+// Return the relative time of the best other layer; that of one thread is 1.
 double LayerTuner::best_other(const Size& size, Layer layer) {
     double best = 1;
     for (const Layer other : {Layer::kPool, Layer::kOpenMP})
@@ -54,7 +54,7 @@ double LayerTuner::best_other(const Size& size, Layer layer) {
 }
 
 void LayerTuner::leave(Size& size, Layer layer) {
-    // The situation has changed.  Trying the pool is cheap; trying OpenMP is not.
+    // Conditions have changed.  A trial of the pool is cheap, a trial of OpenMP is not.
     if (layer == Layer::kOpenMP) {
         Account& pool = size.accounts[at(Layer::kPool)];
         pool.balance = std::max(pool.balance, 0.0);
@@ -97,7 +97,7 @@ Layer LayerTuner::choose(std::int64_t length, Options options, std::int64_t now)
     return size.trial_left ? size.trial : size.current;
 }
 
-// Return the least that is subtracted from the balance of a layer that was not faster; twice as much each time.
+// Return the smallest debt of a layer that was not faster.  It doubles with each consecutive failure.
 double LayerTuner::trial_debt(Size& size, Layer layer, double one_thread_ns) {
     int& failures = size.accounts[at(layer)].failures;
     const double factor = double(1 << failures);
@@ -105,7 +105,8 @@ double LayerTuner::trial_debt(Size& size, Layer layer, double one_thread_ns) {
     return factor * std::max(kTrialDebt * one_thread_ns, spins_on(size, layer) ? kOpenMPTrialDebt : 0);
 }
 
-// Of all passes but the first.  A single interruption says nothing; the balance takes care of frequent ones.
+// Return the median of all passes of a trial except the first.  It ignores a single interruption; the balance accounts
+// for frequent ones.
 double LayerTuner::median_of_trial(Size& size) {
     const auto middle = size.trial_times.begin() + (kTrial - 1) / 2;
     std::nth_element(size.trial_times.begin(), middle, size.trial_times.end() - 1);
@@ -131,7 +132,7 @@ void LayerTuner::record(std::int64_t length, Layer layer, double ns, double one_
         double& balance = size.accounts[at(other)].balance;
         if (other != layer && balance < 0) balance = std::min(0.0, balance + kInterest * ns);
     }
-    if (layer == Layer::kSerial && size.trial_left) {  // the layer under trial had no threads to offer
+    if (layer == Layer::kSerial && size.trial_left) {  // the layer under trial had no threads available
         size.trial_left = 0;
         size.accounts[at(size.trial)].balance = -kOpenMPTrialDebt;
     }

@@ -1,8 +1,8 @@
-// Chooses, from reduced times, whether the passes of one calling thread run on one thread, on the pool or on OpenMP.
+// Chooses, from measured times, whether the passes of one calling thread run on one thread, on the pool or on OpenMP.
 //
 // The time of every parallel pass is compared with the estimated time of the best alternative.  Each layer has a
 // balance: the time that it saved, up to a limit, minus the time that it lost.  A layer with a negative balance is not
-// used.  Three per cent of the time spent in other layers are added to such a balance, and once it is zero the layer is
+// used.  Three per cent of the time spent in other layers are added to such a balance.  Once it is zero, the layer is
 // tried again for a few passes.  In the long run the loss is therefore a few per cent at most, whatever the other
 // threads and processes of the machine do.
 //
@@ -32,8 +32,8 @@ class LayerTuner {
     // Return the layer for a pass.  `length` is in smallest shares; the pass begins at `now` (ns of any clock).
     Layer choose(std::int64_t length, Options options, std::int64_t now);
 
-    // Record how long the pass took, and would have taken on one thread in nanoseconds.  The
-    // latter is ignored for a serial pass; 0 if unknown, because the calling thread came too late to process a chunk.
+    // Record the time of a pass, and the estimate for one thread, in nanoseconds.  The estimate is ignored for a serial
+    // pass; 0 if unknown, because the calling thread came too late to process a chunk.
     void record(std::int64_t length, Layer layer, double ns, double one_thread_ns);
 
     // Return the layer for passes of the size that ran last, ignoring trials.
@@ -42,14 +42,14 @@ class LayerTuner {
   private:
     static constexpr int kLayers = 3;
     static constexpr int kSizes = 40;
-    static constexpr int kTrial = 8;  // passes of a trial, of which the first wakes the threads and does not count
+    static constexpr int kTrial = 8;  // passes of a trial; the first wakes the threads and does not count
 
     // All times are relative to the estimated time on one thread, so that rules and formats of any cost are comparable.
     struct Account {
         double time = 0;     // mean of recent passes
         double balance = 0;  // ns
         int passes = 0;
-        int failures = 0;  // rejected trials in a row
+        int failures = 0;  // consecutive rejected trials
     };
 
     // Passes of similar size.

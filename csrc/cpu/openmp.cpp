@@ -26,8 +26,8 @@ namespace {
 
 std::atomic<bool> forked{false};
 
-// Whether this process was forked, and has not called exec since, before this library was loaded.  Another library may
-// have used OpenMP in its parent.
+// Return whether this process was forked before this library was loaded, without a call of exec since.  Another library
+// may have used OpenMP in its parent.
 bool forked_before_import() {
 #if defined(__linux__)
     constexpr unsigned long kForkedNoExec = 0x40;  // PF_FORKNOEXEC, in the ninth field of /proc/self/stat
@@ -38,6 +38,8 @@ bool forked_before_import() {
     char state = 0;
     long skipped = 0;
     unsigned long flags = 0;
+    // The kernel writes this line, so no number is out of range.
+    // NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion)
     std::sscanf(text.c_str() + name_end + 1, " %c %ld %ld %ld %ld %ld %lu", &state, &skipped, &skipped, &skipped,
                 &skipped, &skipped, &flags);
     return flags & kForkedNoExec;
@@ -47,8 +49,9 @@ bool forked_before_import() {
 }
 
 #if defined(_OPENMP)
-// GNU OpenMP ends the process when it cannot create a thread, so try first.  Each calling thread has a team of its own,
-// which persists until a region needs fewer threads.  Regions of other libraries are not counted.
+// GNU OpenMP ends the process when it cannot create a thread, so create threads first to test it.  Each calling thread
+// has a team of its own, which persists until a region needs fewer threads.  Regions of other libraries are not
+// counted.
 bool can_create_team(int threads) {
     thread_local int team = 1;  // of this thread's last region here
     if (threads <= team) {
@@ -74,7 +77,7 @@ int find_torch(dl_phdr_info* info, std::size_t, void* found) {
     return *static_cast<bool*>(found) = info->dlpi_name && std::strstr(info->dlpi_name, "libtorch_cpu");
 }
 
-// The dynamic linker loads one library of a name.  PyTorch needs "libgomp.so.1"; a wheel that carries a copy of its own
+// The dynamic linker loads one library of each name.  PyTorch needs "libgomp.so.1"; a wheel with a copy of its own
 // renames it to "libgomp-" and a hash.
 bool torch_shares_runtime() {
     bool has_torch = false;

@@ -13,7 +13,7 @@
 namespace fo::cpu {
 namespace {
 
-// The layer that was asked for; none for "auto".
+// The requested layer; empty for "auto".
 struct alignas(4) Request {  // four bytes are atomic everywhere
     std::optional<Layer> layer;
     bool from_environment = false;
@@ -22,10 +22,10 @@ std::atomic<Request> request{Request{}};
 
 thread_local LayerTuner tuner;
 
-// Where OpenMP cannot be used, after a fork, the pool takes its place.
+// The pool replaces OpenMP where that cannot be used, after a fork.
 Layer usable(Layer layer) { return layer == Layer::kOpenMP && !openmp_usable() ? Layer::kPool : layer; }
 
-// False, with nothing done, if the layer has no threads to offer now.
+// Return false without side effects if the layer has no threads available now.
 bool run_on(Layer layer, const Work& work, const Cut& cut, ChunkTimer& timer) {
     if (layer == Layer::kOpenMP) return run_openmp(work, cut, timer);
     try {
@@ -97,7 +97,7 @@ NextPass next_large_pass() {
     if (count.threads < 2) return {"serial", 1, count.reason};
     const Layer layer =
         asked.layer ? usable(*asked.layer) : tuner.current({openmp_usable(), openmp_shared_with_torch()});
-    if (layer == Layer::kSerial) return {"serial", 1, "reduced"};
+    if (layer == Layer::kSerial) return {"serial", 1, "measured"};
     return {name_of(layer), std::min(count.threads, Pool::kMaxThreads), count.reason};
 }
 

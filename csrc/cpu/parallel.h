@@ -1,4 +1,4 @@
-// Runs a pass on as many threads as pay, by the layer that was asked for or that measurements favour.
+// Runs a pass on as many threads as are worthwhile, by the requested layer or by the one that measurements favour.
 #pragma once
 
 #include "layer_tuner.h"
@@ -14,7 +14,8 @@ void run(const Work& work);
 void set_threading(const std::string& layer);
 std::string threading();
 
-// As set_threading(FASTOPTIM_THREADING), if that is set.  Throws std::runtime_error where set_threading would refuse.
+// Call set_threading(FASTOPTIM_THREADING) if that is set.  Throws std::runtime_error for a name that set_threading
+// rejects.
 void read_threading_from_environment();
 
 // The layer and the number of threads of the calling thread's next large pass.

@@ -29,7 +29,7 @@ constexpr std::uint64_t tagged(std::int32_t epoch, std::uint64_t low) {
     return std::uint64_t(std::uint32_t(epoch)) << 32 | low;
 }
 
-// Python runs signal handlers on the main thread; a worker must not be the one that the system picks.
+// Python handles signals on the main thread.  Workers block them, so that the system does not deliver one to a worker.
 class SignalsBlocked {
   public:
     SignalsBlocked(const SignalsBlocked&) = delete;
@@ -50,7 +50,7 @@ class SignalsBlocked {
 #endif
 };
 
-// Never destroyed: its threads run until the process ends.
+// Never destroyed, because its threads run until the process ends.
 std::atomic<Pool*> the_pool{nullptr};
 
 }  // namespace
@@ -67,7 +67,7 @@ Pool& Pool::instance() {
 
 void Pool::guard_against_forks() {
 #if defined(__unix__) || defined(__APPLE__)
-    // The child has none of the threads, and the pool may have been in the middle of a pass.
+    // The child has none of the threads, and the pool may have been in the middle of a pass at the fork.
     pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr, std::memory_order_relaxed); });
 #endif
 }
@@ -83,9 +83,9 @@ void Pool::grow(int workers) {
     }
 }
 
-// Workers may run wherever the caller may, except on the processor that the caller runs on now.  Left alone, Linux
-// often wakes them right there: in a virtual machine it takes the other processors, which the host has put to sleep,
-// for occupied (docs/performance.md).  Then they could start only when the caller is done.
+// Workers may run where the caller may, except on the processor that the caller runs on now.  Otherwise Linux often
+// wakes them on that processor: in a virtual machine it treats the other processors, which the host has put to sleep,
+// as occupied (docs/performance.md).  They could then start only after the caller has finished.
 void Pool::place_workers(const Affinity& affinity, int shares) {
     const int processor = shares <= affinity.count() ? this_processor() : -1;
     if (processor != processor_ || !(affinity == affinity_)) {
@@ -106,8 +106,8 @@ bool Pool::run(const Work& work, const Cut& cut, const Affinity& affinity, Chunk
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     grow(cut.shares - 1);
     place_workers(affinity, cut.shares);
-    const TensorDesc tensor{work, cut};
-    publish(tensor, cut.shares <= affinity.count() ? kSpins : 0);
+    const Job job{work, cut};
+    publish(job, cut.shares <= affinity.count() ? kSpins : 0);
 
     std::int64_t chunks = 0, own = 0;
     for (int share = 0; share < cut.shares; ++share) chunks += cut.chunks(share);
@@ -125,20 +125,20 @@ bool Pool::run(const Work& work, const Cut& cut, const Affinity& affinity, Chunk
     return true;
 }
 
-void Pool::publish(const TensorDesc& tensor, int spins) {
+void Pool::publish(const Job& job, int spins) {
     if (epoch_ == INT32_MAX) {  // reports of the last pass with the same number must not count again
         for (int index = 1; index <= workers_; ++index) worker_[index].finished.store(0, std::memory_order_relaxed);
         epoch_ = 0;
     }
     ++epoch_;
-    tensor_.store(&tensor, std::memory_order_relaxed);
-    shares_.store(tensor.cut.shares, std::memory_order_relaxed);
+    job_.store(&job, std::memory_order_relaxed);
+    shares_.store(job.cut.shares, std::memory_order_relaxed);
     spins_.store(spins, std::memory_order_relaxed);
-    for (int share = 0; share < tensor.cut.shares; ++share) {
-        const auto chunks = static_cast<std::uint64_t>(tensor.cut.chunks(share));
+    for (int share = 0; share < job.cut.shares; ++share) {
+        const auto chunks = static_cast<std::uint64_t>(job.cut.chunks(share));
         share_[share].state.store(tagged(epoch_, chunks << 16), std::memory_order_release);
     }
-    for (int index = 1; index < tensor.cut.shares && index <= workers_; ++index) {
+    for (int index = 1; index < job.cut.shares && index <= workers_; ++index) {
         Worker& worker = worker_[index];
         worker.signal.store(epoch_, std::memory_order_seq_cst);
         if (worker.asleep.load(std::memory_order_seq_cst)) futex_wake(worker.signal);
@@ -151,7 +151,7 @@ Pool::Epoch Pool::wait_for_signal(Worker& self, Epoch last) const {
         if (signal != last) return signal;
         pause();
     }
-    // Both sides write, then read what the other has written, all sequentially consistent: no signal is missed.
+    // Each side writes its own variable and then reads the other's, sequentially consistent, so no signal is missed.
     self.asleep.store(true, std::memory_order_seq_cst);
     Epoch signal;
     while ((signal = self.signal.load(std::memory_order_seq_cst)) == last) futex_wait(self.signal, last);
@@ -166,15 +166,15 @@ void Pool::work_as(int index) {
         epoch = wait_for_signal(self, epoch);
         std::uint64_t finished = 0;
         run_chunks(index, epoch, [&](int share, std::int64_t chunk) {
-            // The claim succeeded, so the pass has not ended and its tensor exists.
-            const TensorDesc& tensor = *tensor_.load(std::memory_order_relaxed);
-            tensor.cut.run_chunk(tensor.work, share, chunk);
+            // The claim succeeded, so the pass has not ended and the object in job_ exists.
+            const Job& job = *job_.load(std::memory_order_relaxed);
+            job.cut.run_chunk(job.work, share, chunk);
             self.finished.store(tagged(epoch, ++finished), std::memory_order_release);
         });
     }
 }
 
-// The next chunk of a share, or -1 if none is left or the pass has ended.
+// Claim the next chunk of a share.  Return -1 if none is left or the pass has ended.
 std::int64_t Pool::claim(int share, Epoch epoch) {
     auto& state = share_[share].state;
     std::uint64_t seen = state.load(std::memory_order_acquire);
@@ -186,7 +186,7 @@ std::int64_t Pool::claim(int share, Epoch epoch) {
     }
 }
 
-// One's own share first, then what is left of the others.
+// Run the chunks of one's own share, then the unclaimed chunks of the others.
 template <class RunChunk>
 void Pool::run_chunks(int first_share, Epoch epoch, const RunChunk& run_chunk) {
     const int shares = shares_.load(std::memory_order_relaxed);
@@ -196,19 +196,19 @@ void Pool::run_chunks(int first_share, Epoch epoch, const RunChunk& run_chunk) {
     }
 }
 
-// Until the workers have finished that many chunks of the current pass.
+// Wait until the workers have finished that many chunks of the current pass.
 void Pool::wait_until_finished(std::int64_t chunks) const {
     const int spins = spins_.load(std::memory_order_relaxed);
     for (int tries = 0;; ++tries) {
         std::int64_t finished = 0;
         for (int index = 1; index <= workers_; ++index) {
             const std::uint64_t report = worker_[index].finished.load(std::memory_order_acquire);
-            if (report >> 32 == tagged(epoch_, 0) >> 32) finished += report & 0xffffffff;
+            if (report >> 32 == tagged(epoch_, 0) >> 32) finished += static_cast<std::int64_t>(report & 0xffffffff);
         }
         if (finished == chunks) return;
         if (tries < spins)
             pause();
-        else  // a worker was interrupted in the middle of a chunk, and may be waiting for this very processor
+        else  // a worker was interrupted within a chunk, and may be waiting for this processor
             std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
 }

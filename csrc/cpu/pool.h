@@ -17,12 +17,12 @@ namespace fo::cpu {
 
 class Pool {
   public:
-    static constexpr int kMaxThreads = 1024;  // the caller among them
+    static constexpr int kMaxThreads = 1024;  // including the caller
 
-    // This process's pool.  A forked process has a pool of its own, whose threads are created when they are needed.
+    // Return this process's pool.  A forked process has a pool of its own, whose threads are created when needed.
     static Pool& instance();
 
-    // StepArgs once, when the module is loaded.
+    // Call once, when the module is loaded.
     static void guard_against_forks();
 
     // Run the work on the calling thread and up to cut.shares - 1 others; on fewer if no more can be created.
@@ -32,12 +32,12 @@ class Pool {
   private:
     using Epoch = std::int32_t;  // numbers the passes
 
-    struct TensorDesc {
+    struct Job {
         const Work& work;
         const Cut& cut;
     };
 
-    // The signal to a worker and its reports, on a cache line of their own.
+    // The signal to a worker and its reports, on separate cache lines for each worker.
     struct alignas(64) Worker {
         FutexWord signal{0};                     // the newest pass it may help with
         std::atomic<bool> asleep{false};         // must be woken
@@ -56,7 +56,7 @@ class Pool {
     Pool();
     void grow(int workers);
     void place_workers(const Affinity& affinity, int shares);
-    void publish(const TensorDesc& tensor, int spins);
+    void publish(const Job& job, int spins);
     void work_as(int index);
     Epoch wait_for_signal(Worker& self, Epoch last) const;
     std::int64_t claim(int share, Epoch epoch);
@@ -71,7 +71,7 @@ class Pool {
     Affinity affinity_;   // of the last caller
     int processor_ = -1;  // of the last caller, excluded from the workers' mask; -1: not excluded
     int placement_ = 0;   // numbers the masks for the workers
-    std::atomic<const TensorDesc*> tensor_{nullptr};
+    std::atomic<const Job*> job_{nullptr};
     std::atomic<int> shares_{0};
     std::atomic<int> spins_{0};
     std::unique_ptr<Worker[]> worker_;

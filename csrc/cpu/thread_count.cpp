@@ -16,9 +16,9 @@ namespace {
 constexpr std::int64_t kAffinityAge = 1'000'000;   // ns; a system call of some 0.4 us, so at most 0.04 % of the time
 constexpr std::int64_t kQuotaAge = 1'000'000'000;  // ns; some 50 us of reading files
 
-std::atomic<int> called{0};  // by set_num_threads; 0 before
+std::atomic<int> called{0};  // the number of set_num_threads; 0 if not called
 
-// The first number of OMP_NUM_THREADS, which may be a list for nested regions; 0 where it is unset or no number.
+// Return the first number of OMP_NUM_THREADS, which may be a list for nested regions; 0 if unset or not a number.
 int environment_threads() {
     const char* text = std::getenv("OMP_NUM_THREADS");
     if (!text) return 0;
@@ -29,10 +29,10 @@ int environment_threads() {
     return *end == '\0' || *end == ',' ? static_cast<int>(n) : 0;
 }
 
-// At the import, as OpenMP reads it when it is loaded.
+// Read at the import, as OpenMP reads it when it is loaded.
 const int environment = environment_threads();
 
-// What omp_get_max_threads returns as long as nobody sets a limit.
+// The result of omp_get_max_threads as long as no limit is set.
 const int openmp_default = environment ? environment : openmp_processors();
 
 int openmp_limit() {

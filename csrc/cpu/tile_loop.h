@@ -60,8 +60,8 @@ class ArrayTile {
 
     // Return elements from `begin` on.
     Cell<T>* open(Index begin, Index n) {
+        if (in_place_) return static_cast<Cell<T>*>(array_.data) + begin;
         memory_ = element(array_.data, array_.format, begin);
-        if (in_place_) return static_cast<Cell<T>*>(memory_);
         decode<T>(array_.format, memory_, copy_, n);
         return copy_;
     }

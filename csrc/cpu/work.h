@@ -49,7 +49,7 @@ struct Cut {
     }
 };
 
-// Times the calling thread's first chunks, to estimate what the whole pass would take on one thread.
+// Times the calling thread's first chunks, to estimate the time of the whole pass on one thread.
 class ChunkTimer {
   public:
     bool wants_more() const { return count_ < kSamples; }
@@ -61,7 +61,8 @@ class ChunkTimer {
         ns_per_unit_[count_++] = double(now_ns() - before) / double(units);
     }
 
-    // Nanoseconds for that many units.  A chunk in which the thread was interrupted counts as twice the fastest.
+    // Estimate the nanoseconds for that many units.  No chunk counts as more than twice the fastest, so that an
+    // interruption has little effect.
     double estimate(std::int64_t units) const {
         if (count_ == 0) return 0;
         const double fastest = *std::min_element(ns_per_unit_.begin(), ns_per_unit_.begin() + count_);

@@ -1,5 +1,5 @@
-// CUDA's memory, streams and errors.  The run-time library is linked statically and looks for a driver only when it is
-// used, so a process without one may load it.
+// CUDA's memory, streams and errors.  The run-time library is linked statically and looks for a driver at its first
+// use, so a process without a driver can load it.
 #include "device.h"
 
 #include "cuda.h"
@@ -43,7 +43,7 @@ Info info() {
 int device_count() {
     int count = 0;
     if (cudaGetDeviceCount(&count) == cudaSuccess) return count < kMaxDevices ? count : kMaxDevices;
-    cudaGetLastError();  // told; the next call is not to report it again
+    cudaGetLastError();  // clear the error, so that the next call does not report it
     return 0;
 }
 
@@ -52,8 +52,8 @@ std::string status() {
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver was found";
     const cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
-    // Older drivers of the same major version are let in by the run-time library, but know neither 32 KB of arguments
-    // (12.1) nor compressed kernels (12.4).
+    // The run-time library accepts older drivers of the same major version, but those support neither 32 KB of
+    // arguments (12.1) nor compressed kernels (12.4).
     if (error == cudaErrorInsufficientDriver || driver < 12040)
         return "the CUDA driver (" + as_version(driver) +
                ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION) +
@@ -65,7 +65,7 @@ std::string status() {
 int device_of(const void* address) {
     cudaPointerAttributes attributes{};
     const cudaError_t error = cudaPointerGetAttributes(&attributes, address);
-    cudaGetLastError();  // told; the next call is not to report it again
+    cudaGetLastError();  // clear the error, so that the next call does not report it
     return error == cudaSuccess && attributes.type == cudaMemoryTypeDevice ? attributes.device : 0;
 }
 
@@ -73,7 +73,7 @@ void check(int error, const std::string& where) {
     if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
 }
 
-// While a stream of this thread captures, memory is allocated and a kernel is loaded for the first time only so.
+// While a stream of this thread captures, only the relaxed mode permits to allocate memory or to load a kernel.
 OnDevice::OnDevice(int device) {
     auto mode = cudaStreamCaptureModeRelaxed;
     cudaThreadExchangeStreamCaptureMode(&mode);
@@ -81,7 +81,7 @@ OnDevice::OnDevice(int device) {
     try {
         int before = 0;
         check(cudaGetDevice(&before), "CUDA: asking for the current device");
-        if (before == device) return;  // choosing a device makes a context there
+        if (before == device) return;  // cudaSetDevice creates a context on the device
         check(cudaSetDevice(device), "CUDA: choosing device " + std::to_string(device));
         before_ = before;
     } catch (...) {

@@ -1,4 +1,4 @@
-// A device as the plan sees it: memory, streams and errors.  CUDA's, or the emulation's.
+// Memory, streams and errors of a GPU.  Implemented with CUDA in device.cpp, without it in emulated.cpp.
 #pragma once
 
 #include <cstddef>
@@ -17,10 +17,10 @@ struct Stream {
 
 int device_count();
 
-// Throws std::runtime_error unless a cudaError_t, as a number, is none.
+// Throw std::runtime_error unless a cudaError_t, as a number, is cudaSuccess.
 void check(int error, const std::string& where);
 
-// Makes a device the thread's current one while it lives, and allows what is safe while a stream captures.
+// Makes a device the thread's current one for its lifetime, and permits calls that are safe while a stream captures.
 class OnDevice {
   public:
     explicit OnDevice(int device);
@@ -35,17 +35,17 @@ class OnDevice {
     int mode_ = 0;
 };
 
-// Memory of the current device.  Released memory may still be in use: that waits.
+// Allocate on the current device.  release() waits until the memory is no longer in use.
 void* allocate(std::size_t bytes);
 void release(void* memory) noexcept;
 
 bool is_capturing(const Stream& stream);
 void clear(const Stream& stream, void* memory, std::size_t bytes);
 
-// Waits for the stream.
+// Copy to the host and wait for the stream.
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes);
 
-// The emulation's launch: calls block(index) for each, in any order.
+// Call block(index) for each block, in any order: a launch of the emulation.
 void run_blocks(const Stream& stream, std::uint32_t blocks, std::function<void(std::uint32_t index)> block);
 
 }  // namespace fo::cuda

@@ -1,4 +1,7 @@
-// The elements that a thread works on at a time, and their way between memory and registers.
+// The elements that a GPU thread processes at a time: loads, conversion between formats, and stores.
+//
+// Main type: ThreadItems, a thread's elements of a chunk.  Loads keep the bits as they are and conversions follow, so
+// that no load waits for another one.  State and averages have the compute type; parameters and gradients any format.
 #pragma once
 
 #include "../formats.h"
@@ -6,13 +9,13 @@
 
 namespace fo::FO_TARGET {
 
-inline constexpr int kItemsPerThread = 8;  // elements a thread: 16 bytes of a 16-bit format
+inline constexpr int kItemsPerThread = 8;  // 16 bytes of a 16-bit format
 
-// Elements of a compute type in 16 bytes.
+// The number of elements of a compute type in 16 bytes.
 template <class T>
 inline constexpr int kGroup = 16 / int(sizeof(T));
 
-// Which elements of a chunk: groups that stand `step` apart, as far as they are between `low` and `high`.
+// A thread's elements of a chunk: groups of kGroup elements, `step` apart, those from `low` to `high`.
 struct ThreadItems {
     std::int32_t first, step;
     std::int32_t low, high;
@@ -33,11 +36,11 @@ FO_DEVICE inline bool has_all(const ThreadItems& span) {
     return span.first >= span.low && place<T>(span, kItemsPerThread - 1) < span.high;
 }
 
-// The steps are such that what is first decides.
+// The first element is the lowest, so it decides.
 FO_DEVICE inline bool is_empty(const ThreadItems& span) { return span.first >= span.high; }
 
-// An array in the compute type.  `aligned16`: 16 bytes at once, as all elements are there and the address allows it.
-// kEdges: some may not be there.
+// Load from an array in the compute type.  `aligned16`: load 16 bytes at once, as all elements exist and the address is
+// aligned.  kEdges: some elements may not exist.
 template <bool kEdges, class T>
 FO_DEVICE inline void load_own(const char* array, const ThreadItems& span, bool aligned16, T* x) {
     if (aligned16) {
@@ -69,8 +72,8 @@ FO_DEVICE inline void store_own(char* array, const ThreadItems& span, bool align
     }
 }
 
-// Other formats, whose elements must be contiguous.  Loaded as they are, so that no load waits for another's bits; then
-// decoded in place.
+// Load from an array in a 16-bit format; a thread's elements are contiguous.  The bits are decoded in place later, so
+// that no load waits for the conversion of another.
 template <bool kEdges, class T>
 FO_DEVICE inline void load_halves(const char* array, const ThreadItems& span, bool aligned16, T* x) {
     Vector vector{};
@@ -100,7 +103,7 @@ FO_DEVICE inline void store_halves(char* array, const ThreadItems& span, bool al
     }
 }
 
-// float32 beside float64: two of them in each of the first half of x.
+// float32 gradients of float64 parameters: two numbers are packed into each of the first elements of x.
 FO_DEVICE inline double pair(std::uint32_t low, std::uint32_t high) {
     return bits<double>(std::uint64_t(high) << 32 | low);
 }
@@ -127,7 +130,7 @@ FO_DEVICE inline void load_floats(const char* array, const ThreadItems& span, bo
     }
 }
 
-// float64 beside float32, which is seldom: rounded at once, as there is no room for it.
+// float64 gradients of float32 parameters, a rare case: rounded at once, because x has no space for their bits.
 template <bool kEdges>
 FO_DEVICE inline void load_doubles(const char* array, const ThreadItems& span, bool aligned16, float* x) {
     FO_UNROLL
@@ -186,7 +189,7 @@ FO_DEVICE inline Vector encode_halves(const float* x) {
     return vector;
 }
 
-// A parameter: float64 is kept in no other format.
+// Store a parameter.  The compute type is float64 only for float64 parameters.
 template <bool kEdges, class T>
 FO_DEVICE inline void encode_and_store(Format format, char* array, const ThreadItems& span, bool aligned16,
                                        const T* x) {
@@ -199,7 +202,7 @@ FO_DEVICE inline void encode_and_store(Format format, char* array, const ThreadI
                              format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
 }
 
-// One element of any format.
+// Load one element of any format.
 template <class T>
 FO_DEVICE inline T load_one(Format format, const char* array, std::int32_t i) {
     if (format == kComputeFormat<T>) return load<T>(array + i * int(sizeof(T)));

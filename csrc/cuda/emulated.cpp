@@ -1,6 +1,6 @@
-// A device that is this processor and this memory: everything that a thread does, and all that leads to it, under test
-// without a GPU.  Blocks run one after another; FASTOPTIM_EMULATED_ORDER=random shuffles them,
-// FASTOPTIM_EMULATED_DEVICES is how many devices there seem to be.
+// An emulated GPU: blocks run on the CPU, in its memory, so that kernels and launches are tested without a GPU.  Blocks
+// run one after another.  FASTOPTIM_EMULATED_ORDER=random shuffles them; FASTOPTIM_EMULATED_DEVICES sets the number of
+// devices.
 #include "../float_environment.h"
 #include "cuda.h"
 #include "device.h"
@@ -16,7 +16,7 @@
 namespace fo::cuda {
 namespace {
 
-// What a captured graph does, until it is replayed.  For one thread.
+// The work of the captured graph.  Not thread-safe.
 std::vector<std::function<void()>> graph;
 bool captures = false;
 
@@ -55,7 +55,7 @@ OnDevice::OnDevice(int) {}
 OnDevice::~OnDevice() { leave(); }
 void OnDevice::leave() noexcept {}
 
-// Not zero, as new memory of a GPU is not.
+// Filled with a pattern, because new memory of a GPU is not zero.
 void* allocate(std::size_t bytes) {
     void* memory = ::operator new(bytes, std::align_val_t{256});
     std::memset(memory, 0xa5, bytes);

@@ -1,4 +1,8 @@
-// One launch: a grid of blocks that all run one body.  CUDA's, or loops over blocks and threads that do the same.
+// One launch: a grid of blocks that all run one body.
+//
+// Main types: Block, which runs a function for all threads; kernel<Body>, the kernel of a body.  Without CUDA the same
+// names are loops over blocks and threads.  A body has kThreads, kBlocks (resident blocks per multiprocessor), kShared
+// (doubles of shared memory) and operator()(block, arguments).
 #pragma once
 
 #include "device.h"
@@ -20,13 +24,13 @@ class Block {
     FO_DEVICE std::uint32_t index() const { return blockIdx.x; }
     FO_DEVICE std::uint32_t count() const { return gridDim.x; }
 
-    // Calls f(thread) for all threads.
+    // Call f(thread) for each thread.
     template <class F>
     FO_DEVICE void each(F f) {
         f(int(threadIdx.x));
     }
 
-    // The same; and what one thread wrote, all see afterwards.
+    // Call f(thread) for each thread, then synchronize: writes of one thread are visible to all.
     template <class F>
     FO_DEVICE void phase(F f) {
         f(int(threadIdx.x));
@@ -43,7 +47,7 @@ __global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) kernel(const __
     Body()(block, arguments);
 }
 
-// How many blocks the device holds at once.
+// Determine how many blocks the device runs at once.
 template <class Body>
 cudaError_t find_resident(int device, std::uint32_t& blocks) {
     static std::atomic<std::uint32_t> known[cuda::kMaxDevices];
@@ -58,7 +62,7 @@ cudaError_t find_resident(int device, std::uint32_t& blocks) {
     return cudaSuccess;
 }
 
-// A grid no larger than this many times what the device holds: the rest is the blocks' own loop.
+// The largest grid, as a multiple of the blocks that the device runs at once.  Beyond it each block loops.
 inline constexpr std::uint32_t kWaves = 32;
 
 // Returns a cudaError_t.
@@ -99,7 +103,7 @@ class Block {
     int threads_;
 };
 
-// Half as many blocks as there is work for, so that they take turns.
+// Use half as many blocks as requested, so that each block's own loop is tested.
 template <class Body>
 int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t blocks) {
     const std::uint32_t count = (blocks + 1) / 2;

@@ -1,5 +1,5 @@
-// Memory as a thread of a GPU reads and writes it: 16 bytes at once where the address allows, else one element.
-// Without CUDA the same, and an address that does not allow it is an error.
+// Loads and stores of a GPU thread: 16 bytes at once if the address is aligned, else one element.  The emulation does
+// the same and aborts at a misaligned address.
 #pragma once
 
 #include "../rule.h"
@@ -20,7 +20,7 @@ struct alignas(16) Vector {
     std::uint32_t word[4];
 };
 
-// An address that a kernel may touch: with CUDA, one in global memory; in emulation, an aligned one.
+// Return the address with its type.  With CUDA it is in global memory; in the emulation it must be aligned.
 template <class T, class Void>
 FO_DEVICE inline auto* global(Void* address) {
 #if defined(__CUDA_ARCH__)
@@ -32,7 +32,7 @@ FO_DEVICE inline auto* global(Void* address) {
     return reinterpret_cast<Target*>(address);
 }
 
-// As bits, so that a value's type and its memory's may differ.
+// Copies bits, so that the type of a value and of its memory may differ.
 template <class T>
 FO_DEVICE inline T load(const char* from) {
     const T* address = global<T>(from);

@@ -1,4 +1,8 @@
-// The passes that add up, in the shape of ../sums.h, and what is made of the sums.
+// The reduction kernels, with the shape that ../reduce.h defines, and the kernels that use the sums.
+//
+// SumGradients and Reduce add tiles to partial sums, one for each chunk.  Finish, FinishGradients, ClipAll and
+// AddGroups complete the sums of arrays and groups.  BeforeReduce and Finalize change the constants of each array.  Put
+// uploads.
 #pragma once
 
 #include "../reduce.h"
@@ -6,20 +10,21 @@
 
 namespace fo::FO_TARGET {
 
-// Tiles that a block adds up.  A power of two, so that a block's sum is one of the tree's.
+// Tiles of a chunk.  A power of two, so that a chunk's sum is a node of the tree of pairwise sums.
 inline constexpr int kSumTiles = 16;
 inline constexpr std::int64_t kSumChunk = kSumTiles * kSumTile;
 
-// A tile's lanes lie side by side in as few threads as take 8 each.
+// Each thread has 8 neighbouring lanes of a tile.
 inline constexpr int kSumThreads = kSumTiles * kLanes / kItemsPerThread;
 
-// See add_pairwise of ../reduce.h, with the threads of a block.
+// Call add_pairwise of ../reduce.h with the threads of a block.
 template <class Block>
 FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums& at) {
     add_pairwise(at, threads, [&](auto f) { block.phase(f); });
 }
 
-// A thread's lanes of one tile, the first at `lane`.  Terms(span) gives an array [kItemsPerThread][kTerms] in double.
+// Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of 8 elements to
+// the running sums in lanes[kTerms][kItemsPerThread].
 template <int kTerms, class Terms>
 FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
                                 Terms terms) {
@@ -37,7 +42,7 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
     }
 }
 
-// For each chunk of tiles: what `terms(tensor, constants, begin)` makes of it, to the partial sums.
+// Write the partial sums of each chunk of tiles.  terms(tensor, constants, begin) returns the `terms` of sum_lanes.
 template <class T, int kTerms, class Block, class Terms>
 FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms terms) {
     const TensorTable table(arguments);
@@ -92,7 +97,7 @@ struct GradientTerms {
     }
 };
 
-// The sums of the gradients, before their norms are bounded.
+// The squared norm of each gradient before its norm is bounded, and whether it is finite.
 template <class T>
 struct SumGradients {
     static constexpr const char* name = "gradient norm";
@@ -148,7 +153,7 @@ struct RuleTerms {
     }
 };
 
-// The sums that a rule wants.
+// The sums that a rule needs.
 template <class R, class T>
 struct Reduce {
     static constexpr const char* name = "sums";
@@ -165,7 +170,7 @@ struct Reduce {
     }
 };
 
-// Adds up an array's partial sums.  Calls f(tensor), in one thread, when they are there.
+// Add the partial sums of each array.  Then call f(table, tensor) in one thread.
 template <int kThreads, class Block, class F>
 FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
     const TensorTable table(arguments);
@@ -196,7 +201,7 @@ struct Finish {
     }
 };
 
-// And what clip_norm leaves of each gradient.
+// The sums of each gradient, the factor of clip_norm, and the squared norm that remains.
 template <class T>
 struct FinishGradients {
     static constexpr const char* name = "gradient norms of arrays";
@@ -219,8 +224,8 @@ struct FinishGradients {
     }
 };
 
-// What clip_global_norm leaves of each gradient: the squares are added one after another.  `tensors` are the plan's
-// arrays here, those without a gradient too, whose square is 0.
+// The factor of clip_global_norm.  One thread adds the squares one after another.  Here `tensors` is the number of all
+// arrays of the model; the square of an array without a gradient is 0.
 struct ClipAll {
     static constexpr const char* name = "norm of all gradients";
     static constexpr int kThreads = 256;
@@ -243,8 +248,8 @@ struct ClipAll {
     }
 };
 
-// Replaces the sums of arrays by those of their group.  The table: where each group's members begin, with the end
-// behind the last, and the members.
+// Replaces the sums of arrays by those of their group.  The table contains the first member of each group and the end
+// of the last group, followed by the members.
 struct AddGroups {
     static constexpr const char* name = "sums of groups";
     static constexpr int kThreads = 32;
@@ -269,8 +274,7 @@ struct AddGroups {
     }
 };
 
-// Calls f(tensor, constants, rule) for each tensor, a thread each, with a copy of its rule that becomes the array's
-// own.
+// Call f(tensor, rule) for each tensor, in a thread each, with a copy of the rule that becomes the array's own.
 template <class R, class T, bool kIsOwn, int kThreads, class Block, class F>
 FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
     const TensorTable table(arguments);
@@ -320,14 +324,14 @@ struct Finalize {
     }
 };
 
-// Writes `bytes` to the table's place: an upload in the stream's order for which nobody waits.
+// Writes `bytes` to the address `table`: an upload in the stream's order without a wait.
 struct Put {
     static constexpr const char* name = "upload";
     static constexpr int kThreads = 256;
     static constexpr int kBlocks = 1;
     static constexpr int kShared = 0;
 
-    // `tensors` counts vectors here.
+    // Here `tensors` is the number of vectors.
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const auto* from = reinterpret_cast<const Vector*>(arguments.bytes);

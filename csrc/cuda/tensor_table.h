@@ -1,4 +1,7 @@
-// The arguments of a kernel: plain data, laid out by the host, read by every thread.
+// The arguments of a kernel: plain data that the host writes and every thread reads.
+//
+// Main types: TensorDesc, one array; KernelConstants, the constants of a step; Workspace, the results of passes;
+// Arguments, all of it; TensorTable, the reader of the table of arrays.  tensor_list.cpp writes the table.
 #pragma once
 
 #include "../prepare.h"
@@ -6,17 +9,17 @@
 
 namespace fo::FO_TARGET {
 
-// One array in one launch.  Behind it stand the addresses of the rule's state arrays and constants.
+// One array in one launch.  The addresses of the rule's state arrays and scalar state follow it in the table.
 struct TensorDesc {
     char* p;
     const char* g;
     char* average;
     std::int64_t size;
-    std::uint32_t index;           // of the array in its plan
-    std::uint32_t constants;       // of its update
-    std::uint16_t aligned16_mask;  // which arrays the update may touch 16 bytes at once: p, g, the average, the state
-    std::uint16_t sum_aligned16_mask;  // and which the sums, whose tiles begin where the array does
-    std::uint8_t chunk_offset;         // the update's chunks begin as if the array did so many elements earlier
+    std::uint32_t index;               // of the array in its model
+    std::uint32_t constants;           // index of its KernelConstants
+    std::uint16_t aligned16_mask;      // arrays that the update accesses 16 bytes at once: p, g, average, state
+    std::uint16_t sum_aligned16_mask;  // the same for reductions, whose tiles begin at element 0
+    std::uint8_t chunk_offset;         // the update's chunks begin this many elements before the array
     Format p_format, g_format;
 };
 
@@ -31,31 +34,31 @@ struct alignas(16) KernelConstants {
     Prepare<T> prepare;
 };
 
-// The results of passes in device memory, by the array's index in its model; null where unused.
+// The results of passes in device memory, indexed by the array's index in its model; null if unused.
 struct Workspace {
     double* partials;               // sums over each chunk of tiles, kMaxSums apart
     double* sums;                   // over each array, kMaxSums apart
     double* clips;                  // the factor of each gradient
     double* clipped_sq_norms;       // of each gradient after clip_norm
     double* bounds;                 // clip_global_norm
-    double* norm;                   // of all gradients, where it is given
-    std::int32_t* found_nonfinite;  // not 0 where some gradient is not finite
-    std::byte* rules;               // those that are each array's own, kRuleBytes apart
+    double* norm;                   // of all gradients, if the host has computed it
+    std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite
+    std::byte* rules;               // rules with an array's own constants, kRuleBytes apart
 };
 
-// A kernel's parameters may be so large (CUDA 12.1, Volta) or 4096 bytes.
+// The largest size of a kernel's parameters with CUDA 12.1 and Volta or later; before, it was 4096 bytes.
 #if !defined(FO_ARGUMENT_BYTES)
 #define FO_ARGUMENT_BYTES 32752
 #endif
 
 struct ArgumentsHead {
-    const std::byte* constants;  // null: first in `bytes`
-    const std::byte* table;      // null: in `bytes`, behind the constants
+    const std::byte* constants;  // null: at the beginning of `bytes`
+    const std::byte* table;      // null: in `bytes`, after the constants
     Workspace workspace;
     std::uint32_t table_at;
     std::uint32_t tensors;
     std::uint32_t desc_bytes;
-    std::uint32_t sums;  // how many an array
+    std::uint32_t sums;  // the number for each array
 };
 
 inline constexpr std::size_t kTableBytes = (FO_ARGUMENT_BYTES - sizeof(ArgumentsHead)) / 16 * 16 - 16;
@@ -65,8 +68,8 @@ struct alignas(16) Arguments : ArgumentsHead {
 };
 static_assert(sizeof(Arguments) <= FO_ARGUMENT_BYTES);
 
-// The table: where each tensor's chunks begin, of the update and of the sums, with the end behind the last; and the
-// tensors.
+// The table of a launch: the first chunk of each tensor, first for the update, then for reductions, each with the total
+// at the end; then the tensors.
 class TensorTable {
   public:
     FO_DEVICE explicit TensorTable(const Arguments& arguments)
@@ -74,7 +77,7 @@ class TensorTable {
           begins_(reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table
                                                                          : arguments.bytes + arguments.table_at)),
           count_(arguments.tensors),
-          job_bytes_(arguments.desc_bytes) {}
+          desc_bytes_(arguments.desc_bytes) {}
 
     FO_DEVICE std::uint32_t count() const { return count_; }
     FO_DEVICE const std::uint32_t* update_begins() const { return begins_; }
@@ -82,7 +85,7 @@ class TensorTable {
 
     FO_DEVICE const TensorDesc& tensor(std::uint32_t i) const {
         const auto* tensors = reinterpret_cast<const std::byte*>(begins_ + 2 * (count_ + 1));
-        return *reinterpret_cast<const TensorDesc*>(tensors + std::size_t(i) * job_bytes_);
+        return *reinterpret_cast<const TensorDesc*>(tensors + std::size_t(i) * desc_bytes_);
     }
 
     template <class T>
@@ -93,7 +96,7 @@ class TensorTable {
   private:
     const std::byte* constants_;
     const std::uint32_t* begins_;
-    std::uint32_t count_, job_bytes_;
+    std::uint32_t count_, desc_bytes_;
 };
 
 template <class T = char>
@@ -101,7 +104,7 @@ FO_DEVICE inline T* const* pointers_of(const TensorDesc& tensor) {
     return reinterpret_cast<T* const*>(&tensor + 1);
 }
 
-// The tensor of a chunk, which is in or behind tensor `from`: the last that begins no later.
+// Return the tensor of a chunk, by binary search from tensor `from` on: the last one that begins no later.
 FO_DEVICE inline std::uint32_t find(const std::uint32_t* begins, std::uint32_t from, std::uint32_t count,
                                     std::uint32_t chunk) {
     if (chunk < begins[from + 1]) return from;

@@ -1,4 +1,7 @@
-// The pass over the elements: load, prepare, rule, store, each thread on its own.
+// The update kernel: load, prepare, rule, store.  Threads do not communicate.
+//
+// Main types: State, a thread's elements of the state arrays; ChunkUpdate, the update of a chunk; Update, the kernel's
+// body.  for_each_chunk distributes chunks to blocks and elements to threads.
 #pragma once
 
 #include "../prepare.h"
@@ -8,20 +11,20 @@
 
 namespace fo::FO_TARGET {
 
-// Elements that a block works on before it looks for its next chunk.
+// Elements of a chunk, the unit of work of a block.
 inline constexpr int kChunk = 4096;
 
 inline constexpr int kUpdateThreads = 128;
 
-// Blocks that have to fit on a processor: as many as leave registers enough for so many state arrays.
+// Resident blocks per multiprocessor: as many as leave enough registers for that number of state arrays.
 template <class T>
 constexpr int update_blocks(std::size_t state) {
     return sizeof(T) == 8 ? 2 : state < 4 ? 4 : 3;
 }
 
-// For each chunk of an array f = of_chunk(table, tensor, begin), then for each thread f(thread, span) until all
-// elements were someone's.  Side by side, so that a warp's access is one stretch; but what a 16-bit format has in 16
-// bytes is one thread's.  `T`: the compute type, or a word of its size.
+// For each chunk of an array, let f = of_chunk(table, tensor, begin) and call f(thread, span) until all elements are
+// processed.  Threads have neighbouring groups, so that a warp's access is coalesced; next to a 16-bit format each
+// thread's 8 elements are contiguous.  T is the compute type.
 template <class T, class Block, class OfChunk>
 FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, OfChunk of_chunk) {
     const TensorTable table(arguments);
@@ -45,7 +48,7 @@ FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, O
     }
 }
 
-// The rule for an array: its update's, or its own where rules finalize.
+// Return the rule for an array: that of the launch's constants, or the array's own if the rule has a finalize function.
 template <class R, class T>
 FO_DEVICE inline const R& rule_of(const Arguments& arguments, const TensorDesc& tensor,
                                   const KernelConstants<T>& constants) {
@@ -64,14 +67,14 @@ FO_DEVICE inline Prepare<T> prepare_of(const Arguments& arguments, const TensorD
 template <class R>
 inline constexpr auto kStateOf = std::make_index_sequence<R::state.size()>{};
 
-// The element's values through f, a rule's update or its sums.
+// Call f, a rule's update or its reduction terms, with the values of element e.
 template <class F, class T, std::size_t... S>
 FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kItemsPerThread], [[maybe_unused]] int e,
                             std::index_sequence<S...>) {
     return f(p, g, state[S][e]...);
 }
 
-// The state arrays from element `begin` of each, and how they are loaded and stored.
+// A thread's elements of all state arrays, counted from element `begin` of each.
 template <class R, class T>
 class State {
   public:
@@ -92,7 +95,7 @@ class State {
         store_written<kEdges>(f, span, whole, kStateOf<R>);
     }
 
-    // One element, in the first place of each.
+    // Load one element of each array into value[k][0].
     FO_DEVICE void load_one_of(std::int32_t i) {
         FO_UNROLL
         for (int k = 0; k < int(R::state.size()); ++k) value[k][0] = load_one<T>(kComputeFormat<T>, at(k), i);
@@ -126,7 +129,7 @@ class State {
     unsigned aligned16_mask_;
 };
 
-// A chunk of an array as a thread sees it.
+// The update of a thread's elements of one chunk.
 template <class R, class T>
 class ChunkUpdate {
   public:
@@ -148,7 +151,7 @@ class ChunkUpdate {
     }
 
   private:
-    // Everything is loaded before anything is waited for.
+    // All loads are issued before the first value is used.
     FO_DEVICE void update_all(const ThreadItems& span) const {
         const bool averages = constants_.prepare.averages;
         T p[kItemsPerThread], g[kItemsPerThread], average[kItemsPerThread];
@@ -173,7 +176,7 @@ class ChunkUpdate {
         encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 
-    // At an array's edges.
+    // Update one element at the edge of an array.
     FO_DEVICE void update_one(std::int32_t i) const {
         T p = load_one<T>(tensor_.p_format, p_, i);
         const T g = load_one<T>(tensor_.g_format, g_, i);

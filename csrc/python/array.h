@@ -47,7 +47,7 @@ class Layout {
     }
 
   private:
-    static constexpr int kNear = 4;  // axes whose lengths are beside the rest
+    static constexpr int kNear = 4;  // axes whose lengths are in shape_
 
     bool fits_in_full(py::handle array) const;
 

@@ -53,6 +53,7 @@ FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
       fixed_(std::move(fixed)),
       stream_(std::move(stream)) {
     std::vector<StepConstants> constants;
+    constants.reserve(configs_.size());
     for (const auto& config : configs_)
         constants.push_back(config->constants_for_step(0, 1, 1, std::vector<double>(config->host_constants_at.size())));
     model_->expect_groups(constants);

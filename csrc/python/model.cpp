@@ -9,6 +9,7 @@
 #include "gil.h"
 
 #include <algorithm>
+#include <array>
 
 namespace fo {
 namespace {
@@ -24,9 +25,13 @@ void* as_pointer(Address address) { return reinterpret_cast<void*>(address); }
 }  // namespace
 
 py::tuple as_tuple(const StepResult& result) {
-    static constexpr const char* kNames[] = {"stepped", "skipped", "parameter changed", "gradient unrecognized",
-                                             "captured"};
-    return py::make_tuple(kNames[static_cast<int>(result.status)], result.value);
+    static const auto names = [] {  // never freed: they are interned
+        constexpr std::array all{"stepped", "skipped", "parameter changed", "gradient unrecognized", "captured"};
+        std::array<PyObject*, all.size()> interned;
+        std::transform(all.begin(), all.end(), interned.begin(), &PyUnicode_InternFromString);
+        return interned;
+    }();
+    return py::make_tuple(py::handle(names[static_cast<std::size_t>(result.status)]), result.value);
 }
 
 std::vector<py::object> objects_of(const py::list& list) {
@@ -37,7 +42,8 @@ std::vector<py::object> objects_of(const py::list& list) {
 }
 
 Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
-             py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners)
+             py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
+             const std::optional<std::vector<int>>& param_of)
     : params_(std::move(params)),
       states_(std::move(states)),
       groups_(std::move(groups)),
@@ -58,12 +64,18 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
     }
     state_refs_.reserve(states_count);  // segments point into these
     scalar_states_.reserve(scalars_count);
-    for (std::size_t i = 0; i < params_.size(); ++i) add_segment(i);
+    expect(!param_of || param_of->size() == params_.size(), "one parameter an array");
+    for (std::size_t i = 0; i < params_.size(); ++i) {
+        const int before = i == 0 ? -1 : segments_.back().param;
+        const int param = param_of ? (*param_of)[i] : before + 1;
+        expect(param == before + 1 || (i > 0 && param == before), "parameters that count up from 0");
+        add_segment(i, param);
+    }
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
     device_ = make_device(where, segments_);
 }
 
-void Model::add_segment(std::size_t i) {
+void Model::add_segment(std::size_t i, int param) {
     const auto own = [this](const py::array& array) {
         const ArrayRef ref = make_array_ref(array);
         if (ref.size > 0) own_.push_back(interval_of(ref.data, ref.size, ref.format));
@@ -74,7 +86,7 @@ void Model::add_segment(std::size_t i) {
     const auto& [state, scalars, average] = states_[i];
     Segment segment{};
     segment.p = own(params_[i]);
-    segment.param = static_cast<std::int32_t>(i);
+    segment.param = param;
     segment.group = groups_[i];
     (compute_format(segment.p.format) == Format::kFloat64 ? types_.f64 : types_.f32) = true;
     segment.state = state_refs_.data() + state_refs_.size();

@@ -54,8 +54,11 @@ class Model {
     // Arrays of a GPU are described by metadata arrays.  Python has checked all arrays: dense, writeable, disjoint.
     // `array_type` is the type of arrays and metadata arrays that are gradients as they are.  `owners` are the arrays
     // that may come to use other memory, or empty; `reader` reads them, and gradients of their family.
+    // `param_of` names the parameter of each array where a parameter consists of several, which follow one another; by
+    // default each array is one.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
-          py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners);
+          py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
+          const std::optional<std::vector<int>>& param_of);
 
     // Check that each gradient is None or recognized; otherwise the step reports it.
     StepResult recognize(const py::list& grads) const;
@@ -114,7 +117,7 @@ class Model {
         std::vector<StepConstants> constants;
     };
 
-    void add_segment(std::size_t i);
+    void add_segment(std::size_t i, int param);
     bool is_unchanged(std::size_t i) const;
     bool recognize(std::size_t i, py::handle grad, Gradient& gradient) const;
     bool recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const;

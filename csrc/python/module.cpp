@@ -155,9 +155,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     py::class_<Model, std::shared_ptr<Model>>(m, "Model", collectable<Model>())
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const Model::Where&, py::object,
-                      std::shared_ptr<const ArrayReader>, std::vector<py::object>>(),
+                      std::shared_ptr<const ArrayReader>, std::vector<py::object>,
+                      const std::optional<std::vector<int>>&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
-             py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>())
+             py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
+             py::arg("param_of") = py::none())
         .def(
             "recognize", [](const Model& model, const py::list& grads) { return as_tuple(model.recognize(grads)); },
             py::arg("grads"))

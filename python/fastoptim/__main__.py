@@ -23,8 +23,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m fastoptim", description="Fused optimizer updates for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("info", help="print the build and the devices and instruction sets of this machine")
-    bench = commands.add_parser("bench", help="time steps on this machine, compared with its memory bandwidth")
+    commands.add_parser("info", help="print the build and what it found on this machine")
+    bench = commands.add_parser("bench", help="compare steps with this machine's memory bandwidth")
     cli.add_arguments(bench)
     return parser
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Rule(NamedTuple):
-    """What the compiled module says of one of its rules."""
+    """The description of one compiled rule."""
 
     number: int
     hyper: tuple[str, ...]
@@ -37,9 +37,9 @@ class Rule(NamedTuple):
     sums: int
     reduces_group: bool
     reduces: tuple[str, ...]
-    """What the pass for the sums does with p, g and each array of `state`, "", "r" or "rw"; empty if there is none."""
+    """The access of the reduction to p, g and each array of `state`: "", "r" or "rw"; empty without a reduction."""
     updates: tuple[str, ...]
-    """The same of the update."""
+    """The same for the update."""
 
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}

@@ -73,6 +73,11 @@ FORMATS = {
 }
 
 
+def loaded_formats() -> dict[str, np.dtype[Any]]:
+    """Return the dtypes of the formats that other packages define, as far as these are imported."""
+    return {} if (dtype := bfloat16()) is None else {"bfloat16": dtype}
+
+
 def total(terms: Array) -> float:
     """Return the sum in double, in an order that depends on the number of terms alone.
 

@@ -43,7 +43,7 @@ def memory_of(metadata: Array) -> str:
     return f"CUDA device {metadata.gpu}" if isinstance(metadata, ArrayMetadata) else "the CPU"
 
 
-def check_beside(metadata: Array, place: str, p: Array) -> None:
+def check_same_memory(metadata: Array, place: str, p: Array) -> None:
     """Raise ValueError if an array is not in the same memory as the parameter."""
     expected, got = memory_of(p), memory_of(metadata)
     if got != expected:
@@ -66,11 +66,11 @@ def check_target(array: Any, place: str) -> Array:
 def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
     """Return the metadata of a state array that has the dtype, shape and memory order that its schema demands."""
     checked = check_target(array, place)
-    check_beside(checked, place, p)
+    check_same_memory(checked, place, p)
     dtype, shape, kind = schema.dtype_for(p.dtype), schema.shape_for(p.shape), schema.kind
     if checked.dtype != dtype:
-        beside = f" beside a {p.dtype} parameter" if kind.dtype is None else ""
-        raise TypeError(f"{place}: expected {dtype}{beside}, got {checked.dtype}")
+        reason = f" for a {p.dtype} parameter" if kind.dtype is None else ""
+        raise TypeError(f"{place}: expected {dtype}{reason}, got {checked.dtype}")
     if checked.shape != shape:
         raise ValueError(f"{place}: expected shape {shape}{kind.reason}, got {checked.shape}")
     if kind.keeps_layout and not same_layout(checked, p):
@@ -83,7 +83,7 @@ def check_gradient(grad: Any, place: str, p: Array) -> Array:
     if isinstance(grad, np.generic):  # NumPy's reductions return these instead of 0-d arrays
         grad = np.asarray(grad)
     checked = check_array(grad, place)
-    check_beside(checked, place, p)
+    check_same_memory(checked, place, p)
     if checked.shape != p.shape:
         raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
     return checked

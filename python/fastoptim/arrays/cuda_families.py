@@ -68,7 +68,7 @@ class Stream(NamedTuple):
 
     pointer: int
     records: bool
-    """Whether a graph is being captured on it."""
+    """True if a graph is being captured on it."""
 
 
 class Cuda:
@@ -80,7 +80,7 @@ class Cuda:
 
     name = "CUDA"
     moves = True
-    """Whether an array object may get other memory between steps."""
+    """True if an array object may get other memory between steps."""
     reader: tuple[Sequence[str], str] | None = None
     """Attributes and methods for native code, as ``("shape", "stride()"), "data.ptr"``: those that differ between two
     arrays unless only their address and elements differ, and the one that is the address."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
-from ..core import FastPath
 from ..options.checks import scale_at
 from ..options.settings import Settings
 
 
 class GroupStep(NamedTuple):
-    """One step with some settings: the learning rate, the step count from 1, the loss scale and the host constants."""
+    """One step of a parameter group: its options, learning rate, number (from 1), loss scale and host constants."""
 
     settings: Settings
     lr: float
@@ -23,7 +22,7 @@ class GroupStep(NamedTuple):
 
 
 def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
-    """Return step `t` with these settings."""
+    """Return the step of a group with these settings at step number t."""
     constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
@@ -32,11 +31,20 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
 
 
 class GroupSnapshot(NamedTuple):
-    """A snapshot of a group's options: the values in order, the settings, and the name of the group in messages."""
+    """A group's options when they were last checked: their values in order, the checked form, and the group's path."""
 
     values: tuple[Any, ...]
     settings: Settings
     place: str
+
+
+class FastPath(NamedTuple):
+    """The fast path of an engine: the methods of `core.FastPath`, bound once."""
+
+    try_step: Callable[[list[Any], Any, int], bool] | None
+    """None if the constants of a step depend on more than its number."""
+    match_inputs: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
+    step_with: Callable[[list[Any], list[GroupStep]], tuple[str, int]]
 
 
 class Engine(Protocol):

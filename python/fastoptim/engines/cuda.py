@@ -16,8 +16,8 @@ from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges, address_of
 from ..options.settings import Settings
 from ..reference_math import Array
-from .base import GroupSnapshot, GroupStep, group_step_at
-from .native import make_fast_path, native_steps, register_bfloat16, state_of
+from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
+from .native import make_fast_path, native_steps, register_dtypes, state_of
 
 
 class _Part(NamedTuple):
@@ -63,7 +63,7 @@ class Engine:
             return None
         return sum(grad is not None for grad in grads)
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> core.FastPath | None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
         """See fastoptim.engines.base.Engine.  Only arrays of one GPU, of a family that native code reads, have one."""
         if len(self._parts) != 1 or self._reader is None:
             return None
@@ -119,7 +119,7 @@ class Engine:
 
     def _check_gradient(self, model: core.Model, index: int, param: ParamState, grad: Any) -> ArrayMetadata:
         """Return the metadata of a gradient, or of its copy in the parameter's memory order."""
-        register_bfloat16()
+        register_dtypes()
         p = param.metadata
         metadata = check_gradient(grad, param.g_place, p)
         self._written.check_no_overlap(metadata, param.g_place)
@@ -142,10 +142,16 @@ class Engine:
         return any(address_of(_metadata(param.p)) != address_of(p) for param, p in params if p.size)
 
     def _make_parts(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> None:
-        register_bfloat16()
+        register_dtypes()
         for param in self._param_states:
             self._family.check_takes_place(param.p)
         self._written = check_targets(self._param_states)
+        for param in self._param_states:
+            for name in param.state:
+                if (schema := param.schema_of(name)).format != "compute":
+                    raise ValueError(
+                        f"{param.state_place(name)}: expected format 'compute' on a GPU, got {schema.format!r}"
+                    )
         self._params = [_metadata(param.p) for param in self._param_states]
         used = [param.group for param in self._param_states] if step_of is None else step_of
         by_gpu: dict[int, list[int]] = {}
@@ -263,7 +269,7 @@ def _metadata(array: Any) -> ArrayMetadata:
 
 def sq_norms(arrays: Sequence[Any]) -> list[float]:
     """Return the sum of the squares of each array, dense and of a known dtype; waits for them."""
-    register_bfloat16()
+    register_dtypes()
     by_gpu: dict[int, list[int]] = {}
     metadata = [_metadata(array) for array in arrays]
     for i, one in enumerate(metadata):

@@ -16,15 +16,15 @@ from ..core import RULES
 from ..options.checks import expand
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
-from ..reference_math import Array, bfloat16
-from .base import GroupSnapshot, GroupStep, group_step_at
+from ..reference_math import Array, loaded_formats
+from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
 
 def sq_norms(arrays: list[Array]) -> list[float]:
     """Return the sum of the squares of each array, dense and of a known dtype."""
-    register_bfloat16()
+    register_dtypes()
     return core.sq_norms(arrays)
 
 
@@ -52,18 +52,18 @@ class Engine:
             if status == "parameter changed":
                 model = self._make_model(group_steps, step_of)
                 continue
-            register_bfloat16()  # the user may have imported it since
+            register_dtypes()  # the user may have imported it since
             for i in range(value, min(value + checked, len(grads))):
                 if grads[i] is not None:
                     grads[i] = check_one(self._param_states[i], grads[i], self._written)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> core.FastPath | None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
         """See fastoptim.engines.base.Engine."""
         return None if self._model is None else make_fast_path(self._model, structure, groups)
 
     def _make_model(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
-        register_bfloat16()
+        register_dtypes()
         self._written = check_targets(self._param_states)
         groups = [param.group for param in self._param_states]
         used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
@@ -82,13 +82,14 @@ def make_fast_path(
     structure: Structure,
     groups: Sequence[GroupSnapshot],
     stream: Callable[[], tuple[int, bool]] | None = None,
-) -> core.FastPath:
+) -> FastPath:
     """Return the fast path of a model whose groups have these options."""
     fixed = None
     if all(group.settings.is_steady and not group.settings.skips for group in groups):
         fixed = [(group.values, *_constants_of_every_step(group)) for group in groups]
     configs = [_update_config(group.settings) for group in groups]
-    return core.FastPath(model, structure.nesting(), configs, fixed, stream)
+    path = core.FastPath(model, structure.nesting(), configs, fixed, stream)
+    return FastPath(path.try_step if fixed else None, path.match_inputs, path.step_with)
 
 
 def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
@@ -111,10 +112,10 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
     return [param.state[name] for name in rule.state], [param.state[name] for name in rule.scalar_state], average
 
 
-def register_bfloat16() -> None:
-    """Tell native code which dtype is bfloat16, if some package defines it."""
-    if (dtype := bfloat16()) is not None:
-        core.register_dtype("bfloat16", dtype)
+def register_dtypes() -> None:
+    """Tell native code the dtypes of the formats that other packages define, as far as they are imported."""
+    for name, dtype in loaded_formats().items():
+        core.register_dtype(name, dtype)
 
 
 def _update_config(settings: Settings) -> core.UpdateConfig:

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
-from ..core import FastPath
-from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..engines.select import engine_for
 from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option
 from ..options.fields import (
@@ -128,14 +127,14 @@ class Optimizer(FieldsAreArguments):
     """The arguments of `compute_host_constants`, found when the class is made."""
 
     decays_itself: ClassVar[bool] = False
-    """Whether `weight_decay` and `decoupled` are part of the formula; else they precede it."""
+    """True if `weight_decay` and `decoupled` are part of the formula; else they precede it."""
 
     reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None] = None
     """The sums over an array that the formula needs, with the arguments of `reference`; may update state.  They are of
     the parameter before decoupled decay.  `reference` then takes them as `sums`."""
 
     reduces_group: ClassVar[bool] = False
-    """Whether those sums run over all arrays of a group."""
+    """True if those sums run over all arrays of a group."""
 
     @classmethod
     def variant(cls, *args: Any, **options: Any) -> str:
@@ -193,7 +192,7 @@ class Optimizer(FieldsAreArguments):
         }
         try:
             if options["ema"] is not None and options["swa_start"] is not None:
-                raise ValueError("ema: expected None beside swa_start, as one average is kept, got both")
+                raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
             variant = cls.variant(**options)
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None
@@ -318,8 +317,9 @@ class Optimizer(FieldsAreArguments):
         """
         if (
             (fast_path := self._fast_path)
+            and (try_step := fast_path.try_step)
             and not self._swapped_by
-            and fast_path.try_step(self.param_groups, grads, self._step_count)
+            and try_step(self.param_groups, grads, self._step_count)
         ):
             self._step_count += 1
             return None

@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
-from ..core import FastPath
-from ..engines.base import Engine, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..options.checks import Backend
 from ..options.schema import StateArray
 from ..options.settings import Settings
@@ -39,7 +38,7 @@ class OptimizerParts(Protocol):
     _missed: dict[int, int]  # from the index of an array to the number of steps in which it had no gradient
     _swapped_by: str  # the method that has put other values into the parameters; empty if none has
     _engine: Engine | None
-    _fast_path: FastPath | None  # the engine's, once there is one
+    _fast_path: FastPath | None  # the engine's fast path, once there is one
 
     @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     """Take a step, and return what `Optimizer.step` does."""
-    optimizer.check_not_swapped()
+    if optimizer._swapped_by:
+        optimizer.check_not_swapped()
     fast_path, before = optimizer._fast_path, optimizer._step_count
     flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None
     if flat is None:
         flat = optimizer._structure.match(grads, "grads")
     group_steps = group_steps_of(optimizer, as_seen)
-    optimizer.check_not_swapped()
+    if optimizer._swapped_by:  # by a callable
+        optimizer.check_not_swapped()
     if optimizer._step_count != before:
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
     status, stepped = "", 0
-    if fast_path and as_seen and optimizer._fast_path is fast_path:  # a callable may have assigned options
+    if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
         status, stepped = fast_path.step_with(flat, group_steps)
     if status == "skipped":
         return False
@@ -84,7 +86,8 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
     """Return the next step of each group; with `as_seen` no option was assigned since the last one."""
     group_steps = []
     for index in range(len(optimizer._trees)):
-        check_group_count(optimizer)  # in the loop, since a callable may change the list
+        if len(optimizer.param_groups) != len(optimizer._trees):  # in the loop, since a callable may change the list
+            check_group_count(optimizer)
         if not as_seen:
             optimizer._settings(index)
         _, settings, place = optimizer._resolved[index]

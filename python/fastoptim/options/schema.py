@@ -17,7 +17,7 @@ from ..reference_math import FORMATS, Format
 #: The state array of `ema` and `swa_start`.
 AVERAGE = "average"
 
-#: "compute" is float64 beside a float64 parameter, else float32.
+#: "compute" is float64 for a float64 parameter, else float32.
 STATE_FORMATS = ("compute", "float32", "bfloat16", "float16")
 
 Initial: TypeAlias = float | Literal["p"]
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
     """The fixed dtype; None where the array's format decides."""
 
     keeps_layout: bool
-    """Whether the array has the parameter's memory order."""
+    """True if the array has the parameter's memory order."""
 
     reason: str
     """The end of the message that names the expected shape."""
@@ -69,7 +69,7 @@ class StateArray:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether the array is one number for the whole parameter."""
+        """True if the array is one number for the whole parameter."""
         return self.shape == "scalar"
 
     @property

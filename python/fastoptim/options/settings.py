@@ -47,12 +47,12 @@ class Settings:
 
     @cached_property
     def skips(self) -> bool:
-        """Whether a step may be skipped."""
+        """True if a step may be skipped."""
         return bool(self.options["skip_nonfinite"])
 
     @cached_property
     def is_steady(self) -> bool:
-        """Whether the step count is the only constant that differs from step to step."""
+        """True if the step count is the only constant that differs from step to step."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
         return not callable(rate) and isinstance(scale, float) and "t" not in self._host_constant_arguments
 
@@ -72,5 +72,5 @@ class Settings:
 
     @property
     def averages(self) -> bool:
-        """Whether an average of the parameters is kept."""
+        """True if an average of the parameters is kept."""
         return self.options["ema"] is not None or self.options["swa_start"] is not None

@@ -1,0 +1,76 @@
+"""A parameter that consists of several segments steps as one array does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cases import FLOAT32, TILE, Array, assert_same_bits, ordinary_values, state_values
+from fastoptim import core
+
+SIZE = 8 * TILE  # a power of two of tiles: the sums of its halves are the last but one level of the tree
+RULES = [name for name, rule in core.RULES.items() if rule.sums or not rule.scalar_state]
+
+
+def config_of(rule: core.Rule) -> core.UpdateConfig:
+    values = {name: 0.9 if name.startswith("beta") else 0.1 for name in rule.hyper} | {"growth_rate": inf}
+    return core.UpdateConfig(
+        rule=rule.number,
+        values=[values[name] for name in rule.hyper],
+        lr_at=-1,
+        host_constants_at=[],
+        maximize=False,
+        skip_nonfinite=False,
+        clip_value=inf,
+        clip_norm=0.7,
+        clip_global_norm=0.6,
+        l1=0.0,
+        weight_decay=0.01,
+        decoupled=False,
+        ema=None,
+        swa_start=None,
+        swa_every=1,
+    )
+
+
+def step_in_segments(rule: core.Rule, cuts: Sequence[int]) -> list[Array]:
+    """Step a parameter that is cut there, and another one after it; return all arrays whole."""
+    rng = np.random.default_rng(0)
+    whole = [ordinary_values(rng, FLOAT32, SIZE) for _ in range(2)]
+    state = [state_values(rng, FLOAT32, SIZE) for _ in rule.state]
+    scalars = [np.array(0.01) for _ in rule.scalar_state]
+    borders = [0, *cuts, SIZE]
+    parts = [slice(a, b) for a, b in pairwise(borders)]
+    other = [ordinary_values(rng, FLOAT32, 100), *(state_values(rng, FLOAT32, 100) for _ in rule.state)]
+    other_scalars = [np.array(0.01) for _ in rule.scalar_state]
+    model = core.Model(
+        params=[*(whole[0][part] for part in parts), other[0]],
+        states=[*(([s[part] for s in state], scalars, []) for part in parts), (other[1:], other_scalars, [])],
+        groups=[0] * (len(parts) + 1),
+        where="",
+        array_type=np.ndarray,
+        param_of=[0] * len(parts) + [1],
+    )
+    steps: list[Any] = [(config_of(rule), 0.1, 2, 1.0, ())]
+    grads = [*(whole[1][part] for part in parts), other[0].copy()]
+    assert model.step(grads, None, steps) == ("stepped", len(grads))
+    return [*whole, *state, *scalars, *other, *other_scalars]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_sums_run_over_all_segments_of_a_parameter(name: str) -> None:
+    rule = core.RULES[name]
+    for actual, expected in zip(step_in_segments(rule, [SIZE // 2]), step_in_segments(rule, []), strict=True):
+        assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize("param_of", [[1, 1, 2], [0, 2, 2], [0, 1], [0, 1, 0]])
+def test_parameters_that_do_not_count_up_are_rejected(param_of: list[int]) -> None:
+    arrays = [np.zeros(3, np.float32) for _ in range(3)]
+    with pytest.raises(ValueError, match="expected"):
+        core.Model(arrays, [([], [], [])] * 3, [0, 0, 0], "", np.ndarray, param_of=param_of)

@@ -1,0 +1,186 @@
+"""Check the machine code that the compiler makes of the kernel loop.
+
+The default run compiles the loop once, for the widest instruction set and with each rule's loop in a function of its
+own.  The mark `exhaustive` adds the other instruction sets and the loop as it is built.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cases import CHECKOUT
+from loops import loop
+
+CSRC = CHECKOUT / "csrc"
+
+pytestmark = pytest.mark.skipif(not CSRC.exists(), reason="needs the sources: these tests run in a checkout")
+
+Bodies = dict[str, str]  # the code of each function by its demangled name
+
+
+def cmake() -> str:
+    return re.sub(r"#[^\n]*", "", (CHECKOUT / "CMakeLists.txt").read_text(encoding="utf-8"))
+
+
+def compiler() -> list[str]:
+    """Return $CXX, else the first of the usual names on PATH."""
+    candidates = [shlex.split(os.environ.get("CXX", "")), ["g++"], ["clang++"]]
+    for command in candidates:
+        if command and shutil.which(command[0]):
+            return command
+    pytest.skip("needs a C++ compiler on PATH or in $CXX")
+
+
+def compile_flags(isa: str) -> list[str]:
+    """Return CMakeLists.txt's flags for a loop, except for those that only warn."""
+    text = cmake()
+    common = re.findall(r"target_compile_options\(fastoptim_flags INTERFACE\s+([^)]*)\)", text)
+    own = re.search(rf"set\(fastoptim_isa_{isa}\s+([^)]*)\)", text)
+    flags = " ".join([*common, own[1] if own else ""]).split()
+    return [flag for flag in flags if re.match(r"-(?!W|fsanitize|fno-sanitize|g$)", flag)]
+
+
+def instruction_sets() -> list[str]:
+    if not CSRC.exists():
+        return ["baseline"]
+    found = " ".join(re.findall(r"(?:set|list)\((?:APPEND )?fastoptim_isas ([^)]*)\)", cmake())).split()
+    return found if is_x86() else [isa for isa in found if not re.match("avx|sse", isa)]
+
+
+def is_x86() -> bool:
+    return platform.machine() in ("x86_64", "amd64", "AMD64")
+
+
+def run_tool(name: str, *arguments: str | Path) -> str:
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name} on PATH")
+    return subprocess.run([name, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def compiled(source: Path, isa: str, target: Path) -> Path:
+    """Compile a loop as CMake's Release does for one instruction set."""
+    command = compiler()
+    if sys.platform != "linux":
+        pytest.skip("reads ELF objects")
+    flags = ["-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+    flags += [*compile_flags(isa), f"-DFO_TARGET={isa}", *["-DFO_X86"] * is_x86(), f"-I{CSRC / 'cpu'}"]
+    built = subprocess.run([*command, *flags, "-c", str(source), "-o", str(target)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return target
+
+
+def disassembled(target: Path) -> Bodies:
+    listing = run_tool("objdump", "-d", "-C", "--no-show-raw-insn", target)
+    parts = re.split(r"^[0-9a-f]+ <(.*)>:$", listing, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rules_of(bodies: Bodies, kind: str = "float", function: str = "update") -> Bodies:
+    """Return each rule's code in one compute type."""
+    code: Bodies = {}
+    for name, body in bodies.items():
+        if found := re.search(rf"\b{function}<fo::\w+::(\w+)<{kind}>, {kind}>", name):
+            code[found[1]] = code.get(found[1], "") + body
+    return code
+
+
+# ---- checks
+
+# By instruction set its widest registers, by compute type the suffixes of packed and of scalar instructions.
+WIDE = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
+SUFFIXES = {"float": ("ps", "ss"), "double": ("pd", "sd")}
+
+
+def check_symbols(target: Path, isa: str, function: str) -> None:
+    """A weak symbol could be merged with that of another instruction set, if its name does not say whose it is: the
+    linker keeps any one, and the baseline could end up running AVX-512 code.
+    """
+    listed = run_tool("nm", "-C", "--defined-only", target).splitlines()
+    defined = [line.split(maxsplit=2)[1:] for line in listed]
+    assert [name for kind, name in defined if kind in "WwVvu" and not name.startswith(f"fo::{isa}::")] == []
+    assert [name for kind, name in defined if kind in "TDBRC"] == [f"fo::cpu::{function}_{isa}()"]
+
+
+def check_arithmetic(bodies: Bodies) -> None:
+    """No multiplication is fused with an addition, and no instruction is approximate."""
+    forbidden = re.compile(r"\s(v?fn?m(?:add|sub)\w*|fml[as]\w*|bfmla\w*|v?rcp\w+|v?rsqrt\w+|frecp\w+|frsqrt\w+)\s")
+    assert {name: found for name, body in bodies.items() if (found := forbidden.findall(body))} == {}
+
+
+def check_rules(bodies: Bodies) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in CSRC.glob("rules/*"))
+    registered = re.findall(r"^FO_RULE\((\w+)\)", text, re.MULTILINE)
+    assert registered
+    assert sorted(rules_of(bodies)) == sorted(registered)
+
+
+def check_vectorised(bodies: Bodies, isa: str) -> None:
+    """Every rule's loop is packed, and what its scalar tail does the loop does packed."""
+    for kind, (many, one) in SUFFIXES.items():
+        code = rules_of(bodies, kind, "apply")
+        assert set(code) >= {"Adam", "Sgd"}
+        packed = re.compile(rf"\sv?(?:mul|add|sub){many}\s.*%{WIDE[isa]}")
+        assert [rule for rule, body in code.items() if not packed.search(body)] == [], kind
+        for operation in ("mul", "add", "sub", "div", "sqrt"):
+            scalar, packed = (
+                re.compile(rf"\sv?{operation}{one}\s"),
+                re.compile(rf"\sv?{operation}{many}\s.*%{WIDE[isa]}"),
+            )
+            missing = [rule for rule, body in code.items() if scalar.search(body) and not packed.search(body)]
+            assert missing == [], f"{operation} of {kind}"
+
+
+def check_probe(bodies: Bodies, isa: str) -> None:
+    """A narrow probe would measure steps against less than the processor can do."""
+    packed = re.compile(rf"\sv?p?xor[a-z]*\s.*%{WIDE[isa]}")
+    code = {name: body for name, body in bodies.items() if "pass_over<" in name}
+    assert len(code) > 10
+    assert [name for name, body in code.items() if not packed.search(body)] == []
+
+
+def check_loops(isa: str, work: Path, separate: bool) -> None:
+    """Compile both loops and check them; `separate` keeps each rule's loop apart from the preparation."""
+    source = CSRC / "cpu" / "loop.cpp"
+    text = source.read_text(encoding="utf-8")
+    assert text.count("void apply(") == 1
+    if separate:
+        source = work / "loop.cpp"
+        source.write_text(text.replace("void apply(", "__attribute__((noinline)) void apply("), encoding="utf-8")
+    loop_object = compiled(source, isa, work / "loop.o")
+    check_symbols(loop_object, isa, "loops")
+    bodies = disassembled(loop_object)
+    check_arithmetic(bodies)
+    check_rules(bodies)
+    if separate and is_x86():
+        check_vectorised(bodies, isa)
+    probe = compiled(CSRC / "cpu" / "bandwidth_probe_loop.cpp", isa, work / "probe.o")
+    check_symbols(probe, isa, "probes")
+    if is_x86():
+        check_probe(disassembled(probe), isa)
+
+
+@loop("isa", instruction_sets())
+def test_the_flags_are_those_of_the_build(isa: str) -> None:
+    flags = compile_flags(isa)
+    assert "-ffp-contract=off" in flags
+    assert isa == "baseline" or any(flag.startswith("-m") for flag in flags)
+
+
+def test_the_loop_of_the_widest_instruction_set(tmp_path: Path) -> None:
+    check_loops(instruction_sets()[-1], tmp_path, separate=True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_the_loop_of_every_instruction_set(isa: str, separate: bool, tmp_path: Path) -> None:
+    check_loops(isa, tmp_path, separate)

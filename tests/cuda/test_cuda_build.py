@@ -1,0 +1,240 @@
+"""Check the code that nvcc makes of the kernels, without a GPU.
+
+Read from the module under test where that has CUDA and `cuobjdump` is there (``pip install nvidia-cuda-cuobjdump
+nvidia-cuda-nvdisasm``); else `nvcc` compiles a few rules.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import fastoptim as fo
+from cases import CHECKOUT
+from fastoptim import core
+
+CSRC = CHECKOUT / "csrc"
+
+# One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
+SAMPLE = ("Sgd", "Adam", "Madgrad", "Lamb", "Prodigy")
+
+
+class Code(NamedTuple):
+    """By kernel, as in ``GroupStep<Adam<float>,float>``."""
+
+    ptx: dict[str, str]
+    stack: dict[str, int]  # bytes of spilled registers and local memory
+    sass: dict[str, str]  # empty where nothing disassembles
+
+
+def tool(name: str) -> Path | None:
+    """One of CUDA's programs: on PATH, else a wheel's."""
+    if found := shutil.which(name):
+        return Path(found)
+    wheels = importlib.util.find_spec("nvidia")
+    roots = (wheels.submodule_search_locations if wheels else None) or []
+    return next((path for root in roots for path in Path(root).glob(f"*/bin/{name}")), None)
+
+
+def output(*command: str | Path) -> str:
+    disassembler = tool("nvdisasm")
+    environment = {**os.environ, **({"NVDISASM_PATH": str(disassembler.parent)} if disassembler else {})}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace", env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def by_kernel(listing: str, heading: str) -> dict[str, str]:
+    """A listing's parts by what follows each heading, a mangled name."""
+    parts = re.split(heading, listing, flags=re.MULTILINE)
+    names = subprocess.run(["c++filt"], input="\n".join(parts[1::2]), capture_output=True, text=True, check=True)
+    code: dict[str, str] = {}
+    for name, text in zip(names.stdout.split("\n"), parts[2::2], strict=False):
+        if found := re.search(r"kernel<(.*)>\(", name):
+            code[re.sub(r"fo::\w+::|\s", "", found[1])] = text
+    return code
+
+
+def entries(ptx: str) -> dict[str, str]:
+    return by_kernel(ptx, r"^.*\.entry (\w+)")
+
+
+def of_module(cuobjdump: Path) -> Code:
+    spec = importlib.util.find_spec("fastoptim._core")
+    assert spec
+    assert spec.origin
+    module = Path(spec.origin)
+    used = by_kernel(output(cuobjdump, "--dump-resource-usage", module), r"^\s*Function (\w+):")
+    stack = {name: sum(map(int, re.findall(r"(?:STACK|LOCAL):(\d+)", text))) for name, text in used.items()}
+    sass = by_kernel(output(cuobjdump, "-sass", module), r"^\s*Function : (\w+)") if tool("nvdisasm") else {}
+    return Code(entries(output(cuobjdump, "-ptx", module)), stack, sass)
+
+
+def flags() -> list[str]:
+    """cmake/cuda.cmake's."""
+    text = re.sub(r"#[^\n]*", "", (CHECKOUT / "cmake" / "cuda.cmake").read_text(encoding="utf-8"))
+    found = re.search(r"target_compile_options\(fastoptim_cuda_flags INTERFACE\s+(.*?)\n\s*\$<", text, re.DOTALL)
+    assert found
+    return found[1].split()
+
+
+def of_sample(nvcc: Path, work: Path) -> Code:
+    source = work / "sample.cu"
+    made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
+    made += "make_limit(0, false, std::make_integer_sequence<int, kMaxState + 1>());\n"
+    text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
+    source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")
+    command: list[str | Path] = [
+        nvcc,
+        "-std=c++20",
+        "-O3",
+        *flags(),
+        "-Werror=all-warnings",
+        "-DFO_TARGET=gpu",
+        "-arch=sm_80",
+    ]
+    ptx, assembled = work / "sample.ptx", work / "sample.cubin"
+    output(*command, "-ptx", source, "-o", ptx)
+    told = output(*command, "-Xptxas", "-v", "-cubin", source, "-o", assembled)
+    used = by_kernel(told, r"Compiling entry function '(\w+)'")
+    stack = {name: int(re.findall(r"(\d+) bytes stack frame", text)[0]) for name, text in used.items()}
+    return Code(entries(ptx.read_text(encoding="utf-8")), stack, {})
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
+    built = fo.build_info()["cuda"] not in (None, "emulated")
+    if shutil.which("c++filt") is None:
+        pytest.skip("needs c++filt on PATH")
+    if built and (cuobjdump := tool("cuobjdump")):
+        return of_module(cuobjdump)
+    if CSRC.exists() and (nvcc := tool("nvcc")):
+        return of_sample(nvcc, tmp_path_factory.mktemp("cuda"))
+    pytest.skip("needs a build with CUDA and cuobjdump, or a checkout and nvcc")
+
+
+def rule_names() -> dict[str, str]:
+    """A rule's name by its struct's."""
+    names: dict[str, str] = {}
+    for path in CSRC.glob("rules/*.h"):
+        text = path.read_text(encoding="utf-8")
+        names.update(re.findall(r'^struct (\w+)[^{;]*\{[^}]*?\bname = "(\w+)"', text, re.MULTILINE))
+    return names
+
+
+def group_steps(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Each update kernel: its name, the rule's struct, the compute type, the code."""
+    for name, text in of.items():
+        if found := re.fullmatch(r"GroupStep<(\w+)<.*,(float|double)>", name):
+            yield name, found[1], found[2], text
+
+
+def limits(of: dict[str, str]) -> Iterator[tuple[str, int, str, str]]:
+    """Each kernel that an update is measured against: its name, how many state arrays, the compute type, the code."""
+    kinds = {"int": "float", "long": "double"}  # of the same size
+    for name, text in of.items():
+        if found := re.fullmatch(r"Limit<unsigned(int|long),(\d+)>", name):
+            yield name, int(found[2]), kinds[found[1]], text
+
+
+def test_the_flags_keep_the_arithmetic() -> None:
+    if not CSRC.exists():
+        pytest.skip("needs the sources: this test runs in a checkout")
+    assert {"--fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false"} <= set(flags())
+
+
+def test_every_rule_has_its_kernels(code: Code) -> None:
+    kinds = {(rule, kind) for _, rule, kind, _ in group_steps(code.ptx)}
+    rules = {rule for rule, _ in kinds}
+    assert kinds == {(rule, kind) for rule in rules for kind in ("float", "double")}
+    assert rules == set(SAMPLE) or len(rules) == len(core.RULES)
+    assert set(code.ptx) == set(code.stack)
+    counts = {len(rule.state) for rule in core.RULES.values()}
+    assert {(count, kind) for _, count, kind, _ in limits(code.ptx)} == {(n, k) for n in counts for k in VECTORS}
+
+
+def test_no_register_is_spilled_and_no_local_memory_used(code: Code) -> None:
+    assert {name: used for name, used in code.stack.items() if used} == {}
+    assert [name for name, text in code.ptx.items() if re.search(r"\b(ld|st)\.local\b|\.local\s", text)] == []
+
+
+# In PTX, as ptxas makes divisions and roots of fused operations that are exact together.
+INEXACT = r"(?:fma|mad)\.[\w.]*f\d+|[\w.]*\.(?:ftz|approx)\b[\w.]*|(?:rcp|rsqrt|ex2|lg2|sin|cos|tanh)\.[\w.]+"
+
+
+def test_nothing_is_fused_approximated_or_flushed(code: Code) -> None:
+    found = {name: set(re.findall(rf"^\s+(?:@!?%p\d+ )?({INEXACT})\s", text, re.M)) for name, text in code.ptx.items()}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def test_every_operation_rounds_to_nearest(code: Code) -> None:
+    """The rounding is explicit: ptxas may fuse an operation without it."""
+    seen = set()
+    for text in code.ptx.values():
+        seen |= set(re.findall(r"\s((?:add|sub|mul|div|sqrt)\.(?:[a-z]+\.)*f(?:32|64))\s", text))
+        seen |= set(re.findall(r"\s(cvt\.(?:[a-z]+\.)*f32\.f64)\s", text))
+    assert {operation for operation in seen if operation.split(".")[1] != "rn"} == set()
+    assert {"add.rn.f32", "mul.rn.f64", "div.rn.f32", "div.rn.f64", "sqrt.rn.f32", "sqrt.rn.f64"} <= seen
+
+
+# 16 bytes of global memory.
+VECTOR = r"\s{}\.global\.(?:v4\.\w32|v2\.\w64)\s"
+
+# How many vectors a thread's elements are: of the parameter in each format it may have, and so on.  Both 16-bit formats
+# are moved alike.
+VECTORS = {
+    "float": {"p": 2 + 1, "g": 2 + 1 + 4, "state": 2},
+    "double": {"p": 4, "g": 4 + 2 + 1, "state": 4},
+}
+
+
+def vectors(rule: str, kind: str) -> tuple[int, int]:
+    """How many a kernel loads and stores at least, the average among the state; the parameter may decay, always."""
+    per, (_, g, *state) = VECTORS[kind], (*core.RULES[rule].updates, "rw")
+    loads = per["p"] + per["g"] * ("r" in g) + per["state"] * sum("r" in each for each in state)
+    return loads, per["p"] + per["state"] * sum("w" in each for each in state)
+
+
+def vectors_of_limit(count: int, kind: str) -> tuple[int, int]:
+    """The same of a pass that may read and write everything, the average with the state."""
+    per = VECTORS[kind]
+    return per["p"] + per["g"] + per["state"] * (count + 1), per["p"] + per["state"] * (count + 1)
+
+
+def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
+    names = rule_names()
+    if not names:
+        pytest.skip("needs the sources: this test runs in a checkout")
+    for name, rule, kind, text in group_steps(code.ptx):
+        loads, stores = vectors(names[rule], kind)
+        assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
+        assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
+    for name, count, kind, text in limits(code.ptx):
+        loads, stores = vectors_of_limit(count, kind)
+        assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
+        assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
+    for name in ("SumGradients<float>", "SumGradients<double>"):
+        if name in code.ptx:
+            assert re.search(VECTOR.format("ld"), code.ptx[name]), name
+
+
+def test_the_machine_code_does_too(code: Code) -> None:
+    names = rule_names()
+    if not names or not code.sass:
+        pytest.skip("needs the sources, a build with CUDA and nvdisasm")
+    for name, rule, kind, text in group_steps(code.sass):
+        loads, stores = vectors(names[rule], kind)
+        assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name
+        assert len(re.findall(r"\sSTG\.E\.128", text)) >= stores, name
+    for name, count, kind, text in limits(code.sass):
+        loads, stores = vectors_of_limit(count, kind)
+        assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name
+        assert len(re.findall(r"\sSTG\.E\.128", text)) >= stores, name

@@ -1,0 +1,429 @@
+"""Averages of the parameters: `ema`, and `swa_start` with `swa_every`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import FLOAT32, FLOAT64, Array, DType, assert_same_bits, ordinary_values, random_values
+from fastoptim.reference_math import compute_dtype
+from loops import loop
+from models import Backend, each_backend, each_dtype, each_module, every_optimizer, leaves
+
+STEPS = 30
+
+Options = dict[str, Any]
+Optimizers = type[fo.Optimizer]
+
+AVERAGES: list[Options] = [
+    {"ema": 0.9},
+    {"ema": 0.0},
+    {"ema": 0.999},
+    {"swa_start": 1},
+    {"swa_start": 5},
+    {"swa_start": 5, "swa_every": 3},
+    {"swa_start": STEPS, "swa_every": 2},
+    {"swa_start": STEPS + 1},
+]
+some_average = loop("options", AVERAGES)
+one_of_each = loop("options", [{"ema": 0.75}, {"swa_start": 2, "swa_every": 2}])
+
+
+def numbers(seed: int, size: int = 6, dtype: DType = FLOAT64) -> Array:
+    return ordinary_values(np.random.default_rng(seed), dtype, size)
+
+
+def naive(options: Options, path: list[Array]) -> Array:
+    """The average of a parameter that was path[0] at first and path[t] after step t."""
+    if "ema" in options:
+        average = path[0]
+        for p in path[1:]:
+            average = options["ema"] * average + (1 - options["ema"]) * p
+        return average
+    start, every = options["swa_start"], options.get("swa_every", 1)
+    counted = [path[t] for t in range(start, len(path), every)]
+    return np.asarray(np.mean(counted, axis=0)) if counted else path[-1]
+
+
+# ---- what is kept
+
+
+@every_optimizer
+@each_backend
+@some_average
+def test_the_average_is_that_of_the_path(optimizer: Optimizers, backend: Backend, options: Options) -> None:
+    params = {"w": numbers(0).reshape(2, 3), "b": [numbers(1, 5)], "n": np.array(1.5)}
+    opt = optimizer(params, **options, backend=backend)
+    paths = [[p.copy()] for p in leaves(params)]
+    for t in range(STEPS):
+        opt.step({"w": numbers(3 * t).reshape(2, 3), "b": [numbers(3 * t + 1, 5)], "n": np.array(0.5)})
+        for p, path, state in zip(leaves(params), paths, leaves(opt.state), strict=True):
+            path.append(p.copy())
+            np.testing.assert_allclose(
+                state["average"], naive(options, path), rtol=1e-12, atol=1e-15, err_msg=f"step {t + 1}"
+            )
+
+
+@every_optimizer
+@each_backend
+@one_of_each
+def test_averaging_leaves_the_parameters_alone(optimizer: Optimizers, backend: Backend, options: Options) -> None:
+    p, q = numbers(0), numbers(0)
+    opt, other = optimizer(p, **options, backend=backend), optimizer(q, backend=backend)
+    for t in range(5):
+        opt.step(numbers(t))
+        other.step(numbers(t))
+    assert_same_bits(p, q)
+
+
+@each_backend
+@each_dtype
+@loop("rate", [0.9, 0.5, 1 - 1e-9])
+def test_16_bit_parameters_are_averaged_before_they_are_rounded(backend: Backend, dtype: DType, rate: float) -> None:
+    """In the compute type; where float32 would round the rate to one, it stays below."""
+    p = numbers(0, 50, dtype)
+    opt = fo.SGD(p, lr=0.1, ema=rate, backend=backend)
+    kind = compute_dtype(dtype)
+    number = kind.type
+    keep = min(number(rate), np.nextafter(number(1), number(0)))
+    q, average = p.copy(), p.astype(kind)
+    for t in range(6):
+        g = numbers(t + 1, 50, dtype)
+        opt.step(g)
+        unrounded = q.astype(kind) - number(0.1) * g.astype(kind)
+        average = keep * average + (number(1) - keep) * unrounded
+        q = unrounded.astype(dtype)
+        assert_same_bits(p, q)
+        assert_same_bits(opt.state["average"], average, f"step {t + 1}")
+
+
+@each_module
+def test_a_float16_average_moves_where_the_parameter_can_not(module: Any) -> None:
+    p, average = np.ones(1, np.float16), np.ones(1, np.float32)
+    for t in range(1, 5):
+        module.sgd(p, np.full(1, -1e-5), average, step=t, lr=1.0, ema=0.5)
+    assert p[0] == 1
+    assert 1 < average[0] < 1.00002
+
+
+@each_backend
+def test_the_rate_of_each_step_is_its_own(backend: Backend) -> None:
+    p = numbers(0)
+    opt: Any = fo.SGD(p, lr=0.1, ema=0.5, backend=backend)
+    average = p.copy()
+    for t, rate in enumerate((0.5, 0.9, 0.0, 0.99)):
+        opt.ema = rate
+        opt.step(numbers(t))
+        average = rate * average + (1 - rate) * p
+        np.testing.assert_allclose(opt.state["average"], average, rtol=1e-14)
+
+
+@loop("t", [2**24, 2**25 + 1, 2**30, 2**53 - 1, 2**53, 2**53 + 3, 2**54 + 2, 2**62])
+@loop("dtype", [FLOAT32, FLOAT64])
+def test_late_means_have_the_same_bits(t: int, dtype: DType) -> None:
+    """Where float32 would round the weight of the mean so far to one, and then where float64 does."""
+    averages = []
+    for module in (fo.functional, fo.reference):
+        p, average = numbers(0, 40, dtype), np.zeros(40, dtype)
+        module.sgd(p, numbers(1, 40, dtype), average, step=t, lr=0.5, swa_start=1)
+        averages.append(average)
+    assert_same_bits(averages[0], averages[1])
+    if t <= 2**53:
+        assert averages[0].any()
+
+
+@each_backend
+@one_of_each
+def test_an_array_without_gradient_keeps_its_average_and_its_clock(backend: Backend, options: Options) -> None:
+    p, q = numbers(0), numbers(1)
+    opt = fo.Adam([p, q], **options, backend=backend)
+    path = [q.copy()]
+    for t, there in enumerate([False, True, True, False, True, True, True]):
+        before = opt.state[1]["average"].copy()
+        opt.step([numbers(t), numbers(t + 9) if there else None])
+        if there:
+            path.append(q.copy())
+        else:
+            assert_same_bits(opt.state[1]["average"], before)
+        np.testing.assert_allclose(opt.state[1]["average"], naive(options, path), rtol=1e-12)
+
+
+@each_backend
+@one_of_each
+def test_one_group_of_several_may_average(backend: Backend, options: Options) -> None:
+    p, q = numbers(0), numbers(1)
+    opt = fo.SGD([{"params": p, "lr": 0.1}, {"params": {"x": q}, **options}], lr=0.01, backend=backend)
+    path = [q.copy()]
+    for t in range(7):
+        opt.step([numbers(t), {"x": numbers(t + 9)}])
+        path.append(q.copy())
+    assert opt.state[0] == {}
+    np.testing.assert_allclose(opt.state[1]["x"]["average"], naive(options, path), rtol=1e-12)
+    own = p.copy()
+    with opt.averaged():
+        assert_same_bits(p, own)
+        assert_same_bits(q, opt.state[1]["x"]["average"])
+    assert_same_bits(q, path[-1])
+
+
+@each_backend
+@loop("switch", [1, 4])
+def test_an_average_begins_where_it_is_switched_on(backend: Backend, switch: int) -> None:
+    p = numbers(0)
+    opt: Any = fo.Adam(p, backend=backend)
+    for t in range(switch):
+        opt.step(numbers(t))
+    path = [p.copy()]
+    opt.ema = 0.8
+    for t in range(5):
+        opt.step(numbers(t + 10))
+        path.append(p.copy())
+    np.testing.assert_allclose(opt.state["average"], naive({"ema": 0.8}, path), rtol=1e-13)
+
+
+@each_backend
+def test_a_mean_switched_on_before_it_starts_is_that_of_the_path(backend: Backend) -> None:
+    p = numbers(0)
+    opt = fo.Adam(p, backend=backend)
+    path = [p.copy()]
+    for t in range(9):
+        if t == 3:
+            opt.param_groups[0].update(swa_start=5, swa_every=2)
+        opt.step(numbers(t))
+        path.append(p.copy())
+    np.testing.assert_allclose(opt.state["average"], naive({"swa_start": 5, "swa_every": 2}, path), rtol=1e-13)
+
+
+# ---- refusals
+
+
+@each_backend
+@every_optimizer
+def test_both_averages_are_rejected(optimizer: Optimizers, backend: Backend) -> None:
+    with pytest.raises(ValueError, match="ema: expected None"):
+        optimizer(np.ones(2), ema=0.5, swa_start=1, backend=backend)
+    opt: Any = optimizer(np.ones(2), ema=0.5, backend=backend)
+    opt.param_groups[0]["swa_start"] = 3
+    with pytest.raises(ValueError, match=r"param_groups\[0\]: ema: expected None"):
+        opt.step(np.ones(2))
+    assert opt.step_count == 0
+
+
+@loop(
+    ("options", "error"),
+    [
+        ({"ema": 1.0}, ValueError),
+        ({"ema": -0.1}, ValueError),
+        ({"ema": math.nan}, ValueError),
+        ({"ema": "0.9"}, TypeError),
+        ({"swa_start": 0}, ValueError),
+        ({"swa_start": 1.0}, TypeError),
+        ({"swa_start": True}, TypeError),
+        ({"swa_start": 1, "swa_every": 0}, ValueError),
+        ({"swa_every": None}, TypeError),
+    ],
+)
+def test_options_out_of_range(options: Options, error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(reversed(options))):
+        fo.SGD(np.ones(2), **options)
+
+
+@each_backend
+def test_without_an_average_none_is_shown(backend: Backend) -> None:
+    opt = fo.SGD(np.ones(2), backend=backend)
+    with pytest.raises(ValueError, match="averaged: expected an optimizer with ema or swa_start"), opt.averaged():
+        pytest.fail("the block was entered")
+    opt.step(np.ones(2))
+
+
+# ---- swapped_params them
+
+
+def averaging(params: Any, **options: Any) -> fo.Adam:
+    return fo.Adam(params, **{"lr": 0.25, "ema": 0.5} | options)
+
+
+@each_backend
+@each_dtype
+def test_the_averages_are_shown_and_every_bit_put_back(backend: Backend, dtype: DType) -> None:
+    """Include the bits of NaN."""
+    p = random_values(np.random.default_rng(0), dtype, 4096)
+    fortran = np.asfortranarray(random_values(np.random.default_rng(1), dtype, 120).reshape(4, 30))
+    opt = averaging([p, {"f": fortran}], backend=backend)
+    opt.step([numbers(0, 4096), {"f": numbers(1, 120).reshape(4, 30)}])
+    before = p.tobytes(), fortran.tobytes(order="A")
+    averages = [opt.state[0]["average"], opt.state[1]["f"]["average"]]
+    kept = [average.copy() for average in averages]
+    with opt.averaged() as nothing, np.errstate(all="ignore"):
+        assert nothing is None
+        assert_same_bits(p, kept[0].astype(dtype))
+        assert_same_bits(fortran, kept[1].astype(dtype))
+        p[...] = 0
+    assert (p.tobytes(), fortran.tobytes(order="A")) == before
+    for average, expected in zip(averages, kept, strict=True):
+        assert_same_bits(average, expected)
+    assert opt.step_count == 1
+
+
+@each_backend
+@loop("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_the_parameters_are_put_back_after_an_exception(backend: Backend, error: type[BaseException]) -> None:
+    p = np.ones(5)
+    opt = averaging(p, backend=backend)
+    opt.step(np.ones(5))
+    before = p.tobytes()
+    with pytest.raises(error), opt.averaged():
+        raise error
+    assert p.tobytes() == before
+    with opt.averaged():
+        assert p.tobytes() != before
+    opt.step(np.ones(5))
+    assert opt.step_count == 2
+
+
+INSIDE: dict[str, Callable[[Any], Any]] = {
+    "step": lambda opt: opt.step(np.ones(5)),
+    "state_dict": lambda opt: opt.state_dict(),
+    "pickle": pickle.dumps,
+    "deepcopy": copy.deepcopy,
+    "averaged": lambda opt: opt.averaged().__enter__(),
+    "lookahead": lambda opt: opt.lookahead().__enter__(),
+}
+
+
+@each_backend
+@loop("name", INSIDE)
+def test_inside_the_block_others_are_rejected(backend: Backend, name: str) -> None:
+    p = np.ones(5)
+    opt = fo.NAG(p, ema=0.5, backend=backend)
+    opt.step(np.ones(5))
+    before = p.copy()
+    with opt.averaged():
+        shown = p.copy()
+        with pytest.raises(RuntimeError, match="averaged: expected its block to have ended"):
+            INSIDE[name](opt)
+        assert_same_bits(p, shown)
+    assert_same_bits(p, before)
+    INSIDE[name](opt)
+
+
+@each_backend
+def test_averages_are_not_shown_within_a_lookahead(backend: Backend) -> None:
+    p = np.ones(5)
+    opt = fo.NAG(p, ema=0.5, backend=backend)
+    opt.step(np.ones(5))
+    with opt.lookahead(), pytest.raises(RuntimeError, match="lookahead: expected its block"), opt.averaged():
+        pytest.fail("the block was entered")
+
+
+@each_backend
+def test_a_locked_parameter_is_not_shown(backend: Backend) -> None:
+    first, p = np.ones(3), np.ones(4)
+    opt = averaging([first, p], backend=backend)
+    opt.step([np.ones(3), np.ones(4)])
+    before = first.tobytes()
+    p.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\[1\]: expected a writeable array"), opt.averaged():
+        pytest.fail("the block was entered")
+    assert first.tobytes() == before
+    p.flags.writeable = True
+    with opt.averaged():
+        assert first.tobytes() != before
+
+
+# ---- checkpoints
+
+
+@every_optimizer
+@one_of_each
+@loop("first", ["native", "reference"])
+@loop("made", [{}, {"ema": 0.25}, {"swa_start": 9}])
+def test_a_checkpoint_continues(optimizer: Optimizers, options: Options, first: Backend, made: Options) -> None:
+    """With identical bits, into an optimizer that was made to average in another way or not at all."""
+    other: Backend = "reference" if first == "native" else "native"
+    params = [numbers(0, 7, FLOAT32), numbers(1, 3, np.dtype(np.float16))]
+    opt = optimizer(params, **options, backend=first)
+    for t in range(3):
+        opt.step([numbers(t, 7), None if t == 1 else numbers(t + 5, 3)])
+    others = copy.deepcopy(params)
+    fresh = optimizer(others, **made, backend=other)
+    fresh.load_state_dict(pickle.loads(pickle.dumps(opt.state_dict())))
+    for t in range(3, 7):
+        for each in (opt, fresh):
+            each.step([numbers(t, 7), numbers(t + 5, 3)])
+    for p, q, a, b in zip(params, others, opt.state, fresh.state, strict=True):
+        assert_same_bits(p, q)
+        assert a.keys() == b.keys()
+        assert_same_bits(a["average"], b["average"])
+    with opt.averaged(), fresh.averaged():
+        assert_same_bits(params[0], others[0])
+
+
+@each_backend
+def test_a_checkpoint_without_an_average_ends_it(backend: Backend) -> None:
+    plain = fo.SGD(numbers(0), backend=backend)
+    opt: Any = fo.SGD(numbers(0), ema=0.5, backend=backend)
+    opt.load_state_dict(plain.state_dict())
+    assert opt.ema is None
+    assert opt.state == {}
+    opt.step(numbers(1))
+
+
+@each_backend
+@loop(
+    "spoil",
+    [
+        lambda state: state.pop("average"),
+        lambda state: state.update(average=state["average"].astype(np.float32)),
+        lambda state: state.update(average=state["average"][:2]),
+        lambda state: state.update(average=state["average"].tolist()),
+    ],
+)
+def test_a_wrong_average_is_rejected(backend: Backend, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    opt = fo.SGD(numbers(0), ema=0.5, backend=backend)
+    opt.step(numbers(1))
+    saved = opt.state_dict()
+    before = opt.state["average"].copy()
+    spoil(saved["arrays"][0]["state"])
+    with pytest.raises(ValueError, match="state of params"):
+        opt.load_state_dict(saved)
+    assert_same_bits(opt.state["average"], before)
+
+
+# ---- PyTorch
+
+
+@each_backend
+@some_average
+def test_the_averages_are_pytorch_s(backend: Backend, options: Options) -> None:
+    torch = pytest.importorskip("torch")
+    swa_utils = pytest.importorskip("torch.optim.swa_utils")
+    shapes = [(3, 4), (5,)]
+    params = [numbers(i, math.prod(shape)).reshape(shape) for i, shape in enumerate(shapes)]
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(p)) for p in params])
+    rule = {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(options["ema"])} if "ema" in options else {}
+    averaged = swa_utils.AveragedModel(model, **rule)
+    if "ema" in options:
+        averaged.update_parameters(model)  # the first update only copies
+    ours = fo.SGD(params, lr=0.1, momentum=0.9, **options, backend=backend)
+    theirs = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    start, every = options.get("swa_start", 1), options.get("swa_every", 1)
+    for t in range(1, STEPS + 1):
+        grads = [numbers(10 * t + i, math.prod(shape)).reshape(shape) for i, shape in enumerate(shapes)]
+        for tensor, g in zip(model, grads, strict=True):
+            tensor.grad = torch.from_numpy(g.copy())
+        theirs.step()
+        ours.step(grads)
+        if t >= start and (t - start) % every == 0:
+            averaged.update_parameters(model)
+        if t >= start:
+            with ours.averaged():
+                for p, tensor in zip(params, averaged.parameters(), strict=True):
+                    np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=1e-11, err_msg=f"step {t}")

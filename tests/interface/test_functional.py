@@ -1,0 +1,325 @@
+"""The functions on the caller's buffers, against the classes; and that each backend computes by itself."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import pydoc
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import (
+    CASES,
+    FLOAT32,
+    FLOAT64,
+    PLAIN_CASES,
+    Array,
+    Case,
+    DType,
+    assert_same_bits,
+    number_of,
+    ordinary_values,
+)
+from fastoptim import core
+from fastoptim.engines import native, reference
+from loops import each_case, loop
+from models import each_dtype, each_module, every_variant
+
+OPTIMIZERS = list(fo.OPTIMIZERS.values())
+
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: str(cls.name))
+
+
+def numbers(seed: int, dtype: DType = FLOAT32) -> Array:
+    return ordinary_values(np.random.default_rng(seed), dtype, 7)
+
+
+def initial_state(case: Case, p: Array) -> dict[str, Array]:
+    return {name: array.copy() for name, array in case.optimize(p.copy()).state.items()}
+
+
+def check_follows(case: Case, module: ModuleType, dtype: DType) -> None:
+    """Several steps by the function and by the class: parameter and state have the same bits after each."""
+    p, q = numbers(0, dtype), numbers(0, dtype)
+    opt, state = case.optimize(q), initial_state(case, p)
+    for t in range(1, 5):
+        g = numbers(t, dtype)
+        taken = case.update(module, p, g, list(state.values()), t)
+        assert taken is opt.step(g)
+        assert taken is (True if case.options["skip_nonfinite"] else None)
+        assert_same_bits(p, q, f"step {t}")
+        for name, array in state.items():
+            assert_same_bits(array, opt.state[name], f"step {t}: {name}")
+
+
+@each_case(CASES)
+@each_module
+def test_a_function_does_what_the_class_does(case: Case, module: ModuleType) -> None:
+    check_follows(case, module, FLOAT32)
+
+
+@every_variant
+@each_module
+@each_dtype
+def test_in_every_dtype(case: Case, module: ModuleType, dtype: DType) -> None:
+    check_follows(case, module, dtype)
+
+
+@every_optimizer
+@each_module
+def test_the_defaults_are_the_class_s(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    p, q = numbers(0), numbers(0)
+    opt = optimizer(q)
+    opt.step(numbers(1))
+    state = [array.copy() for array in optimizer(p.copy()).state.values()]
+    assert getattr(module, optimizer.name)(p, numbers(1), *state, step=1) is None
+    assert_same_bits(p, q)
+
+
+def unused_state(case: Case, name: str) -> Array:
+    return number_of(numbers(9)) if case.optimizer.state_schema[name].is_scalar else numbers(9)
+
+
+@every_variant
+@each_module
+def test_state_that_the_options_do_not_use_may_be_left_out(case: Case, module: ModuleType) -> None:
+    """Or passed, in its place among the others: it is not touched."""
+    p, q = numbers(0), numbers(0)
+    used = initial_state(case, p)
+    every = {name: unused_state(case, name) for name in case.every_state} | {k: v.copy() for k, v in used.items()}
+    unused = {name: array.copy() for name, array in every.items() if name not in used}
+    for t in (1, 2, 3):
+        case.update(module, p, numbers(t), list(used.values()), t)
+        case.update(module, q, numbers(t), [every[name] for name in case.every_state], t)
+    assert_same_bits(q, p)
+    for name, array in every.items():
+        assert_same_bits(array, used[name] if name in used else unused[name], name)
+
+
+@every_variant
+@each_module
+def test_the_caller_s_buffers_are_written_and_no_others(case: Case, module: ModuleType) -> None:
+    p, g = numbers(0), numbers(1)
+    state = initial_state(case, p)
+    before = [g.tobytes(), p.tobytes(), *(array.tobytes() for array in state.values())]
+    g.flags.writeable = False
+    case.update(module, p, g, list(state.values()), 3)
+    after = [g.tobytes(), p.tobytes(), *(array.tobytes() for array in state.values())]
+    assert after[0] == before[0]
+    changed = [name for name, old, new in zip(state, before[2:], after[2:], strict=True) if old != new]
+    assert set(case.written) <= set(changed)
+
+
+@every_optimizer
+@each_module
+def test_a_rate_may_be_a_function_of_the_step_from_zero(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    asked: list[int] = []
+
+    def rate(step: int) -> float:
+        asked.append(step)
+        return 0.5 / (1 + step)
+
+    update = getattr(module, optimizer.name)
+    results = []
+    for lr in (rate, 0.125):
+        p = numbers(0)
+        update(p, numbers(1), *initial_state(Case(optimizer, dict(optimizer.defaults), ""), p).values(), step=4, lr=lr)
+        results.append(p)
+    assert asked == [3]
+    assert_same_bits(results[0], results[1])
+
+
+@every_optimizer
+@each_module
+@loop("step", [np.int32(3), np.uint8(3)])
+def test_a_step_may_be_any_integer(optimizer: type[fo.Optimizer], module: ModuleType, step: Any) -> None:
+    update = getattr(module, optimizer.name)
+    results = []
+    for t in (step, 3):
+        p = numbers(0)
+        update(p, numbers(1), *initial_state(Case(optimizer, dict(optimizer.defaults), ""), p).values(), step=t)
+        results.append(p)
+    assert_same_bits(results[0], results[1])
+
+
+@every_variant
+@loop("step", [10**6, 2**31, 2**32 + 1, 2**53 + 1, 2**62])
+def test_late_steps(case: Case, step: int) -> None:
+    p, q = numbers(0, FLOAT64), numbers(0, FLOAT64)
+    state, same = initial_state(case, p), initial_state(case, q)
+    case.update(fo.functional, p, numbers(1, FLOAT64), list(state.values()), step)
+    case.update(fo.reference, q, numbers(1, FLOAT64), list(same.values()), step)
+    assert_same_bits(p, q)
+    assert np.isfinite(p).all()
+
+
+@every_variant
+@each_module
+@loop("shape", [(), (0,), (3, 0), (2, 3)])
+def test_shapes(case: Case, module: ModuleType, shape: tuple[int, ...]) -> None:
+    p, q = np.full(shape, 1.5), np.full(1, 1.5)
+    state, same = initial_state(case, p), initial_state(case, q)
+    case.update(module, p, np.full(shape, 0.25), list(state.values()), 2)
+    case.update(module, q, np.full(1, 0.25), list(same.values()), 2)
+    assert p.shape == shape
+    if case.elementwise:
+        assert_same_bits(p.reshape(-1), np.repeat(q, p.size))
+
+
+@every_optimizer
+@each_module
+def test_a_gradient_in_another_order_is_copied(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    g = np.arange(24.0).reshape(4, 6)[:, ::2] - 10
+    results = []
+    for grad in (g, g.copy(), np.asfortranarray(g)):
+        p = np.ones((4, 3))
+        state = initial_state(Case(optimizer, dict(optimizer.defaults), ""), p)
+        getattr(module, optimizer.name)(p, grad, *state.values(), step=1)
+        results.append(p)
+    assert_same_bits(results[0], results[1])
+    assert_same_bits(results[2], results[1])
+
+
+# ---- what one sees of a function
+
+
+@every_optimizer
+@each_module
+def test_a_function_tells_what_it_is(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    update = getattr(module, optimizer.name)
+    assert callable(update)
+    assert update.__name__ == update.__qualname__ == optimizer.name
+    assert update.__module__ == module.__name__
+    assert update.__doc__ == optimizer.__doc__
+    text = pydoc.plain(pydoc.render_doc(update))
+    assert f"{optimizer.name}(p, g, /, *state, step, lr=" in text
+
+
+@every_optimizer
+@each_module
+def test_a_function_s_signature_has_every_option(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    p, g, state, step, *options = inspect.signature(getattr(module, optimizer.name)).parameters.values()
+    assert (p.name, g.name, state.name, step.name) == ("p", "g", "state", "step")
+    assert state.kind is inspect.Parameter.VAR_POSITIONAL
+    assert step.default is inspect.Parameter.empty
+    own = {option.name: option.default for option in options if option.name != "convention"}
+    assert own == optimizer.defaults
+    assert {option.kind for option in (step, *options)} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@every_optimizer
+@each_module
+def test_a_function_is_always_the_same_object(optimizer: type[fo.Optimizer], module: ModuleType) -> None:
+    """Functions are pickled by name, so that they can be sent to another process."""
+    update = getattr(module, optimizer.name)
+    assert getattr(module, optimizer.name) is update
+    assert pickle.loads(pickle.dumps(update)) is update
+
+
+@each_module
+def test_the_modules_list_every_optimizer(module: ModuleType) -> None:
+    assert set(fo.OPTIMIZERS) <= set(dir(module))
+    assert dir(module) == sorted(set(dir(module)))
+
+
+@each_module
+@loop("name", ["adamax_", "Adam", "__path__", ""])
+def test_an_unknown_name_is_no_attribute(module: ModuleType, name: str) -> None:
+    assert not hasattr(module, name)
+    with pytest.raises(AttributeError, match=f"{module.__name__}.*{name}"):
+        getattr(module, name)
+
+
+# ---- the registry
+
+
+def test_every_class_is_registered_under_its_name() -> None:
+    assert all(cls.name == name for name, cls in fo.OPTIMIZERS.items())
+    assert {"sgd", "momentum", "nag", "adagrad", "rmsprop", "adam", "adamw"} <= set(fo.OPTIMIZERS)
+
+
+@every_optimizer
+def test_a_class_names_its_state_and_defaults(optimizer: type[fo.Optimizer]) -> None:
+    assert isinstance(optimizer.state, tuple)
+    assert all(isinstance(name, str) for name in optimizer.state)
+    assert set(optimizer.state) == {name for case in PLAIN_CASES if case.optimizer is optimizer for name in case.state}
+    assert {"lr", "weight_decay", "maximize"} <= set(optimizer.defaults)
+    parameters = inspect.signature(optimizer).parameters
+    assert list(parameters) == ["params", *optimizer.defaults, *["convention"] * bool(optimizer.conventions), "backend"]
+    assert {name: parameters[name].default for name in optimizer.defaults} == optimizer.defaults
+
+
+PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "sgd": (("b",), {"lr": 1e-3, "momentum": 0, "dampening": 0, "nesterov": False}),
+    "momentum": (("v",), {"lr": 0.01, "momentum": 0.9, "nesterov": False, "form": "velocity"}),
+    "nag": (("v",), {"lr": 0.01, "momentum": 0.9}),
+    "adagrad": (("s",), {"lr": 0.01, "eps": 1e-10, "eps_root": 0, "lr_decay": 0, "initial_accumulator_value": 0}),
+    "rmsprop": (
+        ("s", "g_avg", "b"),
+        {"lr": 0.01, "alpha": 0.99, "eps": 1e-8, "eps_root": 0, "momentum": 0, "centered": False},
+    ),
+    "adam": (
+        ("m", "v", "v_max"),
+        {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0, "amsgrad": False},
+    ),
+    "adamw": (
+        ("m", "v", "v_max"),
+        {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0, "amsgrad": False, "weight_decay": 0.01},
+    ),
+}
+
+
+@loop("name", PROMISED)
+def test_the_promised_state_and_defaults(name: str) -> None:
+    state, defaults = PROMISED[name]
+    assert set(fo.OPTIMIZERS[name].state) == set(state)
+    promised = {"weight_decay": 0, "maximize": False} | defaults
+    assert {option: fo.OPTIMIZERS[name].defaults[option] for option in promised} == promised
+
+
+@every_optimizer
+def test_a_user_s_subclass_does_not_replace_it(optimizer: type[fo.Optimizer]) -> None:
+    """A subclass without a name of its own works as that optimizer."""
+    try:
+        own = type("Own", (optimizer,), {})
+        registered = fo.OPTIMIZERS[optimizer.name]
+    finally:
+        fo.OPTIMIZERS[optimizer.name] = optimizer
+    assert registered is optimizer
+    p, q = np.ones(3), np.ones(3)
+    own(p).step(np.ones(3))
+    optimizer(q).step(np.ones(3))
+    assert_same_bits(p, q)
+
+
+# ---- which code computes
+
+
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("this backend was not asked for")
+
+
+@every_variant
+def test_the_reference_runs_no_compiled_code(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in ((native.Engine, "__init__"), (native.Engine, "step"), (core, "Model"), (core, "UpdateConfig")):
+        monkeypatch.setattr(owner, name, refuse)
+    p = numbers(0)
+    case.optimize(p, "reference").step(numbers(1))
+    case.update(fo.reference, p, numbers(2), list(initial_state(case, p).values()), 1)
+    with pytest.raises(AssertionError, match="not asked for"):
+        case.optimize(p, "native").step(numbers(1))
+
+
+@every_variant
+def test_native_code_does_without_the_reference(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case.optimizer, "reference", refuse)
+    monkeypatch.setattr(reference, "_step", refuse)
+    p = numbers(0)
+    case.optimize(p, "native").step(numbers(1))
+    case.update(fo.functional, p, numbers(2), list(initial_state(case, p).values()), 1)
+    with pytest.raises(AssertionError, match="not asked for"):
+        case.optimize(p, "reference").step(numbers(1))

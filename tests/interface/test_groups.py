@@ -1,0 +1,330 @@
+"""Groups of parameters, and options that change between steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import permutations
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
+from fastoptim.options.settings import Settings
+from loops import loop
+from models import each_backend, each_kind
+
+Backend = Literal["native", "reference"]
+
+OPTIMIZERS = list(fo.OPTIMIZERS.values())
+
+
+def cases_of(optimizer: type[fo.Optimizer], cases: list[Case]) -> list[Case]:
+    return [case for case in cases if case.optimizer is optimizer]
+
+
+def numbers(seed: int, size: int = 5) -> Array:
+    return ordinary_values(np.random.default_rng(seed), FLOAT32, size)
+
+
+# ---- groups
+
+
+def many_params(count: int) -> list[dict[str, Any]]:
+    return [{"w": numbers(i), "b": [numbers(i + 100, 2)]} for i in range(count)]
+
+
+@each_kind
+@each_backend
+def test_groups_step_as_optimizers_of_their_own(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    """Each variant a group, all in one optimizer."""
+    cases = cases_of(optimizer, VARIANT_CASES)
+    params, alone = many_params(len(cases)), many_params(len(cases))
+    groups = [{"params": p, **case.options} for p, case in zip(params, cases, strict=True)]
+    opt = optimizer(groups, backend=backend)
+    single = [case.optimize(p, backend) for p, case in zip(alone, cases, strict=True)]
+    for t in range(3):
+        grads = [{"w": numbers(1000 * t + i), "b": [numbers(2000 * t + i, 2)]} for i in range(len(cases))]
+        opt.step(grads)
+        for each, g in zip(single, grads, strict=True):
+            each.step(g)
+    for case, p, expected in zip(cases, params, alone, strict=True):
+        assert_same_bits(p["w"], expected["w"], case.id)
+        assert_same_bits(p["b"][0], expected["b"][0], case.id)
+    for state, each in zip(opt.state, single, strict=True):
+        assert list(state["w"]) == list(each.state["w"])
+        for name, array in each.state["w"].items():
+            assert_same_bits(state["w"][name], array, name)
+
+
+@each_kind
+@each_backend
+def test_groups_miss_gradients_by_themselves(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    cases = cases_of(optimizer, PLAIN_CASES)[-2:]
+    params, alone = ([[numbers(0), numbers(1)] for _ in cases] for _ in range(2))
+    opt = optimizer([{"params": p, **c.options} for p, c in zip(params, cases, strict=True)], backend=backend)
+    single = [case.optimize(p, backend) for p, case in zip(alone, cases, strict=True)]
+    for t, missing in enumerate([(0, 0), (1, 1), (0, 1), None, (0, 0)]):
+        grads: list[list[Array | None]] = [[numbers(t), numbers(t + 9)] for _ in cases]
+        if missing and missing[0] < len(grads):
+            grads[missing[0]][missing[1]] = None
+        opt.step(grads)
+        for each, g in zip(single, grads, strict=True):
+            each.step(g)
+        for group, expected in zip(params, alone, strict=True):
+            assert_same_bits(group[0], expected[0], f"step {t}")
+            assert_same_bits(group[1], expected[1], f"step {t}")
+
+
+@each_kind
+def test_a_group_has_every_option(optimizer: type[fo.Optimizer]) -> None:
+    w, b = np.ones(3), np.ones(2)
+    opt: Any = optimizer([{"params": {"w": w}, "lr": 0.5}, {"params": b, "weight_decay": 0.25}], lr=0.125)
+    first, second = opt.param_groups
+    assert isinstance(opt.param_groups, list)
+    assert set(first) == set(second) == {"params", *optimizer.defaults}
+    assert first["params"]["w"] is w
+    assert second["params"] is b
+    others = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "weight_decay")}
+    assert {k: first[k] for k in others} == {k: second[k] for k in others} == others
+    assert (first["lr"], second["lr"]) == (0.5, 0.125)
+    assert (first["weight_decay"], second["weight_decay"]) == (optimizer.defaults["weight_decay"], 0.25)
+
+
+@each_kind
+def test_without_groups_there_is_one(optimizer: type[fo.Optimizer]) -> None:
+    params = {"w": np.ones(3)}
+    opt = optimizer(params)
+    assert len(opt.param_groups) == 1
+    assert {k: v for k, v in opt.param_groups[0].items() if k != "params"} == optimizer.defaults
+    assert opt.param_groups[0]["params"]["w"] is params["w"]
+
+
+@each_kind
+@each_backend
+def test_a_key_named_params_makes_no_group(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    """Only a list of such dicts does."""
+    params = {"params": np.ones(3), "lr": np.ones(2)}
+    opt = optimizer(params, backend=backend)
+    for _ in range(2):
+        opt.step({"params": np.ones(3), "lr": np.ones(2)})
+    assert len(opt.param_groups) == 1
+    assert (params["params"] < 1).all()
+    listed = [{"weights": np.ones(3)}, {"weights": np.ones(2)}]
+    assert len(optimizer(listed, backend=backend).param_groups) == 1
+
+
+@each_kind
+def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> None:
+    w = np.ones(3)
+    given = [{"params": w, "lr": 0.5}]
+    opt: Any = optimizer(given)
+    opt.lr = 0.25
+    opt.step([np.ones(3)])
+    assert given == [{"params": w, "lr": 0.5}]
+
+
+@each_kind
+@each_backend
+@loop(
+    ("make", "where"),
+    [
+        (lambda a, b: [{"params": a}, b], "params[1]: expected a group {'params': ...}"),
+        (lambda a, b: [a, {"params": b}], "params[0]: expected a group {'params': ...}"),
+        (lambda a, b: [{"params": a}, {"lr": 0.1}], "params[1]: expected a group"),
+        (lambda a, b: [{"params": a}, [{"params": b}]], "params[1]: expected a group"),
+        (lambda a, b: ({"params": a}, None), "params[1]: expected a group"),
+        (lambda a, b: [{"params": a}, {"params": None}], "params[1]['params']: expected a NumPy array"),
+    ],
+)
+def test_lists_of_groups_and_arrays_are_rejected(
+    optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[Array, Array], Any], where: str
+) -> None:
+    a, b = np.ones(2), np.ones(3)
+    with pytest.raises(TypeError, match=re.escape(where)):
+        optimizer(make(a, b), backend=backend)
+
+
+# ---- options that change
+
+
+class Follower:
+    """The expected result of an optimizer whose options change: the reference's function on state that stays."""
+
+    def __init__(self, case: Case, p: Array) -> None:
+        self.optimizer, self.p, self.t = case.optimizer, p.copy(), 0
+        self.state: dict[str, Array] = {}
+        self.allocate(case.optimizer.check_options(case.options))
+
+    def allocate(self, settings: Settings) -> list[Array]:
+        """Return the state that the options use; an array is made when it is first used."""
+        for name in settings.state:
+            if name not in self.state:
+                self.state[name] = self.optimizer.first_state(name, self.p, settings.options)
+        return [self.state[name] for name in settings.state]
+
+    def step(self, g: Array, options: dict[str, Any]) -> None:
+        self.t += 1
+        update = getattr(fo.reference, self.optimizer.name)
+        update(self.p, g, *self.allocate(self.optimizer.check_options(options)), step=self.t, **options)
+
+
+def changes(optimizer: type[fo.Optimizer]) -> Iterator[tuple[Case, Case]]:
+    """Every variant to every other, and every other option by itself."""
+    yield from permutations(cases_of(optimizer, PLAIN_CASES), 2)
+    plain = cases_of(optimizer, PLAIN_CASES)[0]
+    yield from ((plain, other) for other in cases_of(optimizer, CASES) if other is not plain)
+
+
+@each_kind
+@each_backend
+def test_assigned_options_hold_from_the_next_step(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    """There and back: state that the options in between do not use waits."""
+    for before, between in changes(optimizer):
+        p = numbers(0)
+        expected = Follower(before, p)
+        opt = before.optimize(p, backend)
+        for t, case in enumerate([before, before, between, between, before]):
+            opt.param_groups[0].update(case.options)
+            opt.step(numbers(t + 1))
+            expected.step(numbers(t + 1), case.options)
+            assert_same_bits(p, expected.p, f"{before.id} to {between.id}, step {t}")
+        for name, array in opt.state.items():
+            assert_same_bits(array, expected.state[name], f"{before.id} to {between.id}: {name}")
+
+
+@each_kind
+@each_backend
+def test_one_group_may_change_alone(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    for before, between in permutations(cases_of(optimizer, VARIANT_CASES), 2):
+        p, q = numbers(0), numbers(1)
+        expected = Follower(before, p), Follower(before, q)
+        opt = before.optimize([{"params": p}, {"params": [q]}], backend)
+        for t, case in enumerate([before, between, before]):
+            opt.param_groups[1].update(case.options)
+            opt.step([numbers(t + 2), [numbers(t + 5)]])
+            expected[0].step(numbers(t + 2), before.options)
+            expected[1].step(numbers(t + 5), case.options)
+        assert_same_bits(p, expected[0].p, f"{before.id} to {between.id}")
+        assert_same_bits(q, expected[1].p, f"{before.id} to {between.id}")
+
+
+@each_kind
+@each_backend
+def test_options_may_change_while_gradients_are_missing(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    for before, between in permutations(cases_of(optimizer, PLAIN_CASES), 2):
+        p, q = numbers(0), numbers(1)
+        expected = Follower(before, p)
+        opt = before.optimize([p, q], backend)
+        for t, case in enumerate([before, between, between, before]):
+            opt.param_groups[0].update(case.options)
+            there = t != 1
+            opt.step([numbers(t + 2) if there else None, numbers(t + 5)])
+            if there:
+                expected.step(numbers(t + 2), case.options)
+        assert_same_bits(p, expected.p, f"{before.id} to {between.id}")
+
+
+@each_kind
+@each_backend
+@loop("value", [np.float32(0.25), np.float64(0.25), Fraction(1, 4), 1, np.int32(1)])
+def test_any_number_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backend, value: Any) -> None:
+    results = []
+    for lr in (value, float(value)):
+        p = numbers(0)
+        opt = optimizer(p, backend=backend)
+        opt.step(numbers(1))
+        opt.param_groups[0]["lr"] = lr
+        opt.step(numbers(2))
+        results.append(p)
+    assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    "optimizer", [cls for cls in OPTIMIZERS if len(cls.defaults.get("betas", ())) == 2], ids=lambda cls: cls.name
+)
+@each_backend
+@loop("pair", [[0.5, 0.75], (np.float32(0.5), 0.75)])
+def test_any_pair_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backend, pair: Any) -> None:
+    results = []
+    for betas in (pair, (0.5, 0.75)):
+        p = numbers(0)
+        opt: Any = optimizer(p, backend=backend)
+        opt.param_groups[0]["betas"] = betas
+        opt.step(numbers(1))
+        opt.betas = betas
+        opt.step(numbers(2))
+        results.append(p)
+    assert_same_bits(results[0], results[1])
+
+
+# ---- all groups at once
+
+
+def three_groups(optimizer: type[fo.Optimizer], backend: Backend = "native") -> tuple[Any, list[Array]]:
+    params = [np.ones(3), np.ones(4), np.ones(2)]
+    return optimizer([{"params": p} for p in params], backend=backend), params
+
+
+@each_kind
+def test_an_option_is_read_and_set_over_all_groups(optimizer: type[fo.Optimizer]) -> None:
+    opt, _ = three_groups(optimizer)
+    for case in cases_of(optimizer, CASES):
+        for name, value in case.options.items():
+            setattr(opt, name, value)
+            assert getattr(opt, name) == value
+            assert [group[name] for group in opt.param_groups] == [value] * 3
+    assert {name: getattr(optimizer, name) for name in optimizer.defaults} == optimizer.defaults
+
+
+@each_kind
+def test_groups_that_differ_read_as_a_list(optimizer: type[fo.Optimizer]) -> None:
+    opt, _ = three_groups(optimizer)
+    opt.param_groups[1]["lr"] = 0.5
+    default = optimizer.defaults["lr"]
+    assert opt.lr == [default, 0.5, default]
+    opt.lr = 0.25
+    assert opt.lr == 0.25
+
+
+@each_kind
+@each_backend
+def test_a_set_rate_holds_from_the_next_step(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    opt, params = three_groups(optimizer, backend)
+    expected = [p.copy() for p in params]
+    single: list[Any] = [optimizer(p, backend=backend) for p in expected]
+    rates: list[Any] = [0.5, lambda step: 1 / (1 + step), 0.125]
+    for lr in rates:
+        opt.lr = lr
+        opt.step([np.ones(p.shape) for p in params])
+        for each, p in zip(single, params, strict=True):
+            each.param_groups[0]["lr"] = lr
+            each.step(np.ones(p.shape))
+    for p, wanted in zip(params, expected, strict=True):
+        assert_same_bits(p, wanted)
+
+
+@each_kind
+def test_a_rate_set_here_is_not_set_elsewhere(optimizer: type[fo.Optimizer]) -> None:
+    one: Any = optimizer(np.ones(3))
+    other: Any = optimizer(np.ones(3))
+    one.lr = 0.5
+    assert other.lr == optimizer.defaults["lr"]
+    assert optimizer(np.ones(3)).param_groups[0]["lr"] == optimizer.defaults["lr"]
+
+
+@each_kind
+@each_backend
+def test_a_function_in_one_group_and_a_number_in_another(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    p, q = np.ones(3), np.ones(3)
+    groups = [{"params": p, "lr": lambda step: 0.5 if step < 2 else 0.0}, {"params": q, "lr": 0.5}]
+    opt = optimizer(groups, weight_decay=0, backend=backend)
+    for _ in range(2):
+        opt.step([np.ones(3), np.ones(3)])
+        assert_same_bits(p, q)
+    still = p.copy()
+    opt.step([np.ones(3), np.ones(3)])
+    assert not np.array_equal(q, still)

@@ -1,0 +1,534 @@
+"""Passes around a rule, compared with loops written from the text of `Optimizer`, and with PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import (
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    MIN_SHARE,
+    TILE,
+    Array,
+    Case,
+    DType,
+    assert_same_bits,
+    ordinary_values,
+)
+from loops import each_isa, loop
+from models import OPTIMIZERS, Backend, each_backend, each_dtype, each_module, every_optimizer, every_variant, leaves
+
+SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (5,), (), (0, 2), (40,))
+BAD = loop("bad", [math.inf, -math.inf, math.nan])
+
+Options = dict[str, Any]
+Grads = list[list[Array | None]]
+
+DEFAULTS: Options = {k: v for k, v in fo.SGD.defaults.items() if k not in ("dampening", "nesterov")}
+
+
+def arrays(seed: int, dtype: DType = FLOAT64) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [ordinary_values(rng, dtype, math.prod(shape)).reshape(shape) for shape in SHAPES]
+
+
+# ---- the oracle
+
+
+def norm(*gradients: Array) -> float:
+    return math.sqrt(math.fsum(float(x) ** 2 for g in gradients for x in g.reshape(-1)))
+
+
+class Naive:
+    """SGD with momentum over groups of float64 arrays, each line of the docstring a line here."""
+
+    def __init__(self, groups: list[list[Array]], options: list[Options]) -> None:
+        self.groups = [[p.copy() for p in group] for group in groups]
+        self.options = [DEFAULTS | own for own in options]
+        self.momenta: dict[tuple[int, int], Array] = {}
+
+    def step(self, grads: Grads) -> bool | None:
+        skips = any(own["skip_nonfinite"] for own in self.options)
+        prepared: dict[tuple[int, int], Array] = {}
+        for i, k in self._places():
+            own, g = self.options[i], grads[i][k]
+            if g is not None:
+                g = g / np.asarray(own["grad_scale"]).item()
+                prepared[i, k] = -g if own["maximize"] else g
+        if skips and not all(np.isfinite(g).all() for g in prepared.values()):
+            return False
+        for (i, k), g in prepared.items():
+            own = self.options[i]
+            if own["clip_value"] is not None:
+                g = np.clip(g, -own["clip_value"], own["clip_value"])
+            if own["clip_norm"] is not None:
+                g = g * min(1, own["clip_norm"] / (norm(g) + 1e-6))
+            prepared[i, k] = g
+        whole = norm(*prepared.values())
+        for (i, k), g in prepared.items():
+            own, p = self.options[i], self.groups[i][k]
+            if own["clip_global_norm"] is not None:
+                g = g * min(1, own["clip_global_norm"] / (whole + 1e-6))
+            g = g + own["l1"] * np.sign(p)
+            if own["decoupled"]:
+                p[...] = (1 - own["lr"] * own["weight_decay"]) * p
+            else:
+                g = g + own["weight_decay"] * p
+            before = self.momenta.get((i, k))
+            self.momenta[i, k] = g if before is None else own["momentum"] * before + g
+            p -= own["lr"] * self.momenta[i, k]
+        return True if skips else None
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        return ((i, k) for i, group in enumerate(self.groups) for k in range(len(group)))
+
+
+def follow(backend: Backend, options: list[Options], steps: list[Grads], changes: dict[int, Options]) -> None:
+    """Steps both; `changes` are assigned to the first group before the step of that number."""
+    groups = [arrays(i) for i in range(len(options))]
+    naive = Naive(groups, options)
+    opt = fo.SGD([{"params": g, **own} for g, own in zip(groups, options, strict=True)], backend=backend)
+    for t, grads in enumerate(steps):
+        opt.param_groups[0].update(changes.get(t, {}))
+        naive.options[0].update(changes.get(t, {}))
+        assert opt.step(grads) is naive.step(grads), f"step {t}"
+        for found, expected in zip(leaves(groups), leaves(naive.groups), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15, err_msg=f"step {t}")
+
+
+BASE = {"lr": 0.1, "momentum": 0.9}
+SINGLE: list[Options] = [
+    {},
+    {"weight_decay": 0.3},
+    {"weight_decay": 0.3, "decoupled": True},
+    {"decoupled": True},
+    {"l1": 0.2},
+    {"clip_value": 0.5},
+    {"clip_value": 0.0},
+    {"clip_norm": 1.5},
+    {"clip_norm": 1e6},
+    {"clip_norm": 0.0},
+    {"clip_global_norm": 2.5},
+    {"clip_global_norm": 1e6},
+    {"clip_norm": 0.8, "clip_global_norm": 0.9},
+    {"grad_scale": 3.0},
+    {"grad_scale": np.array([0.7])},
+    {"skip_nonfinite": True},
+    {"maximize": True},
+]
+
+
+def label(options: Options) -> str:
+    return "-".join(f"{k}={np.asarray(v).item():g}" for k, v in options.items()) or "none"
+
+
+def gradients(seed: int, count: int) -> list[Grads]:
+    return [[[*arrays(seed + 10 * t + 100 * i)] for i in range(count)] for t in range(1, 5)]
+
+
+@each_backend
+@loop("options", SINGLE)
+def test_each_option(options: Options, backend: Backend) -> None:
+    follow(backend, [BASE | options], gradients(0, 1), {})
+
+
+@each_backend
+@loop("options", SINGLE[1:])
+def test_each_option_in_one_of_two_groups_and_assigned_later(options: Options, backend: Backend) -> None:
+    follow(backend, [BASE, BASE | options], gradients(0, 2), {2: options})
+
+
+def some_options(rng: np.random.Generator) -> Options:
+    number = {name: float(rng.uniform(0.05, 3)) for name in ("clip_value", "clip_norm", "clip_global_norm", "l1")}
+    every: Options = {
+        **number,
+        "weight_decay": float(rng.uniform(0, 0.5)),
+        "decoupled": bool(rng.integers(2)),
+        "grad_scale": rng.choice([0.3, 1.7, 5.0]) if rng.integers(2) else rng.uniform(0.5, 4, (1, 1)),
+        "skip_nonfinite": bool(rng.integers(2)),
+        "maximize": bool(rng.integers(2)),
+        "lr": float(rng.uniform(0.01, 0.2)),
+    }
+    return BASE | {name: value for name, value in every.items() if rng.random() < 0.6}
+
+
+def some_steps(rng: np.random.Generator, count: int, seed: int) -> list[Grads]:
+    """With gradients missing, and here and there one that is no number or zero."""
+    steps = gradients(seed, count)
+    for grads, i in product(steps, range(count)):
+        for k, g in enumerate(grads[i]):
+            what = rng.integers(8)
+            if what < 2:
+                grads[i][k] = None
+            elif what == 2 and g is not None:
+                g[...] = 0
+    return steps
+
+
+@each_backend
+@loop("seed", range(30))
+def test_combinations(seed: int, backend: Backend) -> None:
+    rng = np.random.default_rng(seed)
+    options = [some_options(rng) for _ in range(1 + seed % 3)]
+    steps = some_steps(rng, len(options), seed)
+    if seed % 4 == 0 and any(own.get("skip_nonfinite") for own in options):
+        steps[1][0][1] = np.array([1, 2, math.inf, 3, 4.0])
+    follow(backend, options, steps, {2: some_options(rng)})
+
+
+@loop("seed", range(16))
+@each_isa
+def test_combinations_have_the_same_bits(seed: int) -> None:
+    """In the four formats, with rules of all kinds, and with averages."""
+    rng = np.random.default_rng(seed)
+    optimizer = OPTIMIZERS[seed % len(OPTIMIZERS)]
+    options = [{k: v for k, v in some_options(rng).items() if k != "momentum"} for _ in range(3)]
+    options[seed % 3]["ema"] = 0.7
+    results: list[Any] = []
+    backends: tuple[Backend, ...] = ("native", "reference")
+    for backend in backends:
+        params = [arrays(i, DTYPES[(seed + i) % 4]) for i in range(3)]
+        opt = optimizer(
+            [{"params": p, **copy.deepcopy(own)} for p, own in zip(params, options, strict=True)], backend=backend
+        )
+        own_rng = np.random.default_rng(seed)
+        for grads in some_steps(own_rng, 3, seed):
+            dtypes = own_rng.integers(4, size=3)
+            cast = [[g if g is None else g.astype(DTYPES[d]) for g in of] for of, d in zip(grads, dtypes, strict=True)]
+            opt.step(cast)
+        states = [array for entry in leaves(opt.state) for array in entry.values()]
+        results.append([*leaves(params), *states])
+    for found, expected in zip(*results, strict=True):
+        assert_same_bits(found, expected)
+
+
+# ---- gradients
+
+
+EVERYTHING: Options = {
+    "weight_decay": 0.1,
+    "l1": 0.01,
+    "clip_value": 2.0,
+    "clip_norm": 1.0,
+    "clip_global_norm": 1.5,
+    "grad_scale": 3.0,
+    "skip_nonfinite": True,
+    "maximize": True,
+    "ema": 0.5,
+}
+
+
+@every_optimizer
+@each_backend
+@each_dtype
+def test_gradients_are_only_read(optimizer: type[fo.Optimizer], backend: Backend, dtype: DType) -> None:
+    opt = optimizer(arrays(0, FLOAT32), **EVERYTHING, backend=backend)
+    grads = arrays(1, dtype)
+    before = [g.tobytes() for g in grads]
+    for g in grads:
+        g.flags.writeable = False
+    for _ in range(2):
+        assert opt.step(grads) is True
+    assert [g.tobytes() for g in grads] == before
+
+
+@each_backend
+def test_a_zero_norm_is_not_divided_by(backend: Backend) -> None:
+    params = arrays(0)
+    before = [p.copy() for p in params]
+    fo.SGD(params, lr=0.5, clip_norm=1.0, clip_global_norm=1.0, backend=backend).step([0 * p for p in params])
+    for p, expected in zip(params, before, strict=True):
+        assert_same_bits(p, expected)
+
+
+# ---- loss scales
+
+
+@each_backend
+@loop("shape", [(), (1,), (1, 1)])
+@loop("kind", [np.float64, np.float32, np.float16, np.int64])
+def test_a_scale_is_read_at_every_step(backend: Backend, shape: tuple[int, ...], kind: Any) -> None:
+    scale = np.full(shape, 2, kind)
+    p, expected = arrays(0)[0], arrays(0)[0]
+    opt = fo.SGD(p, lr=0.5, grad_scale=scale, backend=backend)
+    for t, value in enumerate((2, 8, 8, 1, 4), 1):
+        scale[...] = value
+        g = arrays(t)[0]
+        opt.step(g)
+        expected -= 0.5 * (g / value)
+        assert_same_bits(p, expected, f"step {t}")
+    opt.param_groups[0]["grad_scale"] = 16
+    opt.step(g)
+    assert_same_bits(p, expected - 0.5 * (g / 16))
+
+
+@each_backend
+def test_an_array_equal_to_what_it_replaces_is_read_from_then_on(backend: Backend) -> None:
+    old, new = np.array(2.0), np.array(2.0)
+    p = np.zeros(2)
+    opt: Any = fo.SGD(p, lr=1.0, grad_scale=old, backend=backend)
+    opt.step(np.ones(2))
+    opt.grad_scale = new
+    opt.step(np.ones(2))
+    old[...] = 4
+    opt.step(np.ones(2))
+    assert p.tolist() == [-1.5, -1.5]
+    new[...] = 0.5
+    opt.step(np.ones(2))
+    assert p.tolist() == [-3.5, -3.5]
+
+
+def test_an_array_is_no_part_of_a_checkpoint_however_it_was_assigned() -> None:
+    """Else what loads it would be cut off from its scaler."""
+    opt: Any = fo.SGD(np.zeros(2), grad_scale=2.0)
+    assert opt.state_dict()["groups"][0]["grad_scale"] == 2
+    opt.grad_scale = np.array(2.0)
+    assert "grad_scale" not in opt.state_dict()["groups"][0]
+    opt.grad_scale = 2.0
+    assert opt.state_dict()["groups"][0]["grad_scale"] == 2
+
+
+@each_backend
+def test_true_is_not_taken_for_the_one_it_equals(backend: Backend) -> None:
+    opt = fo.SGD(np.zeros(2), grad_scale=1.0, backend=backend)
+    opt.step(np.ones(2))
+    opt.param_groups[0]["grad_scale"] = True
+    with pytest.raises(TypeError, match=re.escape("param_groups[0]: grad_scale: expected a number in")):
+        opt.step(np.ones(2))
+    assert opt.step_count == 1
+
+
+@each_backend
+@loop("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127, 1e-300])
+def test_a_scale_that_became_invalid_is_rejected_before_anything_is_written(backend: Backend, value: float) -> None:
+    scale = np.array([2.0])
+    params = [arrays(0), arrays(1)]
+    opt = fo.Adam([{"params": params[0]}, {"params": params[1], "grad_scale": scale}], ema=0.5, backend=backend)
+    opt.step([arrays(2), arrays(3)])
+    before = copy.deepcopy((params, opt.state))
+    scale[...] = value
+    with pytest.raises(ValueError, match=re.escape("param_groups[1]['grad_scale']: expected a number in [")):
+        opt.step([arrays(4), arrays(5)])
+    assert opt.step_count == 1
+    for found, expected in zip(leaves((params, opt.state)), leaves(before), strict=True):
+        for a, b in zip(*(x.values() if isinstance(x, dict) else [x] for x in (found, expected)), strict=True):
+            assert_same_bits(a, b)
+    scale[...] = 4
+    opt.step([arrays(4), arrays(5)])
+    assert opt.step_count == 2
+
+
+@loop("value", [0.0, -1.0, math.inf, math.nan, 2.0**-127, 2.0**127])
+def test_a_scale_out_of_range_is_no_option(value: float) -> None:
+    for given in (value, np.array(value)):
+        with pytest.raises(ValueError, match="grad_scale: expected a number in"):
+            fo.SGD(np.ones(2), grad_scale=given)
+
+
+@loop("value", [np.ones(2), np.ones(0), np.ones((2, 1)), "2", None, True, np.array(["2"])])
+def test_a_scale_of_another_kind_is_no_option(value: Any) -> None:
+    with pytest.raises(TypeError, match="grad_scale: expected a number in"):
+        fo.SGD(np.ones(2), grad_scale=value)
+
+
+@each_backend
+@each_dtype
+@loop("scale", [2.0**-126, 2.0**126])
+def test_the_ends_of_the_range_keep_numbers(backend: Backend, dtype: DType, scale: float) -> None:
+    """Zero stays zero, and what a scaled gradient can hold comes out."""
+    p = np.zeros(2, dtype)
+    g = np.array([0.0, min(scale, float(2**15))])
+    fo.SGD(p, lr=1.0, grad_scale=scale, backend=backend).step(g)
+    assert p.astype(np.float64).tolist() == [0.0, float(np.float64(-g[1] / scale).astype(dtype))]
+
+
+# ---- skipped steps
+
+
+@every_variant
+@each_backend
+@BAD
+def test_a_skipped_step_changes_nothing(case: Case, backend: Backend, bad: float) -> None:
+    """The next step is the same as without it."""
+    own = {"skip_nonfinite": True, "swa_start": None, "ema": 0.5}
+    params, others = arrays(0, FLOAT32), arrays(0, FLOAT32)
+    opt, other = (case.optimizer(p, **case.options | own, backend=backend) for p in (params, others))
+    for t in (1, 2, 3):
+        spoilt = arrays(t + 10, FLOAT32)
+        spoilt[4][t] = bad
+        before = copy.deepcopy((params, opt.state))
+        assert opt.step(spoilt) is False
+        assert_same_model((params, opt.state), before)
+        assert opt.step_count == t - 1
+        assert opt.step(arrays(t, FLOAT32)) is True
+        other.step(arrays(t, FLOAT32))
+    assert opt.step_count == 3
+    assert_same_model((params, opt.state), (others, other.state))
+
+
+def assert_same_model(found: Any, expected: Any) -> None:
+    def flat(tree: Any) -> list[Array]:
+        return [array for leaf in leaves(tree) for array in (leaf.values() if isinstance(leaf, dict) else [leaf])]
+
+    for a, b in zip(flat(found), flat(expected), strict=True):
+        assert_same_bits(a, b)
+
+
+@each_module
+@BAD
+@each_dtype
+def test_one_odd_element_anywhere_is_seen(module: Any, bad: float, dtype: DType) -> None:
+    for size in (1, 31, 33, TILE - 1, 2 * TILE + 7):
+        p, g = np.ones(size, FLOAT32), np.ones(size, dtype)
+        for i in {0, size // 2, size - 1, *range(0, size, 97)}:
+            g[i] = bad
+            assert module.sgd(p, g, step=1, skip_nonfinite=True) is False, f"{i} of {size}"
+            g[i] = 1
+        assert (p == 1).all()
+        assert module.sgd(p, g, step=1, skip_nonfinite=True) is True
+
+
+@BAD
+@loop("threads", [1, 2, 3, 7])
+@each_isa
+def test_one_odd_element_is_seen_by_every_thread(threads: int, bad: float) -> None:
+    fo.set_num_threads(threads)
+    size = 7 * MIN_SHARE + 1
+    p, g = np.ones(size, FLOAT32), np.ones(size, FLOAT32)
+    for i in (0, *(k * MIN_SHARE + d for k in range(1, 7) for d in (-1, 0)), size - 1):
+        g[i] = bad
+        assert fo.functional.sgd(p, g, step=1, skip_nonfinite=True) is False, f"element {i}"
+        g[i] = 1
+    assert (p == 1).all()
+
+
+@each_backend
+@BAD
+@loop("where", range(len(SHAPES)))
+def test_one_odd_array_of_many_is_enough(backend: Backend, bad: float, where: int) -> None:
+    params = arrays(0)
+    opt = fo.SGD(params, skip_nonfinite=True, backend=backend)
+    grads = arrays(1)
+    if grads[where].size:
+        grads[where].reshape(-1)[-1:] = bad
+    assert opt.step(grads) is (grads[where].size == 0)
+
+
+OVERFLOWS = [
+    (FLOAT32, np.array([3e38], np.float32), 0.5, False),
+    (FLOAT32, np.array([3e38], np.float32), 1.0, True),
+    (FLOAT16, np.array([60000], np.float16), 0.25, True),  # float32 is computed in
+    (FLOAT16, np.array([1e39]), 1.0, False),
+    (FLOAT32, np.array([1e39]), 2.0**20, False),
+    (FLOAT64, np.array([1e39]), 1.0, True),
+    (FLOAT64, np.array([1e200]), 1.0, True),  # whose square is infinite
+    (FLOAT64, np.array([1e308]), 2.0**-10, False),
+    (FLOAT16, np.array([70000]).astype(np.float32), 1.0, True),
+    (FLOAT32, np.array([np.inf], np.float16), 2.0**16, False),
+]
+
+
+@each_backend
+@loop(("dtype", "g", "scale", "taken"), OVERFLOWS)
+def test_overflow_counts_where_it_is_computed(
+    backend: Backend, dtype: DType, g: Array, scale: float, taken: bool
+) -> None:
+    """After the scale is divided out, before any bound."""
+    p = np.zeros(1, dtype)
+    opt = fo.SGD(p, lr=0.0, grad_scale=scale, clip_value=1.0, skip_nonfinite=True, backend=backend)
+    assert opt.step(g) is taken
+
+
+@each_backend
+@loop("where", [0, 1])
+def test_one_group_that_skips_skips_for_all(backend: Backend, where: int) -> None:
+    params = [np.ones(3), np.ones(4)]
+    opt = fo.SGD([{"params": params[0], "skip_nonfinite": True}, {"params": params[1]}], backend=backend)
+    grads = [np.ones(3), np.ones(4)]
+    grads[where][1] = math.nan
+    assert opt.step(grads) is False
+    assert [p.tolist() for p in params] == [[1] * 3, [1] * 4]
+    assert opt.step_count == 0
+    opt.param_groups[0]["skip_nonfinite"] = False
+    assert opt.step(grads) is None
+    assert math.isnan(params[where][1])
+    assert opt.step_count == 1
+
+
+@each_backend
+def test_without_any_gradient_a_step_is_taken(backend: Backend) -> None:
+    opt = fo.SGD([np.ones(2)], skip_nonfinite=True, backend=backend)
+    assert opt.step([None]) is True
+    assert opt.step_count == 1
+
+
+@each_backend
+def test_a_schedule_waits_for_a_skipped_step(backend: Backend) -> None:
+    asked: list[int] = []
+
+    def rate(step: int) -> float:
+        asked.append(step)
+        return 0.5
+
+    opt = fo.SGD(np.ones(2), lr=rate, skip_nonfinite=True, backend=backend)
+    taken = [opt.step(np.array([1.0, bad])) for bad in (1.0, math.inf, math.inf, 1.0)]
+    assert taken == [True, False, False, True]
+    assert asked == [0, 1, 1, 1]
+
+
+# ---- PyTorch
+
+
+def clip_each(utils: Any, tensors: list[Any], bound: float) -> None:
+    for tensor in tensors:
+        utils.clip_grad_norm_([tensor], bound)
+
+
+CLIPS: dict[str, Callable[[Any, list[Any], float], Any]] = {
+    "clip_global_norm": lambda utils, tensors, bound: utils.clip_grad_norm_(tensors, bound),
+    "clip_value": lambda utils, tensors, bound: utils.clip_grad_value_(tensors, bound),
+    "clip_norm": clip_each,
+}
+
+
+def spoilt(name: str, t: int) -> list[Array]:
+    grads = arrays(t)
+    if name == "zero":
+        return [0 * g for g in grads]
+    if name != "ordinary" and t > 2:
+        grads[1][2] = float(name)
+    return grads
+
+
+@each_backend
+@loop("name", CLIPS)
+@loop("bound", [0.0, 0.3, 4.0, 1e6])
+@loop("kind", ["ordinary", "zero", "inf", "-inf", "nan"])
+def test_clipping_is_pytorch_s(backend: Backend, name: str, bound: float, kind: str) -> None:
+    """Followed by its SGD; an inf or NaN spoils the same elements."""
+    torch = pytest.importorskip("torch")
+    params = arrays(0)
+    tensors = [torch.tensor(p, requires_grad=True) for p in params]
+    options: Options = {name: bound}
+    ours = fo.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1, **options, backend=backend)
+    theirs = torch.optim.SGD(tensors, lr=0.1, momentum=0.9, weight_decay=0.1)
+    for t in range(1, 5):
+        grads = spoilt(kind, t)
+        for tensor, g in zip(tensors, grads, strict=True):
+            tensor.grad = torch.tensor(g)
+        CLIPS[name](torch.nn.utils, tensors, bound)
+        theirs.step()
+        ours.step(grads)
+        for p, tensor in zip(params, tensors, strict=True):
+            np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=1e-12, atol=1e-15, err_msg=f"step {t}")
