@@ -1,4 +1,4 @@
-"""``python -m fastoptim``: what this build is, what this machine has, and how fast it steps."""
+"""The command line ``python -m fastoptim``: build information and the benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .bench import cli
 
 
 def main() -> int:
-    """Runs the command line and returns its exit status."""
+    """Run the command line and return its exit status."""
     parser = make_parser()
     arguments = parser.parse_args()
     if arguments.command == "bench":

@@ -20,8 +20,8 @@ class LossScaler:
             \text{after growth\_interval steps taken in a row} \\
         \text{scale} &= \text{scale} \cdot \text{backoff\_factor} \quad \text{after a step that was skipped}
 
-    float16 gradients below 6e-8 are lost; a loss times `scale` has gradients times `scale`.  Give the optimizer the
-    scale itself, which is an array of one element that this object updates, and let it skip what overflowed.
+    float16 gradients below 6e-8 underflow to zero; a loss times `scale` has gradients times `scale`.  Pass the array
+    `scale` to the optimizer, which reads it at each step, and let the optimizer skip steps whose gradients overflowed.
 
     Args:
         init_scale: The first scale, from 2^-126 to 2^126.
@@ -59,13 +59,12 @@ class LossScaler:
         self.growth_factor = Range(1.0).check(growth_factor, "growth_factor")
         self.backoff_factor = Range(0.0, 1.0, above=True).check(backoff_factor, "backoff_factor")
         self.growth_interval: int = check_option(PositiveCount, growth_interval, "growth_interval")
-        self._taken = 0  # in a row, since the scale last changed
+        self._taken = 0  # successive steps taken since the last change of the scale
 
     def update(self, taken: bool) -> None:
-        """Adapts the scale to whether the optimizer took its step.
+        """Adapt the scale to whether the optimizer took its step.
 
-        The scale stays a number that float32 holds with its reciprocal: it does not grow beyond 2^126 nor fall below
-        2^-126.
+        The scale stays between 2^-126 and 2^126, so that float32 represents it and its reciprocal.
         """
         if type(taken).__name__ not in ("bool", "bool_"):
             raise TypeError(
@@ -82,7 +81,7 @@ class LossScaler:
         self.scale[...] = min(max(float(self.scale) * factor, SCALES.low), SCALES.high)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: numbers."""
+        """Return everything needed to continue, as numbers."""
         return {
             **{name: value for name, value in vars(self).items() if name != "_taken"},
             "scale": float(self.scale),
@@ -90,7 +89,7 @@ class LossScaler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`, in the same array `scale`.  Changes nothing where it refuses."""
+        """Continue from a `state_dict`, in the same array `scale`; a call that raises an error has changed nothing."""
         expected = list(self.state_dict())
         if not isinstance(state_dict, Mapping) or set(state_dict) != set(expected):
             raise ValueError(f"state_dict: expected a dict with {expected}, got {describe(state_dict)}")

@@ -16,16 +16,17 @@ from .reference_math import Array
 
 
 def global_norm(arrays: Any) -> float:
-    r"""The Euclidean norm of all elements of one array or of any nesting of arrays.
+    r"""Return the Euclidean norm of all elements of one array or of any nesting of arrays.
 
     .. math::
         \sqrt{\textstyle\sum_i \lVert a_i \rVert^2}
 
-    What `clip_global_norm` bounds, with the same bits: squares and sums are in double, in an order that depends on the
-    sizes alone.  inf or NaN where an element is; 0 without elements.  None in the place of an array counts as nothing.
+    The norm that `clip_global_norm` bounds, with the same bits: squares and sums are in double, in an order that
+    depends on the sizes alone.  The result is inf or NaN if an element is, and 0 without elements.  None instead of an
+    array contributes nothing.
 
     Raises:
-        TypeError: Something that is no array, or of a dtype that no optimizer takes.
+        TypeError: A leaf that is not an array, or has a dtype that no optimizer accepts.
 
     >>> import numpy as np, fastoptim as fo
     >>> fo.global_norm({"w": np.array([[3.0]]), "b": np.array([4.0])})
@@ -50,8 +51,8 @@ class _Dense(NamedTuple):
 
 
 def _readable(array: Any, place: str) -> _Dense:
-    """In its own memory where that is dense."""
-    if isinstance(array, np.generic):  # what NumPy's own reductions return in place of a 0-d array
+    """Return a dense array: the array itself, or a copy if it is not dense."""
+    if isinstance(array, np.generic):  # NumPy's reductions return these instead of 0-d arrays
         array = np.asarray(array)
     metadata = check_array(array, place)
     if not is_dense(metadata):

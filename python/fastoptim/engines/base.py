@@ -48,14 +48,14 @@ class FastPath(NamedTuple):
 
 
 class Engine(Protocol):
-    """A backend over a fixed list of arrays."""
+    """A backend for a fixed list of arrays."""
 
     def __init__(self, param_states: Sequence[ParamState]) -> None: ...
 
     def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
         """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
-        Refuses before the first write.  Returns how many arrays had a gradient; None if the step was skipped.
+        Raises errors before the first write.  Returns the number of arrays with a gradient; None after a skipped step.
         """
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:

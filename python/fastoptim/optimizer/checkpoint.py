@@ -6,7 +6,7 @@ A state dict holds dicts, lists, numbers, strings and NumPy arrays.  Loading che
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from ..options.checks import may_be_none
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array
-from .protocols import OptimizerParts
+
+if TYPE_CHECKING:
+    from .protocols import OptimizerParts
 
 STATE_DICT_VERSION = 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..arrays.checks import check_target
 from ..arrays.param_state import ParamState
@@ -11,7 +11,9 @@ from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot
 from ..engines.select import check_backend
 from ..options.settings import Settings
-from .protocols import OptimizerParts
+
+if TYPE_CHECKING:
+    from .protocols import OptimizerParts
 
 
 def is_groups(params: Any) -> bool:

@@ -5,9 +5,13 @@ It runs once per class at import.  A mismatch would otherwise give wrong numbers
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..core import RULES
 from ..options.checks import expand
-from ..options.settings import RuleClass
+
+if TYPE_CHECKING:
+    from ..options.settings import RuleClass
 
 DECAY = ("weight_decay", "decoupled")
 

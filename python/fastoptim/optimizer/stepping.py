@@ -6,13 +6,15 @@ change, and those in which anything may be new or wrong.  It produces the error 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engines import cuda
 from ..engines.base import GroupStep, group_step_at
 from ..options.checks import rate_at
 from .groups import check_group_count
-from .protocols import OptimizerParts
+
+if TYPE_CHECKING:
+    from .protocols import OptimizerParts
 
 
 def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..options.schema import AVERAGE
-from .protocols import OptimizerParts
+
+if TYPE_CHECKING:
+    from .protocols import OptimizerParts
 
 
 @contextmanager

@@ -14,6 +14,19 @@ from .checks import Backend, check_option
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
+
+    class HasOptions(Protocol):
+        """A class with options as fields, and its instances."""
+
+        annotations: ClassVar[dict[str, Any]]
+        conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
+        param_groups: list[dict[str, Any]]
+
+    class HasState(Protocol):
+        """An instance with state."""
+
+        def live_state(self) -> Any:
+            """Return the state arrays."""
 else:
 
     def dataclass_transform(**_):
@@ -22,21 +35,6 @@ else:
 
 
 T = TypeVar("T")
-
-
-class HasOptions(Protocol):
-    """A class with options as fields, and its instances."""
-
-    annotations: ClassVar[dict[str, Any]]
-    conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
-    param_groups: list[dict[str, Any]]
-
-
-class HasState(Protocol):
-    """An instance with state."""
-
-    def live_state(self) -> Any:
-        """Return the state arrays."""
 
 
 class Option:

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .schema import AVERAGE, StateArray
 
+if TYPE_CHECKING:  # a protocol takes time to make
 
-class RuleClass(Protocol):
-    """The class attributes of an optimizer that engines read; `fastoptim.Optimizer` documents them."""
+    class RuleClass(Protocol):
+        """The class attributes of an optimizer that engines read; `fastoptim.Optimizer` documents them."""
 
-    name: ClassVar[str]
-    defaults: ClassVar[dict[str, Any]]
-    shared: ClassVar[frozenset[str]]
-    variants: ClassVar[Mapping[str, tuple[str, ...]]]
-    state_schema: ClassVar[Mapping[str, StateArray]]
-    host_constants: ClassVar[tuple[str, ...]]
-    host_constants_takes: ClassVar[frozenset[str]]
-    compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
-    decays_itself: ClassVar[bool]
-    reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None]
-    reduces_group: ClassVar[bool]
-    reference: ClassVar[Callable[..., None]]
+        name: ClassVar[str]
+        defaults: ClassVar[dict[str, Any]]
+        shared: ClassVar[frozenset[str]]
+        variants: ClassVar[Mapping[str, tuple[str, ...]]]
+        state_schema: ClassVar[Mapping[str, StateArray]]
+        host_constants: ClassVar[tuple[str, ...]]
+        host_constants_takes: ClassVar[frozenset[str]]
+        compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
+        decays_itself: ClassVar[bool]
+        reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None]
+        reduces_group: ClassVar[bool]
+        reference: ClassVar[Callable[..., None]]
 
 
 @dataclass(frozen=True, eq=False)

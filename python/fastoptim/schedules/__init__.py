@@ -8,15 +8,15 @@ r"""Learning rates that change with the step: give one to any optimizer as its `
 >>> [round(schedule(step), 4) for step in (0, 50, 100, 550, 1000)]
 [0.0, 0.05, 0.1, 0.05, 0.0]
 
-A schedule is a pure function of the step, counted from 0: it keeps no state, so nothing of it has to be saved, and any
-step may be asked for at any time.  Schedules are immutable and compare by their options.  What "step" means is the
-optimizer's business, one call of `step`; a schedule in epochs is ``lambda step: schedule(step // steps_per_epoch)``.
+A schedule is a pure function of the step, counted from 0.  It has no state: nothing has to be saved, and it may be
+called with any step at any time.  Schedules are immutable and compare by their options.  A step is one call of the
+optimizer's `step`; a schedule in epochs is ``lambda step: schedule(step // steps_per_epoch)``.
 
 Options have PyTorch's names, order and defaults, or optax's where PyTorch has none, and come after the learning rate,
 which PyTorch reads from the optimizer.  Values are those of PyTorch's closed forms.  After its end a schedule holds
-its last value, as in optax; those that are periodic go on.
+its last value, as in optax; periodic ones continue.
 
-`ReduceOnPlateau` alone has a state: it is told how training goes.
+`ReduceOnPlateau` is the only one with state: it follows a metric.
 """
 
 from .annealing import Cosine as Cosine

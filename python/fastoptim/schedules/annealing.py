@@ -10,7 +10,7 @@ from .base import Schedule, blend, cosine
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    r"""The rate falls to `end_value` as a power of the steps left.
+    r"""Decay to `end_value` as a power of the remaining share of steps.
 
     .. math::
         \eta_t = \eta_\text{end} + (\eta - \eta_\text{end}) (1 - \min(t, T) / T)^p
@@ -20,7 +20,7 @@ class Polynomial(Schedule):
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
-        total_iters: :math:`T`, how many steps the fall takes, at least 1.
+        total_iters: :math:`T`, the number of steps of the decay, at least 1.
         power: :math:`p`, at least 0; 1 is a straight line, more is a steep start and a flat end.
         end_value: :math:`\eta_\text{end}`, at least 0.
 
@@ -48,7 +48,7 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    r"""The rate goes from one multiple of `lr` to another in a straight line.
+    r"""Linear interpolation from one multiple of `lr` to another.
 
     .. math::
         \eta_t = \eta\, (f_0 + (f_1 - f_0) \min(t, T) / T)
@@ -58,9 +58,9 @@ class Linear(Schedule):
 
     Args:
         lr: Learning rate :math:`\eta`, at least 0.
-        start_factor: :math:`f_0`, the part of it at step 0, at least 0.
-        end_factor: :math:`f_1`, the part of it from step :math:`T` on, at least 0.
-        total_iters: :math:`T`, how many steps it takes, at least 1.
+        start_factor: :math:`f_0`, the factor at step 0, at least 0.
+        end_factor: :math:`f_1`, the factor from step :math:`T` on, at least 0.
+        total_iters: :math:`T`, the number of steps, at least 1.
 
     Raises:
         TypeError: A length that is no integer.
@@ -85,19 +85,19 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""The rate falls to `eta_min` along half a period of the cosine.
+    r"""Cosine annealing: decay to `eta_min` along half a period of the cosine.
 
     .. math::
         \eta_t = \eta_\text{min} + \tfrac{1}{2} (\eta - \eta_\text{min}) (1 + \cos(\pi \min(t, T) / T))
 
-    The usual choice where the length of training is known, most often behind a `Warmup`.  Up to :math:`T` it is
+    The usual choice for training of known length, most often after a `Warmup`.  Up to :math:`T` it is
     PyTorch's ``CosineAnnealingLR``.  After that it holds `eta_min`, as optax's ``cosine_decay_schedule`` does, whereas
-    PyTorch climbs back to `lr` in another `T_max` steps: a loop that runs a little longer than planned should not heat
-    up again.  For periods see `CosineWarmRestarts`.
+    PyTorch climbs back to `lr` in another `T_max` steps: a loop that runs a little longer than planned should not
+    return to large rates.  For periods see `CosineWarmRestarts`.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
-        T_max: :math:`T`, how many steps the fall takes, at least 1.
+        T_max: :math:`T`, the number of steps of the decay, at least 1.
         eta_min: The last rate, at least 0; optax's ``alpha`` times `lr`.
 
     Raises:

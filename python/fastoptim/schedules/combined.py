@@ -11,7 +11,7 @@ from .base import Schedule, blend, check_lengths
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    r"""The rate rises in a straight line to where another schedule starts, which then takes over.
+    r"""A linear warm-up to the first rate of another schedule, which then follows.
 
     .. math::
         \eta_t = \begin{cases}
@@ -19,13 +19,13 @@ class Warmup(Schedule):
             \eta(t - w) & t \ge w
         \end{cases}
 
-    Spares large models a rough start, and `Adam` steps of a size it has no measure for yet.  The other schedule
-    counts its own steps from 0 when it takes over, as with optax's ``warmup_cosine_decay_schedule``; so its length is
-    that of the training less `warmup_steps`.  Step 0 is made with `init_value`: with 0 it changes nothing.
+    Avoids divergence at the start of large models, while the second moments of `Adam` are still inaccurate.  The other
+    schedule counts its own steps from 0, as with optax's ``warmup_cosine_decay_schedule``; its length is therefore that
+    of the training less `warmup_steps`.  Step 0 uses `init_value`; with 0 it changes nothing.
 
     Args:
         lr: What follows, :math:`\eta`: a schedule, any callable of the step, or a number.
-        warmup_steps: :math:`w`, how many steps it takes, at least 0.
+        warmup_steps: :math:`w`, the number of warm-up steps, at least 0.
         init_value: The rate at step 0, at least 0.
 
     Raises:
@@ -52,12 +52,12 @@ class Warmup(Schedule):
 
 @dataclass(frozen=True)
 class Sequence(Schedule):
-    r"""One schedule after the other, each from its own step 0.
+    r"""Schedules in sequence, each from its own step 0.
 
     .. math::
         \eta_t = \eta_i(t - b_i), \qquad b_i \le t < b_{i+1}
 
-    with :math:`b_0 = 0` and no end to the last.  PyTorch's ``SequentialLR``, optax's ``join_schedules``.
+    with :math:`b_0 = 0` and the last continues without end.  PyTorch's ``SequentialLR``, optax's ``join_schedules``.
 
     Args:
         schedules: The :math:`\eta_i`: schedules, any callables of the step, or numbers; at least one.

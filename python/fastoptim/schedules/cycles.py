@@ -14,20 +14,20 @@ _ANNEALING = {"cos": cosine, "linear": linear}
 
 @dataclass(frozen=True)
 class CosineWarmRestarts(Schedule):
-    r"""The rate falls along the cosine, jumps back, and falls again, each time more slowly.
+    r"""Cosine annealing with warm restarts, each period longer than the one before.
 
     .. math::
         \eta_t = \eta_\text{min} + \tfrac{1}{2} (\eta - \eta_\text{min}) (1 + \cos(\pi\, t_i / T_i)),
         \qquad T_i = T_0\, T_\text{mult}^i
 
     where :math:`t_i` is the number of steps since the :math:`i`-th restart.  Gives a good model at the end of each
-    period, for ensembles or for training whose end is open.  Periods go on for ever.
+    period, for ensembles or for training without a fixed end.  Periods continue without end.
 
     Args:
         lr: Learning rate :math:`\eta` after each restart, at least 0.
         T_0: The length of the first period, at least 1.
-        T_mult: How many times as long as the one before each period is, at least 1.
-        eta_min: The rate that a period falls towards, at least 0.
+        T_mult: The ratio of the lengths of successive periods, at least 1.
+        eta_min: The rate that each period approaches, at least 0.
 
     Raises:
         TypeError: A length or multiple that is no integer.
@@ -55,7 +55,7 @@ class CosineWarmRestarts(Schedule):
 
 @dataclass(frozen=True)
 class Cyclic(Schedule):
-    r"""The rate goes up and down between two bounds in straight lines.
+    r"""A triangle wave between two bounds.
 
     .. math::
         \eta_t = \eta_\text{base} + (\eta_\text{max} - \eta_\text{base})\, h_t\, a_t
@@ -64,14 +64,14 @@ class Cyclic(Schedule):
     "triangular", :math:`2^{-i}` in the :math:`i`-th cycle, counted from 0, with "triangular2", and
     :math:`\gamma^t` with "exp_range".
 
-    Spares the search for one good rate; the paper takes bounds from a short run with a rising rate.  Momentum is not
-    cycled, as with PyTorch's ``CyclicLR(cycle_momentum=False)``.  Cycles go on for ever.
+    Replaces the search for one good rate; the paper takes bounds from a short run with a rising rate.  Momentum is not
+    cycled, as with PyTorch's ``CyclicLR(cycle_momentum=False)``.  Cycles continue without end.
 
     Args:
         base_lr: :math:`\eta_\text{base}`, the rate at first and between cycles, at least 0.
         max_lr: :math:`\eta_\text{max}`, the rate at the top of the first cycle, at least 0.
-        step_size_up: How many steps it rises, at least 1.
-        step_size_down: How many steps it falls, at least 1; as many if None.
+        step_size_up: The number of rising steps, at least 1.
+        step_size_down: The number of falling steps, at least 1; None for `step_size_up`.
         mode: "triangular", "triangular2" or "exp_range".
         gamma: :math:`\gamma` of "exp_range", in [0, 1].
 
@@ -104,7 +104,7 @@ class Cyclic(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    r"""The rate rises to `max_lr` and falls to almost nothing, once.
+    r"""The one-cycle policy: one rise to `max_lr`, then one fall to almost zero.
 
     .. math::
         \eta_t = \eta_a + (\eta_b - \eta_a)\, s((t - t_a) / (t_b - t_a)), \qquad s(x) = \tfrac{1}{2} (1 - \cos \pi x)
@@ -114,19 +114,19 @@ class OneCycle(Schedule):
     and :math:`\eta_T = \eta_0` / `final_div_factor` they go through :math:`\eta_0, \eta_\text{max}, \eta_T`, or
     with `three_phase` through :math:`\eta_0, \eta_\text{max}, \eta_0, \eta_T`.  The rise ends at step
     ``pct_start * total_steps - 1``, the first fall of three phases at ``2 * pct_start * total_steps - 2``, all of it at
-    ``total_steps - 1``, as in PyTorch's ``OneCycleLR``, steps and all.
+    ``total_steps - 1``, exactly as in PyTorch's ``OneCycleLR``.
 
     Trains fast with large rates when the number of steps is known.  Momentum is not cycled, as with PyTorch's
-    ``cycle_momentum=False``.  Holds the last rate after the end, where PyTorch refuses.
+    ``cycle_momentum=False``.  Holds the last rate after the end, where PyTorch raises an error.
 
     Args:
         max_lr: :math:`\eta_\text{max}`, the largest rate, at least 0.
-        total_steps: How many steps there are, at least 1.
-        pct_start: The part of them spent rising, in [0, 1].
+        total_steps: The number of steps, at least 1.
+        pct_start: The share of rising steps, in [0, 1].
         anneal_strategy: "cos" or "linear", the shape of the phases.
-        div_factor: How many times as large as the first rate `max_lr` is, above 0.
-        final_div_factor: How many times as large as the last rate the first is, above 0.
-        three_phase: Falls to the first rate in as many steps as it rose in, and then to the last.
+        div_factor: The ratio of `max_lr` to the first rate, above 0.
+        final_div_factor: The ratio of the first rate to the last, above 0.
+        three_phase: Whether the fall has two phases: to the first rate, as long as the rise, and then to the last rate.
 
     Raises:
         TypeError: A number of steps that is no integer.
@@ -150,7 +150,7 @@ class OneCycle(Schedule):
 
     @cached_property
     def _phases(self) -> tuple[tuple[float, float, float, float], ...]:
-        """The first and last step of each phase, and the learning rates there."""
+        """The first and last step of each phase, and the rates there."""
         first = self.max_lr / self.div_factor
         final, end = first / self.final_div_factor, self.total_steps - 1
         top = self.pct_start * self.total_steps - 1

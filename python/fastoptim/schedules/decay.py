@@ -11,14 +11,14 @@ from .base import Schedule, power
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    r"""The rate is multiplied by `gamma` after every step.
+    r"""Exponential decay: the rate times `gamma` after every step.
 
     .. math::
         \eta_t = \eta\, \gamma^t
 
-    A steady fall; PyTorch's ``ExponentialLR``, and optax's ``exponential_decay`` with
-    ``gamma = decay_rate ** (1 / transition_steps)``.  A `gamma` a little above 1 rises instead, to find the largest
-    rate that works.  Goes on for ever.
+    PyTorch's ``ExponentialLR``, and optax's ``exponential_decay`` with
+    ``gamma = decay_rate ** (1 / transition_steps)``.  With a `gamma` a little above 1 the rate rises, which
+    serves to find the largest stable rate.  Continues without end.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
@@ -44,13 +44,13 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class NaturalExponential(Schedule):
-    r"""The rate falls as a power of e.
+    r"""Exponential decay with a time constant.
 
     .. math::
         \eta_t = \eta\, e^{-k t / T}
 
-    `Exponential` for who thinks in time constants: after :math:`T / k` steps the rate is down to 37 %.  Goes on for
-    ever.
+    `Exponential` in another parametrisation: after :math:`T / k` steps the rate is 37 % of `lr`.  Continues without
+    end.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
@@ -80,13 +80,13 @@ class NaturalExponential(Schedule):
 
 @dataclass(frozen=True)
 class InverseTime(Schedule):
-    r"""The rate falls as one over the step.
+    r"""Decay in inverse proportion to the step.
 
     .. math::
         \eta_t = \eta\, / (1 + k t / T)
 
-    The classical choice for stochastic gradients: the rates' sum has no bound, the sum of their squares has.  Often
-    too slow in practice.  Goes on for ever.
+    The classical choice for stochastic gradients: the sum of the rates is unbounded, the sum of their squares is
+    bounded.  Often too slow in practice.  Continues without end.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
@@ -115,7 +115,7 @@ class InverseTime(Schedule):
 
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    r"""The rate falls as one over the root of the step.
+    r"""Decay in inverse proportion to the square root of the step.
 
     .. math::
         \eta_t = \eta\, / \sqrt{1 + t / T}

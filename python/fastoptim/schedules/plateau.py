@@ -15,12 +15,12 @@ from .base import Schedule, hints_of
 STATE_DICT_VERSION = 1
 
 
-# By mode: what is worse than every metric, the sign of an improvement, and the comparison.
+# By mode: a metric worse than any other, the sign of an improvement, and the comparison.
 _MODES = {"min": (math.inf, -1, operator.lt), "max": (-math.inf, 1, operator.gt)}
 
 
 class _NotNaN:
-    """Numbers that compare, infinities among them."""
+    """Numbers except NaN, infinities included."""
 
     def check(self, value: Any, place: str) -> float:
         number = as_float(value, place)
@@ -31,30 +31,30 @@ class _NotNaN:
 
 @dataclass(frozen=True, eq=False)
 class ReduceOnPlateau(Schedule):
-    r"""The rate is multiplied by `factor` whenever a metric has not improved for a while.
+    r"""A reduction by `factor` whenever a metric has stopped improving.
 
     .. math::
         \eta \leftarrow \max(\eta f, \eta_\text{min})
 
     after more than `patience` metrics in a row without a better one, which is :math:`m < m_\text{best} (1 - \epsilon)`.
 
-    For training by the validation loss, where no plan is known.  The same numbers as PyTorch's ``ReduceLROnPlateau``.
-    `update` takes in a metric, most often once an epoch; called with a step, the schedule gives the present rate,
-    whatever the step.  What it has seen is in `rate`, `best`, `num_bad_epochs` and `cooldown_counter`.
+    For training by the validation loss, without a fixed plan.  The same numbers as PyTorch's ``ReduceLROnPlateau``.
+    `update` receives a metric, usually once per epoch; a call with a step returns the present rate, whatever the step.
+    The state is in `rate`, `best`, `num_bad_epochs` and `cooldown_counter`.
 
-    It is the only schedule with a state: save its `state_dict` together with the optimizer's.  One compares equal to
-    itself alone.
+    It is the only schedule with a state: save its `state_dict` with the optimizer's.  An instance compares equal only
+    to itself.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
         mode: "min" where a lower metric is better, "max" where a higher one is.
         factor: :math:`f`, in [0, 1).
-        patience: How many metrics in a row may bring nothing better, at least 0.
-        threshold: :math:`\epsilon`, by how much a metric has to be better to count, at least 0.
-        threshold_mode: "rel" for a part of the best metric, "abs" for a difference from it.
-        cooldown: How many metrics after a reduction are not held against it, at least 0.
+        patience: The number of successive metrics without improvement that are tolerated, at least 0.
+        threshold: :math:`\epsilon`, the least improvement that counts, at least 0.
+        threshold_mode: "rel" for a fraction of the best metric, "abs" for a difference from it.
+        cooldown: The number of metrics after a reduction that are not counted as bad, at least 0.
         min_lr: :math:`\eta_\text{min}`, at least 0.
-        eps: A reduction by no more than this is not made, at least 0.
+        eps: The least reduction that is made, at least 0.
 
     Raises:
         TypeError: A count that is no integer.
@@ -95,7 +95,7 @@ class ReduceOnPlateau(Schedule):
         return self.rate
 
     def update(self, metric: float) -> None:
-        """Takes in the newest metric; NaN is never better."""
+        """Update the rate with the newest metric; NaN is never an improvement."""
         metric = as_float(metric, "metric")
         better, cooling = self._is_better(metric), self.cooldown_counter > 0
         state = {
@@ -117,11 +117,11 @@ class ReduceOnPlateau(Schedule):
         return rate if self.rate - rate > self.eps else self.rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: its options and what it has seen, as numbers and strings."""
+        """Return everything needed to continue: the options and the state, as numbers and strings."""
         return {"version": STATE_DICT_VERSION, "schedule": type(self).__name__, **vars(self)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict`, with its options.  Checks all of it first, and changes nothing if it refuses."""
+        """Continue from a `state_dict`, with its options; a call that raises an error has changed nothing."""
         vars(self).update(self._checked(state_dict))
 
     def _checked(self, state_dict: Any) -> dict[str, Any]:

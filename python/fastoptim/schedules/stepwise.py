@@ -14,12 +14,12 @@ from .base import Schedule, check_lengths, power
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    r"""The same rate at every step.
+    r"""A constant rate.
 
     .. math::
         \eta_t = \eta
 
-    The same as a number; for places that want a schedule.  (PyTorch's ``ConstantLR``, which changes once, is
+    Equivalent to a number, where a schedule is required.  (PyTorch's ``ConstantLR``, which changes once, is
     `PiecewiseConstant` with one boundary.)
 
     Args:
@@ -43,17 +43,17 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    r"""The rate is multiplied by `gamma` after every `step_size` steps.
+    r"""A staircase: the rate times `gamma` after every `step_size` steps.
 
     .. math::
         \eta_t = \eta\, \gamma^{\lfloor t / s \rfloor}
 
-    A plain staircase; PyTorch's ``StepLR``.  Goes on for ever.
+    PyTorch's ``StepLR``.  Continues without end.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
-        step_size: :math:`s`, the length of a stair, at least 1.
-        gamma: The factor from stair to stair, at least 0.
+        step_size: :math:`s`, the number of steps between two changes, at least 1.
+        gamma: The factor of each change, at least 0.
 
     Raises:
         TypeError: A length that is no integer.
@@ -77,12 +77,12 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    r"""The rate is multiplied by `gamma` at each milestone.
+    r"""A staircase with given milestones, at each of which the rate is multiplied by `gamma`.
 
     .. math::
         \eta_t = \eta\, \gamma^{|\{m \in \text{milestones} : m \le t\}|}
 
-    For training of known length, with drops where experience puts them; PyTorch's ``MultiStepLR``.  Holds the last
+    For training of known length with drops at chosen steps; PyTorch's ``MultiStepLR``.  Holds the last
     rate after the last milestone.
 
     Args:
@@ -112,19 +112,19 @@ class MultiStep(Schedule):
 
 @dataclass(frozen=True)
 class PiecewiseConstant(Schedule):
-    r"""The rate is multiplied by a factor of its own at each boundary.
+    r"""A staircase with given boundaries, each with its own factor.
 
     .. math::
         \eta_t = \eta \prod_{i :\, b_i \le t} s_i
 
-    `MultiStep` where the drops differ; optax's ``piecewise_constant_schedule``, with its
-    ``boundaries_and_scales={b: s, ...}`` as two tuples.  The factors multiply up.  Holds the last rate after the last
+    `MultiStep` with different drops; optax's ``piecewise_constant_schedule``, with its
+    ``boundaries_and_scales={b: s, ...}`` as two tuples.  The factors accumulate.  Holds the last rate after the last
     boundary.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
         boundaries: The steps :math:`b_i` from which another rate holds, at least 1 and increasing.
-        scales: The factors :math:`s_i`, at least 0, one a boundary.
+        scales: The factors :math:`s_i`, at least 0, one per boundary.
 
     Raises:
         TypeError: Boundaries or scales that are no tuple or list of numbers.
