@@ -32,6 +32,7 @@ void run(const py::object& model, const py::list& grads, int rule, std::uint64_t
 }
 
 PYBIND11_MODULE(_bench, m, py::mod_gil_not_used()) {
+    m.doc() = "The bandwidth probe of `python -m fastoptim bench`.";
     m.def("run_probe", &run, py::arg("model"), py::arg("grads"), py::arg("rule"), py::arg("mask"), py::arg("isa"),
           "Read and write what one step of the rule does; a mask of 0 changes nothing.");
 }

@@ -24,11 +24,11 @@ from fastoptim import core
 CSRC = CHECKOUT / "csrc"
 
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
-SAMPLE = ("Sgd", "Adam", "Madgrad", "Lamb", "Prodigy")
+SAMPLE = ("SGD", "Adam", "MADGRAD", "LAMB", "Prodigy")
 
 
 class Code(NamedTuple):
-    """By kernel, as in ``GroupStep<Adam<float>,float>``."""
+    """By kernel, as in ``Update<Adam<float>,float>``."""
 
     ptx: dict[str, str]
     stack: dict[str, int]  # bytes of spilled registers and local memory
@@ -89,7 +89,6 @@ def flags() -> list[str]:
 def of_sample(nvcc: Path, work: Path) -> Code:
     source = work / "sample.cu"
     made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
-    made += "make_limit(0, false, std::make_integer_sequence<int, kMaxState + 1>());\n"
     text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
     source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")
     command: list[str | Path] = [
@@ -130,19 +129,11 @@ def rule_names() -> dict[str, str]:
     return names
 
 
-def group_steps(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+def updates_in(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
     """Each update kernel: its name, the rule's struct, the compute type, the code."""
     for name, text in of.items():
-        if found := re.fullmatch(r"GroupStep<(\w+)<.*,(float|double)>", name):
+        if found := re.fullmatch(r"Update<(\w+)<.*,(float|double)>", name):
             yield name, found[1], found[2], text
-
-
-def limits(of: dict[str, str]) -> Iterator[tuple[str, int, str, str]]:
-    """Each kernel that an update is measured against: its name, how many state arrays, the compute type, the code."""
-    kinds = {"int": "float", "long": "double"}  # of the same size
-    for name, text in of.items():
-        if found := re.fullmatch(r"Limit<unsigned(int|long),(\d+)>", name):
-            yield name, int(found[2]), kinds[found[1]], text
 
 
 def test_the_flags_keep_the_arithmetic() -> None:
@@ -152,13 +143,11 @@ def test_the_flags_keep_the_arithmetic() -> None:
 
 
 def test_every_rule_has_its_kernels(code: Code) -> None:
-    kinds = {(rule, kind) for _, rule, kind, _ in group_steps(code.ptx)}
+    kinds = {(rule, kind) for _, rule, kind, _ in updates_in(code.ptx)}
     rules = {rule for rule, _ in kinds}
     assert kinds == {(rule, kind) for rule in rules for kind in ("float", "double")}
     assert rules == set(SAMPLE) or len(rules) == len(core.RULES)
     assert set(code.ptx) == set(code.stack)
-    counts = {len(rule.state) for rule in core.RULES.values()}
-    assert {(count, kind) for _, count, kind, _ in limits(code.ptx)} == {(n, k) for n in counts for k in VECTORS}
 
 
 def test_no_register_is_spilled_and_no_local_memory_used(code: Code) -> None:
@@ -203,22 +192,12 @@ def vectors(rule: str, kind: str) -> tuple[int, int]:
     return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 
 
-def vectors_of_limit(count: int, kind: str) -> tuple[int, int]:
-    """The same of a pass that may read and write everything, the average with the state."""
-    per = VECTORS[kind]
-    return per["p"] + per["g"] + per["state"] * (count + 1), per["p"] + per["state"] * (count + 1)
-
-
 def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
     names = rule_names()
     if not names:
         pytest.skip("needs the sources: this test runs in a checkout")
-    for name, rule, kind, text in group_steps(code.ptx):
+    for name, rule, kind, text in updates_in(code.ptx):
         loads, stores = vectors(names[rule], kind)
-        assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
-        assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
-    for name, count, kind, text in limits(code.ptx):
-        loads, stores = vectors_of_limit(count, kind)
         assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
         assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
     for name in ("SumGradients<float>", "SumGradients<double>"):
@@ -230,11 +209,7 @@ def test_the_machine_code_does_too(code: Code) -> None:
     names = rule_names()
     if not names or not code.sass:
         pytest.skip("needs the sources, a build with CUDA and nvdisasm")
-    for name, rule, kind, text in group_steps(code.sass):
+    for name, rule, kind, text in updates_in(code.sass):
         loads, stores = vectors(names[rule], kind)
-        assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name
-        assert len(re.findall(r"\sSTG\.E\.128", text)) >= stores, name
-    for name, count, kind, text in limits(code.sass):
-        loads, stores = vectors_of_limit(count, kind)
         assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name
         assert len(re.findall(r"\sSTG\.E\.128", text)) >= stores, name
