@@ -306,7 +306,8 @@ def digest() -> str:
 
 
 def run_with_isa(name: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "FASTOPTIM_ISA": name}
+    path = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])  # the tests' directories
+    environment = {**os.environ, "FASTOPTIM_ISA": name, "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )

@@ -128,7 +128,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "smorms3": {"lr": 0.01},
     "rmsprop_graves": {"lr": 1e-3},
     "msvag": {"lr": 1e-3},
-    "madgrad": {"lr": 0.05},
+    "madgrad": {"lr": 0.03, "momentum": 0.95},
     "schedule_free_sgd": {"lr": 0.02, "momentum": 0.95, "warmup_steps": 100},
     "schedule_free_adamw": {"lr": 0.02, "betas": (0.98, 0.999)},
     "lars": {"lr": 1.0, "trust_coefficient": 0.02},
