@@ -155,14 +155,15 @@ bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const 
     } else if (!recognize_family(i, grad, gradient)) {
         return false;
     }
+    // First, since it needs no look at the segment: most callers pass the same buffers in every step.
+    const auto seen =
+        reinterpret_cast<std::uintptr_t>(gradient.data) * 16 + static_cast<std::uintptr_t>(gradient.format);
+    if (gradient.data && disjoint_[i].load(std::memory_order_relaxed) == seen) return true;
     const std::int64_t size = segments_[i].p.size;
     if (size == 0) {
         gradient.data = &segments_[i];  // an empty array of a GPU has no address, but takes part
         return true;
     }
-    const auto seen =
-        reinterpret_cast<std::uintptr_t>(gradient.data) * 16 + static_cast<std::uintptr_t>(gradient.format);
-    if (disjoint_[i].load(std::memory_order_relaxed) == seen) return true;
     if (overlaps_own(interval_of(gradient.data, size, gradient.format))) return false;
     disjoint_[i].store(seen, std::memory_order_relaxed);
     return true;
