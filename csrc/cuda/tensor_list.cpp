@@ -78,6 +78,9 @@ std::size_t descs_within(std::size_t bytes, const RuleInfo& rule) {
 TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
     std::vector<std::uint32_t> updates{0}, sums{first_sum};
     std::vector<std::byte> tensors;
+    updates.reserve(items.size() + 1);
+    sums.reserve(items.size() + 1);
+    tensors.reserve(items.size() * desc_bytes(rule));
     for (const Item& item : items) {
         const TensorDesc tensor = make_tensor_desc(item, rule);
         append(tensors, &tensor, sizeof tensor);

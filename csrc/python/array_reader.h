@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,21 +24,34 @@ class ArrayReader {
     Key key_of(py::handle array) const;
     std::uintptr_t address_of(py::handle array) const;
 
-    // Whether the array has these key values; false also where an attribute is missing.
-    bool matches(py::handle array, const Key& key) const;
+    // Return the address of an array that has these key values; nothing if it has others, or lacks an attribute.
+    std::optional<std::uintptr_t> address_if_like(py::handle array, const Key& key) const;
 
   private:
     struct Attribute {
         py::object name;
         bool is_method;
+
+        py::object of(py::handle owner) const;  // null, with Python's error set, where it is missing
     };
-    using Path = std::vector<Attribute>;
 
-    static Path parse(const std::string& path);
-    static py::object read(const Path& path, py::handle array);
+    // An attribute of the array, and those of its value; each is one of the key's or the address.
+    struct Branch {
+        Attribute root;
+        int index;  // in the key; kAddress; or kNone if only attributes of its value are wanted
+        std::vector<std::pair<Attribute, int>> leaves;
+    };
+    static constexpr int kAddress = -1, kNone = -2;
 
-    std::vector<Path> key_;
-    Path address_;
+    static Attribute parse(std::string name);
+    void add(const std::string& path, int index);
+
+    // Call f(index, value) for each value; f returns whether to continue.  Returns whether all were visited.
+    template <class F>
+    bool visit(py::handle array, F f) const;
+
+    std::vector<Branch> branches_;  // roots are distinct, so that each is read once
+    std::size_t key_size_;
 };
 
 }  // namespace fo

@@ -139,11 +139,11 @@ bool Model::is_unchanged(std::size_t i) const {
 bool Model::recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const {
     const Recognized& like = recognized_[i];
     if (!reader_ || reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) != like.type.ptr()) return false;
-    if (!reader_->matches(grad, like.key)) return false;
-    const Address address = reader_->address_of(grad);
-    gradient.data = as_pointer(address);
+    const auto address = reader_->address_if_like(grad, like.key);
+    if (!address) return false;
+    gradient.data = as_pointer(*address);
     gradient.format = like.format;
-    return address % FO_TARGET::item_size(like.format) == 0;
+    return *address % FO_TARGET::item_size(like.format) == 0;
 }
 
 bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const {
