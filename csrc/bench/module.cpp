@@ -25,16 +25,30 @@ ProbeLoops loops_named(const std::string& isa) {
     throw std::invalid_argument("isa: expected a compiled instruction set, got '" + isa + "'");
 }
 
-void run(const py::object& model, const py::list& grads, int rule, std::uint64_t mask, const std::string& isa) {
-    static const auto run_probe = reinterpret_cast<RunProbe>(PyCapsule_Import(kRunProbe, 0));
-    if (!run_probe) throw py::error_already_set();
-    run_probe(model.ptr(), grads.ptr(), rule, mask, loops_named(isa));
-}
+class BandwidthProbe {
+  public:
+    BandwidthProbe(py::object model, py::list grads, int rule, const std::string& isa)
+        : model_(std::move(model)), grads_(std::move(grads)) {
+        const auto make = reinterpret_cast<MakeProbe>(PyCapsule_Import(kMakeProbe, 0));
+        if (!make) throw py::error_already_set();
+        probe_ = make(model_.ptr(), grads_.ptr(), rule, loops_named(isa));
+    }
+
+    void run(std::uint64_t mask) { probe_->run(mask); }
+
+  private:
+    const py::object model_;
+    const py::list grads_;
+    std::unique_ptr<Probe> probe_;
+};
 
 PYBIND11_MODULE(_bench, m, py::mod_gil_not_used()) {
     m.doc() = "The bandwidth probe of `python -m fastoptim bench`.";
-    m.def("run_probe", &run, py::arg("model"), py::arg("grads"), py::arg("rule"), py::arg("mask"), py::arg("isa"),
-          "Read and write what one step of the rule does; a mask of 0 changes nothing.");
+    py::class_<BandwidthProbe>(m, "BandwidthProbe",
+                               "Read and write what one step of a rule does; a mask of 0 changes nothing.")
+        .def(py::init<py::object, py::list, int, const std::string&>(), py::arg("model"), py::arg("grads"),
+             py::arg("rule"), py::arg("isa"))
+        .def("__call__", &BandwidthProbe::run, py::arg("mask"));
 }
 
 }  // namespace

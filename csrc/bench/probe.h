@@ -6,6 +6,7 @@
 
 #include <Python.h>
 #include <cstdint>
+#include <memory>
 
 namespace fo::bench {
 
@@ -15,9 +16,17 @@ struct ProbeLoops {
     const cpu::RuleLoops* reduces;
 };
 
-// The core exports this function in a capsule of this name.  It runs the passes of one step of `rule` over a model and
-// its gradients by these loops, in the shares and batches of a step.
-using RunProbe = void (*)(PyObject* model, PyObject* grads, int rule, std::uint64_t mask, const ProbeLoops& loops);
-inline constexpr const char* kRunProbe = "fastoptim._core._run_probe";
+// A probe over the arrays of a model, made by the core.
+class Probe {
+  public:
+    virtual ~Probe() = default;
+
+    // Run the passes of one step by these loops, in the shares and batches of a step.
+    virtual void run(std::uint64_t mask) = 0;
+};
+
+// The core exports this function in a capsule of this name.  The model and the gradients must outlive the probe.
+using MakeProbe = std::unique_ptr<Probe> (*)(PyObject* model, PyObject* grads, int rule, const ProbeLoops& loops);
+inline constexpr const char* kMakeProbe = "fastoptim._core._make_probe";
 
 }  // namespace fo::bench

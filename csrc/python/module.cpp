@@ -11,7 +11,7 @@
 #include "fast_path.h"
 #include "gil.h"
 #include "model.h"
-#include "run_probe.h"
+#include "model_probe.h"
 
 namespace fo {
 namespace {
@@ -189,7 +189,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             },
             py::arg("grads"), py::arg("group_steps"));
 
-    export_run_probe(m);
+    export_make_probe(m);
 
     m.def("cuda_status", &cuda::status);
     m.def(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -140,7 +139,7 @@ def make_probes(opt: Optimizer, grads: Sequence[Any], workload: Workload) -> dic
     model = opt._engine._model  # type: ignore[union-attr]
     rule = core.RULES[settings_of(workload).variant].number
     isas: list[str] = core.build_info()["isa_usable"]
-    return {isa: partial(_bench.run_probe, model, list(grads), rule, isa=isa) for isa in isas}
+    return {isa: _bench.BandwidthProbe(model, list(grads), rule, isa) for isa in isas}
 
 
 @contextmanager

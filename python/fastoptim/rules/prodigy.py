@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 import math
+from operator import itemgetter
 from typing import Annotated, Any
 
 import numpy as np

@@ -5,6 +5,6 @@
 
 namespace fo {
 
-void export_run_probe(pybind11::module_& m);
+void export_make_probe(pybind11::module_& m);
 
 }  // namespace fo

@@ -1,0 +1,67 @@
+#include "model_probe.h"
+
+#include "../bench/probe.h"
+#include "../cpu/device.h"
+#include "../cpu/shares.h"
+#include "../expect.h"
+#include "../pass.h"
+#include "gil.h"
+#include "model.h"
+
+#include <cstring>
+
+namespace fo {
+namespace {
+
+void run_pass(const StepArgs& step, const Pass& pass, const cpu::RuleLoops& loops) {
+    const auto begins = cpu::concatenate(pass.end - pass.begin, [&](auto i) { return step.stepped(pass.begin + i); });
+    cpu::for_shares(begins, cpu::kMinShare, cpu::kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+        const std::int64_t at = pass.begin + i;
+        const bool is_double = step.segments[at].p.format == Format::kFloat64;
+        (is_double ? loops.update_f64 : loops.update_f32)(step.segments[at], step.gradients[at], step.constants[0],
+                                                          begin, end);
+    });
+}
+
+class ModelProbe final : public bench::Probe {
+  public:
+    ModelProbe(Model& model, const std::vector<py::object>& grads, int rule, const bench::ProbeLoops& loops)
+        : model_(model), rule_(rule), loops_(loops), gradients_(model.no_gradients()) {
+        expect(grads.size() == model.count() &&
+                   model.read_gradients(grads, gradients_).status == StepResult::Status::kStepped,
+               "a gradient for each array");
+        for (Gradient& gradient : gradients_) gradient.constants = 0;
+    }
+
+    void run(std::uint64_t mask) override {
+        std::memcpy(constants_[0].rule_f32, &mask, sizeof mask);  // little-endian: its low half is float32's
+        std::memcpy(constants_[0].rule_f64, &mask, sizeof mask);
+        const StepArgs step = model_.arguments(gradients_, constants_);
+        const GilRelease unlocked;
+        const auto batch = uses_batches(step) ? cpu::num_threads() * cpu::kBatchShare : INT64_MAX;
+        for (const Pass& pass : plan_passes(step, batch)) {
+            if (pass.kind == PassKind::kReduceRule) run_pass(step, pass, loops_.reduces[rule_]);
+            if (pass.kind == PassKind::kUpdate) run_pass(step, pass, loops_.updates[rule_]);
+        }
+    }
+
+  private:
+    const Model& model_;
+    const int rule_;
+    const bench::ProbeLoops loops_;
+    std::vector<Gradient> gradients_;
+    std::vector<StepConstants> constants_{constants_without_options(rule_)};
+};
+
+std::unique_ptr<bench::Probe> make_probe(PyObject* model, PyObject* grads, int rule, const bench::ProbeLoops& loops) {
+    return std::make_unique<ModelProbe>(py::cast<Model&>(py::handle(model)),
+                                        objects_of(py::reinterpret_borrow<py::list>(grads)), rule, loops);
+}
+
+}  // namespace
+
+void export_make_probe(py::module_& m) {
+    m.attr("_make_probe") = py::capsule(reinterpret_cast<void*>(&make_probe), bench::kMakeProbe);
+}
+
+}  // namespace fo
