@@ -121,7 +121,7 @@ class Tiles {
 
     Cell<T>* p = nullptr;
     const Cell<T>* g = nullptr;
-    Cell<T>* state[kState + 1] = {};
+    Cell<T>* state[kState + 1] = {};  // + 1: no array of length 0
 
   private:
     template <class F, std::size_t... S>
@@ -158,13 +158,14 @@ void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T
     ((writes<S, T>(f, all) ? void(state[S][i].value = s[S]) : void()), ...);
 }
 
-template <class F, bool kWritesP = true, class T, std::size_t kState>
-void apply(const F f, Cell<T>* p, const Cell<T>* g, Cell<T>* const (&arrays)[kState], Index n) {
-    std::array<Cell<T>*, kState> copies;  // in local variables: a store to an array cannot change them
-    std::copy(arrays, arrays + kState, copies.begin());
+// Only the bandwidth probe has functions that do not write p.
+template <class F, bool kWritesP = true, class T, std::size_t kPointers>
+void apply(const F f, Cell<T>* p, const Cell<T>* g, Cell<T>* const (&arrays)[kPointers], Index n) {
+    std::array<Cell<T>*, kPointers> copies;  // in local variables: a store to an array cannot change them
+    std::copy(arrays, arrays + kPointers, copies.begin());
     Cell<T>* const* state = copies.data();
     FO_IVDEP
-    for (Index i = 0; i < n; ++i) apply_one<kWritesP, T>(f, p, g, state, i, std::make_index_sequence<kState - 1>{});
+    for (Index i = 0; i < n; ++i) apply_one<kWritesP, T>(f, p, g, state, i, std::make_index_sequence<kPointers - 1>{});
 }
 
 // As add_pairwise, over the lanes of a tile, with every loop's end known to the compiler.
@@ -212,7 +213,8 @@ void reduce_tile(const F terms_of, const Cell<T>* p, const Cell<T>* g, [[maybe_u
         n, sums);
 }
 
-// Return the rule that the bindings constructed, in this copy's type: the same source, so the same bytes.
+// Return the rule that the bindings constructed, as the type of this instruction set: both types are compiled from the
+// same source, so their layout is equal.
 template <class R>
 R restore(const StepConstants& constants, bool is_double) {
     static_assert(sizeof(R) <= kRuleBytes && std::is_trivially_copyable_v<R>);
@@ -259,7 +261,7 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
     for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);
         tiles.open(begin, n);
-        // In one loop memory sees one long stream an array, as without preparation, and not two short ones in turn.
+        // One loop reads one long stream an array; separate stages would alternate between two short ones.
         if (plain && prepare.changes_gradient) {
             apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
         } else if (plain && prepare.shrinks) {

@@ -155,13 +155,14 @@ bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const 
     } else if (!recognize_family(i, grad, gradient)) {
         return false;
     }
+    static_assert(kFormatNames.size() <= 16);
     // First, since it needs no look at the segment: most callers pass the same buffers in every step.
     const auto seen =
         reinterpret_cast<std::uintptr_t>(gradient.data) * 16 + static_cast<std::uintptr_t>(gradient.format);
     if (gradient.data && disjoint_[i].load(std::memory_order_relaxed) == seen) return true;
     const std::int64_t size = segments_[i].p.size;
     if (size == 0) {
-        gradient.data = &segments_[i];  // an empty array of a GPU has no address, but takes part
+        gradient.data = &segments_[i];  // any address that is not null: it is never read
         return true;
     }
     if (overlaps_own(interval_of(gradient.data, size, gradient.format))) return false;
@@ -178,7 +179,8 @@ void Model::remember(std::size_t i, const py::object& grad, const py::array& met
 
 std::vector<Gradient> Model::no_gradients() const {
     std::vector<Gradient> gradients(count());
-    for (std::size_t i = 0; i < count(); ++i) gradients[i] = {nullptr, 1, groups_[i], {}};
+    for (std::size_t i = 0; i < count(); ++i)
+        gradients[i] = {.data = nullptr, .clip = 1, .constants = groups_[i], .format = {}};
     return gradients;
 }
 
@@ -280,8 +282,11 @@ int Model::traverse(visitproc visit, void* arg) const {
     for (const auto& [state, scalars, average] : states_)
         for (const auto* arrays : {&state, &scalars, &average})
             if (const int stop = visit_all(*arrays)) return stop;
-    for (const Recognized& like : recognized_)
+    for (const Recognized& like : recognized_) {
+        if (const int stop = like.type ? visit(like.type.ptr(), arg) : 0) return stop;
         if (const int stop = visit_all(like.key)) return stop;
+    }
+    if (const int stop = visit(array_type_.ptr(), arg)) return stop;
     return visit_all(owners_);
 }
 
@@ -299,7 +304,7 @@ std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::
         gradients.push_back({segment.p.size > 0 ? segment.p.data : nullptr, 1, 0, segment.p.format});
         segments.push_back(segment);
     }
-    StepConstants constants = constants_without_options(0);
+    StepConstants constants = constants_without_options(0);  // of any rule: none is applied
     const GilRelease unlocked;
     const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
     return make_device(where, segments)->sq_norms(step, as_pointer(stream));

@@ -34,7 +34,7 @@ struct StepResult {
         kSkipped,               // a gradient is not finite, and such steps are skipped
         kParameterChanged,      // value: the first parameter that was resized, locked or moved
         kGradientUnrecognized,  // value: the first gradient that Python has to check
-        kCaptured,              // a CUDA graph captures the stream: not a step for the fast path
+        kCaptured,              // of the fast path alone: a CUDA graph captures the stream
     };
     Status status;
     std::int64_t value;  // unless kStepped, nothing was written

@@ -17,7 +17,8 @@ struct Adam {
 
     // lr*m_hat / (sqrt(v_hat + eps_root) + eps), with numerator and denominator multiplied by sqrt(1 - beta2^t): the
     // bias corrections become constants, and an element costs one division and one square root.
-    // With `corrects_v` the square root is of v_hat = v_correction*v itself, for a maximum of v_hat.
+    // With `corrects_v` (the maximum of v_hat) the state already holds v_hat, so that only the numerator is rescaled.
+    // With `eps_hat` the epsilons belong to the square root before its correction.
     FO_HD Adam(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root, double eps_hat,
                double bias_correction, bool corrects_v = false)
         : mean1(beta1), mean2(beta2) {

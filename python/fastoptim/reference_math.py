@@ -52,7 +52,7 @@ def _need_bfloat16(_: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
-def _encode_bfloat16(x: Array, dtype: np.dtype[Any]) -> Array:
+def _encode_narrow(x: Array, dtype: np.dtype[Any]) -> Array:
     """Round float64 to odd first: a float32 with a sticky last bit, whose rounding to bfloat16 is a single rounding."""
     if x.dtype != np.float64:
         return x.astype(dtype)
@@ -68,7 +68,7 @@ def _encode_bfloat16(x: Array, dtype: np.dtype[Any]) -> Array:
 FORMATS = {
     "compute": Format(compute_dtype, _cast, _cast),
     "float32": Format(lambda _: np.dtype(np.float32), _cast, _cast),
-    "bfloat16": Format(_need_bfloat16, _encode_bfloat16, _cast),
+    "bfloat16": Format(_need_bfloat16, _encode_narrow, _cast),
     "float16": Format(lambda _: np.dtype(np.float16), _cast, _cast),
 }
 

@@ -27,12 +27,17 @@ def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return next((own for own in known if own is not None and own == dtype), None)
 
 
-def check_array(array: Any, place: str) -> Array:
-    """Return the metadata of an array of one of the four formats; a NumPy array is its own metadata."""
+def metadata_of(array: Any, place: str) -> Array:
+    """Return the metadata of an array; a NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
-    metadata = family.metadata(array, place)
+    return family.metadata(array, place)
+
+
+def check_array(array: Any, place: str) -> Array:
+    """Return the metadata of an array of one of the four formats of parameters and gradients."""
+    metadata = metadata_of(array, place)
     if canonical_dtype(metadata.dtype) is None:
         raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {metadata.dtype!r}")
     return metadata
@@ -51,8 +56,12 @@ def check_same_memory(metadata: Array, place: str, p: Array) -> None:
 
 
 def check_target(array: Any, place: str) -> Array:
-    """Return the metadata of an array that a step may write: a writeable and dense one."""
-    checked = check_array(array, place)
+    """Return the metadata of a parameter: an array that a step may write."""
+    return check_writeable(check_array(array, place), place)
+
+
+def check_writeable(checked: Array, place: str) -> Array:
+    """Return the metadata of a writeable and dense array."""
     if not checked.flags.writeable:
         raise ValueError(f"{place}: expected a writeable array, got a read-only one")
     if not is_dense(checked):
@@ -65,7 +74,7 @@ def check_target(array: Any, place: str) -> Array:
 
 def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
     """Return the metadata of a state array that has the dtype, shape and memory order that its schema demands."""
-    checked = check_target(array, place)
+    checked = check_writeable(metadata_of(array, place), place)
     check_same_memory(checked, place, p)
     dtype, shape, kind = schema.dtype_for(p.dtype), schema.shape_for(p.shape), schema.kind
     if checked.dtype != dtype:

@@ -18,7 +18,7 @@ from ..engines import native
 from ..optimizer.base import OPTIMIZERS, Optimizer
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
-from ..reference_math import Array, compute_dtype
+from ..reference_math import Array
 from . import machine
 from .workload import Workload
 
@@ -66,8 +66,9 @@ def passes_of(settings: Settings) -> list[dict[str, str]]:
 
 
 def _itemsizes(workload: Workload, passes: Sequence[dict[str, str]]) -> dict[str, int]:
-    own = dtype_of(workload.dtype)
-    sizes = dict.fromkeys((name for accesses in passes for name in accesses), compute_dtype(own).itemsize)
+    own, schema = dtype_of(workload.dtype), OPTIMIZERS[workload.optimizer].state_schema
+    names = {name for accesses in passes for name in accesses} - {"p", "g"}
+    sizes = {name: schema[name].dtype_for(own).itemsize for name in names}
     return sizes | {"p": own.itemsize, "g": dtype_of(workload.grad_dtype).itemsize}
 
 

@@ -27,7 +27,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     if flat is None:
         flat = optimizer._structure.match(grads, "grads")
     group_steps = group_steps_of(optimizer, as_seen)
-    if optimizer._swapped_by:  # by a callable
+    if optimizer._swapped_by:  # a callable learning rate has entered averaged() or lookahead()
         optimizer.check_not_swapped()
     if optimizer._step_count != before:
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
@@ -38,7 +38,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
         return False
     if status != "stepped":
         found = optimizer._step_by_engine(flat, group_steps)
-        if found is None:
+        if found is None:  # skipped: a gradient is not finite
             return False
         stepped = found
     optimizer._step_count += 1

@@ -17,8 +17,8 @@ from ..reference_math import FORMATS, Format
 #: The state array of `ema` and `swa_start`.
 AVERAGE = "average"
 
-#: "compute" is float64 for a float64 parameter, else float32.
-STATE_FORMATS = ("compute", "float32", "bfloat16", "float16")
+#: The formats that state may have.  "compute" is float64 for a float64 parameter, else float32.
+STATE_FORMATS = tuple(FORMATS)
 
 Initial: TypeAlias = float | Literal["p"]
 

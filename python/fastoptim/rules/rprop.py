@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range, rate_at
 from ..options.schema import StateArray
 from ..reference_math import Array, maximum, minimum, sign
+
+
+def _first_rate(options: Mapping[str, Any]) -> float:
+    return rate_at(options["lr"], 0, "lr")
 
 
 class Rprop(Optimizer):
@@ -53,7 +58,7 @@ class Rprop(Optimizer):
 
     name = "rprop"
     variants = {"rprop": ("prev", "step_size")}
-    state_schema = {"step_size": StateArray(initial=lambda options: rate_at(options["lr"], 0, "lr"))}
+    state_schema = {"step_size": StateArray(initial=_first_rate)}
 
     lr: LearningRate = 0.01
     etas: tuple[Decay, Annotated[float, Range(1)]] = (0.5, 1.2)
