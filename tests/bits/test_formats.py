@@ -5,13 +5,17 @@ Driven through plain SGD, whose arithmetic is exact here; NumPy and ml_dtypes sa
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 import fastoptim as fo
 from cases import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, DType, assert_same_bits, bits
+from fastoptim.options.schema import StateArray
 from fastoptim.reference_math import compute_dtype
 from loops import loop
+from models import each_backend
 
 HALVES = (FLOAT16, BFLOAT16)
 
@@ -90,3 +94,18 @@ def test_float64_gradients_are_rounded_to_the_compute_type(p_dtype: DType) -> No
 def test_a_float64_parameter_takes_float64_gradients_unrounded() -> None:
     values = np.random.default_rng(0).integers(0, 2**64, 20000, np.uint64).view(np.float64)
     assert_same_bits(written(values, FLOAT64), rounded(values, FLOAT64), "p")
+
+
+@each_backend
+@loop("dtype", HALVES)
+def test_float64_is_rounded_once_to_the_format_of_state(dtype: DType, backend: Literal["native", "reference"]) -> None:
+    """At each halfway point between neighbours, and one float64 to either side of it."""
+    patterns = np.arange(bits(np.array(np.inf, dtype))[0], dtype=np.uint16)
+    low = patterns.view(dtype).astype(FLOAT64)
+    halfway = (low + np.append(low[1:], 2 * low[-1] - low[-2])) / 2
+    values = np.concatenate([halfway, np.nextafter(halfway, 0), np.nextafter(halfway, np.inf)])
+    expected = np.concatenate([patterns + patterns % 2, patterns, patterns + 1]).astype(np.uint16)
+    cls = type("Compressed", (fo.SGD,), {"state_schema": {"b": StateArray(format=dtype.name)}})
+    opt = cls(np.zeros(2 * len(values)), momentum=0.9, backend=backend)  # the first buffer is the gradient
+    opt.step(np.concatenate([values, -values]))
+    assert_same_bits(opt.state["b"], np.concatenate([expected, expected | 0x8000]).view(dtype), "b")

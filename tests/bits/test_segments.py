@@ -14,6 +14,7 @@ from cases import FLOAT32, TILE, Array, assert_same_bits, ordinary_values, state
 from fastoptim import core
 
 SIZE = 8 * TILE  # a power of two of tiles: the sums of its halves are the last but one level of the tree
+SHARE = 1 << 17  # elements of a batch on one thread, kBatchShare in csrc/cpu/shares.h
 RULES = [name for name, rule in core.RULES.items() if rule.sums or not rule.scalar_state]
 
 
@@ -38,13 +39,13 @@ def config_of(rule: core.Rule) -> core.UpdateConfig:
     )
 
 
-def step_in_segments(rule: core.Rule, cuts: Sequence[int]) -> list[Array]:
+def step_in_segments(rule: core.Rule, cuts: Sequence[int], size: int = SIZE) -> list[Array]:
     """Step a parameter that is cut there, and another one after it; return all arrays whole."""
     rng = np.random.default_rng(0)
-    whole = [ordinary_values(rng, FLOAT32, SIZE) for _ in range(2)]
-    state = [state_values(rng, FLOAT32, SIZE) for _ in rule.state]
+    whole = [ordinary_values(rng, FLOAT32, size) for _ in range(2)]
+    state = [state_values(rng, FLOAT32, size) for _ in rule.state]
     scalars = [np.array(0.01) for _ in rule.scalar_state]
-    borders = [0, *cuts, SIZE]
+    borders = [0, *cuts, size]
     parts = [slice(a, b) for a, b in pairwise(borders)]
     other = [ordinary_values(rng, FLOAT32, 100), *(state_values(rng, FLOAT32, 100) for _ in rule.state)]
     other_scalars = [np.array(0.01) for _ in rule.scalar_state]
@@ -66,6 +67,14 @@ def step_in_segments(rule: core.Rule, cuts: Sequence[int]) -> list[Array]:
 def test_sums_run_over_all_segments_of_a_parameter(name: str) -> None:
     rule = core.RULES[name]
     for actual, expected in zip(step_in_segments(rule, [SIZE // 2]), step_in_segments(rule, []), strict=True):
+        assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if core.RULES[name].sums])
+def test_a_batch_does_not_end_within_a_parameter(name: str) -> None:
+    core.set_num_threads(1)
+    rule, size = core.RULES[name], 2 * SHARE
+    for actual, expected in zip(step_in_segments(rule, [SHARE], size), step_in_segments(rule, [], size), strict=True):
         assert_same_bits(actual, expected)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cases import CHECKOUT
@@ -24,3 +26,13 @@ def test_every_test_file_exists_and_names_are_unique() -> None:
     files = {name for mutation in MUTATIONS for name in mutation.tests.split()}
     assert [name for name in sorted(files) if not (CHECKOUT / name).exists()] == []
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
+
+
+def test_every_catcher_names_a_test() -> None:
+    wrong = []
+    for mutation in MUTATIONS:
+        text = "".join((CHECKOUT / name).read_text(encoding="utf-8") for name in mutation.tests.split())
+        names = re.findall(r"def (test_\w+)", text)
+        if not any(re.search(mutation.catcher, name) for name in names):
+            wrong.append(f"{mutation.name}: {mutation.catcher}")
+    assert wrong == []
