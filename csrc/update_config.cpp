@@ -14,6 +14,7 @@ void UpdateConfig::check() const {
     expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "a rule");
     const std::size_t count = rule_info(rule).hyper.size();
     const auto is_one = [count](int at) { return at >= 0 && static_cast<std::size_t>(at) < count; };
+    expect(swa_every >= 1, "swa_every of at least 1");
     expect(values.size() == count && (lr_at == -1 || is_one(lr_at)) &&
                std::all_of(host_constants_at.begin(), host_constants_at.end(), is_one),
            "the rule's hyper-parameters");

@@ -48,9 +48,25 @@ std::optional<Format> format_of(py::handle array) {
     return std::nullopt;
 }
 
+namespace {
+
+// Whether the elements fill one stretch of memory from the first on, in whatever order of the axes.
+bool is_dense(const py::array& array) {
+    py::ssize_t last = 0;
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+        if (array.shape(axis) == 0) return true;
+        if (array.shape(axis) > 1 && array.strides(axis) <= 0) return false;
+        last += (array.shape(axis) - 1) * array.strides(axis);
+    }
+    return last + array.itemsize() == array.size() * array.itemsize();
+}
+
+}  // namespace
+
 ArrayRef make_array_ref(const py::array& array) {
     const auto format = format_of(array);
     expect(format.has_value(), "an array of a known dtype");
+    expect(is_dense(array), "a dense array");
     return {raw(array).data, array.size(), *format};
 }
 

@@ -28,7 +28,7 @@ inline bool is_plain_array(py::handle thing) {
 // Return the format of an array, or nothing if it has another dtype or byte order.
 std::optional<Format> format_of(py::handle array);
 
-// Describe a dense array.  Throws std::invalid_argument for a dtype that is not a format.
+// Describe an array.  Throws std::invalid_argument for a dtype that is not a format, and for an array with gaps.
 ArrayRef make_array_ref(const py::array& array);
 
 // Shape and memory order of an array, kept apart from the array so that a thousand of them lie side by side.

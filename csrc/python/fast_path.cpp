@@ -52,6 +52,8 @@ FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
       configs_(std::move(configs)),
       fixed_(std::move(fixed)),
       stream_(std::move(stream)) {
+    expect(model_ != nullptr, "a model");
+    for (const auto& config : configs_) expect(config != nullptr, "the options of each group");
     std::vector<StepConstants> constants;
     constants.reserve(configs_.size());
     for (const auto& config : configs_)

@@ -77,6 +77,7 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
 
 void Model::add_segment(std::size_t i, int param) {
     const auto own = [this](const py::array& array) {
+        expect(array.writeable(), "a writeable array");
         const ArrayRef ref = make_array_ref(array);
         if (ref.size > 0) own_.push_back(interval_of(ref.data, ref.size, ref.format));
         expect(!on_gpu_ || reinterpret_cast<Address>(ref.data) % FO_TARGET::item_size(ref.format) == 0,

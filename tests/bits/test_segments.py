@@ -83,3 +83,32 @@ def test_parameters_that_do_not_count_up_are_rejected(param_of: list[int]) -> No
     arrays = [np.zeros(3, np.float32) for _ in range(3)]
     with pytest.raises(ValueError, match="expected"):
         core.Model(arrays, [([], [], [])] * 3, [0, 0, 0], "", np.ndarray, param_of=param_of)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(9, np.float32)[::-1], np.zeros(9, np.float32)[::2], np.broadcast_to(np.float32(1), 9), np.zeros(3, int)],
+    ids=["reversed", "strided", "broadcast", "integers"],
+)
+def test_arrays_that_loops_could_not_write_are_rejected(array: Array) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        core.Model([array], [([], [], [])], [0], "", np.ndarray)
+
+
+def test_options_that_would_divide_by_zero_are_rejected() -> None:
+    rule = core.RULES["sgd"]
+    values = dict.fromkeys(("maximize", "skip_nonfinite", "decoupled"), False)
+    numbers = dict.fromkeys(("clip_value", "clip_norm", "clip_global_norm"), inf)
+    rest: dict[str, Any] = {"l1": 0.0, "weight_decay": 0.0, "ema": None, "swa_start": 1, "swa_every": 0}
+    with pytest.raises(ValueError, match="swa_every"):
+        core.UpdateConfig(
+            rule=rule.number,
+            values=[0.0] * len(rule.hyper),
+            lr_at=-1,
+            host_constants_at=[],
+            **values,
+            **numbers,
+            **rest,
+        )
+    with pytest.raises(ValueError, match="a model"):
+        core.FastPath(None, None, [], None, None)  # type: ignore[arg-type]
