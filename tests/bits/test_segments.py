@@ -18,7 +18,7 @@ SHARE = 1 << 17  # elements of a batch on one thread, kBatchShare in csrc/cpu/sh
 RULES = [name for name, rule in core.RULES.items() if rule.sums or not rule.scalar_state]
 
 
-def config_of(rule: core.Rule) -> core.UpdateConfig:
+def config_of(rule: core.Rule, swa_every: int = 1) -> core.UpdateConfig:
     values = {name: 0.9 if name.startswith("beta") else 0.1 for name in rule.hyper} | {"growth_rate": inf}
     return core.UpdateConfig(
         rule=rule.number,
@@ -35,7 +35,7 @@ def config_of(rule: core.Rule) -> core.UpdateConfig:
         decoupled=False,
         ema=None,
         swa_start=None,
-        swa_every=1,
+        swa_every=swa_every,
     )
 
 
@@ -96,19 +96,7 @@ def test_arrays_that_loops_could_not_write_are_rejected(array: Array) -> None:
 
 
 def test_options_that_would_divide_by_zero_are_rejected() -> None:
-    rule = core.RULES["sgd"]
-    values = dict.fromkeys(("maximize", "skip_nonfinite", "decoupled"), False)
-    numbers = dict.fromkeys(("clip_value", "clip_norm", "clip_global_norm"), inf)
-    rest: dict[str, Any] = {"l1": 0.0, "weight_decay": 0.0, "ema": None, "swa_start": 1, "swa_every": 0}
     with pytest.raises(ValueError, match="swa_every"):
-        core.UpdateConfig(
-            rule=rule.number,
-            values=[0.0] * len(rule.hyper),
-            lr_at=-1,
-            host_constants_at=[],
-            **values,
-            **numbers,
-            **rest,
-        )
+        config_of(core.RULES["sgd"], swa_every=0)
     with pytest.raises(ValueError, match="a model"):
         core.FastPath(None, None, [], None, None)  # type: ignore[arg-type]
