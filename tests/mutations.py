@@ -398,11 +398,7 @@ MUTATIONS = [
     ),
     # ---- rules in C++
     native(
-        "Adam: eps rounded twice",
-        "rules/adam.h",
-        "T(eps * sqrt(eps_scale))",
-        "T(eps) * T(sqrt(eps_scale))",
-        "special",
+        "Adam: eps rounded twice", "rules/adam.h", "T(eps * sqrt(eps_scale))", "T(eps) * T(sqrt(eps_scale))", "special"
     ),
     native(
         "Adam: bias correction from the unrounded rate",

@@ -135,7 +135,7 @@ def make_probes(opt: Optimizer, grads: Sequence[Any], workload: Workload) -> dic
     """
     if workload.device == "cuda":
         xp = machine.import_cupy()
-        source, target = (xp.ones(bytes_moved(workload) // 2, np.uint8) for _ in range(2))
+        source, target = (xp.empty(bytes_moved(workload) // 2, np.uint8) for _ in range(2))
         return {"copy": lambda mask: target.__setitem__(..., source)}
     model = opt._engine._model  # type: ignore[union-attr]
     rule = core.RULES[settings_of(workload).variant].number
