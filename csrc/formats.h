@@ -41,8 +41,8 @@ FO_HD To bits(From from) {
     return to;
 }
 
-// Narrow to float32 by rounding to odd: towards zero, with the last bit set if that was inexact.  A second rounding, to at
-// least two bits less, then gives what a single rounding of x gives.
+// Narrow to float32 by rounding to odd: towards zero, with the last bit set if that was inexact.  A second rounding, to
+// at least two bits less, then gives what a single rounding of x gives.
 FO_HD inline float round_to_odd(double x) {
     const float narrow = float(x);
     const double magnitude = x < 0 ? -x : x, narrow_magnitude = narrow < 0 ? -double(narrow) : double(narrow);
