@@ -52,9 +52,9 @@ namespace {
 
 // Whether the elements fill one stretch of memory from the first on, in whatever order of the axes.
 bool is_dense(const py::array& array) {
+    if (array.size() == 0) return true;
     py::ssize_t last = 0;
     for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-        if (array.shape(axis) == 0) return true;
         if (array.shape(axis) > 1 && array.strides(axis) <= 0) return false;
         last += (array.shape(axis) - 1) * array.strides(axis);
     }
