@@ -306,7 +306,8 @@ def digest() -> str:
 
 
 def run_with_isa(name: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])  # the tests' directories
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "FASTOPTIM_ISA": name, "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False

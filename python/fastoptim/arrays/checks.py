@@ -74,9 +74,12 @@ def check_writeable(checked: Array, place: str) -> Array:
 
 def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
     """Return the metadata of a state array that has the dtype, shape and memory order that its schema demands."""
-    checked = check_writeable(metadata_of(array, place), place)
-    check_same_memory(checked, place, p)
+    metadata = metadata_of(array, place)
     dtype, shape, kind = schema.dtype_for(p.dtype), schema.shape_for(p.shape), schema.kind
+    if metadata.dtype != dtype and canonical_dtype(metadata.dtype) is None:
+        raise TypeError(f"{place}: expected dtype {_EXPECTED}, got {metadata.dtype!r}")
+    checked = check_writeable(metadata, place)
+    check_same_memory(checked, place, p)
     if checked.dtype != dtype:
         reason = f" for a {p.dtype} parameter" if kind.dtype is None else ""
         raise TypeError(f"{place}: expected {dtype}{reason}, got {checked.dtype}")
