@@ -36,7 +36,7 @@ class GpuDevice final : public Device {
         if (capturing_ && (skips_ || global_norm))
             throw std::runtime_error(
                 "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
-                "the host has to know them before it goes on");
+                "the host has to know them before it continues");
         global_norm_ = global_norm;
         has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
         for (const Pass& pass : plan_passes(step, INT64_MAX))
@@ -208,7 +208,7 @@ class GpuDevice final : public Device {
         for_launches([this](const KernelGroup& group, const Launch& launch) {
             if (const Kernel& kernel = kernels(group).before_reduce; kernel.launch)
                 launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
-                                 blocks_for(launch.list.tensors, 128));
+                                 blocks_for(launch.list.tensors, kRuleThreads));
         });
     }
 
@@ -231,7 +231,7 @@ class GpuDevice final : public Device {
         for_launches([this](const KernelGroup& group, const Launch& launch) {
             if (const Kernel& kernel = kernels(group).finalize; kernel.launch)
                 launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
-                                 blocks_for(launch.list.tensors, 128));
+                                 blocks_for(launch.list.tensors, kRuleThreads));
         });
     }
 

@@ -1,5 +1,7 @@
 #include "launcher.h"
 
+#include "reduce.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -27,7 +29,7 @@ void Launcher::upload(std::byte* to, std::span<const std::byte> bytes) {
         arguments_.table = to + done;
         arguments_.tensors = std::uint32_t((some + sizeof(Vector) - 1) / sizeof(Vector));
         std::memcpy(arguments_.bytes, bytes.data() + done, some);
-        run(common_.put, blocks_for(arguments_.tensors, 256));
+        run(common_.put, blocks_for(arguments_.tensors, kPutThreads));
     }
 }
 

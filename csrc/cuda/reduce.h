@@ -17,6 +17,17 @@ inline constexpr std::int64_t kSumChunk = kSumTiles * kSumTile;
 // Each thread has 8 neighbouring lanes of a tile.
 inline constexpr int kSumThreads = kSumTiles * kLanes / kItemsPerThread;
 
+inline constexpr int kRuleThreads = 128;  // of the bodies that change a rule in a thread each
+inline constexpr int kPutThreads = 256;
+
+// The launch bounds of a body (launch.h) that needs few registers, and the float64 values of its shared memory.
+template <int kThreadsOfBlock, int kSharedOfBlock = 0>
+struct Body {
+    static constexpr int kThreads = kThreadsOfBlock;
+    static constexpr int kBlocks = 1;
+    static constexpr int kShared = kSharedOfBlock;
+};
+
 // Call add_pairwise of ../reduce.h with the threads of a block.
 template <class Block>
 FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums& at) {
@@ -99,11 +110,8 @@ struct GradientTerms {
 
 // The squared norm of each gradient before its norm is bounded, and whether it is finite.
 template <class T>
-struct SumGradients {
+struct SumGradients : Body<kSumThreads, kSumThreads * kGradientTerms> {
     static constexpr const char* name = "gradient norm";
-    static constexpr int kThreads = kSumThreads;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = kSumThreads * kGradientTerms;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -155,11 +163,8 @@ struct RuleTerms {
 
 // The sums that a rule needs.
 template <class R, class T>
-struct Reduce {
+struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
     static constexpr const char* name = "sums";
-    static constexpr int kThreads = kSumThreads;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = kSumThreads * R::sums;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -189,11 +194,8 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
     }
 }
 
-struct Finish {
+struct Finish : Body<256> {
     static constexpr const char* name = "sums of arrays";
-    static constexpr int kThreads = 256;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -203,11 +205,8 @@ struct Finish {
 
 // The sums of each gradient, the factor of clip_norm, and the squared norm that remains.
 template <class T>
-struct FinishGradients {
+struct FinishGradients : Body<256> {
     static constexpr const char* name = "gradient norms of arrays";
-    static constexpr int kThreads = 256;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -226,11 +225,8 @@ struct FinishGradients {
 
 // The factor of clip_global_norm.  One thread adds the squares one after another.  Here `tensors` is the number of all
 // arrays of the model; the square of an array without a gradient is 0.
-struct ClipAll {
+struct ClipAll : Body<256, 1> {
     static constexpr const char* name = "norm of all gradients";
-    static constexpr int kThreads = 256;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 1;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -250,11 +246,8 @@ struct ClipAll {
 
 // Replaces the sums of arrays by those of their group.  The table contains the first member of each group and the end
 // of the last group, followed by the members.
-struct AddGroups {
+struct AddGroups : Body<32, kMaxSums> {
     static constexpr const char* name = "sums of groups";
-    static constexpr int kThreads = 32;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = kMaxSums;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
@@ -275,11 +268,12 @@ struct AddGroups {
 };
 
 // Call f(tensor, rule) for each tensor, in a thread each, with a copy of the rule that becomes the array's own.
-template <class R, class T, bool kIsOwn, int kThreads, class Block, class F>
+template <class R, class T, bool kIsOwn, class Block, class F>
 FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
     const TensorTable table(arguments);
     block.each([&](int thread) {
-        for (std::uint32_t i = block.index() * kThreads + thread; i < table.count(); i += block.count() * kThreads) {
+        for (std::uint32_t i = block.index() * kRuleThreads + thread; i < table.count();
+             i += block.count() * kRuleThreads) {
             const TensorDesc& tensor = table.tensor(i);
             const KernelConstants<T>& constants = table.template constants<T>(tensor);
             R rule = kIsOwn ? rule_of<R>(arguments, tensor, constants) : *reinterpret_cast<const R*>(constants.rule);
@@ -295,41 +289,32 @@ FO_DEVICE inline double* const* scalar_state_of(const TensorDesc& tensor) {
 }
 
 template <class R, class T>
-struct BeforeReduce {
+struct BeforeReduce : Body<kRuleThreads> {
     static constexpr const char* name = "begin";
-    static constexpr int kThreads = 128;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        change_rules<R, T, false, kThreads>(block, arguments, [](const TensorDesc& tensor, R& rule) {
+        change_rules<R, T, false>(block, arguments, [](const TensorDesc& tensor, R& rule) {
             rule.before_reduce(scalar_state_of<R>(tensor));
         });
     }
 };
 
 template <class R, class T>
-struct Finalize {
+struct Finalize : Body<kRuleThreads> {
     static constexpr const char* name = "finalize";
-    static constexpr int kThreads = 128;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 0;
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        change_rules<R, T, kHasBeforeReduce<R>, kThreads>(block, arguments, [&](const TensorDesc& tensor, R& rule) {
+        change_rules<R, T, kHasBeforeReduce<R>>(block, arguments, [&](const TensorDesc& tensor, R& rule) {
             rule.finalize(arguments.workspace.sums + std::size_t(tensor.index) * kMaxSums, scalar_state_of<R>(tensor));
         });
     }
 };
 
 // Writes `bytes` to the address `table`: an upload in the stream's order without a wait.
-struct Put {
+struct Put : Body<kPutThreads> {
     static constexpr const char* name = "upload";
-    static constexpr int kThreads = 256;
-    static constexpr int kBlocks = 1;
-    static constexpr int kShared = 0;
 
     // Here `tensors` is the number of vectors.
     template <class Block>
