@@ -24,10 +24,8 @@ struct Pass {
 };
 
 // Return the passes of a step in order.  Where each parameter needs sums of its own, segments are divided into batches
-// of some `batch_elements` elements: the update then finds in the caches what the reduction has read.
-std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t batch_elements);
-
-// Whether plan_passes uses batches.
-bool uses_batches(const StepArgs& step);
+// of some `batch_elements()` elements: the update then finds in the caches what the reduction has read.  Without that
+// function there is one batch.
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)() = nullptr);
 
 }  // namespace fo

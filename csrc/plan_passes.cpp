@@ -1,8 +1,6 @@
 #include "pass.h"
 #include "rule_info.h"
 
-#include <cmath>
-
 namespace fo {
 namespace {
 
@@ -15,8 +13,7 @@ struct Needs {
         for (std::int64_t k = 0; k < step.constants_count; ++k) {
             const StepConstants& constants = step.constants[k];
             const RuleInfo& rule = rule_info(constants.rule);
-            norms |=
-                constants.skip_nonfinite || constants.clip_norm < INFINITY || constants.clip_global_norm < INFINITY;
+            norms |= constants.skip_nonfinite || constants.bounds_norms();
             before_reduce |= rule.before_reduce != nullptr;
             reduce_rule |= rule.sums > 0;
             reduce_group |= rule.reduces_group;
@@ -38,10 +35,9 @@ std::int64_t batch_end(const StepArgs& step, std::int64_t begin, std::int64_t ba
 
 }  // namespace
 
-bool uses_batches(const StepArgs& step) { return Needs(step).batches; }
-
-std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t batch_elements) {
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)()) {
     const Needs needs(step);
+    const std::int64_t batch = needs.batches && batch_elements ? batch_elements() : INT64_MAX;
     std::vector<Pass> passes;
     passes.reserve(8);
     const auto add = [&](bool needed, PassKind kind, std::int64_t begin, std::int64_t end) {
@@ -50,7 +46,7 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t batch_elements)
     add(needs.norms, PassKind::kReduceGradients, 0, step.count);
     add(needs.norms, PassKind::kClip, 0, step.count);
     for (std::int64_t begin = 0, end; begin < step.count; begin = end) {
-        end = needs.batches ? batch_end(step, begin, batch_elements) : step.count;
+        end = batch < INT64_MAX ? batch_end(step, begin, batch) : step.count;
         add(needs.before_reduce, PassKind::kBeforeReduce, begin, end);
         add(needs.reduce_rule, PassKind::kReduceRule, begin, end);
         add(needs.reduce_group, PassKind::kReduceGroup, begin, end);

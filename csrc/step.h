@@ -3,6 +3,7 @@
 
 #include "array_ref.h"
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -48,6 +49,8 @@ struct StepConstants {
     double average_beta;  // average = average_beta*average + (1-average_beta)*p; 1 leaves it alone
     alignas(16) std::byte rule_f32[kRuleBytes];
     alignas(16) std::byte rule_f64[kRuleBytes];
+
+    bool bounds_norms() const { return clip_norm < INFINITY || clip_global_norm < INFINITY; }
 };
 
 struct StepArgs {

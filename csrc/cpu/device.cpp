@@ -39,7 +39,9 @@ class Execution {
             case PassKind::kReduceRule: reduce_rule(pass); return true;
             case PassKind::kReduceGroup: reduce_group(); return true;
             case PassKind::kFinalize: finalize(pass); return true;
-            case PassKind::kUpdate: update(pass); return true;
+            case PassKind::kUpdate:
+                update_shares(step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); });
+                return true;
         }
         return true;
     }
@@ -168,16 +170,6 @@ class Execution {
         });
     }
 
-    void update(const Pass& pass) {
-        const Index first = pass.begin;
-        const auto begins = concatenate(pass.end - first, [&](Index i) { return step_.stepped(first + i); });
-        for_shares(begins, kMinShare, kAlign, [&](Index i, Index begin, Index end) {
-            const Index at = first + i;
-            choose(step_.segments[at].p.format, loops_of(at).update_f32, loops_of(at).update_f64)(
-                step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end);
-        });
-    }
-
     StepConstants& constants_of(Index i) const { return step_.constants[step_.gradients[i].constants]; }
 
     const StepArgs& step_;
@@ -215,7 +207,7 @@ class CpuDevice final : public Device {
         StepArgs step = shared;
         if (some_rule_finalizes(shared)) step = with_own_constants(shared, constants);
         Execution execution(step, loops_);
-        for (const Pass& pass : plan_passes(step, uses_batches(step) ? num_threads() * kBatchShare : INT64_MAX))
+        for (const Pass& pass : plan_passes(step, &batch_elements))
             if (!execution.run(pass)) return false;
         return true;
     }

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "../float_environment.h"
+#include "../pass.h"
+#include "device.h"
+#include "loop.h"
 #include "parallel.h"
 #include "thread_count.h"
 
@@ -49,6 +52,23 @@ void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share,
         (*static_cast<const RunRange*>(context))(begin, end);
     };
     run({call, &run_range, begins.back(), min_share, align});
+}
+
+// The batches of plan_passes on the CPU.
+inline std::int64_t batch_elements() { return num_threads() * kBatchShare; }
+
+// Update the segments of a pass in shares; `loops_of(i)` returns the loops for segment i.
+template <class LoopsOf>
+void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of) {
+    const auto begins =
+        concatenate(pass.end - pass.begin, [&](std::int64_t i) { return step.stepped(pass.begin + i); });
+    for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+        const std::int64_t at = pass.begin + i;
+        const RuleLoops& loops = loops_of(at);
+        const bool is_double = step.segments[at].p.format == Format::kFloat64;
+        const Update update = is_double ? loops.update_f64 : loops.update_f32;
+        update(step.segments[at], step.gradients[at], step.constants_of(at), begin, end);
+    });
 }
 
 }  // namespace fo::cpu

@@ -39,7 +39,7 @@ class GpuDevice final : public Device {
                 "the host has to know them before it continues");
         global_norm_ = global_norm;
         has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
-        for (const Pass& pass : plan_passes(step, INT64_MAX))
+        for (const Pass& pass : plan_passes(step))
             if (!run(pass.kind)) return false;
         has_reduced_gradients_ = false;
         return true;
@@ -81,11 +81,11 @@ class GpuDevice final : public Device {
         skips_ = bounds_ = bounds_global_norm_ = false;
         for (std::int64_t k = 0; k < step.constants_count; ++k) {
             skips_ |= step.constants[k].skip_nonfinite;
-            bounds_ |= bounds_norms(step.constants[k]);
+            bounds_ |= step.constants[k].bounds_norms();
             bounds_global_norm_ |= step.constants[k].clip_global_norm < INFINITY;
         }
         tables_.prepare(step, capturing_);
-        constants_.prepare(step, capturing_, has_norms());
+        constants_.prepare(step, tables_.groups(), capturing_, has_norms());
     }
 
     bool has_norms() const { return skips_ || bounds_; }

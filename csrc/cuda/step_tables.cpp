@@ -27,10 +27,6 @@ std::vector<std::byte> encode_constants(std::span<const StepConstants> constants
 
 }  // namespace
 
-bool bounds_norms(const StepConstants& constants) {
-    return constants.clip_norm < INFINITY || constants.clip_global_norm < INFINITY;
-}
-
 // ---- tables
 
 void StepTables::prepare(const StepArgs& step, bool capturing) {
@@ -124,7 +120,8 @@ std::size_t ConstantsBuffer::bytes_in_arguments(std::size_t count, bool is_doubl
     return capturing || bytes > kTableBytes / 2 ? 0 : bytes;
 }
 
-void ConstantsBuffer::prepare(const StepArgs& step, bool capturing, bool has_norms) {
+void ConstantsBuffer::prepare(const StepArgs& step, const std::vector<KernelGroup>& groups, bool capturing,
+                              bool has_norms) {
     const DefaultFloatEnvironment environment;
     const std::span<const StepConstants> constants(step.constants, std::size_t(step.constants_count));
     capturing_ = capturing;
@@ -132,9 +129,12 @@ void ConstantsBuffer::prepare(const StepArgs& step, bool capturing, bool has_nor
     bytes_[0] = encode_constants<float>(constants);
     bytes_[1] = encode_constants<double>(constants);
     if (capturing) return note_capture(step, has_norms);
-    for (const int is_double : {0, 1})
-        if (bytes_in_arguments(count_, is_double, false) == 0 && count_ > 0)
+    for (const int is_double : {0, 1}) {
+        const bool is_used = std::any_of(groups.begin(), groups.end(),
+                                         [=](const KernelGroup& group) { return group.is_double == is_double; });
+        if (is_used && bytes_in_arguments(count_, is_double, false) == 0)
             launcher_.upload(on_device_[is_double].grow_to(memory_, bytes_[is_double].size()), bytes_[is_double]);
+    }
 }
 
 // Graphs read their constants where the first of them did, so that memory must not move.
@@ -162,7 +162,7 @@ void ConstantsBuffer::advance(const std::vector<StepConstants>& constants) {
     bool fits = constants.size() == captured_->rules.size();
     for (std::size_t i = 0; fits && i < constants.size(); ++i)
         fits = constants[i].rule == captured_->rules[i] && !constants[i].skip_nonfinite &&
-               (captured_->has_norms || !bounds_norms(constants[i]));
+               (captured_->has_norms || !constants[i].bounds_norms());
     if (!fits)
         throw std::runtime_error(
             "the options are no longer those of the step that was captured in a CUDA graph: capture it again");

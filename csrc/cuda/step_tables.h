@@ -52,7 +52,7 @@ class ConstantsBuffer {
   public:
     ConstantsBuffer(DeviceMemory& memory, Launcher& launcher) : memory_(memory), launcher_(launcher) {}
 
-    void prepare(const StepArgs& step, bool capturing, bool has_norms);
+    void prepare(const StepArgs& step, const std::vector<KernelGroup>& groups, bool capturing, bool has_norms);
 
     LaunchConstants of(const KernelGroup& group) const;
 
@@ -78,7 +78,5 @@ class ConstantsBuffer {
     GrowBuffer on_device_[2], captured_on_device_[2];
     std::optional<Captured> captured_;
 };
-
-bool bounds_norms(const StepConstants& constants);
 
 }  // namespace fo::cuda

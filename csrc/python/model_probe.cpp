@@ -1,10 +1,8 @@
 #include "model_probe.h"
 
 #include "../bench/probe.h"
-#include "../cpu/device.h"
 #include "../cpu/shares.h"
 #include "../expect.h"
-#include "../pass.h"
 #include "gil.h"
 #include "model.h"
 
@@ -12,16 +10,6 @@
 
 namespace fo {
 namespace {
-
-void run_pass(const StepArgs& step, const Pass& pass, const cpu::RuleLoops& loops) {
-    const auto begins = cpu::concatenate(pass.end - pass.begin, [&](auto i) { return step.stepped(pass.begin + i); });
-    cpu::for_shares(begins, cpu::kMinShare, cpu::kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
-        const std::int64_t at = pass.begin + i;
-        const bool is_double = step.segments[at].p.format == Format::kFloat64;
-        (is_double ? loops.update_f64 : loops.update_f32)(step.segments[at], step.gradients[at], step.constants[0],
-                                                          begin, end);
-    });
-}
 
 class ModelProbe final : public bench::Probe {
   public:
@@ -38,10 +26,12 @@ class ModelProbe final : public bench::Probe {
         std::memcpy(constants_[0].rule_f64, &mask, sizeof mask);
         const StepArgs step = model_.arguments(gradients_, constants_);
         const GilRelease unlocked;
-        const auto batch = uses_batches(step) ? cpu::num_threads() * cpu::kBatchShare : INT64_MAX;
-        for (const Pass& pass : plan_passes(step, batch)) {
-            if (pass.kind == PassKind::kReduceRule) run_pass(step, pass, loops_.reduces[rule_]);
-            if (pass.kind == PassKind::kUpdate) run_pass(step, pass, loops_.updates[rule_]);
+        const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
+            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; });
+        };
+        for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
+            if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);
+            if (pass.kind == PassKind::kUpdate) run(pass, loops_.updates[rule_]);
         }
     }
 
