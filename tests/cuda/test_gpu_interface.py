@@ -448,7 +448,7 @@ def test_a_captured_step_continues(
 
 @with_device
 def test_steps_that_some_arrays_miss_between_replays(xp: Any) -> None:
-    """An array by itself in its group goes on by its own clock; one that had its clock with others cannot."""
+    """An array by itself in its group continues by its own clock; one that had its clock with others cannot."""
 
     def make(params: Any, backend: Any) -> Any:
         first, *rest = leaves(params)

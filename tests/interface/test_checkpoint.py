@@ -1,4 +1,4 @@
-"""State dicts: what is in them, that storage keeps it, and that an optimizer goes on from one with identical bits."""
+"""State dicts: what is in them, that storage keeps it, and that an optimizer continues from one with identical bits."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ STEPS = 100
 # absolute part is for parameters that cross zero, where rounding of the values before stays: some 100 times 2^-53.
 RTOL, ATOL = 1e-9, 1e-13
 
-# jax takes the root of an int32 step count in float32, a relative error of up to 2^-24 in each of MADGRAD's weights and
-# so at most twice that in the way that its parameters have come, of about 1.
+# jax takes the square root of an int32 step count in float32, a relative error of up to 2^-24 in each of MADGRAD's
+# weights and so at most twice that in the way that its parameters have come, of about 1.
 LOOSE = {("optax", "madgrad"): (2**-23, 2**-23)}
 
 # ---- frameworks
