@@ -39,7 +39,7 @@ foreach(unit RANGE ${fastoptim_last_unit})
     set(target fastoptim_loop_${isa}_${unit})
     add_library(${target} OBJECT csrc/cpu/loop.cpp)
     target_compile_definitions(${target} PRIVATE
-      FO_TARGET=${isa}_${unit} FO_UNIT_RULES="${CMAKE_CURRENT_BINARY_DIR}/units/rules_${unit}.h")
+      FO_TARGET=${isa}_${unit} FO_UNIT_RULES="rules_${unit}.h")
     target_include_directories(${target} PRIVATE csrc ${CMAKE_CURRENT_BINARY_DIR}/units)
     target_compile_options(${target} PRIVATE ${fastoptim_isa_${isa}})
     target_link_libraries(${target} PRIVATE fastoptim_flags)
