@@ -1,5 +1,6 @@
 // The loops of a step on the CPU: decode, prepare, rule, encode, over tiles that stay in the first-level cache.  Each
-// stage is a short loop that the compiler vectorizes.  An array in its compute type is updated in place.
+// stage is a short loop that the compiler vectorizes; those that know no rule are in stages.h.  An array in its compute
+// type is updated in place.
 //
 // Main types: ArrayTile, one array in the compute type; Tiles, all arrays of a segment.  Compiled once per instruction
 // set and group of rules; FO_TARGET names the copy.  Threads and the order of passes are in device.cpp.
@@ -7,9 +8,10 @@
 
 #include "../formats.h"
 #include "../prepare.h"
-#include "../reduce.h"
 #include "../rule_traits.h"
 #include "loop.h"
+#include "stages.h"
+#include "tile_sums.h"
 #include "vectorize.h"
 
 #include <algorithm>
@@ -17,30 +19,8 @@
 
 namespace fo::FO_TARGET {
 
-using Index = std::int64_t;
-
 inline constexpr Index kTile = 1024;  // with p, g and two state arrays in float64: 32 KiB
 static_assert(kTile == kSumTile);
-
-template <class T>
-FO_NOINLINE void decode(Format format, const void* from, Cell<T>* to, Index n) {
-    with_format(format, [=](auto kind) {
-        using Kind = decltype(kind);
-        const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
-        FO_IVDEP
-        for (Index i = 0; i < n; ++i) to[i].value = Kind::template decode<T>(source[i].value);
-    });
-}
-
-template <class T>
-FO_NOINLINE void encode(Format format, const Cell<T>* from, void* to, Index n) {
-    with_format(format, [=](auto kind) {
-        using Kind = decltype(kind);
-        auto* target = static_cast<Cell<typename Kind::type>*>(to);
-        FO_IVDEP
-        for (Index i = 0; i < n; ++i) target[i].value = Kind::encode(from[i].value);
-    });
-}
 
 // An array in the compute type, one tile after another: its own memory if it has that format, else a decoded copy.
 template <class T>
@@ -62,13 +42,13 @@ class ArrayTile {
     Cell<T>* open(Index begin, Index n) {
         if (in_place_) return static_cast<Cell<T>*>(array_.data) + begin;
         memory_ = element(array_.data, array_.format, begin);
-        decode<T>(array_.format, memory_, copy_, n);
+        cpu::FO_ISA::decode<T>(array_.format, memory_, copy_, n);
         return copy_;
     }
 
     // Store the tile that was opened last.
     void close(Index n) const {
-        if (!in_place_) encode<T>(array_.format, copy_, memory_, n);
+        if (!in_place_) cpu::FO_ISA::encode<T>(array_.format, copy_, memory_, n);
     }
 
     // Memory for a tile of an array that is in place, so that its copy may change.
@@ -101,14 +81,9 @@ class Tiles {
     }
 
     // From here on `g` is what the rule receives.
-    void prepare_gradient(const Prepare<T> prepare, Index n) {
-        if (!prepare.changes_gradient) return;
-        const Cell<T>* const from = g;
-        const Cell<T>* const param = p;
-        Cell<T>* const to = g_.copy();
-        FO_IVDEP
-        for (Index i = 0; i < n; ++i) to[i].value = prepare.gradient(from[i].value, param[i].value);
-        g = to;
+    void prepare_gradient(const StepConstants& constants, const Gradient& gradient, Index n) {
+        cpu::FO_ISA::prepare_gradient<T>(constants, gradient, p, g, g_.copy(), n);
+        g = g_.copy();
     }
 
     void close_parameter(Index n) const { p_.close(n); }
@@ -134,19 +109,6 @@ class Tiles {
     ArrayTile<T> state_[kState + 1];
 };
 
-template <class T>
-void shrink_parameter(const Prepare<T> prepare, Cell<T>* p, Index n) {
-    if (!prepare.shrinks) return;
-    FO_IVDEP
-    for (Index i = 0; i < n; ++i) p[i].value = prepare.parameter(p[i].value);
-}
-
-template <class T>
-void average_parameter(const Ema<T> mean, const Cell<T>* p, Cell<T>* average, Index n) {
-    FO_IVDEP
-    for (Index i = 0; i < n; ++i) average[i].value = mean(average[i].value, p[i].value);
-}
-
 // Load one element into local variables, apply f and store what f writes.
 template <bool kWritesP, class T, class F, std::size_t... S>
 void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
@@ -166,38 +128,6 @@ void apply(const F f, Cell<T>* p, const Cell<T>* g, Cell<T>* const (&arrays)[kPo
     Cell<T>* const* state = copies.data();
     FO_IVDEP
     for (Index i = 0; i < n; ++i) apply_one<kWritesP, T>(f, p, g, state, i, std::make_index_sequence<kPointers - 1>{});
-}
-
-// As add_pairwise, over the lanes of a tile, with every loop's end known to the compiler.
-template <int kCount>
-double add_lanes(const double* lanes) {
-    if constexpr (kCount == 1) {
-        return lanes[0];
-    } else {
-        static_assert(kCount % 2 == 0);
-        double pairs[kCount / 2];
-        for (int i = 0; i < kCount / 2; ++i) pairs[i] = lanes[2 * i] + lanes[2 * i + 1];
-        return add_lanes<kCount / 2>(pairs);
-    }
-}
-
-// Write the sums of one tile: `terms(i)` returns those of element i.
-template <std::size_t kSums, class Terms>
-void sum_tile(const Terms terms, Index n, double* sums) {
-    double lanes[kSums][kLanes] = {};
-    Index i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-        FO_IVDEP
-        for (int lane = 0; lane < kLanes; ++lane) {
-            const auto each = terms(i + lane);
-            for (std::size_t k = 0; k < kSums; ++k) lanes[k][lane] += each[k];
-        }
-    }
-    for (; i < n; ++i) {
-        const auto each = terms(i);
-        for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] += each[k];
-    }
-    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes>(lanes[k]);
 }
 
 template <std::size_t kSums, class T, class F, std::size_t... S>
@@ -267,24 +197,17 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
         } else if (plain && prepare.shrinks) {
             apply<Shrunk<R, T>>({rule, prepare.decay_factor}, tiles.p, tiles.g, tiles.state, n);
         } else {
-            tiles.prepare_gradient(prepare, n);
-            shrink_parameter<T>(prepare, tiles.p, n);
+            if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
+            if (prepare.shrinks) cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);
             apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
         }
         if (prepare.averages) {
-            average_parameter<T>(prepare.averaged, tiles.p, average.open(begin, n), n);
+            cpu::FO_ISA::average_parameter<T>(constants, tiles.p, average.open(begin, n), n);
             average.close(n);
         }
         tiles.close_state(ApplyRule<R>{rule}, n);
         tiles.close_parameter(n);
     }
-}
-
-// Call f(begin, n, sums) for each of these tiles.
-template <class F>
-void for_tiles(const Segment& segment, Index first, Index last, double* sums, F f) {
-    for (Index i = first; i < last; ++i, sums += kMaxSums)
-        f(i * kSumTile, std::min(segment.p.size - i * kSumTile, kSumTile), sums);
 }
 
 template <class R, class T>
@@ -295,21 +218,10 @@ void reduce(const Segment& segment, const Gradient& gradient, const StepConstant
     Tiles<R, T> tiles(segment, gradient);
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         tiles.open(begin, n);
-        tiles.prepare_gradient(prepare, n);
+        if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
         reduce_tile<R::sums, T>(terms_of, tiles.p, tiles.g, tiles.state, n, out,
                                 std::make_index_sequence<R::state.size()>{});
         tiles.close_state(terms_of, n);
-    });
-}
-
-template <class T>
-void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
-                     Index last, double* sums) {
-    const Prepare<T> prepare(constants, gradient);
-    alignas(64) Cell<T> g[kTile];
-    for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
-        decode<T>(gradient.format, element(gradient.data, gradient.format, begin), g, n);
-        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms(prepare, g[i].value); }, n, out);
     });
 }
 

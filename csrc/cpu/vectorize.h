@@ -12,12 +12,5 @@
 #define FO_IVDEP
 #endif
 
-// A function that many loops call, once a tile: inlined, its loops would be most of the code.
-#if defined(_MSC_VER)
-#define FO_NOINLINE __declspec(noinline)
-#else
-#define FO_NOINLINE [[gnu::noinline]]
-#endif
-
 #define FO_JOIN_(a, b) a##b
 #define FO_JOIN(a, b) FO_JOIN_(a, b)

@@ -1,0 +1,84 @@
+#include "stages.h"
+
+#include "../prepare.h"
+#include "tile_sums.h"
+#include "vectorize.h"
+
+namespace fo::cpu::FO_ISA {
+
+using namespace FO_TARGET;
+
+template <class T>
+void decode(Format format, const void* from, void* to, Index n) {
+    with_format(format, [=](auto kind) {
+        using Kind = decltype(kind);
+        const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
+        auto* target = static_cast<Cell<T>*>(to);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) target[i].value = Kind::template decode<T>(source[i].value);
+    });
+}
+
+template <class T>
+void encode(Format format, const void* from, void* to, Index n) {
+    with_format(format, [=](auto kind) {
+        using Kind = decltype(kind);
+        const auto* source = static_cast<const Cell<T>*>(from);
+        auto* target = static_cast<Cell<typename Kind::type>*>(to);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) target[i].value = Kind::encode(source[i].value);
+    });
+}
+
+template <class T>
+void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,
+                      Index n) {
+    const Prepare<T> prepare(constants, gradient);
+    const auto* from = static_cast<const Cell<T>*>(g);
+    const auto* param = static_cast<const Cell<T>*>(p);
+    auto* target = static_cast<Cell<T>*>(to);
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) target[i].value = prepare.gradient(from[i].value, param[i].value);
+}
+
+template <class T>
+void decay_parameter(const StepConstants& constants, void* p, Index n) {
+    const Prepare<T> prepare(constants, {});
+    auto* param = static_cast<Cell<T>*>(p);
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) param[i].value = prepare.parameter(param[i].value);
+}
+
+template <class T>
+void average_parameter(const StepConstants& constants, const void* p, void* average, Index n) {
+    const Ema<T> mean(constants.average_beta);
+    const auto* param = static_cast<const Cell<T>*>(p);
+    auto* averaged = static_cast<Cell<T>*>(average);
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) averaged[i].value = mean(averaged[i].value, param[i].value);
+}
+
+template <class T>
+void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
+                     Index last, double* sums) {
+    const Prepare<T> prepare(constants, gradient);
+    alignas(64) Cell<T> g[kSumTile];
+    for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
+        decode<T>(gradient.format, element(gradient.data, gradient.format, begin), g, n);
+        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms(prepare, g[i].value); }, n, out);
+    });
+}
+
+// The functions above in one compute type.
+#define FO_STAGES(T)                                                                                                  \
+    template void decode<T>(Format, const void*, void*, Index);                                                       \
+    template void encode<T>(Format, const void*, void*, Index);                                                       \
+    template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
+    template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
+    template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \
+    template void reduce_gradient<T>(const Segment&, const Gradient&, const StepConstants&, Index, Index, double*);
+
+FO_STAGES(float)
+FO_STAGES(double)
+
+}  // namespace fo::cpu::FO_ISA

@@ -1,0 +1,36 @@
+// The stages of a tile that are alike for every rule: load, prepare, average, store, and the terms of a gradient's
+// norm. stages.cpp compiles them once per instruction set; FO_ISA names the copy.  The loops of the rules call them.
+//
+// T is the compute type.  A tile is given by its address as it may lie anywhere (Cell in formats.h).
+#pragma once
+
+#include "../step.h"
+
+#include <cstdint>
+
+namespace fo::cpu::FO_ISA {
+
+template <class T>
+void decode(Format format, const void* from, void* to, std::int64_t n);
+
+template <class T>
+void encode(Format format, const void* from, void* to, std::int64_t n);
+
+// Write to `to` what a rule receives as gradient.
+template <class T>
+void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,
+                      std::int64_t n);
+
+// Apply decoupled weight decay.
+template <class T>
+void decay_parameter(const StepConstants& constants, void* p, std::int64_t n);
+
+template <class T>
+void average_parameter(const StepConstants& constants, const void* p, void* average, std::int64_t n);
+
+// The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
+template <class T>
+void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
+                     std::int64_t first, std::int64_t last, double* sums);
+
+}  // namespace fo::cpu::FO_ISA
