@@ -1,0 +1,135 @@
+"""Check that native code equals the NumPy reference bit for bit whatever the options and the step number.
+
+Options are drawn from the whole range that their annotations allow: ordinary and extreme rates, decay rates from 0 to
+one rounding below 1, both values of every flag, and every shared option.  A rule of a new optimizer is included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, isfinite, nextafter
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import DTYPES, Array, Case, DType, assert_same_bits, random_values, special_values
+from fastoptim.options.checks import Range, may_be_none
+from fastoptim.reference_math import compute_dtype
+from loops import each_isa, loop
+
+SIZE = 70  # a vector of each width, and a tail
+STEPS = 4
+DECADES = ((-323, 308), (-30, 10), (-6, 0), (-1, 0))  # of numbers without an upper bound
+
+
+def random_number(rng: np.random.Generator, allowed: Range, default: Any) -> float:
+    """Draw a number that is ordinary, extreme or close to an end of its range."""
+    if not isfinite(allowed.high):
+        drawn = [default or 0.0, allowed.low, *(10.0 ** rng.uniform(low, high) for low, high in DECADES)]
+    else:
+        low, width = allowed.low, allowed.high - allowed.low
+        high = nextafter(allowed.high, low) if allowed.below else allowed.high
+        near = min(float(10.0 ** rng.uniform(-17, 0)), 1.0)
+        drawn = [low, high, low + width * float(rng.random()), low + width * near, allowed.high - width * near]
+        drawn = [min(max(number, low), high) for number in drawn]
+    number = float(drawn[rng.integers(len(drawn))])
+    return number if allowed.low < number or not allowed.above else nextafter(allowed.low, inf)
+
+
+def random_option(rng: np.random.Generator, annotation: Any, default: Any) -> Any:
+    """Draw a value that the annotation of an option allows."""
+    args = get_args(annotation)
+    if may_be_none(annotation):
+        return None if rng.random() < 0.5 else random_option(rng, args[0], default)
+    if annotation is bool:
+        return bool(rng.integers(2))
+    if get_origin(annotation) is Literal:
+        return args[rng.integers(len(args))]
+    if get_origin(annotation) is tuple:
+        return tuple(random_option(rng, part, own) for part, own in zip(args, default, strict=True))
+    assert get_origin(annotation) is Annotated, f"no values are known for {annotation!r}"
+    if args[0] is int:
+        low, high = args[1].low, args[1].high
+        return int(min(low + int(2 ** rng.uniform(0, 62)), high)) if rng.random() < 0.3 else low + int(rng.integers(4))
+    return random_number(rng, args[1], default)
+
+
+def random_case(rng: np.random.Generator, optimizer: type[fo.Optimizer]) -> Case:
+    """Draw options that are valid together; each shared one is more often at its default."""
+    while True:
+        options = {
+            name: default
+            if name in optimizer.shared and rng.random() < 0.6
+            else random_option(rng, optimizer.annotations[name], default)
+            for name, default in optimizer.defaults.items()
+        }
+        try:
+            checked = optimizer.check_options(options).options
+        except ValueError:
+            continue
+        return Case(optimizer, dict(checked), f"{optimizer.name} with {options}")
+
+
+def random_array(rng: np.random.Generator, dtype: DType) -> Array:
+    """Draw ordinary numbers, numbers of every size, or special values."""
+    kinds: list[Callable[[], Array]] = [
+        lambda: rng.standard_normal(SIZE),
+        lambda: rng.standard_normal(SIZE) * 10.0 ** rng.uniform(-25, 15),
+        lambda: random_values(rng, dtype, SIZE),
+        lambda: rng.choice(special_values(dtype), SIZE),
+    ]
+    with np.errstate(all="ignore"):
+        return kinds[rng.choice(4, p=(0.5, 0.3, 0.1, 0.1))]().astype(dtype)
+
+
+def check_steps(case: Case, rng: np.random.Generator, dtype: DType) -> None:
+    """Take some steps with each backend, and compare after each."""
+    p = [random_array(rng, dtype), random_array(rng, dtype)[:7]]
+    native, reference = (case.optimize([a.copy() for a in p], backend) for backend in ("native", "reference"))
+    for t in range(1, STEPS + 1):
+        grads = [random_array(rng, dtype), None if rng.random() < 0.2 else random_array(rng, dtype)[:7]]
+        assert native.step(grads) == reference.step(grads)
+        for i in range(2):
+            place = f"array {i} after step {t} in {dtype}"
+            assert_same_bits(native.params[i], reference.params[i], f"{place}: p")
+            for name in native.state[i]:
+                assert_same_bits(native.state[i][name], reference.state[i][name], f"{place}: {name}")
+
+
+def check_late_step(case: Case, rng: np.random.Generator, dtype: DType) -> None:
+    """Take one step with any number from any state."""
+    t = int(2 ** rng.uniform(0, 62.9))
+    arrays = [random_array(rng, dtype), random_array(rng, dtype)]
+    arrays += case.make_state(lambda: np.abs(random_array(rng, compute_dtype(dtype))))  # a negative one has no root
+    wanted = [array.copy() for array in arrays]
+    case.update(fo.functional, arrays[0], arrays[1], arrays[2:], t)
+    case.update(fo.reference, wanted[0], wanted[1], wanted[2:], t)
+    for name, array, want in zip(("p", "g", *case.state), arrays, wanted, strict=True):
+        assert_same_bits(array, want, f"{name} at step {t} in {dtype}")
+
+
+def check_many(name: str, seed: int, count: int) -> None:
+    rng = np.random.default_rng([seed, *name.encode()])
+    for i in range(count):
+        case = random_case(rng, fo.OPTIMIZERS[name])
+        try:
+            check_steps(case, rng, DTYPES[i % 4])
+            check_late_step(case, rng, DTYPES[i % 4])
+        except BaseException:
+            print(f"failed with case = {case.id}")
+            raise
+
+
+@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+def test_any_options(name: str) -> None:
+    check_many(name, 0, 12)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+@loop("seed", range(1, 11))
+@each_isa
+def test_any_options_at_length(name: str, seed: int) -> None:
+    check_many(name, seed, 100)
