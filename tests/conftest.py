@@ -13,6 +13,7 @@ import fastoptim.core
 import fastoptim.engines.native
 from cases import ISAS
 from devices import import_module
+from optional import optional
 
 UNASKED = {
     "exhaustive": "repeats another test over a larger grid; run with -m 'exhaustive or not exhaustive'",
@@ -48,6 +49,11 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name = str(request.param)
     monkeypatch.setattr(fastoptim.engines.native.Engine, "isa", name)
     return name
+
+
+@pytest.fixture
+def torch() -> Any:
+    return optional("torch")
 
 
 @pytest.fixture

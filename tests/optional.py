@@ -1,0 +1,19 @@
+"""Packages that some tests need: a test without its package is skipped, and says how to install it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+PIP = {
+    **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
+    **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
+}
+
+
+def optional(name: str) -> Any:
+    """Import a package, or skip the test."""
+    package = name.partition(".")[0]
+    reason = f"needs {package}: pip install {PIP.get(package, package)}"
+    return pytest.importorskip(name, reason=reason, exc_type=ImportError)
