@@ -20,6 +20,7 @@ from fastoptim import __main__
 from fastoptim.bench import cli, internals, measure, results, timing
 from fastoptim.bench.workload import Workload
 from fastoptim.engines import native
+from optional import optional
 
 
 def workloads(*arguments: str) -> list[Workload]:
@@ -67,7 +68,7 @@ def test_invalid_arguments_are_rejected_before_timing(
     arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "--plot" in arguments:
-        pytest.importorskip("matplotlib", reason="needs matplotlib")
+        optional("matplotlib")
     assert run_bench(*arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -126,7 +127,7 @@ def test_the_answer_of_a_large_workload_is_checked_in_part(monkeypatch: pytest.M
 
 
 def test_a_run_of_every_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    optional("matplotlib")
     outputs = ("--json", str(tmp_path / "run.json"), "--plot", str(tmp_path / "run.png"))
     assert run_bench("all", "--model", "tiny", "--size", "10", "--block", "1", *outputs) == 0
     rows = read_rows(tmp_path / "run.json")

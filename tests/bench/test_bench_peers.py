@@ -29,6 +29,7 @@ import threads  # noqa: E402
 from adapters import PEERS, Offer, Peer  # noqa: E402
 from fastoptim.bench import cli  # noqa: E402
 from fastoptim.bench.workload import Workload  # noqa: E402
+from optional import optional  # noqa: E402
 from workloads import OPTIONS, WORKLOADS  # noqa: E402
 
 OFFERS = [(peer, optimizer) for peer in PEERS.values() for optimizer in peer.offers]
@@ -196,7 +197,7 @@ def test_the_readme_s_prose_contains_no_measured_number() -> None:
 
 
 def test_the_pictures_can_be_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[examples]'")
+    optional("matplotlib")
     for path, make in report.PICTURES.items():
         assert (CHECKOUT / path).exists()
         make(tmp_path / "picture.png")

@@ -117,7 +117,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
         return of_module(cuobjdump)
     if CSRC.exists() and (nvcc := tool("nvcc")):
         return of_sample(nvcc, tmp_path_factory.mktemp("cuda"))
-    pytest.skip("needs a build with CUDA and cuobjdump, or a checkout and nvcc")
+    pytest.skip("needs a build with CUDA and cuobjdump (pip install nvidia-cuda-cuobjdump), or a checkout and nvcc")
 
 
 def rule_names() -> dict[str, str]:
@@ -208,7 +208,7 @@ def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
 def test_the_machine_code_does_too(code: Code) -> None:
     names = rule_names()
     if not names or not code.sass:
-        pytest.skip("needs the sources, a build with CUDA and nvdisasm")
+        pytest.skip("needs a checkout, a build with CUDA and nvdisasm (pip install nvidia-cuda-nvdisasm)")
     for name, rule, kind, text in updates_in(code.sass):
         loads, stores = vectors(names[rule], kind)
         assert len(re.findall(r"\sLDG\.E\.128", text)) >= loads, name

@@ -16,6 +16,7 @@ from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_v
 from devices import IS_EMULATED
 from fastoptim.arrays import families
 from fastoptim.arrays.cuda_families import Stream, Torch
+from optional import optional
 
 if not IS_EMULATED:
     pytestmark = pytest.mark.gpu
@@ -33,12 +34,11 @@ class TorchOnTheCpu(Torch):
         return Stream(0, False)
 
 
-@pytest.fixture
-def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = pytest.importorskip("torch")
+@pytest.fixture(name="torch")
+def torch_on_the_device(torch: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     if IS_EMULATED:
         monkeypatch.setattr(families, "FAMILIES", [TorchOnTheCpu()])
-    return module
+    return torch
 
 
 def tensor_of(torch: Any, array: Array) -> Any:
@@ -199,6 +199,6 @@ def test_what_is_rejected(torch: Any) -> None:
 
 
 def test_tensors_of_the_cpu_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch: Any = pytest.importorskip("torch")
+    torch = optional("torch")
     with pytest.raises(TypeError, match=r"^params: expected a NumPy array, got torch\.Tensor"):
         fo.SGD(torch.ones(3))

@@ -11,6 +11,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CHECKOUT
+from optional import optional
 
 EXAMPLES = CHECKOUT / "examples"
 
@@ -19,9 +20,8 @@ pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="needs examples/: 
 
 @pytest.fixture(scope="module")
 def digits() -> Iterator[ModuleType]:
-    """The example, where its libraries are installed: ``pip install '.[examples]'``."""
     for library in ("sklearn", "matplotlib", "tqdm"):
-        pytest.importorskip(library)
+        optional(library)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
         before = set(sys.modules)

@@ -402,9 +402,8 @@ def test_a_wrong_average_is_rejected(backend: Backend, spoil: Callable[[dict[str
 
 @each_backend
 @some_average
-def test_the_averages_are_pytorch_s(backend: Backend, options: Options) -> None:
-    torch = pytest.importorskip("torch")
-    swa_utils = pytest.importorskip("torch.optim.swa_utils")
+def test_the_averages_are_pytorch_s(backend: Backend, options: Options, torch: Any) -> None:
+    swa_utils = torch.optim.swa_utils
     shapes = [(3, 4), (5,)]
     params = [numbers(i, math.prod(shape)).reshape(shape) for i, shape in enumerate(shapes)]
     model = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(p)) for p in params])

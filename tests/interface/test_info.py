@@ -204,7 +204,6 @@ def test_all_public_names_are_there() -> None:
 
 def test_bfloat16_loaded_after_the_first_step() -> None:
     """In a process of its own, which a step that never ends must not outlive."""
-    pytest.importorskip("ml_dtypes")
     code = """
 import numpy as np, fastoptim as fo
 p = np.ones(3, np.float32)

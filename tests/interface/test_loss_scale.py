@@ -68,8 +68,7 @@ def test_the_rule(options: Options, seed: int) -> None:
 
 @loop("options", [own for own in OPTIONS if own.get("growth_factor") != 1])
 @loop("seed", range(3))
-def test_the_rule_is_pytorch_s(options: Options, seed: int) -> None:
-    torch = pytest.importorskip("torch")
+def test_the_rule_is_pytorch_s(options: Options, seed: int, torch: Any) -> None:
     theirs = torch.amp.GradScaler("cpu", **options)
     tensor = torch.nn.Parameter(torch.ones(2))
     opt = torch.optim.SGD([tensor], lr=0.0)
@@ -83,8 +82,8 @@ def test_the_rule_is_pytorch_s(options: Options, seed: int) -> None:
         assert float(ours.scale) == pytest.approx(theirs.get_scale(), rel=1e-5), f"update {i}"
 
 
-def test_the_defaults_are_pytorch_s() -> None:
-    theirs = pytest.importorskip("torch").amp.GradScaler("cpu").state_dict()
+def test_the_defaults_are_pytorch_s(torch: Any) -> None:
+    theirs = torch.amp.GradScaler("cpu").state_dict()
     ours = fo.LossScaler().state_dict()
     assert {name: theirs[name] for name in ours if name in theirs} == {k: v for k, v in ours.items() if k in theirs}
     assert {"scale", "growth_factor", "backoff_factor", "growth_interval"} <= theirs.keys()

@@ -515,9 +515,8 @@ def spoilt(name: str, t: int) -> list[Array]:
 @loop("name", CLIPS)
 @loop("bound", [0.0, 0.3, 4.0, 1e6])
 @loop("kind", ["ordinary", "zero", "inf", "-inf", "nan"])
-def test_clipping_is_pytorch_s(backend: Backend, name: str, bound: float, kind: str) -> None:
+def test_clipping_is_pytorch_s(backend: Backend, name: str, bound: float, kind: str, torch: Any) -> None:
     """Followed by its SGD; an inf or NaN spoils the same elements."""
-    torch = pytest.importorskip("torch")
     params = arrays(0)
     tensors = [torch.tensor(p, requires_grad=True) for p in params]
     options: Options = {name: bound}

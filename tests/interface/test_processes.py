@@ -19,6 +19,7 @@ import pytest
 
 import fastoptim as fo
 from large_problem import LAYERS, PATIENCE, SIZE, Problem, adam_on, make_problem, steps
+from optional import optional
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +244,7 @@ def test_start_methods(method: str) -> None:
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
 @ignores_fork_warning
 def test_joblib(backend: str) -> None:
-    joblib = pytest.importorskip("joblib")
+    joblib = optional("joblib")
     tasks = [joblib.delayed(steps_right_here)(threads) for threads in (1, 3, 3)]
     assert joblib.Parallel(2, backend=backend)(tasks) == [True] * 3
 

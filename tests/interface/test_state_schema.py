@@ -6,20 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import fastoptim as fo
-from cases import FLOAT32, PLAIN_CASES, Case, assert_same_bits, case_id, ordinary_values
+from cases import BFLOAT16, FLOAT16, FLOAT32, PLAIN_CASES, Array, Case, assert_same_bits, case_id, ordinary_values
 from fastoptim.options.schema import SHAPES, STATE_FORMATS, StateArray
 from fastoptim.reference_math import FORMATS
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
-
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-FLOAT16 = np.dtype(np.float16)
-
-Array = npt.NDArray[Any]
 
 
 class MomentumInBfloat16(fo.Momentum):

@@ -16,6 +16,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim import _core
+from optional import optional
 
 needs_openmp = pytest.mark.skipif(not fo.build_info()["openmp"], reason="built without OpenMP")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the limits as Linux has them")
@@ -182,7 +183,7 @@ def test_a_limit_that_is_set_at_run_time(omp_set_num_threads: Any, layer: str) -
 @needs_linux
 @needs_openmp
 def test_threadpoolctl() -> None:
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+    threadpoolctl = optional("threadpoolctl")
     fo.set_num_threads(4)
     with threadpoolctl.threadpool_limits(1):
         assert fo.get_num_threads() == 1

@@ -12,8 +12,9 @@ import fastoptim as fo
 from cases import Array
 from loops import loop
 from models import Backend, each_backend
+from optional import optional
 
-torch = pytest.importorskip("torch")
+torch = optional("torch")
 
 STEPS = 100
 SHAPES = ((4, 3), (5,), ())

@@ -21,6 +21,7 @@ import pytest
 import fastoptim as fo
 from cases import Array
 from fastoptim import schedules as fs
+from optional import optional
 
 # Keras asks NumPy for arrays in a way that NumPy is going to change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -41,20 +42,19 @@ Way = Iterator[list[Array]]  # the parameters after each step
 
 
 def _torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[peers]'")
+    return optional("torch")
 
 
 def _optax() -> Any:
-    pytest.importorskip("jax", reason="jax is not installed: pip install '.[peers]'")
-    return pytest.importorskip("optax", reason="optax is not installed: pip install '.[peers]'")
+    optional("jax")
+    return optional("optax")
 
 
 def _keras() -> Any:
     backends = [name for name in ("jax", "torch") if find_spec(name)]
     if "KERAS_BACKEND" not in os.environ and backends:
         os.environ["KERAS_BACKEND"] = backends[0]  # or it would ask for TensorFlow
-    reason = "Keras, or the backend it is to use, is not installed: pip install '.[peers]'"
-    return pytest.importorskip("keras", reason=reason, exc_type=ImportError)
+    return optional("keras")  # and its backend
 
 
 @contextmanager
