@@ -5,21 +5,24 @@
 namespace fo {
 namespace {
 
-// Compare a group's options by identity, in the order of the dict: an option that was assigned is another object.
-bool has_same_values(py::handle group, const py::tuple& values) {
-    if (!PyDict_Check(group.ptr()) || PyDict_GET_SIZE(group.ptr()) != PyTuple_GET_SIZE(values.ptr())) return false;
+// Compare a group's keys and values by identity, in the order of the dict, with `seen`: first all keys, then all
+// values. An option that was assigned is another object.
+bool is_as_seen(py::handle group, const py::tuple& seen) {
+    if (!PyDict_Check(group.ptr())) return false;
+    const Py_ssize_t count = PyDict_GET_SIZE(group.ptr());
+    if (2 * count != PyTuple_GET_SIZE(seen.ptr())) return false;
     PyObject *key, *value;
     for (Py_ssize_t at = 0, i = 0; PyDict_Next(group.ptr(), &at, &key, &value); ++i)
-        if (value != PyTuple_GET_ITEM(values.ptr(), i)) return false;
+        if (key != PyTuple_GET_ITEM(seen.ptr(), i) || value != PyTuple_GET_ITEM(seen.ptr(), count + i)) return false;
     return true;
 }
 
-// `values_of(i)` returns the values of group i.
-template <class ValuesOf>
-bool have_same_values(py::handle groups, std::size_t count, ValuesOf values_of) {
+// `seen_of(i)` returns the keys and values of group i.
+template <class SeenOf>
+bool are_as_seen(py::handle groups, std::size_t count, SeenOf seen_of) {
     if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(count)) return false;
     for (std::size_t i = 0; i < count; ++i)
-        if (!has_same_values(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), values_of(i))) return false;
+        if (!is_as_seen(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), seen_of(i))) return false;
     return true;
 }
 
@@ -74,7 +77,7 @@ std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
     std::vector<StepConstants> constants;
     constants.reserve(fixed_->size());
     for (std::size_t i = 0; i < fixed_->size(); ++i) {
-        const auto& [values, lr, grad_scale, host_constants] = (*fixed_)[i];
+        const auto& [seen, lr, grad_scale, host_constants] = (*fixed_)[i];
         constants.push_back(configs_[i]->constants_for_step(lr, t, grad_scale, host_constants, model_->types()));
     }
     return constants;
@@ -82,8 +85,8 @@ std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
 
 bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_count) const {
     if (!fixed_) return false;
-    const auto values_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
-    if (!have_same_values(groups, fixed_->size(), values_of)) return false;
+    const auto seen_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
+    if (!are_as_seen(groups, fixed_->size(), seen_of)) return false;
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves) || leaves.size() != model_->count()) return false;
@@ -98,8 +101,8 @@ bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_c
 }
 
 py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const {
-    const auto values_of = [&](std::size_t i) -> py::tuple { return py::tuple(snapshots[i])[0]; };
-    if (!have_same_values(groups, snapshots.size(), values_of)) return py::none();
+    const auto seen_of = [&](std::size_t i) -> py::tuple { return py::tuple(snapshots[i])[0]; };
+    if (!are_as_seen(groups, snapshots.size(), seen_of)) return py::none();
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves)) return py::none();

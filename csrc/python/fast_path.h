@@ -15,8 +15,8 @@ namespace fo {
 
 class FastPath {
   public:
-    // A group whose steps differ in their number alone: the values of its options, the learning rate, the loss scale
-    // and the host constants.
+    // A group whose steps differ in their number alone: the keys and values of its options, the learning rate, the loss
+    // scale and the host constants.
     using FixedGroup = std::tuple<py::tuple, double, double, std::vector<double>>;
 
     // `fixed`: nothing if some group's constants differ from step to step.  `stream`: None for the CPU; for a GPU a
@@ -30,7 +30,7 @@ class FastPath {
     bool try_step(py::handle groups, py::handle grads, std::int64_t step_count) const;
 
     // Return the gradients as a list in the order of the model's arrays.  None if a group has other options than in
-    // `snapshots`, whose entries begin with the options' values, or if the gradients have another structure.
+    // `snapshots`, whose entries begin with the options' keys and values, or if the gradients have another structure.
     py::object match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const;
 
     // Step with such a list and each group's (options, learning rate, step number, loss scale, dict of host constants);

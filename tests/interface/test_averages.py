@@ -201,6 +201,44 @@ def test_a_mean_switched_on_before_it_starts_is_that_of_the_path(backend: Backen
     np.testing.assert_allclose(opt.state["average"], naive({"swa_start": 5, "swa_every": 2}, path), rtol=1e-13)
 
 
+@each_backend
+@loop("between", [{"ema": None}, {"ema": None, "swa_start": 9}])
+def test_an_average_of_another_phase_starts_again(backend: Backend, between: Options) -> None:
+    """Also after a checkpoint of the phase without it, which has the average of the first phase."""
+    p = numbers(0)
+    opt: Any = fo.Adam(p, ema=0.8, backend=backend)
+    for t in range(2):
+        opt.step(numbers(t))
+    opt.param_groups[0].update(between)
+    for t in range(2, 4):
+        opt.step(numbers(t))
+    opt.load_state_dict(opt.state_dict())
+    path = [p.copy()]
+    opt.param_groups[0].update(ema=0.8, swa_start=None)
+    for t in range(4, 7):
+        opt.step(numbers(t))
+        path.append(p.copy())
+    np.testing.assert_allclose(opt.state["average"], naive({"ema": 0.8}, path), rtol=1e-13)
+
+
+@each_backend
+@loop("late", [{"swa_start": 3}, {"swa_start": 5}, {"swa_every": 3}])
+def test_a_mean_of_steps_that_are_past_is_rejected(backend: Backend, late: Options) -> None:
+    p = numbers(0)
+    first: Options = {"swa_start": 2} if "swa_every" in late else {}
+    opt = fo.SGD(p, backend=backend, **first)
+    for t in range(5):
+        opt.step(numbers(t))
+    before = p.copy()
+    opt.param_groups[0].update(late)
+    with pytest.raises(ValueError, match=r"^param_groups\[0\]: swa_start: expected a step after the 5 taken"):
+        opt.step(numbers(5))
+    assert_same_bits(p, before)
+    opt.param_groups[0]["swa_start"] = 6
+    opt.step(numbers(5))
+    assert_same_bits(opt.state["average"], p)
+
+
 # ---- refusals
 
 

@@ -518,6 +518,16 @@ def shows_the_average(opt: fo.Optimizer) -> object:
     return shown
 
 
+def loads_a_checkpoint(opt: fo.Optimizer) -> object:
+    """Of the same step, with less state."""
+    saved = opt.state_dict()
+    for group, entry in zip(saved["groups"], saved["arrays"], strict=True):
+        del group["ema"], entry["state"]["average"]
+        group["lr"] = 0.1
+    opt.load_state_dict(saved)
+    return None
+
+
 def drops_a_group(opt: fo.Optimizer) -> object:
     return opt.param_groups.pop()
 
@@ -527,6 +537,7 @@ def drops_a_group(opt: fo.Optimizer) -> object:
     ("does", "error", "said"),
     [
         (takes_a_step, RuntimeError, "lr: expected a schedule that leaves step 3 alone, got one that took it"),
+        (loads_a_checkpoint, RuntimeError, "lr: expected a schedule that leaves step 3 alone, got one that loaded"),
         (shows_the_average, RuntimeError, "averaged"),
         (drops_a_group, ValueError, "param_groups: expected 2 groups, got 1"),
     ],

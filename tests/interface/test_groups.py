@@ -157,10 +157,14 @@ class Follower:
     def __init__(self, case: Case, p: Array) -> None:
         self.optimizer, self.p, self.t = case.optimizer, p.copy(), 0
         self.state: dict[str, Array] = {}
+        self.average: str | None = None
         self.allocate(case.optimizer.check_options(case.options))
 
     def allocate(self, settings: Settings) -> list[Array]:
-        """Return the state that the options use; an array is made when it is first used."""
+        """Return the state that the options use; an array is made when it is first used, an average in every phase."""
+        if settings.average_kind not in (self.average, None):
+            self.state.pop("average", None)
+        self.average = settings.average_kind
         for name in settings.state:
             if name not in self.state:
                 self.state[name] = self.optimizer.first_state(name, self.p, settings.options)
@@ -176,7 +180,9 @@ def changes(optimizer: type[fo.Optimizer]) -> Iterator[tuple[Case, Case]]:
     """Every variant to every other, and every other option by itself."""
     yield from permutations(cases_of(optimizer, PLAIN_CASES), 2)
     plain = cases_of(optimizer, PLAIN_CASES)[0]
-    yield from ((plain, other) for other in cases_of(optimizer, CASES) if other is not plain)
+    late_start = ("swa_start", "swa_every")  # test_averages.py has those
+    others = (case for case in cases_of(optimizer, CASES) if case is not plain)
+    yield from ((plain, case) for case in others if all(case.options[k] == plain.options[k] for k in late_start))
 
 
 @each_kind
@@ -259,6 +265,52 @@ def test_any_pair_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backen
         opt.step(numbers(2))
         results.append(p)
     assert_same_bits(results[0], results[1])
+
+
+def exchanged(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group whose values are those objects in that order, for other keys."""
+    return {{"l1": "weight_decay", "weight_decay": "l1"}.get(key, key): value for key, value in group.items()}
+
+
+@each_kind
+@each_backend
+@loop("warm", [0, 2])
+def test_a_replaced_group_is_read_by_its_keys(optimizer: type[fo.Optimizer], backend: Backend, warm: int) -> None:
+    results = []
+    for replaced in (True, False):
+        p = numbers(0)
+        opt: Any = optimizer(p, l1=0.25, weight_decay=0.5, backend=backend)
+        for t in range(warm):
+            opt.step(numbers(t + 1))
+        if replaced:
+            opt.param_groups[0] = exchanged(opt.param_groups[0])
+        else:
+            opt.l1, opt.weight_decay = 0.5, 0.25
+        opt.step(numbers(9))
+        opt.step(numbers(10))
+        results.append(p)
+    assert_same_bits(results[0], results[1])
+
+
+@each_kind
+@each_backend
+def test_a_renamed_option_is_rejected(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    opt = optimizer(numbers(0), backend=backend)
+    for t in range(2):
+        opt.step(numbers(t + 1))
+    renamed = {{"swa_every": "swa_each"}.get(key, key): value for key, value in opt.param_groups[0].items()}
+    opt.param_groups[0] = renamed
+    with pytest.raises(TypeError, match=r"param_groups\[0\]: .*swa_e"):
+        opt.step(numbers(3))
+
+
+@pytest.mark.parametrize("name", ["params", "backend", "convention"])
+def test_an_argument_of_the_constructor_is_not_assigned(name: str) -> None:
+    opt = fo.Adam(np.ones(2), backend="reference", convention="keras")
+    before = getattr(opt, name)
+    with pytest.raises(AttributeError, match=f"{name}: expected it where the optimizer is made"):
+        setattr(opt, name, {"params": np.ones(2), "backend": "native", "convention": "torch"}[name])
+    assert getattr(opt, name) is before
 
 
 # ---- all groups at once

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any, NamedTuple, Protocol
 
 from ..arrays.param_state import ParamState
@@ -31,11 +32,21 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
 
 
 class GroupSnapshot(NamedTuple):
-    """A group's options when they were last checked: their values in order, the checked form, and the group's path."""
+    """A group's options when they were last checked, their checked form, and the group's path."""
 
-    values: tuple[Any, ...]
+    seen: tuple[Any, ...]
+    """The keys of the group in order, then its values."""
     settings: Settings
     place: str
+
+    @classmethod
+    def of(cls, group: Mapping[str, Any], settings: Settings, index: int) -> GroupSnapshot:
+        """Return the snapshot of the group at that index."""
+        return cls((*group, *group.values()), settings, f"param_groups[{index}]")
+
+    def is_of(self, group: Mapping[str, Any]) -> bool:
+        """Return whether every key and value is the same object as then; 1.0 == True, so equality is not enough."""
+        return len(self.seen) == 2 * len(group) and all(map(is_, (*group, *group.values()), self.seen))
 
 
 class FastPath(NamedTuple):

@@ -86,7 +86,7 @@ def make_fast_path(
     """Return the fast path of a model whose groups have these options."""
     fixed = None
     if all(group.settings.is_steady and not group.settings.skips for group in groups):
-        fixed = [(group.values, *_constants_of_every_step(group)) for group in groups]
+        fixed = [(group.seen, *_constants_of_every_step(group)) for group in groups]
     configs = [_update_config(group.settings) for group in groups]
     path = core.FastPath(model, structure.nesting(), configs, fixed, stream)
     return FastPath(path.try_step if fixed else None, path.match_inputs, path.step_with)

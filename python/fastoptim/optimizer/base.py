@@ -62,9 +62,10 @@ class Optimizer(FieldsAreArguments):
         skip_nonfinite: If any gradient holds an inf or NaN, nothing changes and `step` returns False, else True.
         maximize: Ascends instead.
         ema: Keeps an exponential moving average of the parameters, ``average = ema*average + (1-ema)*p``; see
-            `averaged`.
+            `averaged`.  Assigned after a phase without it, the average starts again from the parameters.
         swa_start: Keeps instead the plain mean of the parameters after step `swa_start` and every `swa_every`-th step
-            from there on (stochastic weight averaging).  Assigned later, it is to be a step that is yet to come.
+            from there on (stochastic weight averaging).  ValueError if it or `swa_every` is assigned later and
+            `swa_start` is a step already taken.
         swa_every: See `swa_start`.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         backend: "native", or "reference" for plain NumPy with the same bits.
@@ -77,7 +78,7 @@ class Optimizer(FieldsAreArguments):
 
     __signature__ = Signature()
 
-    params: Any
+    params: Any = argument()
     weight_decay: NonNegative = option(default=0.0, kw_only=True)
     decoupled: bool = option(default=False, kw_only=True)
     l1: NonNegative = option(default=0.0, kw_only=True)

@@ -16,6 +16,7 @@ from ..options.checks import may_be_none
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array
+from .groups import take_settings
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -58,9 +59,9 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
 def load(optimizer: OptimizerParts, state_dict: Any) -> None:
     """Load a state dict; see `Optimizer.load_state_dict`."""
     optimizer.check_not_swapped()
-    step_count, groups, arrays = check(optimizer, state_dict)
-    for group, loaded in zip(optimizer.param_groups, groups, strict=True):
-        group.update(loaded)
+    step_count, settings, arrays = check(optimizer, state_dict)
+    for index, loaded in enumerate(settings):
+        take_settings(optimizer, index, loaded)
     for param, (_, state) in zip(optimizer.param_states, arrays, strict=True):
         if param.state.keys() != state.keys():
             optimizer._views = None
@@ -75,7 +76,7 @@ def load(optimizer: OptimizerParts, state_dict: Any) -> None:
     optimizer._engine = optimizer._fast_path = None
 
 
-def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[dict[str, Any]], list[Loaded]]:
+def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[Settings], list[Loaded]]:
     """Return the step count, each group's options and each array's state, or raise an error if one does not fit."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
@@ -98,7 +99,7 @@ def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[dict[st
             raise ValueError(f"state_dict['arrays']: expected an entry for params{param.place}, got {sorted(by_place)}")
         needed = settings[param.group].state
         checked.append(_check_array(optimizer, param, needed, step_count, by_place[repr(param.place)]))
-    return step_count, [dict(group.options) for group in settings], checked
+    return step_count, settings, checked
 
 
 def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> Settings:

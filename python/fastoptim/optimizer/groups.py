@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from ..arrays.checks import check_target
@@ -10,6 +9,7 @@ from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot
 from ..engines.select import check_backend
+from ..options.schema import AVERAGE
 from ..options.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _add_group(
     own_tree = structure.build(iter(arrays))
     group = {"params": own_tree, **settings.options}
     optimizer.param_groups.append(group)
-    optimizer._resolved.append(GroupSnapshot(tuple(group.values()), settings, f"param_groups[{index}]"))
+    optimizer._resolved.append(GroupSnapshot.of(group, settings, index))
     return own_tree
 
 
@@ -93,10 +93,10 @@ def allocate(optimizer: OptimizerParts, param: ParamState, settings: Settings) -
 def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     """Return a group's settings, checked again if an option was assigned."""
     group = optimizer.param_groups[index]
-    seen, settings, place = optimizer._resolved[index]
-    if len(group) == len(seen) and all(map(is_, group.values(), seen)):  # == would accept 1.0 for True
+    snapshot = optimizer._resolved[index]
+    settings, place = snapshot.settings, snapshot.place + ": "
+    if snapshot.is_of(group):
         return settings
-    place += ": "
     if group.get("params") is not optimizer._trees[index]:
         raise ValueError(f"{place}params: expected the parameters it was made with; make a new optimizer for others")
     if missing := optimizer.defaults.keys() - group.keys():
@@ -104,15 +104,37 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     if "convention" in group:
         raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
     changed = optimizer.check_options({k: v for k, v in group.items() if k != "params"}, place)
+    if changed.averaging != settings.averaging:
+        _check_average_starts(optimizer, changed, place)
+    params = [param for param in optimizer.param_states if param.group == index]
+    if changed.average_kind not in (settings.average_kind, None):
+        for param in params:
+            if AVERAGE in param.state:  # of an earlier phase
+                param.family.assign(param.state[AVERAGE], param.p)
     if changed.state != settings.state or changed.variant != settings.variant:
-        for param in optimizer.param_states:
-            if param.group == index:
-                allocate(optimizer, param, changed)
+        for param in params:
+            allocate(optimizer, param, changed)
         optimizer._engine = None
-    optimizer._fast_path = None
-    group.update(changed.options)
-    optimizer._resolved[index] = GroupSnapshot(tuple(group.values()), changed, f"param_groups[{index}]")
+    take_settings(optimizer, index, changed)
     return changed
+
+
+def take_settings(optimizer: OptimizerParts, index: int, settings: Settings) -> None:
+    """Write checked options into a group."""
+    group = optimizer.param_groups[index]
+    group.update(settings.options)
+    optimizer._resolved[index] = GroupSnapshot.of(group, settings, index)
+    optimizer._fast_path = None
+
+
+def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: str) -> None:
+    """Raise ValueError if a mean would have to contain values of steps that were taken without it."""
+    start, taken = settings.options["swa_start"], optimizer._step_count
+    if start is not None and start <= taken:
+        raise ValueError(
+            f"{place}swa_start: expected a step after the {taken} taken, as swa_start or swa_every has changed, "
+            f"got {start}"
+        )
 
 
 def check_group_count(optimizer: OptimizerParts) -> None:

@@ -21,7 +21,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     """Take a step, and return what `Optimizer.step` does."""
     if optimizer._swapped_by:
         optimizer.check_not_swapped()
-    fast_path, before = optimizer._fast_path, optimizer._step_count
+    fast_path = optimizer._fast_path
     flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None
     if flat is None:
@@ -29,8 +29,6 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     group_steps = group_steps_of(optimizer, as_seen)
     if optimizer._swapped_by:  # a callable learning rate has entered averaged() or lookahead()
         optimizer.check_not_swapped()
-    if optimizer._step_count != before:
-        raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that took it")
     status, stepped = "", 0
     if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
         status, stepped = fast_path.step_with(flat, group_steps)
@@ -85,6 +83,7 @@ def graph_step(optimizer: OptimizerParts) -> None:
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:
     """Return the next step of each group; with `as_seen` no option was assigned since the last one."""
     group_steps = []
+    before, missed = optimizer._step_count, optimizer._missed
     for index in range(len(optimizer._trees)):
         if len(optimizer.param_groups) != len(optimizer._trees):  # in the loop, since a callable may change the list
             check_group_count(optimizer)
@@ -95,7 +94,10 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
         if callable(lr):
             lr = rate_at(lr, optimizer._step_count, place, "['lr']")
             as_seen = False  # it may have assigned options of the groups that follow
-        group_steps.append(group_step_at(settings, lr, optimizer._step_count + 1, place))
+        group_steps.append(group_step_at(settings, lr, before + 1, place))
+    if optimizer._step_count != before or optimizer._missed is not missed:
+        did = "took it" if optimizer._missed is missed else "loaded a state dict"
+        raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that {did}")
     return group_steps
 
 

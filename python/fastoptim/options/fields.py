@@ -62,6 +62,24 @@ class Option:
             group[self.name] = checked
 
 
+class Fixed:
+    """An argument that only the constructor sets: its default on the class, its value on an instance."""
+
+    def __init__(self, default: Any) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self.default if instance is None else vars(instance)[self.name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if self.name in vars(instance):
+            raise AttributeError(f"{self.name}: expected it where the optimizer is made; make a new one with another")
+        vars(instance)[self.name] = value
+
+
 class State:
     """The names of the state arrays on the class, the arrays on an instance."""
 
@@ -77,18 +95,14 @@ def option(*, default: T, kw_only: bool) -> T:
     return Option(default, kw_only)  # type: ignore[return-value]
 
 
-def argument(*, default: T, kw_only: bool) -> T:
-    """Declare an argument of the constructor that is not a hyper-parameter."""
-    return default
+def argument(*, default: T = None, kw_only: bool = False) -> T:  # type: ignore[assignment]
+    """Declare an argument of the constructor that is not a hyper-parameter, and is required without a default."""
+    return Fixed(default)  # type: ignore[return-value]
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, argument))
 class FieldsAreArguments:
     """A base class that tells type checkers to read the constructor's arguments from the fields."""
-
-
-#: Arguments of the constructor that are not options: they determine how options are interpreted.
-ARGUMENTS = ("backend", "convention")
 
 
 @cache
@@ -112,7 +126,7 @@ def collect_options(cls: type) -> dict[str, Option]:
     """
     for field in inspect.get_annotations(cls):
         value = vars(cls).get(field)
-        if field in vars(cls) and field not in ARGUMENTS and not isinstance(value, Option):
+        if field in vars(cls) and not isinstance(value, (Option, Fixed)):
             positional = Option(value)
             positional.__set_name__(cls, field)
             setattr(cls, field, positional)
@@ -146,5 +160,6 @@ def _signature_of(cls: type[HasOptions]) -> inspect.Signature:
 def check_convention(cls: type[HasOptions]) -> None:
     """Raise ImportError if the default of the field `convention` is not the first convention."""
     first = next(iter(cls.conventions), None)
-    if first is not None and vars(cls).get("convention", first) != first:
-        raise ImportError(f"{cls.__name__}: its field convention is {vars(cls)['convention']!r}, not {first!r}")
+    field = vars(cls).get("convention")
+    if first is not None and field is not None and field.default != first:
+        raise ImportError(f"{cls.__name__}: its field convention is {field.default!r}, not {first!r}")

@@ -73,4 +73,14 @@ class Settings:
     @property
     def averages(self) -> bool:
         """True if an average of the parameters is kept."""
-        return self.options["ema"] is not None or self.options["swa_start"] is not None
+        return self.average_kind is not None
+
+    @property
+    def average_kind(self) -> str | None:
+        """The option that selects the average; an average of another kind starts again from the parameters."""
+        return next((name for name in ("ema", "swa_start") if self.options[name] is not None), None)
+
+    @property
+    def averaging(self) -> tuple[Any, Any]:
+        """The options that select the values in a mean."""
+        return self.options["swa_start"], self.options["swa_every"]
