@@ -89,6 +89,27 @@ def test_missing_gradients_and_the_state(torch_name: str, backend: Backend) -> N
             np.testing.assert_allclose(state[name], wanted, rtol=1e-12, atol=1e-15)
 
 
+def test_which_need_the_default_dtype_to_be_float64() -> None:
+    """As docs/coming_from.md says: PyTorch keeps some of their constants in the default dtype."""
+    torch.set_default_dtype(torch.float32)
+    differ = set()
+    for name in NAMES:
+        params = initial()
+        tensors = [torch.tensor(p, requires_grad=True) for p in params]
+        ours, theirs = (
+            make(p, **OPTIONS.get(name, {}))
+            for make, p in ((getattr(fo, name), params), (getattr(torch.optim, name), tensors))
+        )
+        for i in range(STEPS):
+            ours.step(gradients(i))
+            step_torch(theirs, tensors, [*gradients(i)])
+        try:
+            assert_follows(params, tensors)
+        except AssertionError:
+            differ.add(name)
+    assert differ == {"NAdam", "ASGD"}
+
+
 @loop("torch_name", SCHEDULED)
 def test_groups(torch_name: str) -> None:
     """With options of their own, one of which changes on the way."""

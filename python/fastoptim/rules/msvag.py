@@ -24,8 +24,7 @@ class MSVAG(Optimizer):
     is between 0 and 1.  For zero gradients it is 0, never NaN.  In the first step :math:`\rho` is 1, a single gradient
     has no variance, and the factor is 1.
 
-    pytorch_optimizer's MSVAG divides by :math:`\beta^t` instead of :math:`1 - \beta^t` and is not offered as a
-    convention.  Chainer's limits :math:`\rho` to 0.9999, which is the same up to rounding in the first step.
+    Chainer's MSVAG limits :math:`\rho` to 0.9999, which is the same up to rounding in the first step.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.

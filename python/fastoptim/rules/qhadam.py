@@ -21,9 +21,6 @@ class QHAdam(Optimizer):
     authors' general recommendation.  For unstable training they recommend :math:`\nu_2` slightly below 1, which limits
     the step.
 
-    pytorch_optimizer's QHAdam adds ``1 - beta2*g^2`` to the second moving average, an error of operator precedence, and
-    is not offered as a convention.
-
     Args:
         params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.

@@ -39,6 +39,7 @@ class ReduceOnPlateau(Schedule):
     after more than `patience` metrics in a row without a better one, which is :math:`m < m_\text{best} (1 - \epsilon)`.
 
     For training by the validation loss, without a fixed plan.  The same numbers as PyTorch's ``ReduceLROnPlateau``.
+    The `patience` of optax's ``reduce_on_plateau`` includes the metric at which it reduces: it is one more.
     `update` receives a metric, usually once per epoch; a call with a step returns the present rate, whatever the step.
     The state is in `rate`, `best`, `num_bad_epochs` and `cooldown_counter`.
 
