@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 import fastoptim as fo
 import fastoptim.core
 from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case
-from loops import each_case, loop
+from loops import Decorator, Test, each_case, iteration, loop, without_arguments
 
 Backend = Literal["native", "reference"]
 Refusal = type[Exception]
@@ -60,6 +62,23 @@ each_backend = loop("backend", ["native", "reference"])
 each_dtype = loop("dtype", DTYPES)
 each_module = loop("module", [fo.functional, fo.reference])
 without_cuda = pytest.mark.skipif(not fastoptim.core.cuda_status(), reason="this machine has CUDA")
+
+
+def each_subject(argument: str, make: Callable[[type[fo.Optimizer], Any], Any], contexts: Sequence[Any]) -> Decorator:
+    """Run the test for the first optimizer of each kind in each context, with what `make` returns for both."""
+
+    def decorate(test: Test) -> Test:
+        def run(**given: Any) -> None:
+            for cls, context in product(KINDS, contexts):
+                with iteration("optimizer, context", f"{cls.name}, {name_of(context)}"):
+                    subject = make(cls, context)
+                    test(**given, **{argument: subject})
+                    if isinstance(subject, Model):
+                        subject.assert_continues()
+
+        return without_arguments(test, run, [argument])
+
+    return decorate
 
 
 def leaves(tree: Any) -> Iterator[Any]:
@@ -126,12 +145,19 @@ class Model(Memory):
         self.grads = {key: self.array(shape) for key, shape in SHAPES.items()}
         groups = [{"params": {"w0": self.params["w0"], "w1": self.params["w1"]}}, {"params": self.params["w2"]}]
         self._grouped = grouped
+        self._twin: Model | None = None
+        self.make = partial(optimizer, backend=backend)
         self.opt: Any = WIDEST[optimizer].optimize(groups if grouped else self.params, backend)
         self.step()
 
     def step(self, **changed: Any) -> None:
         grads: dict[str, Any] = {**self.grads, **changed}
         self.opt.step([{k: grads[k] for k in ("w0", "w1")}, grads["w2"]] if self._grouped else grads)
+        self._twin = None
+
+    def both(self) -> list[Any]:
+        """Return the optimizer and that of the twin, which refused nothing."""
+        return [self.opt] if self._twin is None else [self.opt, self._twin.opt]
 
     def state_arrays(self) -> list[Array]:
         return [array for entry in leaves(self.opt.state) for array in entry.values()]
@@ -143,31 +169,35 @@ class Model(Memory):
 
     @contextmanager
     def refuses(self, error: Refusal, *words: str) -> Iterator[None]:
-        self._twin = copy.deepcopy(self)
+        if self._twin is None:
+            self._twin = copy.deepcopy(self)
         with super().refuses(error, *words):
             yield
 
     def assert_continues(self) -> None:
         """The next step has the bits it has in a model that never refused anything."""
-        self._twin.step()
+        if self._twin is None:
+            return
+        twin = self._twin
+        twin.step()
         self.step()
-        for key, p in self.params.items():
-            assert p.tobytes() == self._twin.params[key].tobytes()
-        assert [s.tobytes() for s in self.state_arrays()] == [s.tobytes() for s in self._twin.state_arrays()]
+        assert [p.tobytes() for p in self.params.values()] == [p.tobytes() for p in twin.params.values()]
+        assert [s.tobytes() for s in self.state_arrays()] == [s.tobytes() for s in twin.state_arrays()]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         """With the arrays' copies out of their buffers, and the optimizer's parameters still the model's."""
         twin = Model.__new__(Model)
         twin.params, twin.opt = copy.deepcopy((self.params, self.opt), memo)
-        twin.grads, twin._grouped = self.grads, self._grouped
+        twin.grads, twin._grouped, twin.make, twin._twin = self.grads, self._grouped, self.make, None
         return twin
 
 
 class Buffers(Memory):
     """A parameter, its gradient and its state, as a caller of ``fo.functional`` keeps them."""
 
-    def __init__(self, optimizer: type[fo.Optimizer]) -> None:
+    def __init__(self, optimizer: type[fo.Optimizer], module: ModuleType) -> None:
         super().__init__()
+        self.module = module
         self.case: Case = WIDEST[optimizer]
         self.p, self.g = self.array((2, 3)), self.array((2, 3))
         self.scalar_state = [name for name in self.case.state if self.case.optimizer.state_schema[name].is_scalar]
@@ -177,13 +207,21 @@ class Buffers(Memory):
         }
         self.arrays = [name for name in self.state if name not in self.scalar_state]  # like the parameter
 
-    def update(self, module: ModuleType, /, **changed: Any) -> None:
+    def update(self, **changed: Any) -> None:
         """One update with some of the arrays, the step or options changed."""
         arrays: dict[str, Any] = {"p": self.p, "g": self.g, **self.state}
         arrays.update({name: changed.pop(name) for name in arrays if name in changed})
         p, g, *state = arrays.values()
         options: Mapping[str, Any] = {**self.case.options, "step": 1, **changed}
-        getattr(module, self.case.optimizer.name)(p, g, *state, **options)
+        getattr(self.module, self.case.optimizer.name)(p, g, *state, **options)
+
+
+Make = Callable[..., fo.Optimizer]
+BACKENDS = get_args(Backend)
+each_make = each_subject("make", lambda cls, backend: partial(cls, backend=backend), BACKENDS)
+each_model = each_subject("model", Model, BACKENDS)
+each_grouped_model = each_subject("model", partial(Model, grouped=True), BACKENDS)
+each_buffers = each_subject("buffers", Buffers, [fo.functional, fo.reference])
 
 
 # ---- arrays that are none, or wrong ones for a place of shape (2, 3)

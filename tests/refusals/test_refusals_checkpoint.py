@@ -14,9 +14,11 @@ import numpy as np
 import fastoptim as fo
 from cases import Array
 from loops import loop
-from models import OPTIMIZERS, WIDEST, Backend, Model, each_backend, each_kind
+from models import OPTIMIZERS, WIDEST, Model, each_model, each_subject
 
 Spoil = Callable[[dict[str, Any]], Any]
+
+each_native_model = each_subject("model", Model, ["native"])
 
 
 def top(key: str, value: Any) -> Spoil:
@@ -93,29 +95,24 @@ SPOILED_STATE: list[Callable[[Array], Any]] = [
 ]
 
 
-@each_kind
+@each_native_model
 @loop("kind", SPOILED)
-def test_a_spoiled_state_dict(optimizer: type[fo.Optimizer], kind: str) -> None:
-    model = Model(optimizer, "native")
-    spoiled = state_dict_of_another(optimizer)
+def test_a_spoiled_state_dict(model: Model, kind: str) -> None:
+    spoiled = state_dict_of_another(type(model.opt))
     SPOILED[kind](spoiled)
     with model.refuses(ValueError, "state"):
         model.opt.load_state_dict(spoiled)
-    model.assert_continues()
 
 
-@each_kind
-@each_backend
-def test_a_spoiled_array_of_a_state_dict(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    model = Model(optimizer, backend)
-    for name in (name for name in WIDEST[optimizer].state if not optimizer.state_schema[name].is_scalar):
+@each_model
+def test_a_spoiled_array_of_a_state_dict(model: Model) -> None:
+    for name in (name for name in model.opt.state["w2"] if not model.opt.state_schema[name].is_scalar):
         for spoil in SPOILED_STATE:
-            spoiled = state_dict_of_another(optimizer)
+            spoiled = state_dict_of_another(type(model.opt))
             state = spoiled["arrays"][-1]["state"]
             state[name] = spoil(state[name])
             with model.refuses(ValueError, f"params['w2']: expected {name!r} as float32 of shape (2, 3)"):
                 model.opt.load_state_dict(spoiled)
-        model.assert_continues()
 
 
 def state_dict_of_another(optimizer: type[fo.Optimizer]) -> dict[str, Any]:
@@ -134,49 +131,40 @@ def _state_dict_of_another(name: str) -> dict[str, Any]:
     return state_dict
 
 
-@each_kind
-@each_backend
-def test_the_state_dict_before_it_is_spoiled_loads(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+@each_model
+def test_the_state_dict_before_it_is_spoiled_loads(model: Model) -> None:
     """Or none of the refusals above would show anything."""
-    model = Model(optimizer, backend)
-    model.opt.load_state_dict(state_dict_of_another(optimizer))
+    model.opt.load_state_dict(state_dict_of_another(type(model.opt)))
     assert model.opt.step_count == 4
     assert model.opt.lr == 0.125
 
 
-@each_kind
-@each_backend
-def test_a_state_dict_without_an_array_s_state(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    model = Model(optimizer, backend)
-    for name in WIDEST[optimizer].state:
-        spoiled = state_dict_of_another(optimizer)
+@each_model
+def test_a_state_dict_without_an_array_s_state(model: Model) -> None:
+    for name in model.opt.state["w2"]:
+        spoiled = state_dict_of_another(type(model.opt))
         del spoiled["arrays"][-1]["state"][name]
         with model.refuses(ValueError, "state of params['w2']", f"{name!r}"):
             model.opt.load_state_dict(spoiled)
 
 
-@each_kind
+@each_native_model
 @loop("thing", [None, [], 1, "state", np.ones(2)])
-def test_a_state_dict_that_is_none(optimizer: type[fo.Optimizer], thing: Any) -> None:
-    model = Model(optimizer, "native")
+def test_a_state_dict_that_is_none(model: Model, thing: Any) -> None:
     with model.refuses(TypeError, "state_dict: expected a dict, got "):
         model.opt.load_state_dict(thing)
-    model.assert_continues()
 
 
-@each_kind
-def test_a_state_dict_of_another_optimizer(optimizer: type[fo.Optimizer]) -> None:
-    model = Model(optimizer, "native")
+@each_native_model
+def test_a_state_dict_of_another_optimizer(model: Model) -> None:
     for other in OPTIMIZERS:
-        if other is not optimizer:
-            with model.refuses(ValueError, "state_dict['optimizer']", repr(optimizer.name), repr(other.name)):
+        if other is not type(model.opt):
+            with model.refuses(ValueError, "state_dict['optimizer']", repr(model.opt.name), repr(other.name)):
                 model.opt.load_state_dict(state_dict_of_another(other))
-    model.assert_continues()
 
 
-@each_kind
-def test_a_state_dict_of_other_parameters(optimizer: type[fo.Optimizer]) -> None:
-    model = Model(optimizer, "native")
+@each_native_model
+def test_a_state_dict_of_other_parameters(model: Model) -> None:
     good = dict(model.params)
     others: list[tuple[Any, str]] = [
         (list(good.values()), "['w0']"),
@@ -187,7 +175,6 @@ def test_a_state_dict_of_other_parameters(optimizer: type[fo.Optimizer]) -> None
         ({**good, "w2": np.ones((2, 3), ml_dtypes.bfloat16)}, "bfloat16"),
     ]
     for params, word in others:
-        dump = WIDEST[optimizer].optimize(params).state_dict()
+        dump = WIDEST[type(model.opt)].optimize(params).state_dict()
         with model.refuses(ValueError, "state", word):
             model.opt.load_state_dict(dump)
-    model.assert_continues()

@@ -22,6 +22,7 @@ from models import (
     Model,
     Refusal,
     each_backend,
+    each_grouped_model,
     each_kind,
     each_module,
     every_optimizer,
@@ -138,9 +139,8 @@ def test_a_step_rejects_options_assigned_to_a_group(
         group[option] = value
         with model.refuses(error, f"param_groups[1]: {option}{part}: expected "):
             model.step()
-    group[option] = good
-    model.opt.param_groups[0][option] = good
-    model._twin.opt.param_groups[1][option] = good
+    for opt in model.both():
+        opt.param_groups[1][option] = good
     model.assert_continues()
 
 
@@ -156,10 +156,10 @@ def test_an_optimizer_rejects_options_assigned_to_all_groups(optimizer: type[fo.
 @every_option
 @each_module
 def test_functions_reject_wrong_options(optimizer: type[fo.Optimizer], option: str, module: ModuleType) -> None:
-    buffers = Buffers(optimizer)
+    buffers = Buffers(optimizer, module)
     for value, error, part in wrong_for(optimizer, option):
         with buffers.refuses(error, f"{option}{part}: expected "):
-            buffers.update(module, **{option: value})
+            buffers.update(**{option: value})
 
 
 # What the interface promises, whatever the classes' annotations say.
@@ -190,21 +190,17 @@ def test_a_number_beyond_every_float(optimizer: type[fo.Optimizer]) -> None:
         optimizer(np.ones(2), lr=10**400)
 
 
-@each_kind
-@each_backend
+@each_grouped_model
 @loop("option", ["learning_rate", "beta1", "params_", "foreach"])
-def test_an_unknown_option(optimizer: type[fo.Optimizer], backend: Backend, option: str) -> None:
-    model = Model(optimizer, backend, grouped=True)
+def test_an_unknown_option(model: Model, option: str) -> None:
     with model.refuses(TypeError, option):
-        optimizer(model.array((2,)), backend=backend, **{option: 1e-3})
+        model.make(model.array((2,)), **{option: 1e-3})
     with model.refuses(TypeError, f"params[1]: {option}: not an option of ", "'lr'"):
-        optimizer([{"params": model.array((2,))}, {"params": model.array((2,)), option: 1e-3}], backend=backend)
+        model.make([{"params": model.array((2,))}, {"params": model.array((2,)), option: 1e-3}])
     model.opt.param_groups[1][option] = 1e-3
     with model.refuses(TypeError, f"param_groups[1]: {option}: not an option of "):
         model.step()
     del model.opt.param_groups[1][option]
-    del model._twin.opt.param_groups[1][option]
-    model.assert_continues()
 
 
 @each_kind
@@ -242,37 +238,25 @@ def failing_rate(step: int) -> float:
     raise RateError(f"no rate for step {step}")
 
 
+NO_RATE = "param_groups[1]['lr'] at step 1: expected a number >= 0, got "
 RATES: list[tuple[Callable[[int], Any], Refusal, str]] = [
-    (lambda _: math.nan, ValueError, "got nan"),
-    (lambda _: math.inf, ValueError, "got inf"),
-    (lambda _: -1e-9, ValueError, "got -1e-09"),
-    (lambda _: None, TypeError, "got None"),
-    (lambda _: "0.1", TypeError, "got '0.1'"),
-    (lambda _: True, TypeError, "got True"),
-    (lambda _: np.ones(2), TypeError, "got array"),
-    (lambda step: lambda _: step, TypeError, "got <function"),
+    (lambda _: math.nan, ValueError, f"{NO_RATE}nan"),
+    (lambda _: math.inf, ValueError, f"{NO_RATE}inf"),
+    (lambda _: -1e-9, ValueError, f"{NO_RATE}-1e-09"),
+    (lambda _: None, TypeError, f"{NO_RATE}None"),
+    (lambda _: "0.1", TypeError, f"{NO_RATE}'0.1'"),
+    (lambda _: True, TypeError, f"{NO_RATE}True"),
+    (lambda _: np.ones(2), TypeError, f"{NO_RATE}array"),
+    (lambda step: lambda _: step, TypeError, f"{NO_RATE}<function"),
+    (failing_rate, RateError, "no rate for step 1"),
 ]
 
 
-@each_kind
-@each_backend
+@each_grouped_model
 @loop(("rate", "error", "got"), RATES)
-def test_a_function_that_gives_no_learning_rate(
-    optimizer: type[fo.Optimizer], backend: Backend, rate: Callable[[int], Any], error: Refusal, got: str
-) -> None:
-    model = Model(optimizer, backend, grouped=True)
+def test_a_function_that_gives_no_learning_rate(model: Model, rate: Any, error: Refusal, got: str) -> None:
     model.opt.param_groups[1]["lr"] = rate
-    with model.refuses(error, "param_groups[1]['lr'] at step 1: expected a number >= 0", got):
+    with model.refuses(error, got):
         model.step()
-
-
-@each_kind
-@each_backend
-def test_a_function_that_raises(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    model = Model(optimizer, backend, grouped=True)
-    model.opt.param_groups[1]["lr"] = failing_rate
-    with model.refuses(RateError, "no rate for step 1"):
-        model.step()
-    good = model.opt.param_groups[0]["lr"]
-    model.opt.param_groups[1]["lr"] = model._twin.opt.param_groups[1]["lr"] = good
-    model.assert_continues()
+    for opt in model.both():
+        opt.param_groups[1]["lr"] = opt.param_groups[0]["lr"]
