@@ -380,3 +380,82 @@ def test_a_function_in_one_group_and_a_number_in_another(optimizer: type[fo.Opti
     still = p.copy()
     opt.step([np.ones(3), np.ones(3)])
     assert not np.array_equal(q, still)
+
+
+# ---- a learning rate that is an array
+
+
+@each_kind
+@each_backend
+@loop("make", [np.array, np.float64, lambda x: np.array([x]), lambda x: np.array(x, np.float32)])
+def test_an_array_as_rate_is_read_at_every_step(
+    optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[float], Any]
+) -> None:
+    p, q, rate = numbers(0), numbers(0), make(0.5)
+    opt: Any = optimizer([{"params": [p], "lr": rate}], backend=backend)
+    expected: Any = optimizer([q], lr=0.5, backend=backend)
+    for t, lr in enumerate([0.5, 0.5, 0.125, 0.25]):
+        if isinstance(rate, np.ndarray):
+            rate[...] = lr
+        else:
+            opt.lr = lr
+        expected.lr = lr
+        opt.step([[numbers(t + 1)]])
+        expected.step([numbers(t + 1)])
+        assert_same_bits(p, q, f"step {t}")
+    assert ("lr" in opt.state_dict()["groups"][0]) is not isinstance(rate, np.ndarray)
+    opt.load_state_dict(opt.state_dict())
+    assert not isinstance(rate, np.ndarray) or opt.lr is rate
+
+
+@each_backend
+@loop(("value", "error"), [(-1.0, ValueError), (np.nan, ValueError), (np.inf, ValueError)])
+def test_an_array_as_rate_out_of_range_is_rejected(backend: Backend, value: float, error: type[Exception]) -> None:
+    p, rate = numbers(0), np.array(0.5)
+    opt = fo.Adam([{"params": p, "lr": rate}], backend=backend)
+    for t in range(2):
+        opt.step([numbers(t)])
+    before, rate[...] = p.copy(), value
+    with pytest.raises(error, match=r"param_groups\[0\]\['lr'\] at step 2: expected a number >= 0"):
+        opt.step([numbers(3)])
+    assert_same_bits(p, before)
+    for wrong in (np.zeros(2), np.array([]), np.array(True), np.array("0.1"), np.array(1j)):
+        with pytest.raises((TypeError, ValueError), match=r"^lr: expected"):
+            fo.Adam(p, lr=wrong)
+
+
+# ---- entries that are not options
+
+
+@each_backend
+def test_entries_of_schedulers_are_kept(backend: Backend) -> None:
+    p, q = numbers(0), numbers(0)
+    opt = fo.SGD([{"params": p, "name": "body", "initial_lr": 1}], lr=0.1, backend=backend)
+    plain = fo.SGD(q, lr=0.1, backend=backend)
+    for t in range(3):
+        opt.step([numbers(t)])
+        plain.step(numbers(t))
+        opt.param_groups[0]["max_momentum"] = 0.5 + t
+    assert_same_bits(p, q)
+    saved = opt.state_dict()
+    kept = {"name": "body", "initial_lr": 1.0, "max_momentum": 2.5}
+    assert {key: saved["groups"][0][key] for key in kept} == kept
+    fresh = fo.SGD([{"params": p}], backend=backend)
+    fresh.load_state_dict(saved)
+    assert {key: fresh.param_groups[0][key] for key in kept} == kept
+    assert "body" not in repr(fresh)
+
+
+@each_backend
+@loop(("key", "value"), [("initial_lr", "0.1"), ("max_momentum", None), ("name", 3)])
+def test_entries_of_another_type_are_rejected(backend: Backend, key: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^params\[0\]: {key}: expected"):
+        fo.SGD([{"params": numbers(0), key: value}], backend=backend)
+    opt = fo.SGD(numbers(0), backend=backend)
+    saved = opt.state_dict()
+    saved["groups"][0][key] = value
+    with pytest.raises(ValueError, match=rf"^state_dict\['groups'\]\[0\]: {key}: expected"):
+        opt.load_state_dict(saved)
+    opt.param_groups[0][key] = value
+    with pytest.raises(TypeError, match=rf"^param_groups\[0\]: {key}: expected"):
+        opt.step(numbers(1))

@@ -171,3 +171,67 @@ def test_a_model_s_memory_is_stepped_through_views() -> None:
         theirs.step()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+# ---- PyTorch's schedulers
+
+
+class Groups(torch.optim.Optimizer):  # type: ignore[misc, name-defined]
+    """The class in docs/coming_from.md: PyTorch's schedulers take nothing but instances of its Optimizer."""
+
+    def __init__(self, opt: fo.Optimizer) -> None:
+        self.opt, self.param_groups, self.defaults = opt, opt.param_groups, opt.defaults
+
+    def step(self, grads: Any) -> Any:
+        return self.opt.step(grads)
+
+
+SCHEDULERS: list[Any] = [
+    lambda opt: torch.optim.lr_scheduler.StepLR(opt, 5, 0.5),
+    lambda opt: torch.optim.lr_scheduler.CosineAnnealingLR(opt, 20),
+    lambda opt: torch.optim.lr_scheduler.OneCycleLR(opt, 0.1, total_steps=40),
+    lambda opt: torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1 / (1 + step)),
+    lambda opt: torch.optim.lr_scheduler.CyclicLR(opt, 0.01, 0.1, step_size_up=6),
+    lambda opt: torch.optim.swa_utils.SWALR(opt, 0.02, anneal_epochs=7),
+    lambda opt: torch.optim.lr_scheduler.ChainedScheduler(
+        [torch.optim.lr_scheduler.ConstantLR(opt), torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)]
+    ),
+]
+
+
+@loop("make", SCHEDULERS)
+@loop("options", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+@loop("rate", [lambda: 0.05, lambda: torch.tensor(0.05)])
+def test_pytorch_s_schedulers_drive_it(make: Any, options: dict[str, Any], rate: Any) -> None:
+    """They cycle the momentum, too, and continue from a state dict."""
+    params = initial()
+    tensors = [torch.tensor(p, requires_grad=True) for p in params]
+    ours = fo.SGD(params, lr=rate(), **options)
+    theirs = torch.optim.SGD(tensors, lr=rate(), **options)
+    driven = Groups(ours)
+    ours_scheduler, theirs_scheduler = make(driven), make(theirs)
+    for i in range(30):
+        if i == 15:
+            before = ours.param_groups[0]
+            ours.load_state_dict(ours.state_dict())
+            assert ours.param_groups[0] is before
+        driven.step(gradients(i))
+        step_torch(theirs, tensors, [*gradients(i)])
+        ours_scheduler.step()
+        theirs_scheduler.step()
+        assert_follows(params, tensors)
+    saved = ours.state_dict()["groups"][0]
+    assert saved["initial_lr"] == float(theirs.param_groups[0]["initial_lr"])
+    again = fo.SGD(initial(), lr=0.5, **options)
+    again.load_state_dict(ours.state_dict())
+    assert again.param_groups[0]["initial_lr"] == saved["initial_lr"]
+
+
+def test_a_tensor_may_be_the_loss_scale() -> None:
+    p, q, scale = np.ones(3), np.ones(3), torch.tensor(8.0)
+    opt, expected = fo.SGD(p, lr=0.1, grad_scale=scale), fo.SGD(q, lr=0.1)
+    for scaled in (8.0, 2.0):
+        scale.fill_(scaled)
+        opt.step(np.full(3, scaled))
+        expected.step(np.ones(3))
+        np.testing.assert_array_equal(p, q)

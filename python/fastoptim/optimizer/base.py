@@ -50,7 +50,10 @@ class Optimizer(FieldsAreArguments):
 
     Args:
         params: Arrays to update in place: one, or any nesting of dicts, lists and tuples of arrays, or a list of groups
-            ``{"params": ..., "lr": ...}`` as in torch.optim.
+            ``{"params": ..., "lr": ...}`` as in torch.optim.  A group may have a "name", and the entries that PyTorch's
+            schedulers keep in it, such as "initial_lr"; they are saved but have no effect on a step.
+        lr: Learning rate of every optimizer: a number, a callable of the step, or an array or tensor of one element,
+            such as a 0-d NumPy array, that is read at every step.
         weight_decay: Adds ``weight_decay * p`` to the gradient.
         decoupled: Shrinks the parameters by ``lr * weight_decay`` themselves instead, as AdamW does.
         l1: Adds ``l1 * sign(p)`` to the gradient.
@@ -58,7 +61,7 @@ class Optimizer(FieldsAreArguments):
         clip_norm: Bounds the Euclidean norm of each array's gradient.
         clip_global_norm: Bounds the norm of all gradients together, those of every group.
         grad_scale: Divides the gradients by this loss scale, by a multiplication with its rounded reciprocal: a number
-            from 2^-126 to 2^126, or an array of one element that is read at every step.
+            from 2^-126 to 2^126, or an array or tensor of one element that is read at every step.
         skip_nonfinite: If any gradient holds an inf or NaN, nothing changes and `step` returns False, else True.
         maximize: Ascends instead.
         ema: Keeps an exponential moving average of the parameters, ``average = ema*average + (1-ema)*p``; see
@@ -363,8 +366,8 @@ class Optimizer(FieldsAreArguments):
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue with identical bits: dicts, lists, numbers, strings and array copies.
 
-        A learning rate that is a callable and a loss scale that is an array are left out; the optimizer that loads the
-        state dict keeps its own.  Options that are None are left out, and are None after loading.
+        A learning rate that is a callable or an array and a loss scale that is an array are left out; the optimizer
+        that loads the state dict keeps its own.  Options that are None are left out, and are None after loading.
         """
         return checkpoint.state_dict_of(self)
 
@@ -381,7 +384,7 @@ class Optimizer(FieldsAreArguments):
         return {**vars(self), "_engine": None, "_fast_path": None, "_views": None}
 
     def __repr__(self) -> str:
-        options = {k: v for k, v in self.param_groups[0].items() if k != "params" and v != self.defaults[k]}
+        options = {k: v for k, v in self.param_groups[0].items() if k in self.defaults and v != self.defaults[k]}
         chosen = "".join(f", {k}={v!r}" for k, v in options.items())
         elements = sum(param.metadata.size for param in self.param_states)
         return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import describe
-from ..options.checks import may_be_none
+from ..options.checks import extras_of, is_array, may_be_none
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array
-from .groups import take_settings
+from .groups import options_of, take_settings
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -30,7 +30,7 @@ Loaded = tuple[int, dict[str, Array]]
 def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     """Return the state dict; see `Optimizer.state_dict`."""
     optimizer.check_not_swapped()
-    settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
+    groups = [(optimizer._settings(index), group) for index, group in enumerate(optimizer.param_groups)]
     return {
         "version": STATE_DICT_VERSION,
         "optimizer": optimizer.name,
@@ -38,10 +38,10 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
         "groups": [
             {
                 k: list(v) if isinstance(v, tuple) else v
-                for k, v in group.options.items()
-                if v is not None and not callable(v) and not isinstance(v, np.ndarray)
+                for k, v in {**settings.options, **extras_of(group, "")}.items()
+                if v is not None and not callable(v) and not is_array(v)
             }
-            for group in settings
+            for settings, group in groups
         ],
         "arrays": [
             {
@@ -61,7 +61,7 @@ def load(optimizer: OptimizerParts, state_dict: Any) -> None:
     optimizer.check_not_swapped()
     step_count, settings, arrays = check(optimizer, state_dict)
     for index, loaded in enumerate(settings):
-        take_settings(optimizer, index, loaded)
+        take_settings(optimizer, index, loaded, extras_of(state_dict["groups"][index], ""))
     for param, (_, state) in zip(optimizer.param_states, arrays, strict=True):
         if param.state.keys() != state.keys():
             optimizer._views = None
@@ -105,16 +105,18 @@ def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[Setting
 def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> Settings:
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
-    current = {k: v for k, v in optimizer.param_groups[index].items() if k != "params"}
+    extras, group = group, options_of(group)
+    current = options_of(optimizer.param_groups[index])
     kept = {k: current[k] for k in ("lr", "grad_scale") if k in current}  # not saved if a schedule or an array
     absent = kept | {k: None for k in current if may_be_none(optimizer.annotations.get(k))}
     missing = [k for k in current if k not in group and k not in absent]
     unknown = [k for k in group if k not in current]
-    if callable(group.get("lr")):
+    if callable(group.get("lr")) or is_array(group.get("lr")):
         raise ValueError(f"{place}['lr']: expected a number, got {group['lr']!r}")
     if missing or unknown:
         raise ValueError(f"{place}: expected {list(current)}, got {list(group)} (missing {missing}, unknown {unknown})")
     try:
+        extras_of(extras, f"{place}: ")
         return optimizer.check_options({**absent, **group}, f"{place}: ")
     except TypeError as error:
         raise ValueError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..arrays.checks import check_target
@@ -9,6 +10,7 @@ from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot
 from ..engines.select import check_backend
+from ..options.checks import EXTRA_KEYS, extras_of
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 
@@ -36,11 +38,13 @@ def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) 
     optimizer._views, optimizer._resolved, optimizer._trees = None, [], []
     structures = []
     for index, group in enumerate(params if grouped else [{"params": params}]):
-        own = {**options, **{k: v for k, v in group.items() if k != "params"}}
-        settings = optimizer.check_options(own, f"params[{index}]: " if grouped else "")
+        place = f"params[{index}]: " if grouped else ""
+        settings = optimizer.check_options({**options, **options_of(group)}, place)
+        extras = extras_of(group, place)
         structure = structure_of(group["params"])
         structures.append(structure)
         optimizer._trees.append(_add_group(optimizer, index, structure, group["params"], settings, grouped))
+        take_settings(optimizer, index, settings, extras)
     optimizer._structure = (
         Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
     )
@@ -72,10 +76,13 @@ def _add_group(
         allocate(optimizer, param, settings)
         optimizer.param_states.append(param)
     own_tree = structure.build(iter(arrays))
-    group = {"params": own_tree, **settings.options}
-    optimizer.param_groups.append(group)
-    optimizer._resolved.append(GroupSnapshot.of(group, settings, index))
+    optimizer.param_groups.append({"params": own_tree})
     return own_tree
+
+
+def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a group except its parameters and those that are not options."""
+    return {key: value for key, value in group.items() if key != "params" and key not in EXTRA_KEYS}
 
 
 def allocate(optimizer: OptimizerParts, param: ParamState, settings: Settings) -> None:
@@ -103,7 +110,8 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
         raise TypeError(f"{place}expected the options {list(optimizer.defaults)}, missing {sorted(missing)}")
     if "convention" in group:
         raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
-    changed = optimizer.check_options({k: v for k, v in group.items() if k != "params"}, place)
+    changed = optimizer.check_options(options_of(group), place)
+    extras_of(group, place)
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
     params = [param for param in optimizer.param_states if param.group == index]
@@ -119,11 +127,13 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     return changed
 
 
-def take_settings(optimizer: OptimizerParts, index: int, settings: Settings) -> None:
-    """Write checked options into a group."""
+def take_settings(
+    optimizer: OptimizerParts, index: int, settings: Settings, extras: Mapping[str, Any] | None = None
+) -> None:
+    """Write checked options, and entries that are not options, into a group."""
     group = optimizer.param_groups[index]
-    group.update(settings.options)
-    optimizer._resolved[index] = GroupSnapshot.of(group, settings, index)
+    group.update(settings.options, **(extras or {}))
+    optimizer._resolved[index : index + 1] = [GroupSnapshot.of(group, settings, index)]  # appends a new one
     optimizer._fast_path = None
 
 

@@ -91,7 +91,7 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
             optimizer._settings(index)
         _, settings, place = optimizer._resolved[index]
         lr = settings.options["lr"]
-        if callable(lr):
+        if type(lr) is not float:
             lr = rate_at(lr, optimizer._step_count, place, "['lr']")
             as_seen = False  # it may have assigned options of the groups that follow
         group_steps.append(group_step_at(settings, lr, before + 1, place))

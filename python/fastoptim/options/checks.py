@@ -72,34 +72,39 @@ class _Increasing:
         return steps
 
 
-class _Rate(Range):
-    """A learning rate: a number, or a callable of the step that returns one."""
+def is_array(value: Any) -> bool:
+    """Return whether this is an array or a tensor of any library, and no number of NumPy."""
+    return hasattr(value, "item") and hasattr(value, "shape") and not isinstance(value, np.generic)
+
+
+class _Live(Range):
+    """A number, or an array or tensor of one element that each step reads."""
+
+    def check(self, value: Any, place: str) -> Any:
+        self.at_this_step(value, place)
+        return value if is_array(value) else super().check(value, place)
+
+    def at_this_step(self, value: Any, place: str) -> float:
+        """Return the present value."""
+        if not is_array(value):
+            return super().check(value, place)
+        if math.prod(value.shape) != 1:
+            raise ValueError(f"{place}: expected an array of one element, got shape {tuple(value.shape)}")
+        return super().check(value.item(), place)
+
+
+class _Rate(_Live):
+    """A learning rate: also a callable of the step that returns a number."""
 
     def check(self, value: Any, place: str) -> Any:
         return value if callable(value) else super().check(value, place)
 
 
-class _Scale(Range):
-    """A loss scale: a number, or an array of one element that each step reads."""
-
-    def check(self, value: Any, place: str) -> Any:
-        if not isinstance(value, np.ndarray) or value.size != 1:
-            return super().check(value, place)
-        self.at_this_step(value, place)
-        return value
-
-    def at_this_step(self, value: Any, place: str) -> float:
-        """Return the present value of the scale."""
-        if isinstance(value, np.ndarray) and value.size != 1:
-            raise ValueError(f"{place}: expected an array of one element, got shape {value.shape}")
-        return super().check(value.item() if isinstance(value, np.ndarray) else value, place)
-
-
 SCALES = Range(2.0**-126, 2.0**126)  # float32 represents these and their reciprocals
-_SCALE = _Scale(SCALES.low, SCALES.high)
-_RATE = Range()
+_SCALE = _Live(SCALES.low, SCALES.high)
+_RATE = _Live()
 
-LearningRate: TypeAlias = Annotated[float | Callable[[int], float], _Rate()]
+LearningRate: TypeAlias = Annotated[float | Callable[[int], float] | npt.NDArray[Any], _Rate()]
 NonNegative: TypeAlias = Annotated[float, Range()]
 Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean; 1 would ignore every new value
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
@@ -154,6 +159,24 @@ def check_option(annotation: Any, value: Any, place: str) -> Any:
     raise AssertionError(f"{place}: no check is known for {annotation!r}")
 
 
+#: Keys of a group that are not options: its name, and what PyTorch's schedulers keep in it.
+EXTRA_KEYS = frozenset(
+    {"name", "initial_lr", "min_lr", "max_lr", "swa_lr"}
+    | {f"{prefix}_momentum" for prefix in ("initial", "min", "max", "base")}
+)
+
+
+def extras_of(group: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the entries of a group that are not options: a string as its name, else numbers."""
+    extras = {key: value for key, value in group.items() if key in EXTRA_KEYS}
+    for key, value in extras.items():
+        if key != "name":
+            extras[key] = as_float(value.item() if is_array(value) else value, f"{place}{key}")
+        elif not isinstance(value, str):
+            raise TypeError(f"{place}name: expected a string, got {value!r}")
+    return extras
+
+
 def expand(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with tuples expanded as a rule's formula names them: ``betas`` to ``beta1`` and ``beta2``."""
     flat: dict[str, Any] = {}
@@ -167,14 +190,14 @@ def expand(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def rate_at(lr: Any, step: int, place: str, entry: str = "") -> float:
     """Return the learning rate of a step, counted from 0; error messages name `place` and the entry in it."""
-    if not callable(lr):
-        return float(lr)
-    rate = lr(step)
+    if type(lr) is float:
+        return lr
+    rate = lr(step) if callable(lr) else lr
     if type(rate) is float and 0 <= rate < math.inf:  # the usual case, in a fraction of the check's time
         return rate
-    return _RATE.check(rate, f"{place}{entry} at step {step}")
+    return _RATE.at_this_step(rate, f"{place}{entry} at step {step}")
 
 
-def scale_at(scale: npt.NDArray[Any], place: str) -> float:
+def scale_at(scale: Any, place: str) -> float:
     """Return the loss scale of a step from an array."""
     return _SCALE.at_this_step(scale, place)

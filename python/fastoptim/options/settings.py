@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a protocol takes time to make
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """The checked options of an optimizer; the learning rate may be a callable."""
+    """The checked options of an optimizer; the learning rate may be a callable or an array."""
 
     optimizer: type[RuleClass]
     variant: str
@@ -54,7 +54,8 @@ class Settings:
     def is_steady(self) -> bool:
         """True if the step count is the only constant that differs from step to step."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        return not callable(rate) and isinstance(scale, float) and "t" not in self._host_constant_arguments
+        fixed = isinstance(rate, float) and isinstance(scale, float)
+        return fixed and "t" not in self._host_constant_arguments
 
     @cached_property
     def _host_constant_arguments(self) -> dict[str, Any]:
