@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import fastoptim as fo
-import fastoptim.core
 import fastoptim.engines.native
 from cases import ISAS
 from devices import import_module
@@ -39,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _same_threads_afterwards() -> Iterator[None]:
     before = fo.thread_info()
     yield
-    fastoptim.core.set_num_threads(before["limits"]["call"] or 0)  # 0: no call
+    fo.set_num_threads(before["limits"]["call"])
     fo.set_threading(before["threading"])
 
 

@@ -51,25 +51,32 @@ def get_num_threads() -> int:
     return core.get_num_threads()
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int | None) -> None:
     """Set how many threads a step may use, in the whole process.
 
     A small step uses fewer; with `"auto"` so may a step on a busy machine (see `set_threading`).
 
     Args:
-        n: From 1 to 4096.  A step uses at most 1,024.
+        n: From 1 to 4096, of which a step uses at most 1,024; or None, which restores the default (see
+            `get_num_threads`).
 
     Raises:
-        TypeError: `n` is not an integer.
+        TypeError: `n` is neither an integer nor None.
         ValueError: `n` is out of range.
 
     >>> import fastoptim as fo
     >>> fo.set_num_threads(1)
     >>> fo.get_num_threads()
     1
+    >>> fo.set_num_threads(None)
+    >>> fo.thread_info()["limits"]["call"] is None
+    True
     """
+    if n is None:
+        core.set_num_threads(0)
+        return
     if isinstance(n, bool) or not hasattr(type(n), "__index__"):
-        raise TypeError(f"n: expected an integer >= 1, got {n!r}")
+        raise TypeError(f"n: expected an integer >= 1 or None, got {n!r}")
     count = n.__index__()
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(f"n: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
