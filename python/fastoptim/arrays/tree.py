@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
+from numbers import Number
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Structure:
         if self.kind is None:
             yield root
         for key, child in zip(self.keys, self.children, strict=True):
-            yield from child.paths(f"{root}[{key!r}]")
+            yield from child.paths(f"{root}[{key_text(key)}]")
 
     def match(self, tree: Any, root: str) -> list[Any]:
         """Return the leaves of a nesting of the same structure, in this structure's order."""
@@ -63,7 +67,7 @@ class Structure:
             return
         entries = self._entries(tree, root)
         for key, child, entry in zip(self.keys, self.children, entries, strict=True):
-            child._collect(entry, f"{root}[{key!r}]", leaves)
+            child._collect(entry, f"{root}[{key_text(key)}]", leaves)
 
     def _entries(self, tree: Any, root: str) -> list[Any]:
         """Return the entries of one container, in this structure's order."""
@@ -94,6 +98,36 @@ def structure_of(tree: Any) -> Structure:
     if isinstance(tree, (list, tuple)):
         return Structure(type(tree), tuple(range(len(tree))), tuple(structure_of(value) for value in tree))
     return LEAF
+
+
+def key_text(key: Any) -> str:
+    """Return the text of a dict key in a path, the same for equal keys: `1`, `1.0`, `True` and ``np.int64(1)`` are 1.
+
+    It does not depend on the version of NumPy or Python nor on hashes, as checkpoints contain it.
+    """
+    if isinstance(key, str):
+        return repr(str.__str__(key))
+    if isinstance(key, bytes):
+        return repr(bytes(key))
+    if isinstance(key, (Number, np.bool_)):
+        return _number_text(key)
+    if isinstance(key, tuple):
+        return f"({', '.join(map(key_text, key))}{',' * (len(key) == 1)})"
+    if isinstance(key, frozenset):
+        return f"frozenset({{{', '.join(sorted(map(key_text, key)))}}})"
+    return f"{type(key).__qualname__}.{key.name}" if isinstance(key, Enum) else repr(key)
+
+
+def _number_text(key: Any) -> str:
+    is_real = getattr(key, "imag", 0) == 0
+    key = getattr(key, "real", key) if is_real else key
+    for kind in (int, float) if is_real else (complex,):
+        try:
+            if (plain := kind(key)) == key:
+                return repr(plain)
+        except (TypeError, ValueError, OverflowError):  # not of this kind, such as infinity as an integer
+            continue
+    return repr(key)
 
 
 def describe(thing: Any) -> str:
