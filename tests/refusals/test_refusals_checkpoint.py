@@ -60,7 +60,9 @@ SPOILED: dict[str, Spoil] = {
     **{f"groups {value}": top("groups", value) for value in LISTS},
     "groups twice": lambda d: d.update(groups=d["groups"] * 2),
     "option unknown": option("learning_rate", 1e-3),
-    "option missing": lambda d: d["groups"][0].pop("weight_decay"),
+    "option None": option("weight_decay", "none"),
+    "schedules of more groups": top("schedules", [[], []]),
+    "schedules None": top("schedules", None),
     **{f"lr {value}": option("lr", value) for value in RATES_SAVED},
     "maximize 1": option("maximize", 1),
     **{f"arrays {value}": top("arrays", value) for value in LISTS},
@@ -146,6 +148,14 @@ def test_a_state_dict_without_an_array_s_state(model: Model) -> None:
         del spoiled["arrays"][-1]["state"][name]
         with model.refuses(ValueError, "state of params['w2']", f"{name!r}"):
             model.opt.load_state_dict(spoiled)
+
+
+def test_an_option_of_a_later_version() -> None:
+    model = Model(fo.Adam, "native")
+    newer = state_dict_of_another(fo.Adam)
+    newer["groups"][0]["newer"] = 1.0
+    with model.refuses(ValueError, "state_dict['groups'][0]: expected options among ['lr', ", "unknown ['newer']"):
+        model.opt.load_state_dict(newer)
 
 
 @each_native_model

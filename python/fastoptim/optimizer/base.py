@@ -28,7 +28,7 @@ from ..options.fields import (
 from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
 from ..reference_math import Array
-from . import checkpoint, groups, stepping, swapped_params
+from . import checkpoint, groups, pickling, stepping, swapped_params
 from .native_rules import check_against_native
 
 #: Every optimizer by name.
@@ -361,27 +361,45 @@ class Optimizer(FieldsAreArguments):
         """
         stepping.graph_step(self)
 
-    # ---- checkpoints
+    # ---- checkpoints and copies
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue with identical bits: dicts, lists, numbers, strings and array copies.
 
-        A learning rate that is a callable or an array and a loss scale that is an array are left out; the optimizer
-        that loads the state dict keeps its own.  Options that are None are left out, and are None after loading.
+        Of a learning rate that is a callable, only the state of schedules with the methods `state_dict` and
+        `load_state_dict` is saved, such as `ReduceOnPlateau`; of a learning rate or a loss scale that is an array,
+        nothing is.  None is saved as the string "none".
         """
         return checkpoint.state_dict_of(self)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, convert: bool = False) -> None:
         """Continue from a `state_dict`, with its options and state.
 
-        A saved learning rate replaces the present one, even a callable.  All of it is checked first; a call that raises
-        an error has changed nothing.
+        A saved learning rate replaces the present one, even a callable.  If none was saved, the present one stays and
+        its schedules take the saved state.  An option that was not saved, because it is newer, has its default.
+
+        Everything is checked and allocated first; a call that raises an error has changed nothing.
+
+        Args:
+            state_dict: The result of `state_dict` of the same class, for parameters of the same paths and shapes.
+            convert: Accept parameters or state of another dtype, such as float64 for float32, and round the state.
+
+        Raises:
+            TypeError: `state_dict` is not a dict.
+            ValueError: It is of another optimizer, shape, dtype or version, or it contains an option that is unknown or
+                out of range.
+            RuntimeError: The parameters hold other values, as within `averaged`.
         """
-        checkpoint.load(self, state_dict)
+        checkpoint.load(self, state_dict, convert)
 
     def __getstate__(self) -> dict[str, Any]:
-        self.check_not_swapped()
-        return {**vars(self), "_engine": None, "_fast_path": None, "_views": None}
+        return pickling.picklable(self)
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        pickling.restore(self, attributes)
+
+    def __copy__(self) -> Any:
+        return pickling.shallow_copy(self)
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k in self.defaults and v != self.defaults[k]}

@@ -1,47 +1,69 @@
 """Checkpoints: the state dict of an optimizer, and the checks before one is loaded.
 
-A state dict holds dicts, lists, numbers, strings and NumPy arrays.  Loading checks all of it before the first write.
+A state dict holds dicts, lists, numbers, strings and NumPy arrays.  Loading checks all of it and allocates what it
+needs before the first write.  docs/checkpoints.md describes the entries.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..arrays.checks import canonical_dtype, check_state
 from ..arrays.param_state import ParamState
 from ..arrays.tree import describe
-from ..options.checks import extras_of, is_array, may_be_none
-from ..options.schema import AVERAGE
+from ..options.checks import check_option, extras_of, is_array, may_be_none
+from ..options.schema import AVERAGE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
+from ..schedules.base import stateful_parts
 from .groups import options_of, take_settings
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
 
+#: It rises when the layout changes, not with new options.
 STATE_DICT_VERSION = 1
 
-# (steps an array has taken, its state)
-Loaded = tuple[int, dict[str, Array]]
+#: The value of an option that is None.
+NONE = "none"
+
+_CONVERTS = "; load_state_dict with convert=True converts it"
+
+
+class Checked(NamedTuple):
+    """A state dict that fits."""
+
+    step_count: int
+    groups: list[tuple[Settings, dict[str, Any]]]
+    """The options of each group, and its entries that are not options."""
+    schedules: list[tuple[Any, Any]]
+    """Each schedule with its state."""
+    arrays: list[tuple[int, dict[str, Array]]]
+    """The steps that each parameter has taken, and its state."""
 
 
 def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     """Return the state dict; see `Optimizer.state_dict`."""
     optimizer.check_not_swapped()
-    groups = [(optimizer._settings(index), group) for index, group in enumerate(optimizer.param_groups)]
+    groups = [optimizer._settings(index).options for index in range(len(optimizer.param_groups))]
     return {
         "version": STATE_DICT_VERSION,
         "optimizer": optimizer.name,
         "step_count": optimizer._step_count,
         "groups": [
             {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in {**settings.options, **extras_of(group, "")}.items()
-                if v is not None and not callable(v) and not is_array(v)
+                k: _plain(v)
+                for k, v in {**options, **extras_of(group, "")}.items()
+                if not callable(v) and not is_array(v)
             }
-            for settings, group in groups
+            for options, group in zip(groups, optimizer.param_groups, strict=True)
+        ],
+        "schedules": [
+            [copy.deepcopy(schedule.state_dict()) for schedule in stateful_parts(options["lr"])] for options in groups
         ],
         "arrays": [
             {
@@ -56,28 +78,55 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     }
 
 
-def load(optimizer: OptimizerParts, state_dict: Any) -> None:
+def _plain(value: Any) -> Any:
+    if value is None:
+        return NONE
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
     """Load a state dict; see `Optimizer.load_state_dict`."""
     optimizer.check_not_swapped()
-    step_count, settings, arrays = check(optimizer, state_dict)
-    for index, loaded in enumerate(settings):
-        take_settings(optimizer, index, loaded, extras_of(state_dict["groups"][index], ""))
-    for param, (_, state) in zip(optimizer.param_states, arrays, strict=True):
-        if param.state.keys() != state.keys():
-            optimizer._views = None
-        for name in param.state.keys() - state.keys():
-            del param.state[name]
-        for name, array in state.items():
-            if name not in param.state:
-                param.state[name] = param.allocate(name)
-            param.family.assign(param.state[name], array)
+    step_count, groups, schedules, arrays = check(optimizer, state_dict, check_option(bool, convert, "convert"))
+    targets = [_targets(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
+    _load_schedules(schedules)
+    for index, (settings, extras) in enumerate(groups):
+        take_settings(optimizer, index, settings, extras)
+    for param, target, (_, state) in zip(optimizer.param_states, targets, arrays, strict=True):
+        for name, array in target.items():
+            param.family.assign(array, state[name])
+        param.state.clear()
+        param.state.update(target)
     optimizer._step_count = step_count
     optimizer._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-    optimizer._engine = optimizer._fast_path = None
+    optimizer._views = optimizer._engine = optimizer._fast_path = None
 
 
-def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[Settings], list[Loaded]]:
-    """Return the step count, each group's options and each array's state, or raise an error if one does not fit."""
+def _targets(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the arrays to load this state into: those that the parameter has, and new ones."""
+    targets = {}
+    for name, array in param.state.items():
+        if name in state:
+            check_state(array, param.state_place(name), param.metadata, param.schema_of(name))
+            targets[name] = array
+    return targets | {name: param.allocate(name) for name in state if name not in targets}
+
+
+def _load_schedules(states: Sequence[tuple[Any, Any]]) -> None:
+    """Load each schedule's state; if one raises an error, restore those before it."""
+    before: list[tuple[Any, Any]] = []
+    try:
+        for schedule, state in states:
+            before.append((schedule, copy.deepcopy(schedule.state_dict())))
+            schedule.load_state_dict(state)
+    except BaseException:
+        for schedule, state in reversed(before):
+            schedule.load_state_dict(state)
+        raise
+
+
+def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
+    """Return the entries, or raise an error if one does not fit."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
     _expect(_entry(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")
@@ -85,49 +134,73 @@ def check(optimizer: OptimizerParts, state_dict: Any) -> tuple[int, list[Setting
     step_count = _count(_entry(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
 
     groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
-    settings = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+    checked_groups = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+    saved = _list(state_dict.get("schedules", [[]] * len(groups)), len(groups), "state_dict['schedules']")
+    schedules = [
+        pair
+        for i, ((settings, _), states) in enumerate(zip(checked_groups, saved, strict=True))
+        for pair in _check_schedules(settings.options["lr"], states, f"state_dict['schedules'][{i}]")
+    ]
 
     arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(optimizer.param_states), "state_dict['arrays']")
-    by_place = {}
+    by_place: dict[str, Any] = {}
     for i, entry in enumerate(arrays):
-        by_place[repr(_entry(entry, "place", f"state_dict['arrays'][{i}]"))] = entry
-    if len(by_place) != len(arrays):
-        raise ValueError("state_dict['arrays']: expected a place of its own for every array, got one twice")
+        place = _entry(entry, "place", f"state_dict['arrays'][{i}]")
+        if not isinstance(place, str) or place in by_place:
+            raise ValueError(f"state_dict['arrays'][{i}]['place']: expected a path of its own, got {place!r}")
+        by_place[place] = entry
     checked = []
     for param in optimizer.param_states:
-        if repr(param.place) not in by_place:
+        if param.place not in by_place:
             raise ValueError(f"state_dict['arrays']: expected an entry for params{param.place}, got {sorted(by_place)}")
-        needed = settings[param.group].state
-        checked.append(_check_array(optimizer, param, needed, step_count, by_place[repr(param.place)]))
-    return step_count, settings, checked
+        needed = checked_groups[param.group][0].state
+        checked.append(_check_array(optimizer, param, needed, step_count, by_place[param.place], convert))
+    return Checked(step_count, checked_groups, schedules, checked)
 
 
-def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> Settings:
+def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> tuple[Settings, dict[str, Any]]:
+    """Return a group's settings, with defaults for options that were not saved, and entries that are not options."""
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
-    extras, group = group, options_of(group)
-    current = options_of(optimizer.param_groups[index])
-    kept = {k: current[k] for k in ("lr", "grad_scale") if k in current}  # not saved if a schedule or an array
-    absent = kept | {k: None for k in current if may_be_none(optimizer.annotations.get(k))}
-    missing = [k for k in current if k not in group and k not in absent]
-    unknown = [k for k in group if k not in current]
-    if callable(group.get("lr")) or is_array(group.get("lr")):
+    options = options_of(group)
+    if unknown := [name for name in options if name not in optimizer.defaults]:
+        raise ValueError(f"{place}: expected options among {list(optimizer.defaults)}, got unknown {unknown}")
+    if callable(options.get("lr")) or is_array(options.get("lr")):
         raise ValueError(f"{place}['lr']: expected a number, got {group['lr']!r}")
-    if missing or unknown:
-        raise ValueError(f"{place}: expected {list(current)}, got {list(group)} (missing {missing}, unknown {unknown})")
+    present = optimizer.param_groups[index]
+    kept: dict[str, Any] = {name: present[name] for name in ("lr", "grad_scale") if name in present}  # may be not saved
+    given = {name: None if _is_none(optimizer, name, value) else value for name, value in options.items()}
     try:
-        extras_of(extras, f"{place}: ")
-        return optimizer.check_options({**absent, **group}, f"{place}: ")
+        return optimizer.check_options({**kept, **given}, f"{place}: "), extras_of(group, f"{place}: ")
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
+def _is_none(optimizer: OptimizerParts, name: str, value: Any) -> bool:
+    return isinstance(value, str) and value == NONE and may_be_none(optimizer.annotations[name])
+
+
+def _check_schedules(lr: Any, states: Any, place: str) -> list[tuple[Any, Any]]:
+    """Return each schedule of a learning rate with its state; none if the learning rate has no state."""
+    own = list(stateful_parts(lr))
+    if isinstance(states, (list, tuple)) and not (own and states):
+        return []
+    return list(zip(own, _list(states, len(own), place), strict=True))
+
+
 def _check_array(
-    optimizer: OptimizerParts, param: ParamState, needed: Sequence[str], step_count: int, entry: Mapping[str, Any]
-) -> Loaded:
+    optimizer: OptimizerParts,
+    param: ParamState,
+    needed: Sequence[str],
+    step_count: int,
+    entry: Mapping[str, Any],
+    convert: bool,
+) -> tuple[int, dict[str, Array]]:
     place = f"state of params{param.place}"
     p = param.metadata
-    _expect(_entry(entry, "dtype", place), p.dtype.name, f"{place}: dtype")
+    dtype = _entry(entry, "dtype", place)
+    if not (convert and isinstance(dtype, str)):
+        _expect(dtype, p.dtype.name, f"{place}: dtype", _CONVERTS)
     shape = _entry(entry, "shape", place)
     _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, p.shape, f"{place}: shape")
     steps = _count(_entry(entry, "steps", place), f"{place}: steps")
@@ -136,13 +209,31 @@ def _check_array(
     state = _entry(entry, "state", place)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*type(optimizer).state, AVERAGE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
-    for name, array in state.items():
-        schema = param.schema_of(name)
-        kept = (schema.dtype_for(p.dtype), schema.shape_for(p.shape))
-        if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != kept:
-            got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
-            raise ValueError(f"{place}: expected {name!r} as {kept[0]} of shape {kept[1]}, got {got}")
-    return steps, dict(state)
+    loaded = {
+        name: _check_state_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)
+        for name, array in state.items()
+    }
+    return steps, loaded
+
+
+def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, convert: bool) -> Array:
+    """Return an array of the dtype and shape that the schema demands for the parameter p, converted if asked to."""
+    dtype, shape = schema.dtype_for(p.dtype), schema.shape_for(p.shape)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{expected} as {dtype} of shape {shape}, got {describe(array)}")
+    if (array.dtype, array.shape) == (dtype, shape):
+        return array
+    may_convert = array.shape == shape and canonical_dtype(array.dtype) is not None
+    if not (convert and may_convert):
+        raise ValueError(
+            f"{expected} as {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"
+            + _CONVERTS * (may_convert and not convert)
+        )
+    with np.errstate(all="ignore"):
+        converted = schema.storage.encode(array, dtype)
+    if not np.array_equal(np.isfinite(converted), np.isfinite(array)):
+        raise ValueError(f"{expected} in the range of {dtype}, got elements of {array.dtype} that overflow")
+    return converted
 
 
 def _entry(mapping: Any, key: str, place: str) -> Any:
@@ -157,9 +248,9 @@ def _list(value: Any, length: int, place: str) -> list[Any]:
     return list(value)
 
 
-def _expect(got: Any, expected: Any, place: str) -> None:
+def _expect(got: Any, expected: Any, place: str, remedy: str = "") -> None:
     if got != expected:
-        raise ValueError(f"{place}: expected {expected!r}, got {got!r}")
+        raise ValueError(f"{place}: expected {expected!r}, got {got!r}{remedy}")
 
 
 def _count(value: Any, place: str) -> int:

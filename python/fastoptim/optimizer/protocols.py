@@ -26,6 +26,7 @@ class OptimizerParts(Protocol):
     annotations: ClassVar[dict[str, Any]]
     state_schema: ClassVar[Mapping[str, StateArray]]
 
+    params: Any
     backend: Backend
     param_groups: list[dict[str, Any]]
     param_states: list[ParamState]

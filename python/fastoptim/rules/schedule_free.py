@@ -75,11 +75,6 @@ class ScheduleFree(Optimizer):
             raise RuntimeError("eval: expected train() before; the averages stand in the parameters' place")
         super().check_not_swapped()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore options and state from a `state_dict`; see `Optimizer`.  RuntimeError between `eval` and `train`."""
-        self.check_not_swapped()
-        super().load_state_dict(state_dict)
-
 
 def _average(param: ParamState, beta: float) -> Any:
     """Return the x for which y is ``(1 - beta)*z + beta*x``, in the compute type."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -32,6 +33,18 @@ class Schedule(ABC):
 def hints_of(cls: type[Schedule]) -> dict[str, Any]:
     """Return the annotations of a schedule's fields."""
     return get_type_hints(cls, include_extras=True)
+
+
+def stateful_parts(lr: Any) -> Iterator[Any]:
+    """Yield the schedules with state in a learning rate: itself, or the parts of a schedule that is made of others.
+
+    A schedule has state if it has the methods `state_dict` and `load_state_dict`.
+    """
+    if hasattr(lr, "state_dict") and hasattr(lr, "load_state_dict"):
+        yield lr
+    elif isinstance(lr, (Schedule, tuple)):
+        for part in lr if isinstance(lr, tuple) else vars(lr).values():
+            yield from stateful_parts(part)
 
 
 def blend(start: float, end: float, share: float) -> float:

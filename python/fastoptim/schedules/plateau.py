@@ -43,7 +43,7 @@ class ReduceOnPlateau(Schedule):
     `update` receives a metric, usually once per epoch; a call with a step returns the present rate, whatever the step.
     The state is in `rate`, `best`, `num_bad_epochs` and `cooldown_counter`.
 
-    It is the only schedule with a state: save its `state_dict` with the optimizer's.  An instance compares equal only
+    It is the only schedule with state, which is part of the optimizer's `state_dict`.  An instance compares equal only
     to itself.
 
     Args:

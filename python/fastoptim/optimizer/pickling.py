@@ -1,0 +1,80 @@
+"""Pickles and copies of optimizers.
+
+They contain each array once: in the nested parameters, or in the state.  Everything else that refers to an array is
+made from these, since joblib writes an array again for every reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+from ..engines.base import GroupSnapshot
+from .groups import check_group_count
+
+if TYPE_CHECKING:
+    from .protocols import OptimizerParts
+
+
+def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
+    """Return the attributes to pickle or to copy."""
+    optimizer.check_not_swapped()
+    check_group_count(optimizer)
+    attributes: dict[str, Any] = {
+        **{name: value for name, value in vars(optimizer).items() if name != "params"},
+        "param_groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
+        "param_states": [replace(param, p=None, schema={}) for param in optimizer.param_states],
+        "_is_grouped": optimizer.params is optimizer._trees,
+        "_trees": _own_trees(optimizer),
+        "_resolved": [GroupSnapshot((), *snapshot[1:]) for snapshot in optimizer._resolved],  # checked at the next step
+        "_missed": dict(optimizer._missed),
+        "_views": None,
+        "_engine": None,
+        "_fast_path": None,
+    }
+    return attributes
+
+
+def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
+    """Set the attributes of a new optimizer."""
+    vars(optimizer).update(attributes)
+    is_grouped = vars(optimizer).pop("_is_grouped")
+    trees = optimizer._trees
+    optimizer.params = trees if is_grouped else trees[0]
+    arrays = optimizer._structure.match(optimizer.params, "params")
+    optimizer.param_groups = [
+        {"params": tree, **group} for tree, group in zip(trees, optimizer.param_groups, strict=True)
+    ]
+    optimizer.param_states = [
+        replace(param, p=p, schema=optimizer.state_schema)
+        for param, p in zip(optimizer.param_states, arrays, strict=True)
+    ]
+
+
+def shallow_copy(optimizer: OptimizerParts) -> Any:
+    """Return an optimizer of the same parameters with options and state of its own."""
+    attributes = picklable(optimizer)
+    attributes["param_states"] = [
+        replace(stored, state={name: param.family.copy(array) for name, array in param.state.items()})
+        for stored, param in zip(attributes["param_states"], optimizer.param_states, strict=True)
+    ]
+    attributes["_trees"] = list(attributes["_trees"])
+    twin = type(optimizer).__new__(type(optimizer))
+    restore(twin, attributes)
+    return twin
+
+
+def _own_trees(optimizer: OptimizerParts) -> list[Any]:
+    """Return each group's nested parameters; in new containers if the user has changed the old ones."""
+    trees, structure = optimizer._trees, optimizer._structure
+    is_grouped = optimizer.params is trees
+    arrays = [param.p for param in optimizer.param_states]
+    try:
+        if all(map(is_, structure.match(trees if is_grouped else trees[0], "params"), arrays)):
+            return trees
+    except TypeError:
+        pass
+    own = structure.build(iter(arrays))
+    return own if is_grouped else [own]
