@@ -11,7 +11,6 @@ import numpy as np
 
 import fastoptim as fo
 from cases import (
-    CASES,
     DTYPES,
     MIN_SHARE,
     PLAIN_CASES,
@@ -37,9 +36,6 @@ LARGEST_CASE = max(PLAIN_CASES, key=lambda case: len(case.state))
 # ---- special values
 
 RATES = (1, 1, 0.3, 7, 1)  # of the case's learning rate, step by step
-
-# Options meet a 16-bit parameter as they meet a float32 one: only one case for each variant tries all formats.
-SPECIAL = [(case, p_dtype) for case in CASES for p_dtype in (DTYPES if case in VARIANT_CASES else DTYPES[:2])]
 
 
 def special_pairs(p_dtype: DType, g_dtype: DType) -> tuple[Array, Array]:
@@ -155,7 +151,7 @@ def drifting_pairings() -> Iterator[tuple[DType, DType]]:
 # ---- lists of arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((3,), (), (0,), (30, 31), (1,), (0, 5), (2, 3, 4), (17,), (1025,), (64,))
-STEPS = 10
+STEPS = 6
 
 
 class Entry(NamedTuple):

@@ -2,20 +2,21 @@
 
 The default run covers:
 
-- every case with float32, one case for each variant with every format of the parameter; each with every format of the
-  gradient and every instruction set, on all pairs of special values;
+- every case with float32 on one instruction set, one case for each variant with every format of the parameter on every
+  instruction set; each with every format of the gradient, on all pairs of special values;
 - for one case of each variant, with and without preparation: special values in the state at early and late steps; every
   size up to more than two vectors of the widest set, sizes around tiles, and a size for several threads.  Formats and
   offsets in memory change with the size;
 - for the variant with the most arrays: sizes around every number of thread shares on 1 to 7 threads, and a sample of
   the offsets of every two buffers.
 
-The mark `exhaustive` adds float64 for every case, every format at every size, and every two offsets.
+The mark `exhaustive` adds float64 and every instruction set for every case, every format at every size, and every two
+offsets.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 
 import numpy as np
 import pytest
@@ -36,12 +37,11 @@ from bit_checks import (
     special_steps,
 )
 from cases import (
-    BFLOAT16,
     CASES,
     DTYPES,
-    FLOAT16,
     FLOAT32,
     FLOAT64,
+    ISAS,
     MIN_SHARE,
     TILE,
     VARIANT_CASES,
@@ -53,10 +53,12 @@ from cases import (
 from devices import LINE
 from fastoptim.core import RULES
 from fastoptim.reference_math import compute_dtype
-from loops import each_case, each_isa, loop
+from loops import each_case, each_isa, loop, using_isa
 from models import every_variant
 
 exhaustive = pytest.mark.exhaustive
+
+OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 
 
 def test_every_rule_is_reached() -> None:
@@ -80,24 +82,25 @@ def check_special_values(case: Case, p_dtype: DType) -> None:
         assert all(g.tobytes() == originals[name].tobytes() for name, g in grads.items())
 
 
-@each_case(CASES)
-@each_isa
+@each_case(OTHER_CASES)
 def test_special_values(case: Case) -> None:
-    check_special_values(case, FLOAT32)
+    with using_isa(ISAS[OTHER_CASES.index(case) % len(ISAS)]):
+        check_special_values(case, FLOAT32)
 
 
-@each_case(VARIANT_CASES)
-@loop("p_dtype", [FLOAT64, FLOAT16, BFLOAT16])
+@every_variant
+@loop("p_dtype", DTYPES)
 @each_isa
 def test_special_values_in_every_format(case: Case, p_dtype: DType) -> None:
     check_special_values(case, p_dtype)
 
 
 @exhaustive
-@each_case([case for case in CASES if case not in VARIANT_CASES])
+@each_case(OTHER_CASES)
+@loop("p_dtype", [FLOAT32, FLOAT64])
 @each_isa
-def test_special_values_of_every_case_in_float64(case: Case) -> None:
-    check_special_values(case, FLOAT64)
+def test_special_values_of_every_case(case: Case, p_dtype: DType) -> None:
+    check_special_values(case, p_dtype)
 
 
 @every_variant
@@ -191,12 +194,12 @@ def test_every_two_offsets() -> None:
 
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
-@loop("threads", [1, 2, 3, 7])
-@each_isa
-def test_lists_equal_arrays_one_at_a_time(name: str, threads: int) -> None:
+@loop(("threads", "isa"), zip([1, 2, 3, 7], cycle(ISAS)))
+def test_lists_equal_arrays_one_at_a_time(name: str, threads: int, isa: str) -> None:
     fo.set_num_threads(threads)
     entries = model(name)
-    found = by_groups(name, "native")
+    with using_isa(isa):
+        found = by_groups(name, "native")
     for i, ((p, state), (wanted_p, wanted_state)) in enumerate(zip(found, one_at_a_time(name), strict=True)):
         place = f"array {i} ({entries[i].case.id})"
         assert_same_bits(p, wanted_p, f"{place}: p")

@@ -13,7 +13,9 @@ import pytest
 
 import fastoptim as fo
 from cases import (
+    BFLOAT16,
     CASES,
+    FLOAT16,
     FLOAT32,
     FLOAT64,
     PLAIN_CASES,
@@ -27,7 +29,7 @@ from cases import (
 from fastoptim import core
 from fastoptim.engines import native, reference
 from loops import each_case, loop
-from models import each_dtype, each_module, every_variant
+from models import each_module, every_variant
 
 OPTIMIZERS = list(fo.OPTIMIZERS.values())
 
@@ -64,7 +66,7 @@ def test_a_function_does_what_the_class_does(case: Case, module: ModuleType) -> 
 
 @every_variant
 @each_module
-@each_dtype
+@loop("dtype", [FLOAT64, FLOAT16, BFLOAT16])
 def test_in_every_dtype(case: Case, module: ModuleType, dtype: DType) -> None:
     check_follows(case, module, dtype)
 

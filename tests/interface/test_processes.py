@@ -267,8 +267,9 @@ time.sleep(0.2)
 """
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize(("size", "threads"), [(10, 1), (1_000_000, 1), (200_000, 3)])
+@pytest.mark.parametrize(
+    ("size", "threads", "layer"), [(10, 1, "auto"), *((1_000_000, 1, layer) for layer in LAYERS), (200_000, 3, "pool")]
+)
 def test_the_program_ends_while_daemon_threads_step(size: int, threads: int, layer: str, tmp_path: Path) -> None:
     """With status 0, and what the threads' frames refer to is released: the file is flushed."""
     log = tmp_path / "log"
