@@ -1,17 +1,17 @@
 """The peers of bench/peers.py: one function for each makes its step from NumPy arrays, in its fastest form.
 
 `PEERS` lists them with the optimizers that they offer.  Nothing here imports a peer before its step is made, so a peer
-that is not installed costs nothing.  Every function copies the arrays that it is given.
+that is not installed costs nothing.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from itertools import count
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -21,16 +21,35 @@ import numpy.typing as npt
 import fastoptim as fo
 
 Array = npt.NDArray[np.float32]
-Options = Mapping[str, Any]
 Arrays = Sequence[Array]
+Options = Mapping[str, Any]
+
+#: The same numbers in every workload and for every peer, by the names that they have here (which are PyTorch's).
+OPTIONS: dict[str, Options] = {
+    "adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+    "adamw": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+    "sgd": {"lr": 1e-3, "momentum": 0.9},
+    "adagrad": {"lr": 1e-2, "eps": 1e-10},
+    "rmsprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8},
+    "adamax": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+    "nadam": {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "momentum_decay": 4e-3},
+    "radam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8},
+    "adadelta": {"lr": 1.0, "rho": 0.9, "eps": 1e-6},
+    "rprop": {"lr": 1e-2, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)},
+    "lion": {"lr": 1e-4, "betas": (0.9, 0.99)},
+}
 
 
 class Stepper(NamedTuple):
-    """A step over arrays of its own.  Only `step` is timed; it returns when the step is finished."""
+    """A step.  Only `step` is timed; it returns when the step is finished."""
 
     step: Callable[[], object]
     set_grads: Callable[[Iterable[Array]], object]
     params: Callable[[], list[Array]]
+
+
+#: A peer's function that makes a step from its options and the arrays of parameters and gradients, which it may use.
+Make = Callable[[str, dict[str, Any], list[Array], list[Array]], "Stepper | Callable[[], object]"]
 
 
 class Offer(NamedTuple):
@@ -41,28 +60,37 @@ class Offer(NamedTuple):
     ours: Options = {}  # the options by which our formula becomes theirs
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """A library, or a way to write the update by hand."""
 
     name: str
-    package: str
+    packages: str  # the first has the version that is shown
     about: str  # how a step is made
-    make: Callable[[Offer, Options, Arrays, Arrays], Stepper]
+    make: Make
     offers: Mapping[str, Offer]  # by our names
-    needs: tuple[str, ...] = ()  # further packages
+    options: Mapping[str, str] = {}  # their names of options by ours; the parts of a pair have names of their own
 
     def installed(self) -> bool:
         """Return whether it can be imported, without importing it."""
-        return all(find_spec(package) for package in (self.package, *self.needs))
+        return all(map(find_spec, self.packages.split()))
 
     def version(self) -> str:
-        """Return the version of the installed package."""
-        return metadata.version(self.package)
+        return metadata.version(self.packages.split()[0])
+
+    def stepper(self, optimizer: str, params: Arrays, grads: Arrays) -> Stepper:
+        offer = self.offers[optimizer]
+        options: dict[str, Any] = {}
+        for option, value in OPTIONS[optimizer].items():
+            parts = self.options.get(option, option).split()
+            options |= dict(zip(parts, value if len(parts) > 1 else [value], strict=True))
+        return over_copies(partial(self.make, offer.name, {**options, **offer.theirs}), params, grads)
 
 
-def copies(arrays: Iterable[Array]) -> list[Array]:
-    return [array.copy() for array in arrays]
+def over_copies(make: Callable[[list[Array], list[Array]], Stepper | Callable[[], object]], *arrays: Arrays) -> Stepper:
+    """Make a step over copies of parameters and gradients."""
+    params, grads = ([array.copy() for array in kind] for kind in arrays)
+    made = make(params, grads)
+    return made if isinstance(made, Stepper) else Stepper(made, partial(overwrite, grads), lambda: params)
 
 
 def overwrite(arrays: Arrays, values: Iterable[Array]) -> None:
@@ -70,43 +98,29 @@ def overwrite(arrays: Arrays, values: Iterable[Array]) -> None:
         np.copyto(array, value)
 
 
-def renamed(options: Options, **names: str) -> dict[str, Any]:
-    """Return the options by a peer's names; the parts of a pair have names of their own."""
-    found: dict[str, Any] = {}
-    for option, value in options.items():
-        parts = names.get(option, option).split()
-        found |= dict(zip(parts, value, strict=True)) if len(parts) > 1 else {parts[0]: value}
-    return found
-
-
 def make_ours(optimizer: str, options: Options, params: Arrays, grads: Arrays, backend: Any = "native") -> Stepper:
     """fastoptim itself; one array is passed as it is, several as a list."""
-    own, given = copies(params), copies(grads)
-    is_single = len(own) == 1
-    opt = fo.OPTIMIZERS[optimizer](own[0] if is_single else own, backend=backend, **options)
-    step: Callable[[], object] = partial(opt.step, given[0] if is_single else given)
-    return Stepper(step, partial(overwrite, given), lambda: own)
+
+    def make(own: list[Array], given: list[Array]) -> Callable[[], object]:
+        is_single = len(own) == 1
+        opt = fo.OPTIMIZERS[optimizer](own[0] if is_single else own, backend=backend, **options)
+        return partial(opt.step, given[0] if is_single else given)
+
+    return over_copies(make, params, grads)
 
 
 # ---- PyTorch
 
 
-def make_torch(offer: Offer, options: Options, params: Arrays, grads: Arrays, **how: Any) -> Stepper:
-    """Tensors over copies of the arrays; `how` selects PyTorch's implementation."""
+def make_torch(name: str, options: Options, params: Arrays, grads: Arrays, module: str, **how: Any) -> Any:
+    """Tensors over the arrays; `how` selects PyTorch's implementation."""
     import torch
 
-    tensors = [torch.nn.Parameter(torch.from_numpy(p)) for p in copies(params)]
-    given = copies(grads)
-    for tensor, g in zip(tensors, given, strict=True):
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed looks for others first
+    tensors = [torch.nn.Parameter(torch.from_numpy(p)) for p in params]
+    for tensor, g in zip(tensors, grads, strict=True):
         tensor.grad = torch.from_numpy(g)
-    make = DeepSpeedCPUAdam if offer.name == "DeepSpeedCPUAdam" else EagerLion if offer.name == "Lion" else None
-    step = (make or getattr(torch.optim, offer.name))(tensors, **options, **offer.theirs, **how).step
-    return Stepper(step, partial(overwrite, given), lambda: [tensor.detach().numpy() for tensor in tensors])
-
-
-def DeepSpeedCPUAdam(tensors: Any, **options: Any) -> Any:  # noqa: N802
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or it looks for others first
-    return import_module("deepspeed.ops.adam").DeepSpeedCPUAdam(tensors, **options)
+    return getattr(import_module(module), name)(tensors, **options, **how).step
 
 
 class EagerLion:
@@ -135,43 +149,41 @@ def jit_step(step: Callable[[Any, Any, Any], Any], params: Arrays, state: Any, g
     import jax
 
     run = jax.jit(step, donate_argnums=(0, 1))
-    held = [[jax.numpy.array(p) for p in params], state, None]
+    held = [list(map(jax.numpy.array, params)), state, None]
 
     def set_grads(grads: Iterable[Array]) -> None:
-        held[2] = [jax.numpy.array(g) for g in grads]
+        held[2] = list(map(jax.numpy.array, grads))
 
     def run_step() -> None:
         held[:2] = run(*held)
         jax.block_until_ready(held[:2])
 
     set_grads(grads)
-    return Stepper(run_step, set_grads, lambda: [np.asarray(p) for p in held[0]])
+    return Stepper(run_step, set_grads, lambda: list(map(np.asarray, held[0])))
 
 
-def make_optax(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def make_optax(name: str, options: Options, params: Arrays, grads: Arrays) -> Stepper:
     """A gradient transformation, compiled together with its application."""
     import jax
     import optax
 
-    own = renamed(options, lr="learning_rate", betas="b1 b2", alpha="decay")
-    rule = getattr(optax, offer.name)(**own, **offer.theirs)
+    rule = getattr(optax, name)(**options)
 
     def step(params: Any, state: Any, grads: Any) -> Any:
         updates, state = rule.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return jit_step(step, params, rule.init([jax.numpy.array(p) for p in params]), grads)
+    return jit_step(step, params, rule.init(list(map(jax.numpy.array, params))), grads)
 
 
-def make_keras(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def make_keras(name: str, options: Options, params: Arrays, grads: Arrays) -> Stepper:
     """The stateless step that `fit` runs on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import keras
 
-    own = renamed(options, lr="learning_rate", betas="beta_1 beta_2", eps="epsilon", alpha="rho")
-    opt = getattr(keras.optimizers, offer.name)(**own, **offer.theirs)
-    opt.build([keras.Variable(p) for p in params])
+    opt = getattr(keras.optimizers, name)(**options)
+    opt.build(list(map(keras.Variable, params)))
 
     def step(params: Any, state: Any, grads: Any) -> Any:
         return opt.stateless_apply(state, grads, params)
@@ -181,84 +193,57 @@ def make_keras(offer: Offer, options: Options, params: Arrays, grads: Arrays) ->
 
 # ---- Adam by hand, over NumPy arrays
 
-
-class StepConstants(NamedTuple):
-    """``m = beta1*m + rest1*g; v = beta2*v + rest2*g*g; p -= step_size*m / (sqrt(v) + eps)``."""
-
-    beta1: np.float32
-    rest1: np.float32
-    beta2: np.float32
-    rest2: np.float32
-    step_size: np.float32
-    eps: np.float32
+Flat = Sequence[tuple[Array, Array, Array, Array]]  # p, g, m and v of each parameter
 
 
-def constants_for_step(options: Options, t: int) -> StepConstants:
-    """Compute the constants of step t, counted from 1: one division and one square root per element remain."""
-    beta1, beta2 = options["betas"]
-    correction2 = sqrt(1 - beta2**t)
-    step_size = options["lr"] * correction2 / (1 - beta1**t)
-    values = (beta1, 1 - beta1, beta2, 1 - beta2, step_size, options["eps"] * correction2)
-    return StepConstants(*map(np.float32, values))
+def by_hand(prepare: Callable[[Flat], Callable[..., object]], name: str, options: Options, *arrays: Arrays) -> Any:
+    """Let `prepare` make a function of the learning rate, both betas, eps and the step number."""
+    flat = [(p.reshape(-1), g.reshape(-1), *np.zeros((2, p.size), np.float32)) for p, g in zip(*arrays, strict=True)]
+    update, steps = prepare(flat), count(1)
+    numbers = (options["lr"], *options["betas"], options["eps"])
+    return lambda: update(*numbers, next(steps))
 
 
-class Buffers(NamedTuple):
-    """Copies of parameters and gradients, and zeros for the two means, of one shape or flat."""
+def for_each(update: Callable[..., object], flat: Flat) -> Callable[..., object]:
+    """Call `update` with the constants of the step: one division and one square root per element remain.
 
-    p: list[Array]
-    g: list[Array]
-    m: list[Array]
-    v: list[Array]
+    ``m = beta1*m + rest1*g; v = beta2*v + rest2*g*g; p -= step_size*m / (sqrt(v) + eps)``
+    """
 
+    def update_all(lr: float, beta1: float, beta2: float, eps: float, t: int) -> None:
+        correction2 = sqrt(1 - beta2**t)
+        step_size = lr * correction2 / (1 - beta1**t)
+        constants = [*map(np.float32, (beta1, 1 - beta1, beta2, 1 - beta2, step_size, eps * correction2))]
+        for arrays in flat:
+            update(*arrays, *constants)
 
-def allocate(params: Arrays, grads: Arrays) -> Buffers:
-    return Buffers(copies(params), copies(grads), *([np.zeros_like(p) for p in params] for _ in range(2)))
-
-
-def by_hand(
-    update: Callable[[Array, Array, Array, Array, StepConstants], object],
-    options: Options,
-    params: Arrays,
-    grads: Arrays,
-) -> Stepper:
-    """Call `update` for each parameter, flat, with the constants of the step."""
-    own = allocate(params, grads)
-    flat = [[array.reshape(-1) for array in arrays] for arrays in zip(*own, strict=True)]
-    t = 0
-
-    def step() -> None:
-        nonlocal t
-        t += 1
-        constants = constants_for_step(options, t)
-        for p, g, m, v in flat:
-            update(p, g, m, v, constants)
-
-    return Stepper(step, partial(overwrite, own.g), lambda: own.p)
+    return update_all
 
 
-def make_numpy(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def numpy_adam(flat: Flat) -> Callable[..., object]:
     """A dozen passes in place, with one spare array and no allocation."""
-    whole = np.empty(max(p.size for p in params), np.float32)
+    whole = np.empty(max(arrays[0].size for arrays in flat), np.float32)
 
-    def update(p: Array, g: Array, m: Array, v: Array, c: StepConstants) -> None:
+    def update(p: Array, g: Array, m: Array, v: Array, *constants: Any) -> None:
+        beta1, rest1, beta2, rest2, step_size, eps = constants
         spare = whole[: p.size]
-        m *= c.beta1
-        np.multiply(g, c.rest1, out=spare)
+        m *= beta1
+        np.multiply(g, rest1, out=spare)
         m += spare
-        v *= c.beta2
+        v *= beta2
         np.multiply(g, g, out=spare)
-        spare *= c.rest2
+        spare *= rest2
         v += spare
         np.sqrt(v, out=spare)
-        spare += c.eps
+        spare += eps
         np.divide(m, spare, out=spare)
-        spare *= c.step_size
+        spare *= step_size
         p -= spare
 
-    return by_hand(update, options, params, grads)
+    return for_each(update, flat)
 
 
-def make_numexpr(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def numexpr_adam(flat: Flat) -> Callable[..., object]:
     """Three expressions, each compiled once; each writes into the array that it reads."""
     import numexpr
 
@@ -271,12 +256,13 @@ def make_numexpr(offer: Offer, options: Options, params: Arrays, grads: Arrays) 
         )
     )
 
-    def update(p: Array, g: Array, m: Array, v: Array, c: StepConstants) -> None:
-        mean(c.beta1, m, c.rest1, g, out=m, ex_uses_vml=False)
-        square(c.beta2, v, c.rest2, g, out=v, ex_uses_vml=False)
-        move(p, c.step_size, m, v, c.eps, out=p, ex_uses_vml=False)
+    def update(p: Array, g: Array, m: Array, v: Array, *constants: Any) -> None:
+        beta1, rest1, beta2, rest2, step_size, eps = constants
+        mean(beta1, m, rest1, g, out=m, ex_uses_vml=False)
+        square(beta2, v, rest2, g, out=v, ex_uses_vml=False)
+        move(p, step_size, m, v, eps, out=p, ex_uses_vml=False)
 
-    return by_hand(update, options, params, grads)
+    return for_each(update, flat)
 
 
 #: The number of elements from which a second thread pays.
@@ -308,12 +294,10 @@ def numba_kernels(parallel: bool) -> tuple[Any, Any]:
     return adam, each
 
 
-def make_numba(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def numba_adam(flat: Flat) -> Callable[..., object]:
     """Large arrays on several threads, small ones on one; many arrays in one call."""
     import numba
 
-    own = allocate(params, grads)
-    flat = [[array.reshape(-1) for array in arrays] for arrays in zip(*own, strict=True)]
     calls: list[Callable[..., object]] = []
     for parallel in (False, True):
         chosen = [arrays for arrays in flat if (arrays[0].size >= LEAST_PARALLEL) == parallel]
@@ -322,49 +306,43 @@ def make_numba(offer: Offer, options: Options, params: Arrays, grads: Arrays) ->
             calls += [partial(one, *arrays) for arrays in chosen]
         else:
             calls.append(partial(many, *map(numba.typed.List, zip(*chosen, strict=True))))
-    constants = (options["lr"], *options["betas"], options["eps"])
-    t = 0
 
-    def step() -> None:
-        nonlocal t
-        t += 1
+    def update_all(*numbers: float) -> None:
         for call in calls:
-            call(*constants, t)
+            call(*numbers)
 
-    return Stepper(step, partial(overwrite, own.g), lambda: own.p)
+    return update_all
 
 
 # ---- others
 
 
-def make_thinc(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def make_thinc(name: str, options: dict[str, Any], params: Arrays, grads: Arrays) -> Stepper:
     """Its optimizer clears the gradients, so a step writes them first, as a training loop would."""
     from thinc.api import Optimizer
 
-    beta1, beta2 = options["betas"]
-    rest = {"L2": 0.0, "grad_clip": 0.0, "use_averages": False}
-    opt = Optimizer(options["lr"], beta1=beta1, beta2=beta2, eps=options["eps"], **rest)
-    own, kept, given = copies(params), copies(grads), copies(grads)
+    opt = Optimizer(options.pop("lr"), L2=0.0, grad_clip=0.0, use_averages=False, **options)
+    kept = [g.copy() for g in grads]
 
     def step() -> None:
-        overwrite(given, kept)
-        for key, (p, g) in enumerate(zip(own, given, strict=True)):
+        overwrite(grads, kept)
+        for key, (p, g) in enumerate(zip(params, grads, strict=True)):
             opt((key, "p"), p, g)
 
-    return Stepper(step, partial(overwrite, kept), lambda: own)
+    return Stepper(step, partial(overwrite, kept), lambda: list(params))
 
 
 #: The number of elements up to which `mx.compile` pays.  Above, its code is slower than MLX's own operations.
 MOST_COMPILED = 100_000
 
 
-def make_mlx(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> Stepper:
+def make_mlx(name: str, options: Options, params: Arrays, grads: Arrays) -> Stepper:
     """The CPU backend, evaluated at each step; it uses one thread per stream."""
     import mlx.core as mx
     import mlx.optimizers
 
     mx.set_default_device(mx.cpu)
-    opt = getattr(mlx.optimizers, offer.name)(**renamed(options, lr="learning_rate"), **offer.theirs)
+    opt = getattr(mlx.optimizers, name)(**options)
     own = {str(i): mx.array(p) for i, p in enumerate(params)}
     given: dict[str, Any] = {}
 
@@ -384,7 +362,7 @@ def make_mlx(offer: Offer, options: Options, params: Arrays, grads: Arrays) -> S
         update(given)
         mx.eval(state)
 
-    return Stepper(step, set_grads, lambda: [np.array(p) for p in own.values()])
+    return Stepper(step, set_grads, lambda: list(map(np.array, own.values())))
 
 
 # ---- the list
@@ -395,6 +373,8 @@ def offers(names: str, **arguments: Sequence[Options]) -> dict[str, Offer]:
     return {name.lower(): Offer(name, *arguments.get(name.lower(), ())) for name in names.split()}
 
 
+HAT: Sequence[Options] = [{}, {"eps_hat": True}]
+CORRECTED: Sequence[Options] = [{"bias_correction": True}]
 TORCH = offers("Adam AdamW SGD Adagrad RMSprop Adamax NAdam RAdam Adadelta Rprop")
 DEEPSPEED = {name: Offer("DeepSpeedCPUAdam", {"adamw_mode": name == "adamw"}) for name in ("adam", "adamw")}
 OPTAX = offers(
@@ -403,7 +383,6 @@ OPTAX = offers(
     lion=[{"weight_decay": 0.0}],
     adagrad=[{"initial_accumulator_value": 0.0}, {"eps": 0.0, "eps_root": 1e-10}],
 )
-HAT: Sequence[Options] = [{}, {"eps_hat": True}]
 KERAS = offers(
     "Adam AdamW SGD Lion Adamax Adadelta",
     adam=HAT,
@@ -411,27 +390,33 @@ KERAS = offers(
     sgd=[{}, {"lr_inside": True}],
     adamax=[{}, {"eps_outside": True}],
 )
-CORRECTED: Sequence[Options] = [{"bias_correction": True}]
 MLX = offers("Adam AdamW SGD RMSprop Adagrad AdaDelta Lion", adam=CORRECTED, adamw=CORRECTED)
 HAND = {"adam": Offer("Adam, by hand")}
 
+LEARNING_RATE = {"lr": "learning_rate"}
+OPTAX_OPTIONS = {**LEARNING_RATE, "betas": "b1 b2", "alpha": "decay"}
+KERAS_OPTIONS = {**LEARNING_RATE, "betas": "beta_1 beta_2", "eps": "epsilon", "alpha": "rho"}
 
-def torch_peer(name: str, about: str, offered: Mapping[str, Offer], package: str = "torch", **how: Any) -> Peer:
-    return Peer(name, package, about, partial(make_torch, **how), offered, ("torch",))
+JIT = "jax.jit of {}, arguments donated"
+
+
+def torch_peer(name: str, about: str, offered: Mapping[str, Offer], module: str = "torch.optim", **how: Any) -> Peer:
+    packages = " ".join(dict.fromkeys([name.split()[0], "torch"]))
+    return Peer(name, packages, about, partial(make_torch, module=module, **how), offered)
 
 
 #: In the order of the tables.
 ALL = (
     torch_peer("torch fused", "torch.optim.X(fused=True)", offers("Adam AdamW SGD Adagrad"), fused=True),  # on a CPU
     torch_peer("torch foreach", "torch.optim.X(foreach=True)", TORCH, foreach=True),
-    torch_peer("torch eager", "Lion's update in torch operations, as in lion-pytorch", offers("Lion")),
-    torch_peer("deepspeed", "DeepSpeedCPUAdam, compiled at its first use", DEEPSPEED, "deepspeed"),
-    Peer("optax", "optax", "jax.jit of update and apply_updates, arguments donated", make_optax, OPTAX, ("jax",)),
-    Peer("keras", "keras", "jax.jit of stateless_apply, arguments donated", make_keras, KERAS, ("jax",)),
-    Peer("numba", "numba", "a njit loop, parallel for large arrays", make_numba, HAND),
-    Peer("numexpr", "numexpr", "three expressions, in place", make_numexpr, HAND),
-    Peer("numpy", "numpy", "in place with out=, one spare array, one thread", make_numpy, HAND),
-    Peer("thinc", "thinc", "Optimizer for each array, which clears the gradient", make_thinc, offers("Adam", adam=HAT)),
-    Peer("mlx", "mlx", f"on the CPU, mx.compile up to {MOST_COMPILED:,} elements", make_mlx, MLX),
+    torch_peer("torch eager", "in torch operations, as in lion-pytorch", {"lion": Offer("EagerLion")}, __name__),
+    torch_peer("deepspeed", "DeepSpeedCPUAdam, compiled at its first use", DEEPSPEED, "deepspeed.ops.adam"),
+    Peer("optax", "optax jax", JIT.format("update and apply_updates"), make_optax, OPTAX, OPTAX_OPTIONS),
+    Peer("keras", "keras jax", JIT.format("stateless_apply"), make_keras, KERAS, KERAS_OPTIONS),
+    Peer("numba", "numba", "a njit loop, parallel for large arrays", partial(by_hand, numba_adam), HAND),
+    Peer("numexpr", "numexpr", "three expressions, in place", partial(by_hand, numexpr_adam), HAND),
+    Peer("numpy", "numpy", "in place with out=, one spare array, one thread", partial(by_hand, numpy_adam), HAND),
+    Peer("thinc", "thinc", "Optimizer for each array", make_thinc, offers("Adam", adam=HAT), {"betas": "beta1 beta2"}),
+    Peer("mlx", "mlx", f"on the CPU, mx.compile up to {MOST_COMPILED:,} elements", make_mlx, MLX, LEARNING_RATE),
 )
 PEERS: dict[str, Peer] = {peer.name: peer for peer in ALL}

@@ -7,10 +7,10 @@
     python bench/peers.py --work 2^12 2^18 --peer numba --threads 1
     python bench/peers.py --list                                   the workloads, and the peers with their optimizers
 
-Each peer runs in a process of its own together with fastoptim: the same float32 numbers, options and number of threads.
-First both take eight steps, and their parameters are compared, fastoptim's in the peer's convention.  A peer whose
-answer differs is reported and not timed.  Then both are timed alternately.  `times` is how many times as fast as the
-peer fastoptim is.
+Each row has a process of its own, in which fastoptim and the peer have the same float32 numbers, options and number of
+threads.  First both take eight steps, and their parameters are
+compared, fastoptim's in the peer's convention.  A peer whose answer differs is reported and not timed.  Then both are
+timed alternately.  `times` is how many times as fast as the peer fastoptim is.
 
 Two peers are not in the extra: `pip install deepspeed`, which compiles its kernel at its first use, and `pip install
 'mlx[cpu]'`, whose wheel needs glibc 2.35.
@@ -21,23 +21,134 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import fastoptim as fo
-from adapters import PEERS, Peer
-from compare import compare, make_row, workload_of
-from fastoptim.bench import cli, machine, results, table
-from fastoptim.bench.timing import QUIET
-from workloads import OPTIONS, WORKLOADS
+from adapters import OPTIONS, PEERS, Array, Options, Stepper, make_ours
+from fastoptim.bench import cli
+from fastoptim.bench.results import Row, row_of
+from fastoptim.bench.table import Columns, duration, format_run, show_noise, spread
+from fastoptim.bench.timing import Budget, OnRound, Step, interleave, summarize, verdict
+from fastoptim.bench.workload import MODELS, Shapes, Workload, name_size
 
-HEADER = ("work", "optimizer", "peer", "a step of the peer", "of fastoptim", "times", "")
-WIDTHS = (29, 9, 13, 26, 26, 7, 0)
-IS_LEFT = (True, True, True, False, False, False, True)
+SIZES = (10**5, 10**6, 16 * 10**6, *(2**power for power in range(12, 19)))
+#: A title and the shapes of the arrays.
+WORKLOADS: dict[str, tuple[str, Shapes]] = {
+    "one": ("1 array of 1", ((1,),)),
+    "mlp": ("784-256-10 network, 4 arrays", MODELS["mlp"]),
+    "many": ("1,000 arrays of 256", ((256,),) * 1000),
+    "gpt2": ("GPT-2 124M, 148 arrays", MODELS["gpt2"]),
+    **{name_size(size): (f"1 array of {name_size(size)}", ((size,),)) for size in SIZES},
+}
+
+#: Answers are compared after a step with each of these multiples of the gradients: signs change, and RAdam reaches its
+#: second form.
+MULTIPLES = (1.0, 2.0, -0.5, 4.0, -1.0, 0.25, 0.5, 3.0)
+#: The number of elements that are compared, spread evenly over all arrays.
+MOST_COMPARED = 2**18
+#: The tolerance for a peer, which rounds in another order: a part of the largest change in its array, and units in the
+#: parameter's last place for each step.
+PART_OF_CHANGE = 1e-4
+LAST_PLACES = 2.0
+#: A number of bytes that evicts everything else from all caches.
+EVICTING_BYTES = 128 * 2**20
+
+
+def make_arrays(workload: Workload) -> tuple[list[Array], list[Array]]:
+    """Return parameters as in a network, and gradients of many magnitudes, so that the position of eps matters."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(shape, np.float32) * np.float32(0.02) for shape in workload.shapes]
+    return params, [rng.standard_normal(shape, np.float32) ** 3 for shape in workload.shapes]
+
+
+def sample(arrays: Sequence[Array]) -> list[Array]:
+    """Copy some elements of each array, the same of all arrays of one shape."""
+    stride = -(-sum(array.size for array in arrays) // MOST_COMPARED)
+    return [array.reshape(-1)[::stride].copy() for array in arrays]
+
+
+def run_steps(stepper: Stepper, grads: Sequence[Array]) -> list[Array]:
+    """Take a step with each of the multiples, restore the gradients, and return a sample of the parameters."""
+    for multiple in MULTIPLES:
+        stepper.set_grads(g * np.float32(multiple) for g in grads)
+        stepper.step()
+    stepper.set_grads(grads)
+    return sample(stepper.params())
+
+
+def find_difference(before: Sequence[Array], ours: Sequence[Array], theirs: Sequence[Array]) -> str | None:
+    """Describe the worst difference that rounding does not explain; None if there is none."""
+    for i, (start, own, other) in enumerate(zip(before, ours, theirs, strict=True)):
+        rounding = LAST_PLACES * len(MULTIPLES) * np.spacing(np.maximum(np.abs(own), np.abs(start)))
+        error = np.abs(other - own)
+        wrong = ~(error <= PART_OF_CHANGE * np.abs(own - start).max(initial=0) + rounding)  # NaN is wrong, too
+        if wrong.any():
+            worst = int(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), 0)))
+            return f"answer differs: {other[worst]} for {own[worst]} in array {i}, from {start[worst]}"
+    return None
+
+
+def prepare(workload: Workload, name: str) -> tuple[dict[str, Step], int, str | None]:
+    """Return the steps of both, the number of elements compared, and the problem if the answers differ.
+
+    AssertionError unless fastoptim's answer has the reference's bits.  A peer is compared with the reference in the
+    peer's convention.
+    """
+    optimizer, options = workload.optimizer, workload.options
+    params, grads = make_arrays(workload)
+    start, few = sample(params), sample(grads)
+
+    def expected(changes: Options) -> list[Array]:
+        return run_steps(make_ours(optimizer, {**options, **changes}, start, few, "reference"), few)
+
+    ours = make_ours(optimizer, options, params, grads)
+    for own, reference in zip(run_steps(ours, grads), expected({}), strict=True):
+        np.testing.assert_array_equal(own.view(np.uint32), reference.view(np.uint32))
+    compared = sum(p.size for p in start)
+    try:
+        peer = PEERS[name]
+        theirs = peer.stepper(optimizer, params, grads)
+        problem = find_difference(start, expected(peer.offers[optimizer].ours), run_steps(theirs, grads))
+    except Exception as error:  # a peer's error must not stop the others
+        return {}, compared, f"{type(error).__name__}: {error}".splitlines()[0]
+    return {"ours": ours.step, "theirs": theirs.step}, compared, problem
+
+
+def compare(workload: Workload, name: str, budget: Budget) -> Row:
+    """Compare the answers, and time both alternately if they agree."""
+    if workload.threads:
+        fo.set_num_threads(workload.threads)
+    steps, compared, problem = prepare(workload, name)
+    row = make_row(workload, name, compared, problem)
+    if problem is None:
+        if budget.block == 1:  # a further step before each fills the caches
+            other = np.zeros(EVICTING_BYTES, np.uint8)
+            evict = partial(np.add, other, 1, out=other)
+            steps = {"before ours": evict, "ours": steps["ours"], "before theirs": evict, "theirs": steps["theirs"]}
+        times = interleave(steps, budget)
+        ours, theirs = times["ours"], times["theirs"]
+        row |= Row(seconds=summarize(theirs), ours_seconds=summarize(ours), noise=verdict(ours, theirs))
+        row["times_as_fast"] = row["seconds"]["median"] / row["ours_seconds"]["median"]
+    return row
+
+
+def make_row(workload: Workload, name: str, compared: int = 0, problem: str | None = None) -> Row:
+    """Return a row without times."""
+    title = WORKLOADS[workload.name][0] if workload.name in WORKLOADS else workload.name
+    compared_with = Row(title=title, peer=name, version=PEERS[name].version(), times_as_fast=None, problem=problem)
+    return row_of(workload, compared) | compared_with
+
+
+# ---- the command line
+
 #: Where libraries read the number of threads from; the last is XLA's.
 THREADS_VARIABLES = (
     *(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMBA", "NUMEXPR", "VECLIB")),
@@ -45,87 +156,76 @@ THREADS_VARIABLES = (
     "NPROC",
 )
 
+COLUMNS: Columns = {
+    "work": lambda row: row["title"],
+    "optimizer": lambda row: row["optimizer"],
+    "peer": lambda row: row["peer"],
+    "a step of the peer": lambda row: show_times(row, "seconds"),
+    "of fastoptim": lambda row: show_times(row, "ours_seconds"),
+    "times": lambda row: f"{row['times_as_fast']:.2f}" if row["times_as_fast"] else "",
+    "noise": lambda row: row["problem"] or show_noise(row),
+}
+KEY = "times: medians, and the range from the 10th to the 90th percentile"
+
+
+def show_times(row: Row, name: str) -> str:
+    return f"{duration(row[name]['median'])} ({spread(row[name])})" if name in row else ""  # type: ignore[literal-required]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Time the chosen rows and print each when it is done."""
+    """Time the chosen rows and print them."""
     args = make_parser().parse_args(arguments)
     if args.list:
         print(list_choices())
         return 0
-    try:
-        cli.check_numbers(args.seconds, [args.threads], block=args.block)
-        if args.json:
-            cli.check_writable(args.json, "json")
-    except ValueError as error:
-        make_parser().error(str(error))
     fo.set_num_threads(args.threads)
     os.environ.update(dict.fromkeys(THREADS_VARIABLES, str(args.threads)))  # read by the workers' libraries
-    peers = [peer for peer in select_peers(args.peer) if peer.installed()]
-    missing = [peer.name for peer in select_peers(args.peer) if not peer.installed()]
-    described, watch = machine.describe(), machine.Watch()
-    versions = ", ".join(dict.fromkeys(f"{peer.package} {peer.version()}" for peer in peers))
-    print(f"{table.describe_machine(described)}\n{versions}; {args.threads} threads, float32")
-    print("medians, and the range from the 10th to the 90th percentile")
-    if missing:
-        print(f"not installed, so skipped: {', '.join(missing)}")
-    print("\n" + table.align_line(HEADER, WIDTHS, IS_LEFT))
-    rows: list[results.Row] = []
-    for row in run(peers, args):
-        rows.append(row)
-        print(line_of(row), flush=True)
-    settings = {name: getattr(args, name) for name in ("threads", "seconds", "block")}
-    settings |= {"peers": {peer.name: peer.version() for peer in peers}, "missing": missing}
-    found = results.make_run(described, settings, watch.report(), rows)
-    print("\n" + table.conclude(found["noise"]))
-    if args.json:
-        results.write_json(args.json, found)
-    return 0
+    chosen = [peer for peer in PEERS.values() if peer.name.startswith(tuple(args.peer))]
+    args.peers = {peer.name: peer.version() for peer in chosen if peer.installed()}
+    args.missing = [peer.name for peer in chosen if not peer.installed()]
+    versions = [f"{PEERS[name].packages.split()[0]} {version}" for name, version in args.peers.items()]
+    key = f"{KEY}\n{', '.join(dict.fromkeys(versions))}; not installed: {', '.join(args.missing) or 'none'}"
+    show = partial(format_run, columns=COLUMNS, answers="answers equal up to rounding", key=key)
+    return cli.run_rows(lambda: jobs_of(args), args, show)
 
 
-def run(peers: Sequence[Peer], args: argparse.Namespace) -> Iterator[results.Row]:
-    """Compare with one peer after another, each in a new process: other peers' threads would wait and spin there."""
-    optimizers = OPTIONS if "all" in args.optimizer else args.optimizer
-    for peer in peers:
-        with ProcessPoolExecutor(1, get_context("spawn"), fo.set_num_threads, (args.threads,)) as process:
-            for optimizer, work in product(optimizers, args.work):
-                if optimizer in peer.offers:
-                    workload = workload_of(work, optimizer, args.threads)
-                    try:
-                        yield process.submit(
-                            compare, workload, peer.name, seconds=args.seconds, block=args.block
-                        ).result()
-                    except BrokenProcessPool as error:
-                        yield make_row(workload, peer, problem=str(error))
+def jobs_of(args: argparse.Namespace) -> list[cli.Job]:
+    """Return the comparisons, one peer after another."""
+    jobs: list[cli.Job] = []
+    for peer, optimizer, work in product(args.peers, OPTIONS if "all" in args.optimizer else args.optimizer, args.work):
+        if optimizer in PEERS[peer].offers:
+            settings: dict[str, Any] = {"threads": args.threads, "options": OPTIONS[optimizer]}
+            workload = Workload(optimizer, work, WORKLOADS[work][1], **settings)
+            jobs.append((f"{peer} {optimizer} {work}", partial(compare_apart, workload, peer, Budget.of(args))))
+    return jobs
+
+
+def compare_apart(workload: Workload, peer: str, budget: Budget, on_round: OnRound) -> Row:
+    """Compare in a process of its own, since other peers' threads would wait and spin there."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        try:
+            return process.submit(compare, workload, peer, budget).result()
+        except BrokenProcessPool as error:
+            return make_row(workload, peer, problem=str(error))
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--work", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="WORK", help="see --list"
-    )
-    parser.add_argument(
-        "--optimizer", nargs="+", choices=[*OPTIONS, "all"], default=["adam"], metavar="NAME", help="see --list"
-    )
-    parser.add_argument(
-        "--peer",
-        nargs="+",
-        default=[""],
-        metavar="NAME",
-        help='names or their beginnings: "torch" selects all of its forms',
-    )
-    parser.add_argument("--threads", type=int, default=fo.get_num_threads(), help="of fastoptim and of the peers")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each row")
-    parser.add_argument("--block", type=int, help="consecutive steps; default: a millisecond of them; 1: cold caches")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run to this file")
+    of_list: dict[str, Any] = {"nargs": "+", "metavar": "NAME", "help": "see --list"}
+    parser.add_argument("--work", choices=WORKLOADS, default=list(WORKLOADS), **of_list)
+    parser.add_argument("--optimizer", choices=[*OPTIONS, "all"], default=["adam"], **of_list)
+    parser.add_argument("--peer", type=parse_peer, default=[""], **of_list | {"help": 'or its beginning, as "torch"'})
+    threads = fo.get_num_threads()
+    parser.add_argument("--threads", type=cli.parse_threads, default=threads, help="of fastoptim and of the peers")
+    cli.add_run_arguments(parser, seconds=3.0)
     parser.add_argument("--list", action="store_true", help="print what can be chosen, and stop")
     return parser
 
 
-def select_peers(names: Sequence[str]) -> list[Peer]:
-    """Return the peers whose names begin so; exit if there is none."""
-    if unknown := [name for name in names if not any(peer.startswith(name) for peer in PEERS)]:
-        sys.exit(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    return [peer for name, peer in PEERS.items() if name.startswith(tuple(names))]
+def parse_peer(text: str) -> str:
+    if not any(peer.startswith(text) for peer in PEERS):
+        raise argparse.ArgumentTypeError(f"no such peer: {text}; there are {', '.join(PEERS)}")
+    return text
 
 
 def list_choices() -> str:
@@ -135,15 +235,6 @@ def list_choices() -> str:
         version = peer.version() if peer.installed() else "not installed"
         lines += [f"  {peer.name:<14}{version}: {peer.about}", f"  {'':<14}{', '.join(peer.offers)}"]
     return "\n".join(lines)
-
-
-def line_of(row: results.Row) -> str:
-    """Return one line of the table."""
-    cells = [row["title"], row["optimizer"], row["peer"], "", "", "", row["problem"] or ""]
-    if row["times_as_fast"] is not None:
-        medians = [f"{table.duration(t['median'])} ({table.spread(t)})" for t in (row["seconds"], row["ours_seconds"])]
-        cells[3:] = [*medians, f"{row['times_as_fast']:.2f}", "" if row["noise"] == QUIET else row["noise"]]
-    return table.align_line(cells, WIDTHS, IS_LEFT)
 
 
 if __name__ == "__main__":

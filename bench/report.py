@@ -1,7 +1,6 @@
 """Write the speed tables of README.md and docs/performance.md, and their pictures, from bench/results/*.json.
 
 python bench/report.py                      write the tables and, if matplotlib is installed, the pictures
-python bench/report.py --check              write nothing; exit with 1 if a page differs from the results
 python bench/report.py --record             first repeat all recorded runs: a quarter of an hour on two cores
 python bench/report.py --record gpt2 cold   first repeat some of them
 """
@@ -13,8 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from importlib.util import find_spec
@@ -32,7 +30,7 @@ CHECKOUT = Path(__file__).parents[1]
 RESULTS = CHECKOUT / "bench" / "results"
 sys.path.append(str(CHECKOUT / "docs"))
 
-from tables import filled, table  # noqa: E402
+from tables import table, update  # noqa: E402
 
 Run = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -53,23 +51,27 @@ ADAM = ("small", "large", "gpt2")
 TIE = 0.05
 
 
-def load(name: str) -> Run:
-    found: Run = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def load(file: Path) -> Run:
+    found: Run = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
-def record(command: Sequence[str], file: Path) -> bool:
-    """Run a benchmark and keep its JSON, with the command and the date; return False if it wrote nothing."""
-    with tempfile.TemporaryDirectory() as directory:
-        written = Path(directory) / "run.json"
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        subprocess.run([sys.executable, *command, "--json", str(written)], cwd=CHECKOUT, check=False)
-        if not written.exists():
-            return False
-        run = json.loads(written.read_text(encoding="utf-8"))
-    run["settings"] |= {"command": shlex.join(["python", *command]), "date": date}
+def record(command: str, file: Path) -> None:
+    """Run a benchmark and keep its JSON, with the command and the date."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    words = shlex.split(command)
+    subprocess.run([sys.executable, *words, "--json", str(file)], cwd=CHECKOUT, check=True)
+    run = load(file)
+    run["settings"].update(command=shlex.join(["python", *words]), date=date)
     write_json(file, run)
-    return True
+
+
+def recorded(*names: str) -> list[Run]:
+    return [load(RESULTS / f"{name}.json") for name in names]
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    return [row for run in runs for row in run["rows"]]
 
 
 # ---- tables
@@ -107,15 +109,15 @@ def class_name(row: Row) -> str:
     return fo.OPTIMIZERS[row["optimizer"]].__name__
 
 
-def peer_table(runs: Iterable[Run], by: str, heading: str) -> str:
+def peer_table(runs: Sequence[Run], by: str, heading: str) -> str:
     """Return a line for each workload or optimizer: fastoptim's time, its ratio to each peer, and a summary."""
-    rows = [row for run in runs for row in run["rows"]]
+    rows = rows_of(runs)
     found = {(row[by], row["peer"]): row for row in rows}
     names = {row[by]: row["title"] if by == "work" else f"`{class_name(row)}`" for row in rows}
     peers = [peer for peer in PEERS if any((line, peer) in found for line in names)]
     lines = []
     for line, name in names.items():
-        ours = [row["ours_seconds"]["median"] for row in rows if row[by] == line and row["ours_seconds"]]
+        ours = [row["ours_seconds"]["median"] for row in rows if row[by] == line and "ours_seconds" in row]
         cells = [found.get((line, peer)) for peer in peers]
         lines.append([name, duration(median(ours), 2) if ours else "", *map(ratio, cells)])
     return f"{table([heading, 'fastoptim', *peers], lines)}\n\n{name_faster(rows)}"
@@ -142,22 +144,14 @@ def name_faster(rows: Sequence[Row]) -> str:
     return f"Faster than fastoptim here: {faster}.  As fast, within {100 * TIE:.0f} %: {equal}."
 
 
-def adam() -> str:
-    return peer_table(map(load, ADAM), "work", "Adam, float32")
-
-
-def optimizers() -> str:
-    return peer_table([load("optimizers")], "optimizer", "1 array of 1.6e7")
-
-
 def one_run(name: str) -> str:
-    run = load(name)
+    (run,) = recorded(name)
     return f"{describe(run)}\n\n{peer_table([run], 'work', 'Adam, float32')}"
 
 
 def shares() -> str:
     """Return the share of the bandwidth probe by optimizer and size."""
-    run = load("limit")
+    (run,) = recorded("limit")
     lines: dict[str, dict[str, str]] = {}
     for row in run["rows"]:
         lines.setdefault(f"`{class_name(row)}`", {})[row["work"]] = marked(f"{row['share']:.2f}", row)
@@ -166,15 +160,11 @@ def shares() -> str:
     return f"{describe(run)}\n\n{table(['elements', *sizes], cells)}"
 
 
-def recorded() -> str:
-    return "\n\n".join(describe(load(name)) for name in (*ADAM, "optimizers"))
-
-
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "README.md": {"adam": adam},
+    "README.md": {"adam": lambda: peer_table(recorded(*ADAM), "work", "Adam, float32")},
     "docs/performance.md": {
-        "every optimizer": optimizers,
-        "recorded": recorded,
+        "every optimizer": lambda: peer_table(recorded("optimizers"), "optimizer", "1 array of 1.6e7"),
+        "recorded": lambda: "\n\n".join(map(describe, recorded(*ADAM, "optimizers"))),
         "in cache": partial(one_run, "cache"),
         "cold": partial(one_run, "cold"),
         "limit": shares,
@@ -186,28 +176,15 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
 INK, OURS, THEIRS = "#333333", "#2a6f97", "#c44536"
 
 
-def draw_adam(path: Path) -> None:
-    """Draw a panel for each workload with a bar for each peer."""
-    rows = [row for name in ADAM for row in load(name)["rows"]]
-    panels: dict[str, dict[str, Row]] = {row["title"]: {} for row in rows}
-    for row in sorted(rows, key=lambda row: list(PEERS).index(row["peer"])):
-        panels[row["title"]][row["peer"]] = row
-    draw(path, panels, "Adam, float32: how many times as fast as each peer fastoptim is (pale: noisy)")
-
-
-def draw_optimizers(path: Path) -> None:
-    """Draw a panel for each of PyTorch's implementations with a bar for each optimizer."""
-    panels: dict[str, dict[str, Row]] = {}
-    for row in load("optimizers")["rows"]:
-        form = "torch fused" if row["peer"] == "torch fused" else "torch foreach (Lion: eager)"
-        panels.setdefault(form, {})[class_name(row)] = row
-    draw(path, panels, "1.6e7 elements: times as fast as PyTorch (pale: noisy)")
-
-
-def draw(path: Path, panels: Mapping[str, Mapping[str, Row]], heading: str) -> None:
+def draw(
+    runs: Sequence[str], panel_of: Callable[[Row], str], bar_of: Callable[[Row], str], heading: str, path: Path
+) -> None:
     """Draw bars from 1 on a logarithmic axis, to the right where fastoptim is faster, pale where noisy."""
     from matplotlib.figure import Figure
 
+    panels: dict[str, dict[str, Row]] = {}
+    for row in rows_of(recorded(*runs)):
+        panels.setdefault(panel_of(row), {})[bar_of(row)] = row
     labels = list(dict.fromkeys(label for bars in panels.values() for label in bars))[::-1]
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
@@ -235,35 +212,35 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Row]], heading: str) -> N
 
 
 PICTURES: Mapping[str, Callable[[Path], None]] = {
-    "docs/images/speed.png": draw_adam,
-    "docs/images/speed_optimizers.png": draw_optimizers,
+    "docs/images/speed.png": partial(
+        draw,
+        ADAM,
+        lambda row: row["title"],
+        lambda row: row["peer"],
+        "Adam, float32: how many times as fast as each peer fastoptim is (pale: noisy)",
+    ),
+    "docs/images/speed_optimizers.png": partial(
+        draw,
+        ["optimizers"],
+        lambda row: "torch fused" if row["peer"] == "torch fused" else "torch foreach (Lion: eager)",
+        class_name,
+        "1.6e7 elements: times as fast as PyTorch (pale: noisy)",
+    ),
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     parser.add_argument("--record", nargs="*", choices=RUNS, metavar="RUN", help=f"repeat {', '.join(RUNS)}")
     args = parser.parse_args(arguments)
     for name in list(RUNS) if args.record == [] else args.record or ():
         print(f"\n== python {RUNS[name]}", flush=True)
-        if not record(shlex.split(RUNS[name]), RESULTS / f"{name}.json"):
-            return 1
-    old = []
-    for page, blocks in PAGES.items():
-        text = (CHECKOUT / page).read_text(encoding="utf-8")
-        if (new := filled(text, blocks)) != text:
-            old.append(page)
-            if not args.check:
-                (CHECKOUT / page).write_text(new, encoding="utf-8")
-    print(f"{'out of date' if args.check else 'written'}: {', '.join(old)}" if old else "up to date")
-    if args.check:
-        return int(bool(old))
+        record(RUNS[name], RESULTS / f"{name}.json")
+    update(PAGES)
     for path, make in PICTURES.items() if find_spec("matplotlib") else ():
         make(CHECKOUT / path)
         print(f"drawn: {path}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

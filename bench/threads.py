@@ -7,48 +7,67 @@ turns of a turn's mean: the mean contains the stalls that a median would hide.
     python bench/threads.py                                 # the table of situations
     python bench/threads.py --situation idle "numpy products" --size 2^16 2^20
     python bench/threads.py --network                       # a training loop in NumPy, by hand and with fo.Adam
-    python bench/threads.py --scikit-learn                  # MLPClassifier with its Adam replaced
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import cache, partial
+from importlib import import_module
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 
-import fastoptim as fo
-from fastoptim.bench.table import format_table
-from fastoptim.bench.workload import parse_size
+#: A process imports the module that this variable names before fastoptim.
+IMPORTED_FIRST = "FASTOPTIM_BENCH_IMPORTED_FIRST"
+if first := os.environ.get(IMPORTED_FIRST):
+    import_module(first)
 
-SIZES = ("2^12", "2^16", "2^18", "2^20", "2^22")
-WAYS = ("one thread", "default", "pool", "openmp", "torch fused")
-SITUATIONS = (
-    "idle",
-    "numpy products",
-    "torch products, torch first",
-    "torch products, torch last",
-    "scikit-learn",
-    "jax",
-    "sleep 2 ms",
-    "one busy process",
-    "two busy processes",
-    "affinity reduced",
-    "quota of one CPU",
-    "two trainings",
-)
-#: PyTorch's threads would disturb these, so its step is not timed there.
-WITHOUT_TORCH = ("scikit-learn", "jax", "numpy products")
-LAYERS = {"one thread": "serial", "pool": "pool", "openmp": "openmp"}  # of the ways; else "auto"
+import fastoptim as fo  # noqa: E402
+from fastoptim.bench.cli import parse_count, parse_seconds, parse_size  # noqa: E402
+from fastoptim.bench.table import format_table  # noqa: E402
+from fastoptim.bench.workload import name_size  # noqa: E402
+
+
+class Situation(NamedTuple):
+    """A program around the steps, and what else the machine does; code as for `timeit`."""
+
+    setup: str = ""
+    between: str = "None"  # two steps
+    first: str = ""  # a module that is imported before fastoptim
+    processes: int = 1  # that step at the same time
+    busy: int = 0  # further processes that only use processors
+    quota: bool = False
+
+
+TORCH = "import torch; a, b = torch.from_numpy(a), torch.from_numpy(b)"
+SKLEARN = "from sklearn.metrics import pairwise_distances_argmin as argmin; b = b.T[:, :1].repeat(784, 1)"
+SITUATIONS = {
+    "idle": Situation(),
+    "numpy products": Situation(between="a @ b"),
+    "torch products, torch first": Situation(TORCH, "a @ b", "torch"),
+    "torch products, torch last": Situation(TORCH, "a @ b"),
+    "scikit-learn": Situation(SKLEARN, "argmin(a, b)"),
+    "jax": Situation("import jax; product = jax.jit(lambda a, b: a @ b)", "product(a, b).block_until_ready()"),
+    "sleep 2 ms": Situation(between="time.sleep(0.002)"),
+    "one busy process": Situation(busy=1),
+    "two busy processes": Situation(busy=2),
+    "affinity reduced": Situation("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"),
+    "quota of one CPU": Situation(quota=True),
+    "two trainings": Situation(processes=2),
+}
+WAYS = {"one thread": "serial", "default": "auto", "pool": "pool", "openmp": "openmp"}  # and their threading layers
 PAUSE = 0.03  # seconds between turns, in which OpenMP's threads fall asleep
 
 Timer = Callable[..., float]  # seconds per step of a turn
@@ -56,169 +75,106 @@ Timer = Callable[..., float]  # seconds per step of a turn
 # ---- processes
 
 
-class Worker:
-    """A process that calls `make(*arguments)` once, and then the `Timer` that this returns for each command."""
-
-    def __init__(self, make: Callable[..., Timer], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        self.process.start()
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
+def start(stack: ExitStack, make: Callable[..., Timer], *arguments: Any, first: str = "") -> ProcessPoolExecutor:
+    """Start a process that calls `make(*arguments)`; it ends with the stack."""
+    os.environ[IMPORTED_FIRST] = first
+    return stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), begin, (make, *arguments)))
 
 
-def _serve(pipe: Connection, make: Callable[..., Timer], arguments: Sequence[Any]) -> None:
-    if any(str(argument).endswith("torch first") for argument in arguments):
-        import torch  # noqa: F401
-    fo.build_info()
-    timer = make(*arguments)
-    while True:
-        pipe.send(timer(*pipe.recv()))
+def begin(make: Callable[..., Timer], *arguments: Any) -> None:
+    globals()["timer"] = make(*arguments)
+
+
+def call_timer(*command: Any) -> float:
+    seconds: float = globals()["timer"](*command)
+    return seconds
+
+
+def take_turn(processes: Sequence[ProcessPoolExecutor], *command: Any) -> float:
+    """Return the mean result of simultaneous turns."""
+    turns = [process.submit(call_timer, *command) for process in processes]
+    found = fmean([turn.result() for turn in turns])
+    time.sleep(PAUSE)
+    return found
 
 
 def time_loop(step: Callable[[], object], seconds: float, before: Callable[[], object] = lambda: None) -> float:
-    """Return the mean seconds of a step in a loop with something untimed before each."""
-    for _ in range(3):
-        before()
-        step()
+    """Return the mean seconds of a step in a loop with something untimed before each; the first three do not count."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
+    while len(times) < 4 or time.perf_counter() < end:
         before()
         begin = time.perf_counter()
         step()
         times.append(time.perf_counter() - begin)
-    return fmean(times)
-
-
-def be_busy() -> None:
-    while True:
-        pass
+    return fmean(times[3:])
 
 
 # ---- situations
 
 
-def make_situation(situation: str) -> Timer:
+def make_situation(situation: Situation) -> Timer:
     """Return a timer of (way, elements, seconds)."""
-    if situation == "affinity reduced":
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    between = make_between(situation)
-    steps: dict[tuple[bool, int], Callable[[], object]] = {}
+    names = {"os": os, "time": time, "a": np.ones((64, 784), np.float32), "b": np.ones((784, 256), np.float32)}
+    exec(situation.setup, names)
+    between = eval(f"lambda: {situation.between}", names)
+
+    @cache
+    def step_of(size: int) -> Callable[[], object]:
+        return partial(fo.Adam(np.ones(size, np.float32), lr=1e-3).step, np.ones(size, np.float32))
 
     def timer(way: str, size: int, seconds: float) -> float:
-        fo.set_threading(LAYERS.get(way, "auto"))
-        key = way == "torch fused", size
-        if key not in steps and key[0]:
-            import torch
-
-            p = torch.ones(size, requires_grad=True)
-            p.grad = torch.ones(size)
-            steps[key] = torch.optim.Adam([p], lr=1e-3, fused=True).step
-        elif key not in steps:
-            opt = fo.Adam(np.ones(size, np.float32), lr=1e-3)
-            steps[key] = partial(opt.step, np.ones(size, np.float32))
-        return time_loop(steps[key], seconds, between)
+        fo.set_threading(WAYS[way])
+        return time_loop(step_of(size), seconds, between)
 
     return timer
 
 
-def make_between(situation: str) -> Callable[[], object]:
-    """Return what the program does between two steps."""
-    a, b = np.ones((64, 784), np.float32), np.ones((784, 256), np.float32)
-    if situation == "numpy products":
-        return lambda: a @ b
-    if situation.startswith("torch products"):
-        import torch
-
-        ta, tb = torch.from_numpy(a), torch.from_numpy(b)
-        return lambda: ta @ tb
-    if situation == "scikit-learn":
-        from sklearn.metrics import pairwise_distances_argmin
-
-        return lambda: pairwise_distances_argmin(a, b.T[:, :1].repeat(784, 1))
-    if situation == "jax":
-        import jax
-
-        product = jax.jit(lambda x, y: x @ y)
-        return lambda: product(a, b).block_until_ready()
-    return (lambda: time.sleep(0.002)) if situation == "sleep 2 ms" else lambda: None
-
-
-@contextlib.contextmanager
-def quota_of_one_cpu(pid: int | None) -> Iterator[None]:
-    """Move a process into a cgroup with that quota; OSError if cgroups cannot be written."""
+def make_quota() -> Path:
+    """Make a cgroup with a quota of one CPU; OSError if cgroups cannot be written."""
     v1, v2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
     group = (v1 if v1.is_dir() else v2) / f"fastoptim-bench-{os.getpid()}"
     group.mkdir()
-    try:
-        file, quota = ("cpu.cfs_quota_us", "100000") if v1.is_dir() else ("cpu.max", "100000 100000")
-        (group / file).write_text(quota)
-        (group / "cgroup.procs").write_text(str(pid))
-        yield
-    finally:
-        time.sleep(0.1)  # the stopped process leaves it
-        group.rmdir()
+    file, quota = ("cpu.cfs_quota_us", "100000") if v1.is_dir() else ("cpu.max", "100000 100000")
+    (group / file).write_text(quota)
+    return group
 
 
-def measure(situation: str, ways: Sequence[str], sizes: Sequence[int], args: argparse.Namespace) -> Iterator[Any]:
-    """Yield the mean seconds of a step by way and size, for each turn of one process."""
-    with contextlib.ExitStack() as stack:
-        workers = [Worker(make_situation, situation) for _ in range(2 if situation == "two trainings" else 1)]
-        if situation == "quota of one CPU":
-            stack.enter_context(quota_of_one_cpu(workers[0].process.pid))
-        for worker in workers:  # stopped before the cgroup is removed
-            stack.callback(worker.stop)
-        for way in ways:  # imports and first steps
-            take_turn(workers, way, sizes[0], 0.01)
-        for _ in range({"one busy process": 1, "two busy processes": 2}.get(situation, 0)):
-            busy = multiprocessing.get_context("fork").Process(target=be_busy, daemon=True)
-            busy.start()
+def measure(situation: Situation, args: argparse.Namespace) -> Any:
+    """Return the mean seconds of a step by turn, size and way."""
+    with ExitStack() as stack:
+        group = make_quota() if situation.quota else None
+        if group:
+            stack.callback(group.rmdir)  # after the processes have ended
+        count = range(situation.processes)
+        processes = [start(stack, make_situation, situation, first=situation.first) for _ in count]
+        if group:
+            (group / "cgroup.procs").write_text(str(processes[0].submit(os.getpid).result()))
+        for way in args.way:  # imports and first steps
+            take_turn(processes, way, args.size[0], 0.01)
+        for _ in range(situation.busy):
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
             stack.callback(busy.kill)
-        for _ in range(args.rounds):
-            times = [[take_turn(workers, way, size, args.seconds) for way in ways] for size in sizes]
-            yield {way: [by_way[i] for by_way in times] for i, way in enumerate(ways)}
-
-
-def take_turn(workers: Sequence[Worker], *command: Any) -> float:
-    """Return the mean result of simultaneous turns."""
-    for worker in workers:
-        worker.pipe.send(command)
-    found = fmean([worker.pipe.recv() for worker in workers])
-    time.sleep(PAUSE)
-    return found
+        turns = [product(args.size, args.way) for _ in range(args.rounds)]
+        times = [[take_turn(processes, way, size, args.seconds) for size, way in turn] for turn in turns]
+    return np.reshape(times, (args.rounds, len(args.size), len(args.way)))
 
 
 def show_situations(args: argparse.Namespace) -> None:
-    for situation in args.situation:
-        # PyTorch's step has processes of its own: its threads would disturb the others' steps.
-        groups = [[way for way in args.way if way != "torch fused"]]
-        groups += [["torch fused"]] if "torch fused" in args.way and situation not in WITHOUT_TORCH else []
-        turns: dict[str, list[list[float]]] = {}
+    for name in args.situation:
         try:
-            for group in filter(None, groups):
-                for _ in range(args.processes):
-                    for turn in measure(situation, group, list(map(parse_size, args.size)), args):
-                        for way, times in turn.items():
-                            turns.setdefault(way, []).append(times)
+            found = np.concatenate([measure(SITUATIONS[name], args) for _ in range(args.processes)])
         except OSError as error:
-            print(f"\n{situation}: not measured: {error}", flush=True)
+            print(f"\n{name}: not measured: {error}", flush=True)
             continue
-        print_table(situation_rows(situation, args.size, turns))
-
-
-def situation_rows(situation: str, sizes: Sequence[str], turns: dict[str, list[list[float]]]) -> list[list[str]]:
-    """Return the medians over turns of the times, and of the ratios of consecutive turns."""
-    found = {way: np.array(times) for way, times in turns.items()}
-    rows = [[f"{situation}, us", *sizes]]
-    rows += [[way, *(f"{t * 1e6:,.0f}" for t in np.median(times, axis=0))] for way, times in found.items()]
-    for way in [way for way in LAYERS if {way, "default"} <= found.keys()]:
-        ratios = np.median(found["default"] / found[way], axis=0)
-        rows.append([f"default / {way}", *(f"{ratio:.2f}" for ratio in ratios)])
-    return rows
+        by_way = {way: found[:, :, i] for i, way in enumerate(args.way)}
+        rows = [[f"{name}, us", *map(name_size, args.size)]]
+        rows += [[way, *(f"{t * 1e6:,.0f}" for t in np.median(of, axis=0))] for way, of in by_way.items()]
+        if "default" in by_way:  # the ratios of consecutive turns
+            default = by_way.pop("default")
+            ratios = {way: np.median(default / of, axis=0) for way, of in by_way.items()}
+            rows += [[f"default / {way}", *(f"{ratio:.2f}" for ratio in of)] for way, of in ratios.items()]
+        print("\n" + format_table(rows), flush=True)
 
 
 # ---- training loops
@@ -248,76 +204,37 @@ def make_network(hidden: int, way: str) -> Timer:
             v[name] += np.float32(0.001) * (g * g - v[name])
             params[name] -= step_size * m[name] / (np.sqrt(v[name]) + np.float32(1e-8))
 
-    fo.set_threading(LAYERS.get(way, "auto"))
+    fo.set_threading(WAYS.get(way, "auto"))
     step: Callable[[Any], object] = by_hand if way == "by hand" else fo.Adam(params, lr=1e-4).step
     return lambda seconds: time_loop(lambda: step(backward()), seconds)
 
 
-def make_classifier(ours: bool) -> Timer:
-    """Return a timer of scikit-learn's MLPClassifier, with fastoptim's step if `ours`."""
-    from sklearn.datasets import load_digits
-    from sklearn.neural_network import MLPClassifier, _multilayer_perceptron
-
-    def update_params(self: Any, params: Any, grads: Any) -> None:
-        """Replace AdamOptimizer.update_params."""
-        if not hasattr(self, "ours"):
-            betas = (self.beta_1, self.beta_2)
-            self.ours = fo.Adam(params, lr=self.learning_rate_init, betas=betas, eps=self.epsilon)
-        self.ours.step(grads)
-
-    if ours:
-        _multilayer_perceptron.AdamOptimizer.update_params = update_params
-    x, y = load_digits(return_X_y=True)
-
-    def timer() -> float:
-        network = MLPClassifier((256, 256), max_iter=30, tol=0, n_iter_no_change=100, random_state=0)
-        begin = time.perf_counter()
-        network.fit(x / 16, y)
-        return time.perf_counter() - begin
-
-    return timer
-
-
-def alternate(workers: Sequence[Worker], rounds: int, *command: Any) -> list[float]:
-    """Return the median result of each worker; they take turns, and the first round is a warm-up."""
-    results = [[take_turn([worker], *command) for worker in workers] for _ in range(rounds + 1)]
-    for worker in workers:
-        worker.stop()
-    return [median(found) for found in zip(*results[1:], strict=True)]
-
-
 def show_network(args: argparse.Namespace) -> None:
+    """Print the median times of several processes, which take turns; the first round is a warm-up."""
     ways = ["by hand", "one thread", "default", "openmp"]
     rows = [["iteration, ms", *ways, "default / one thread"]]
     for hidden in (64, 256, 1024):
-        times = alternate([Worker(make_network, hidden, way) for way in ways], args.rounds, args.seconds)
+        with ExitStack() as stack:
+            processes = [start(stack, make_network, hidden, way) for way in ways]
+            turns = [[take_turn([process], args.seconds) for process in processes] for _ in range(args.rounds + 1)]
+        times = np.median(turns[1:], axis=0)
         rows.append([f"784-{hidden}-10", *(f"{t * 1e3:.2f}" for t in times), f"{times[2] / times[1]:.2f}"])
-    print_table(rows)
-
-
-def show_scikit_learn(args: argparse.Namespace) -> None:
-    theirs, ours = alternate([Worker(make_classifier, ours) for ours in (False, True)], args.rounds)
-    rows = [["MLPClassifier((256, 256)).fit on digits", "s"], ["scikit-learn's Adam", f"{theirs:.2f}"]]
-    print_table([*rows, ["fo.Adam, default threads", f"{ours:.2f}"], ["times as fast", f"{theirs / ours:.2f}"]])
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    print("\n" + format_table(rows, {rows[0][0]}, markdown=True), flush=True)
+    print(format_table(rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--situation", nargs="+", choices=SITUATIONS, default=list(SITUATIONS), metavar="NAME")
-    parser.add_argument("--size", nargs="+", default=list(SIZES), help="elements of one array (default: %(default)s)")
-    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=3, help="turns in each process (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=3, help="for each situation (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.25, help="of each turn (default: %(default)s)")
+    name: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument("--situation", choices=SITUATIONS, default=list(SITUATIONS), help="default: all", **name)
+    parser.add_argument("--way", choices=WAYS, default=list(WAYS), help="default: all", **name)
+    sizes = [2**power for power in (12, 16, 18, 20, 22)]
+    parser.add_argument("--size", nargs="+", type=parse_size, default=sizes, help="elements of one array")
+    parser.add_argument("--rounds", type=parse_count, default=3, help="turns in each process (default: %(default)s)")
+    parser.add_argument("--processes", type=parse_count, default=3, help="for each situation (default: %(default)s)")
+    parser.add_argument("--seconds", type=parse_seconds, default=0.25, help="of each turn (default: %(default)s)")
     parser.add_argument("--network", action="store_true", help="a network trained in NumPy, instead of the table")
-    parser.add_argument("--scikit-learn", action="store_true", help="MLPClassifier with its Adam replaced, instead")
     args = parser.parse_args()
-    show = show_network if args.network else show_scikit_learn if args.scikit_learn else show_situations
-    show(args)
+    show_network(args) if args.network else show_situations(args)
 
 
 if __name__ == "__main__":

@@ -195,22 +195,27 @@ def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
-    check = parser.parse_args(arguments).check
+def update(pages: Mapping[str, Mapping[str, Callable[[], str]]], *, check: bool = False) -> bool:
+    """Write the tables of the pages, unless `check`; return whether a page was out of date."""
     old = []
-    for page, tables in PAGES.items():
+    for page, tables in pages.items():
         text = (CHECKOUT / page).read_text(encoding="utf-8")
         if (made := filled(text, tables)) != text:
             old.append(page)
             if not check:
                 (CHECKOUT / page).write_text(made, encoding="utf-8")
+    print(f"{'out of date' if check else 'written'}: {', '.join(old)}" if old else "up to date")
+    return bool(old)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
+    check = parser.parse_args(arguments).check
     grouped = {name for names in GROUPS.values() for name in names}
     if missing := sorted(fo.OPTIMIZERS.keys() - grouped):
         print(f"in no group, so in no table: {', '.join(missing)}")
-    print(f"{'out of date' if check else 'written'}: {', '.join(old)}" if old else "up to date")
-    return int(check and bool(old))
+    return int(update(PAGES, check=check) and check)
 
 
 if __name__ == "__main__":

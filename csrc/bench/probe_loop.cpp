@@ -46,37 +46,26 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
     }
 }
 
-template <class R32, class R64>
-constexpr cpu::RuleLoops loops_of(const char* name) {
-    return {name, &probe<R32, float>, &probe<R64, double>, nullptr, nullptr};
+template <class R, class T, bool kReduces>
+constexpr cpu::Update probe_of() {
+    if constexpr (!kReduces) return &probe<ProbeRule<T, kUpdateAccess<R, T>>, T>;
+    if constexpr (kReduces && kSums<R> > 0) return &probe<ProbeRule<T, kReduceAccess<R, T>>, T>;
+    return nullptr;
 }
 
-template <int kRule>
-constexpr cpu::RuleLoops update_probe() {
-    using F32 = Rule<kRule, float>;
-    using F64 = Rule<kRule, double>;
-    return loops_of<ProbeRule<float, kUpdateAccess<F32, float>>, ProbeRule<double, kUpdateAccess<F64, double>>>(
-        F32::name);
-}
+template <bool kReduces>
+constexpr auto kRules = for_rules([](auto... rule) {
+    return std::array{cpu::RuleLoops{Rule<rule, float>::name, probe_of<Rule<rule, float>, float, kReduces>(),
+                                     probe_of<Rule<rule, double>, double, kReduces>(), nullptr, nullptr}...};
+});
 
-template <int kRule>
-constexpr cpu::RuleLoops reduce_probe() {
-    using F32 = Rule<kRule, float>;
-    using F64 = Rule<kRule, double>;
-    if constexpr (kSums<F32> > 0)
-        return loops_of<ProbeRule<float, kReduceAccess<F32, float>>, ProbeRule<double, kReduceAccess<F64, double>>>(
-            F32::name);
-    return {F32::name, nullptr, nullptr, nullptr, nullptr};
-}
-
-constexpr auto kUpdates = for_rules([](auto... rule) { return std::array{update_probe<rule>()...}; });
-constexpr auto kReduces = for_rules([](auto... rule) { return std::array{reduce_probe<rule>()...}; });
+constexpr bench::ProbeLoops kLoops = {kRules<false>.data(), kRules<true>.data()};
 
 }  // namespace
 }  // namespace fo::FO_TARGET
 
 namespace fo::bench {
 
-ProbeLoops FO_JOIN(probe_loops_, FO_TARGET)() { return {FO_TARGET::kUpdates.data(), FO_TARGET::kReduces.data()}; }
+const ProbeLoops* FO_JOIN(probe_loops_, FO_TARGET)() { return &FO_TARGET::kLoops; }
 
 }  // namespace fo::bench

@@ -11,20 +11,27 @@
 namespace fo {
 namespace {
 
-class ModelProbe final : public bench::Probe {
+// Reads and writes what one step of a rule does, by loops of the module _bench, in the shares and batches of a step.
+class BandwidthProbe {
   public:
-    ModelProbe(Model& model, const std::vector<py::object>& grads, int rule, const bench::ProbeLoops& loops)
-        : model_(model), rule_(rule), loops_(loops), gradients_(model.no_gradients()) {
-        expect(grads.size() == model.count() &&
-                   model.read_gradients(grads, gradients_).status == StepResult::Status::kStepped,
+    BandwidthProbe(std::shared_ptr<const Model> model, const py::list& grads, int rule, const py::capsule& loops)
+        : model_(std::move(model)),
+          grads_(objects_of(grads)),
+          loops_(*loops.get_pointer<const bench::ProbeLoops>()),
+          rule_(rule),
+          gradients_(model_->no_gradients()),
+          constants_{constants_without_options(rule)} {
+        expect(grads_.size() == model_->count() &&
+                   model_->read_gradients(grads_, gradients_).status == StepResult::Status::kStepped,
                "a gradient for each array");
         for (Gradient& gradient : gradients_) gradient.constants = 0;
     }
 
-    void run(std::uint64_t mask) override {
+    // A mask of 0 changes nothing.
+    void run(std::uint64_t mask) {
         std::memcpy(constants_[0].rule_f32, &mask, sizeof mask);  // little-endian: its low half is float32's
         std::memcpy(constants_[0].rule_f64, &mask, sizeof mask);
-        const StepArgs step = model_.arguments(gradients_, constants_);
+        const StepArgs step = model_->arguments(gradients_, constants_);
         const GilRelease unlocked;
         const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
             cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; });
@@ -36,22 +43,21 @@ class ModelProbe final : public bench::Probe {
     }
 
   private:
-    const Model& model_;
-    const int rule_;
+    const std::shared_ptr<const Model> model_;
+    const std::vector<py::object> grads_;
     const bench::ProbeLoops loops_;
+    const int rule_;
     std::vector<Gradient> gradients_;
-    std::vector<StepConstants> constants_{constants_without_options(rule_)};
+    std::vector<StepConstants> constants_;
 };
-
-std::unique_ptr<bench::Probe> make_probe(PyObject* model, PyObject* grads, int rule, const bench::ProbeLoops& loops) {
-    return std::make_unique<ModelProbe>(py::cast<Model&>(py::handle(model)),
-                                        objects_of(py::reinterpret_borrow<py::list>(grads)), rule, loops);
-}
 
 }  // namespace
 
-void export_make_probe(py::module_& m) {
-    m.attr("_make_probe") = py::capsule(reinterpret_cast<void*>(&make_probe), bench::kMakeProbe);
+void export_bandwidth_probe(py::module_& m) {
+    py::class_<BandwidthProbe>(m, "BandwidthProbe")
+        .def(py::init<std::shared_ptr<const Model>, const py::list&, int, const py::capsule&>(), py::arg("model"),
+             py::arg("grads"), py::arg("rule"), py::arg("loops"))
+        .def("__call__", &BandwidthProbe::run, py::arg("mask"));
 }
 
 }  // namespace fo

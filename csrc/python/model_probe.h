@@ -1,10 +1,10 @@
-// Exports what the bandwidth probe (bench/) needs of the core.
+// The bandwidth probe of a model (bench/).
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace fo {
 
-void export_make_probe(pybind11::module_& m);
+void export_bandwidth_probe(pybind11::module_& m);
 
 }  // namespace fo

@@ -189,7 +189,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             },
             py::arg("grads"), py::arg("group_steps"));
 
-    export_make_probe(m);
+    export_bandwidth_probe(m);
 
     m.def("cuda_status", &cuda::status);
     m.def(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import _core
 from ._core import ArrayReader as ArrayReader
+from ._core import BandwidthProbe as BandwidthProbe
 from ._core import FastPath as FastPath
 from ._core import LayerTuner as LayerTuner
 from ._core import Model as Model

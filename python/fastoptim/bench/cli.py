@@ -1,26 +1,32 @@
-"""The arguments of ``python -m fastoptim bench``, and the run that they describe."""
+"""The arguments of ``python -m fastoptim bench``, and the run that they describe.
+
+`add_run_arguments` and `run_rows` also serve ``bench/peers.py``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import build_info, get_num_threads
 from ..optimizer.base import OPTIMIZERS
 from . import machine, plot, results
-from .internals import WrongAnswerError, check_workloads, default_isa
+from .internals import check_workloads, default_isa
 from .measure import measure
 from .table import format_run, progress_bar
-from .workload import MODELS, Shapes, Workload, name_size, parse_size
+from .timing import Budget, OnRound
+from .workload import MODELS, Shapes, Workload, name_size
 
-DEFAULT_SIZES = ("1e3", "1e5", "1e7")
+DEFAULT_SIZES = (10**3, 10**5, 10**7)
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 DESCRIPTION = """\
@@ -44,139 +50,51 @@ Every combination is a row.  Threads and instruction sets apply to the CPU's row
 arrays on its current GPU (CUDA_VISIBLE_DEVICES selects another).  Workloads that do not fit into memory are rejected
 first.  Ctrl-C prints the rows so far.  docs/benchmark.md explains the table."""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the benchmark's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("names", nargs="*", metavar="OPTIMIZER", help="names of optimizers, or all; default: adam")
-    work = parser.add_argument_group("workload")
-    work.add_argument("--optimizer", nargs="+", default=[], metavar="NAME", help="the same as the names above")
-    work.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="of every optimizer, e.g. convention=keras"
-    )
-    work.add_argument("--size", nargs="+", default=[], metavar="N", help="elements of one array: 1e6, 2^20, 4096")
-    work.add_argument("--model", nargs="+", default=[], choices=sorted(MODELS), help="all arrays of a model")
-    work.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES, help="of the parameters")
-    work.add_argument("--grad-dtype", nargs="+", choices=DTYPES, help="of the gradients; default: the parameters'")
-    how = parser.add_argument_group("execution")
-    how.add_argument("--threads", nargs="+", type=int, metavar="N", help="of the CPU; default: as many as a step uses")
-    how.add_argument("--isa", nargs="+", metavar="NAME", help="of the CPU: baseline, avx2, avx512")
-    how.add_argument("--device", nargs="+", default=["cpu"], choices=("cpu", "cuda"), help="default: cpu")
-    how.add_argument("--seconds", type=float, default=1.0, help="time for each row; default: 1")
-    how.add_argument("--rounds", type=int, metavar="N", help="exact number of rounds per row, however long they take")
-    how.add_argument("--block", type=int, metavar="N", help="consecutive steps; default: as many as last a millisecond")
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write everything, with the machine")
-    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the share of the probe against the size")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the benchmark and return the exit status."""
-    try:
-        workloads = workloads_of(arguments)
-        check_workloads(workloads)
-        _check_files(arguments)
-        described = machine.describe(with_gpu="cuda" in arguments.device)  # a GPU that fails later cannot be described
-    except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-        return _complain(str(error), 2)
-    rows: list[results.Row] = []
-    watch = machine.Watch()
-    status, failure = 0, ""
-    try:
-        _measure_all(workloads, rows, arguments)
-    except KeyboardInterrupt:
-        status, failure = 130, f"interrupted after {len(rows)} of {len(workloads)} rows"
-    except WrongAnswerError as error:
-        status, failure = 1, str(error)
-    except Exception as error:
-        status, failure = 1, f"{type(error).__name__}: {error}, after {len(rows)} of {len(workloads)} rows"
-    settings = {name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")}
-    written = _write_outputs(arguments, results.make_run(described, settings, watch.report(), rows))
-    return _complain(failure, status) if failure else written
-
-
-def _measure_all(workloads: Sequence[Workload], rows: list[results.Row], arguments: argparse.Namespace) -> None:
-    for workload in workloads:
-
-        def show(part: float, label: str = f"{workload.optimizer} {workload.name}") -> None:
-            bar = progress_bar(len(rows) + part, len(workloads), label, shutil.get_terminal_size().columns)
-            print(f"\r{bar}", end="", file=sys.stderr, flush=True)
-
-        on_round = show if sys.stderr.isatty() else lambda part: None
-        on_round(0)
-        limits = {name: getattr(arguments, name) for name in ("seconds", "rounds", "block")}
-        rows.append(measure(workload, on_round=on_round, **limits))
-    if sys.stderr.isatty():
-        print(end="\r\033[K", file=sys.stderr)
-
-
-def _write_outputs(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
-    """Print, write and draw, each even if another fails; return the exit status."""
-    outputs: list[Callable[[], None]] = [partial(print, format_run(run), flush=True)]
-    if arguments.json:
-        outputs.append(partial(results.write_json, arguments.json, run))
-    if arguments.plot and run["rows"]:
-        outputs.append(partial(plot.draw, run["rows"], arguments.plot, run["machine"]))
-    status = 0
-    for output in outputs:
-        try:
-            output()
-        except Exception as error:
-            status = _complain(f"{type(error).__name__}: {error}", 1)
-    return status
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"python -m fastoptim bench: error: {' '.join(message.split())}", file=sys.stderr)
-    return status
-
+#: What makes a row, with its name for the progress bar.
+Job = tuple[str, Callable[[OnRound], results.Row]]
 
 # ---- arguments
 
-
-def workloads_of(arguments: argparse.Namespace) -> list[Workload]:
-    """Return a workload for every combination, sizes outermost; ValueError or TypeError for invalid arguments."""
-    check_numbers(arguments.seconds, arguments.threads or (), rounds=arguments.rounds, block=arguments.block)
-    options = dict(map(parse_option, arguments.option))
-    sizes = arguments.size or ([] if arguments.model else DEFAULT_SIZES)
-    named: list[tuple[str, Shapes]] = [(name_size(size), ((size,),)) for size in map(parse_size, sizes)]
-    named += [(model, MODELS[model]()) for model in arguments.model]
-    gradients = arguments.grad_dtype or [None]
-    optimizers = parse_optimizers([*arguments.names, *arguments.optimizer])
-    return [
-        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, options)
-        for (name, shapes), dtype, grad_dtype, (threads, isa, device), optimizer in product(
-            named, arguments.dtype, gradients, _devices_of(arguments), optimizers
-        )
-    ]
+Number = TypeVar("Number", int, float)
 
 
-def _devices_of(arguments: argparse.Namespace) -> list[tuple[int | None, str | None, str]]:
-    """Return the threads, instruction set and device of the rows; a GPU has neither of the first two."""
-    usable: list[str] = build_info()["isa_usable"]
-    for isa in arguments.isa or []:
-        if isa not in usable:
-            raise ValueError(f"--isa: expected one of {', '.join(usable)} on this processor, got {isa!r}")
-    for name in ("threads", "isa"):
-        if getattr(arguments, name) and "cpu" not in arguments.device:
-            raise ValueError(f"--{name}: expected none with --device cuda alone, as it applies to the CPU")
-    on_cpu = product(arguments.threads or [get_num_threads()], arguments.isa or [default_isa()], ["cpu"])
-    return [*(on_cpu if "cpu" in arguments.device else ()), *([(None, None, "cuda")] * ("cuda" in arguments.device))]
+def number(convert: Callable[[str], Number], least: Number, most: Number, expected: str) -> Callable[[str], Number]:
+    """Return a type of argument: numbers from `least` to `most`."""
+
+    def parse(text: str) -> Number:
+        try:
+            value: Number | None = convert(text)
+        except (ArithmeticError, ValueError):
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
 
 
-def parse_optimizers(names: Sequence[str]) -> list[str]:
-    """Return registered names in the order of the arguments, each once.  Class names and "all" are accepted.
+def _elements(text: str) -> int:
+    base, power, exponent = text.partition("^")
+    # Only 1 allows exponents above 63, and it equals all its powers: no huge number is computed.
+    size = int(base) ** min(int(exponent), 63) if power else float(text)
+    if size != int(size):
+        raise ValueError
+    return int(size)
 
-    >>> parse_optimizers(["Lion", "adam", "lion"])
-    ['lion', 'adam']
-    """
-    known = {cls.__name__.lower(): [name] for name, cls in OPTIMIZERS.items()}
-    known |= {name: [name] for name in OPTIMIZERS} | {"all": list(OPTIMIZERS)}
-    for name in names:
-        if name.lower() not in known:
-            raise ValueError(f"{name}: expected an optimizer or all; the optimizers are {', '.join(OPTIMIZERS)}")
-    return list(dict.fromkeys(found for name in names or ["adam"] for found in known[name.lower()]))
+
+parse_size = number(_elements, 1, 2**62, "a whole number of elements such as 4096, 1e6 or 2^20")
+parse_count = number(int, 1, 2**62, "a whole number >= 1")
+parse_threads = number(int, 1, 4096, "a whole number from 1 to 4096")
+parse_seconds = number(float, 0, sys.float_info.max, "a number >= 0")
+
+
+def parse_optimizer(text: str) -> str:
+    """Return the name of an optimizer; class names and "all" are accepted."""
+    known = {cls.__name__.lower(): name for name, cls in OPTIMIZERS.items()} | {name: name for name in OPTIMIZERS}
+    if text.lower() not in {*known, "all"}:
+        expected = f"expected an optimizer or all; the optimizers are {', '.join(OPTIMIZERS)}"
+        raise argparse.ArgumentTypeError(f"{text}: {expected}")
+    return known.get(text.lower(), "all")
 
 
 def parse_option(text: str) -> tuple[str, Any]:
@@ -187,41 +105,167 @@ def parse_option(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise ValueError(f"--option: expected NAME=VALUE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     try:
         return name, ast.literal_eval(value)
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return name, value
 
 
-def check_numbers(seconds: float, threads: Sequence[int], **counts: int | None) -> None:
-    """Raise ValueError for numbers out of range."""
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"--{name}: expected a whole number >= 1, got {value}")
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"--seconds: expected a number >= 0, got {seconds}")
-    for count in threads:
-        if not 1 <= count <= 4096:
-            raise ValueError(f"--threads: expected whole numbers from 1 to 4096, got {count}")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.usage, parser.description, parser.epilog = "%(prog)s [OPTIMIZER ...] [options]", DESCRIPTION, EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    kind: dict[str, Any] = {"type": parse_optimizer, "default": []}
+    parser.add_argument("names", nargs="*", metavar="OPTIMIZER", help="names, or all; default: adam", **kind)
+    work = parser.add_argument_group("workload")
+    work.add_argument("--optimizer", nargs="+", metavar="NAME", help="the same as the names above", **kind)
+    option: dict[str, Any] = {"action": "append", "default": [], "type": parse_option, "metavar": "NAME=VALUE"}
+    work.add_argument("--option", help="of every optimizer, e.g. convention=keras", **option)
+    work.add_argument("--size", nargs="+", type=parse_size, metavar="N", help="elements of one array: 1e6, 2^20, 4096")
+    work.add_argument("--model", nargs="+", default=[], choices=sorted(MODELS), help="all arrays of a model")
+    work.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES, help="of the parameters")
+    work.add_argument("--grad-dtype", nargs="+", choices=DTYPES, help="of the gradients; default: the parameters'")
+    how = parser.add_argument_group("execution")
+    how.add_argument("--threads", nargs="+", type=parse_threads, metavar="N", help="of the CPU; default: the step's")
+    usable: list[str] = build_info()["isa_usable"]
+    how.add_argument("--isa", nargs="+", choices=usable, metavar="NAME", help=f"of the CPU: {', '.join(usable)}")
+    how.add_argument("--device", nargs="+", default=["cpu"], choices=("cpu", "cuda"), help="default: cpu")
+    add_run_arguments(parser, seconds=1.0)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the share of the probe against the size")
 
 
-def _check_files(arguments: argparse.Namespace) -> None:
-    """Raise an error before an hour of measuring, not after it."""
-    if arguments.plot:
-        plot.check_file(arguments.plot)
-    for name in ("json", "plot"):
-        if path := getattr(arguments, name):
-            check_writable(path, name)
+def add_run_arguments(parser: argparse.ArgumentParser, seconds: float) -> None:
+    """Add the arguments of `run_rows`."""
+    count: dict[str, Any] = {"type": parse_count, "metavar": "N"}
+    parser.add_argument("--seconds", type=parse_seconds, default=seconds, help="for each row; default: %(default)g")
+    parser.add_argument("--rounds", help="exact number of rounds per row, however long they take", **count)
+    parser.add_argument("--block", help="consecutive steps; default: a millisecond of them", **count)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, with the machine")
 
 
-def check_writable(path: Path, name: str) -> None:
-    """Raise ValueError if the file cannot be written; do not change it."""
+def workloads_of(arguments: argparse.Namespace) -> list[Workload]:
+    """Return a workload for every combination, sizes outermost; ValueError or TypeError for invalid arguments."""
+    sizes = arguments.size or (() if arguments.model else DEFAULT_SIZES)
+    named: list[tuple[str, Shapes]] = [(name_size(size), ((size,),)) for size in sizes]
+    named += [(model, MODELS[model]) for model in arguments.model]
+    chosen = [*arguments.names, *arguments.optimizer] or ["adam"]
+    return [
+        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, dict(arguments.option))
+        for (name, shapes), dtype, grad_dtype, (threads, isa, device), optimizer in product(
+            named,
+            arguments.dtype,
+            arguments.grad_dtype or [None],
+            _devices_of(arguments),
+            OPTIMIZERS if "all" in chosen else dict.fromkeys(chosen),
+        )
+    ]
+
+
+def _devices_of(arguments: argparse.Namespace) -> Iterable[tuple[int | None, str | None, str]]:
+    """Return the threads, instruction set and device of the rows; a GPU has neither of the first two."""
+    for name in ("threads", "isa"):
+        if getattr(arguments, name) and "cpu" not in arguments.device:
+            raise ValueError(f"--{name}: expected none with --device cuda alone, as it applies to the CPU")
+    on_cpu = product(arguments.threads or [get_num_threads()], arguments.isa or [default_isa()], ["cpu"])
+    return [*(on_cpu if "cpu" in arguments.device else ()), *([(None, None, "cuda")] * ("cuda" in arguments.device))]
+
+
+# ---- the run
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the benchmark and return the exit status."""
+
+    def prepare() -> list[Job]:
+        workloads = workloads_of(arguments)
+        check_workloads(workloads)
+        if arguments.plot:
+            plot.check_file(arguments.plot)
+        return [(f"{w.optimizer} {w.name}", partial(measure, w, Budget.of(arguments))) for w in workloads]
+
+    return run_rows(prepare, arguments, format_run)
+
+
+def run_rows(
+    prepare: Callable[[], Sequence[Job]],
+    arguments: argparse.Namespace,
+    show: Callable[[dict[str, Any]], str],
+) -> int:
+    """Make the rows, then write, draw and print them, and return the exit status.
+
+    Args:
+        prepare: Returns the jobs; what it raises is an error of the arguments.
+        arguments: As the parser returned them; they are recorded.
+        show: Returns the text for a run.
+    """
+    files = {name: path for name in ("json", "plot") if (path := getattr(arguments, name, None))}
     try:
-        is_new = not path.exists()
-        path.open("ab").close()
-        if is_new:
-            path.resolve().unlink()
+        jobs = prepare()
+        check_files(files)
+        # A GPU that fails later cannot be described.
+        described = machine.describe(with_gpu="cuda" in getattr(arguments, "device", ()))
+    except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        return _complain(str(error), 2)
+    rows: list[results.Row] = []
+    watch = machine.Watch()
+    status, failure = 0, ""
+    try:
+        for name, job in jobs:
+            rows.append(job(_progress(len(rows), len(jobs), name)))
+    except (KeyboardInterrupt, Exception) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status = 130 if interrupted else 1
+        what = "interrupted" if interrupted else f"{type(error).__name__}: {error},"
+        failure = f"{what} after {len(rows)} of {len(jobs)} rows"
+    print(end="\r\033[K" if sys.stderr.isatty() else "", file=sys.stderr)
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")}
+    found = results.make_run(described, settings, watch.report(), rows)
+    for name, path in files.items():  # before the table, whose reader may have gone
+        try:
+            if name == "json":
+                results.write_json(path, found)
+            elif rows:
+                plot.draw(rows, path, found["machine"])
+        except Exception as error:
+            status = _complain(f"{type(error).__name__}: {error}", 1)
+    print(show(found), flush=True)
+    return _complain(failure, status) if failure else status
+
+
+def _progress(done: int, total: int, name: str) -> OnRound:
+    """Return a function that shows the part of the row and of the run that is done, on a terminal."""
+    if not sys.stderr.isatty():
+        return lambda share: None
+
+    def show(share: float) -> None:
+        bar = progress_bar(done + share, total, name, shutil.get_terminal_size().columns)
+        print(f"\r{bar}", end="", file=sys.stderr, flush=True)
+
+    show(0)
+    return show
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def check_files(files: Mapping[str, Path]) -> None:
+    """Raise ValueError unless each file can be written and none is another; leave them as they are."""
+    seen: dict[tuple[int, int], str] = {}
+    new = []
+    try:
+        with ExitStack() as stack:
+            for name, path in files.items():
+                is_new = not path.exists()
+                status = os.fstat(stack.enter_context(path.open("ab")).fileno())
+                new += [path.resolve()] * is_new
+                if (other := seen.setdefault((status.st_dev, status.st_ino), name)) != name:
+                    raise ValueError(f"--{name}: expected another file than that of --{other}, got {str(path)!r}")
     except OSError as error:
         expected = "expected a file that can be written in a directory that exists"
         raise ValueError(f"--{name}: {expected}, got {str(path)!r}: {error.strerror}") from error
+    finally:
+        for path in new:
+            path.unlink()

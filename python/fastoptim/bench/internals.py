@@ -6,6 +6,7 @@ reference, and rejects workloads that cannot run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -35,10 +36,6 @@ NUMBERS = 1 << 16
 Probe = Callable[[int], object]  # called with a mask; 0 changes no array
 
 
-class WrongAnswerError(Exception):
-    """Native code and the reference disagree, so that no time would mean anything."""
-
-
 # ---- what a workload costs
 
 
@@ -65,23 +62,14 @@ def passes_of(settings: Settings) -> list[dict[str, str]]:
     return passes
 
 
-def _itemsizes(workload: Workload, passes: Sequence[dict[str, str]]) -> dict[str, int]:
-    own, schema = dtype_of(workload.dtype), OPTIMIZERS[workload.optimizer].state_schema
-    names = {name for accesses in passes for name in accesses} - {"p", "g"}
-    sizes = {name: schema[name].dtype_for(own).itemsize for name in names}
-    return sizes | {"p": own.itemsize, "g": dtype_of(workload.grad_dtype).itemsize}
-
-
-def bytes_moved(workload: Workload) -> int:
-    """Count the bytes that a step reads and writes."""
+def count_bytes(workload: Workload) -> tuple[int, int]:
+    """Count the bytes that a step reads and writes, and the bytes of its arrays."""
     passes = passes_of(settings_of(workload))
-    sizes = _itemsizes(workload, passes)
-    return workload.elements * sum(sizes[name] * len(a) for accesses in passes for name, a in accesses.items())
-
-
-def bytes_kept(workload: Workload) -> int:
-    """Count the bytes of its arrays."""
-    return workload.elements * sum(_itemsizes(workload, passes_of(settings_of(workload))).values())
+    own, schema = dtype_of(workload.dtype), OPTIMIZERS[workload.optimizer].state_schema
+    sizes = {"p": own.itemsize, "g": dtype_of(workload.grad_dtype).itemsize}
+    sizes |= {name: schema[name].dtype_for(own).itemsize for name in passes[-1].keys() - sizes.keys()}
+    moved = sum(sizes[name] * len(access) for accesses in passes for name, access in accesses.items())
+    return workload.elements * moved, workload.elements * sum(sizes.values())
 
 
 def check_workloads(workloads: Sequence[Workload]) -> None:
@@ -96,7 +84,7 @@ def check_workloads(workloads: Sequence[Workload]) -> None:
         for name in EXTRA_PASSES:
             if given[name] != defaults[name]:  # 0 is a bound, too
                 raise ValueError(f"{name}: expected none of {list(EXTRA_PASSES)}: they add a pass of their own")
-        needed, available = bytes_kept(workload), free[workload.device]
+        needed, available = count_bytes(workload)[1], free[workload.device]
         if available is not None and needed > MOST_OF_MEMORY * available:
             where = " on the GPU" if workload.device == "cuda" else ""
             raise MemoryError(
@@ -114,12 +102,9 @@ def make_optimizer(workload: Workload, *, reference: bool = False) -> tuple[Opti
     xp = machine.import_cupy() if workload.device == "cuda" and not reference else np
 
     def random(dtype: str) -> list[Any]:
-        arrays = [xp.empty(shape, dtype_of(dtype)) for shape in workload.shapes]
-        for flat in (array.reshape(-1) for array in arrays):
-            numbers = xp.asarray(rng.standard_normal(min(flat.size, NUMBERS), np.float32).astype(flat.dtype))
-            for begin in range(0, flat.size, NUMBERS):
-                flat[begin : begin + NUMBERS] = numbers[: flat.size - begin]
-        return arrays
+        numbers = (rng.standard_normal(min(math.prod(shape), NUMBERS), np.float32) for shape in workload.shapes)
+        formatted = (array.astype(dtype_of(dtype)) for array in numbers)
+        return [xp.asarray(np.resize(a, shape)) for a, shape in zip(formatted, workload.shapes, strict=True)]
 
     params, grads = random(workload.dtype), random(workload.grad_dtype)
     options: dict[str, Any] = {**workload.options, "backend": "reference" if reference else "native"}
@@ -135,12 +120,12 @@ def make_probes(opt: Optimizer, grads: Sequence[Any], workload: Workload) -> dic
     """
     if workload.device == "cuda":
         xp = machine.import_cupy()
-        source, target = (xp.empty(bytes_moved(workload) // 2, np.uint8) for _ in range(2))
+        source, target = (xp.empty(count_bytes(workload)[0] // 2, np.uint8) for _ in range(2))
         return {"copy": lambda mask: target.__setitem__(..., source)}
     model = opt._engine._model  # type: ignore[union-attr]
     rule = core.RULES[settings_of(workload).variant].number
-    isas: list[str] = core.build_info()["isa_usable"]
-    return {isa: _bench.BandwidthProbe(model, list(grads), rule, isa) for isa in isas}
+    usable: list[str] = core.build_info()["isa_usable"]
+    return {isa: core.BandwidthProbe(model, list(grads), rule, _bench.LOOPS[isa]) for isa in usable}
 
 
 @contextmanager
@@ -178,7 +163,7 @@ def check_answers(workload: Workload) -> int:
         pairs += [(param.state_place(name), array, expected.state[name]) for name, array in param.state.items()]
         for place, array, wanted in pairs:
             if different := count_different(param.family.to_numpy(array), wanted):
-                raise WrongAnswerError(
+                raise ArithmeticError(
                     f"{part.optimizer}: {place} differs from the reference in {different:,} of {array.size:,} elements "
                     f"after {CHECKED_STEPS} steps; nothing was timed"
                 )

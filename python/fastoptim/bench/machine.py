@@ -22,7 +22,7 @@ def describe(*, with_gpu: bool = False) -> dict[str, Any]:
     """Return the machine and the versions as plain data.  Unknown values are None, as is the GPU unless asked for."""
     info = build_info()
     return {
-        "processor": _processor(),
+        "processor": _entry("/proc/cpuinfo", "model name") or platform.processor() or None,
         "processors": os.cpu_count(),
         "processors_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "caches": _caches(),
@@ -52,42 +52,28 @@ class Watch:
     """The use of the processors by others from its construction on."""
 
     def __init__(self) -> None:
-        self._load = _load()
-        self._start = time.perf_counter()
-        self._busy, self._own = _busy_seconds(), _own_seconds()
+        self._load, self._start, self._busy, self._own = _usage()
 
     def report(self) -> dict[str, float | None]:
         """Return the load averages before and now, and the part of the processors that others took meanwhile."""
-        busy, others = _busy_seconds(), None
-        elapsed = time.perf_counter() - self._start
-        if busy is not None and self._busy is not None and elapsed >= LEAST_SECONDS:
-            by_others = (busy - self._busy) - (_own_seconds() - self._own)
-            others = min(1.0, max(0.0, by_others / (elapsed * (os.cpu_count() or 1))))
-        return {"load_before": self._load, "load_after": _load(), "others": others}
+        load, now, busy, own = _usage()
+        others = None
+        if busy is not None and self._busy is not None and now - self._start >= LEAST_SECONDS:
+            by_others = (busy - self._busy) - (own - self._own)
+            others = min(1.0, max(0.0, by_others / ((now - self._start) * (os.cpu_count() or 1))))
+        return {"load_before": self._load, "load_after": load, "others": others}
 
 
-def _load() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+def _usage() -> tuple[float | None, float, float | None, float]:
+    """Return the load average, the clock, and the processor time of all processes since boot and of this one.
 
-
-def _own_seconds() -> float:
-    """Return the processor time of this process and of the children that it has waited for."""
-    return sum(os.times()[:4])
-
-
-def _busy_seconds() -> float | None:
-    """Return the processor time of all processes since boot, with the time that a hypervisor gave to other guests."""
-    text = _read("/proc/stat")
-    if text is None or not text.startswith("cpu "):
-        return None
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, text.splitlines()[0].split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _processor() -> str | None:
-    lines = (_read("/proc/cpuinfo") or "").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or None)
+    The first includes the time that a hypervisor gave to other guests, the last that of children that were waited for.
+    """
+    text, busy = _read("/proc/stat"), None
+    if text and text.startswith("cpu "):
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, text.splitlines()[0].split()[1:9])
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None, time.perf_counter(), busy, sum(os.times()[:4])
 
 
 def _caches() -> dict[str, str]:
@@ -100,13 +86,18 @@ def _caches() -> dict[str, str]:
     return found
 
 
-def _memory(entry: str) -> int | None:
-    for line in (_read("/proc/meminfo") or "").splitlines():
-        if line.startswith(f"{entry}:"):
-            return int(line.split()[1]) * 1024
-    if entry == "MemTotal" and sys.platform == "darwin":
+def _memory(name: str) -> int | None:
+    if entry := _entry("/proc/meminfo", name):
+        return int(entry.split()[0]) * 1024
+    if name == "MemTotal" and sys.platform == "darwin":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
+
+
+def _entry(path: str, name: str) -> str | None:
+    """Return the first value of this name in a file of names and values."""
+    lines = (line.partition(":") for line in (_read(path) or "").splitlines())
+    return next((value.strip() for found, _, value in lines if found.strip() == name), None)
 
 
 def _read(path: str | Path) -> str | None:

@@ -2,67 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
 
 from . import machine
-from .internals import bytes_moved, check_answers, configured, make_optimizer, make_probes
+from .internals import check_answers, configured, count_bytes, make_optimizer, make_probes
 from .results import Row, add_others, row_of
-from .timing import Step, Times, interleave, summarize, verdict
+from .timing import Budget, OnRound, Step, Times, interleave, summarize, verdict
 from .workload import Workload
 
 
-def measure(
-    workload: Workload,
-    *,
-    seconds: float,
-    rounds: int | None = None,
-    block: int | None = None,
-    on_round: Callable[[float], object] = lambda share: None,
-) -> Row:
-    """Check the answer, then time it; the arguments are those of `interleave`."""
+def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share: None) -> Row:
+    """Check the answer, then time it."""
     row = row_of(workload, check_answers(workload))
-    with configured(workload):
-        (step, probes, grads), (fixed, fixed_probes, ones) = map(
-            prepare, (workload, workload.with_shapes(*[(1,)] * len(workload.shapes)))
-        )
-        steps = {"step": step, "fixed": fixed}
-        steps |= {f"probe {isa}": probe for isa, probe in probes.items()}
-        steps |= {f"fixed probe {isa}": probe for isa, probe in fixed_probes.items()}
+    on_gpu = workload.device == "cuda"
+    with configured(workload), own_stream() if on_gpu else nullcontext() as stream:
+        steps, grads = prepare(workload, stream)
+        fixed, ones = prepare(replace(workload, shapes=((1,),) * len(workload.shapes)))
         watch = machine.Watch()
-        on_gpu = workload.device == "cuda"
         times = interleave(
-            steps,
-            seconds=seconds,
-            rounds=rounds,
-            block=block,
+            steps | {f"fixed {name}": step for name, step in fixed.items()},
+            budget,
             between=lambda: flip_signs([*grads, *ones]),
             on_round=on_round,
-            wait=machine.import_cupy().cuda.get_current_stream().synchronize if on_gpu else None,
+            wait=stream and stream.synchronize,
         )
-    fastest = min(probes, key=lambda isa: median(times[f"probe {isa}"]))  # wider registers are not always faster
-    own, probe = summarize(times["step"]), summarize(times[f"probe {fastest}"])
-    own_fixed, probe_fixed = summarize(times["fixed"]), summarize(times[f"fixed probe {fastest}"])
-    row["bytes"] = bytes_moved(workload)
-    row["seconds"], row["probe_seconds"] = own, probe
-    row["probe_isa"] = None if on_gpu else fastest
-    row["fixed_seconds"], row["probe_fixed_seconds"] = own_fixed, probe_fixed
-    row["share"] = probe["median"] / own["median"]
-    row["share_beyond_fixed"] = share_beyond(own, probe, own_fixed, probe_fixed)
-    row["ns_per_element"] = own["median"] / workload.elements * 1e9
-    row["gb_per_s"] = row["bytes"] / own["median"] / 1e9
-    row["noise"] = add_others(verdict(times["step"], times[f"probe {fastest}"]), watch.report()["others"])
-    return row
+    # Wider registers are not always faster.
+    fastest = min((name for name in steps if name.startswith("probe")), key=lambda name: median(times[name]))
+    names = ("step", fastest, "fixed step", f"fixed {fastest}")
+    own, probe, own_fixed, probe_fixed = (summarize(times[name]) for name in names)
+    moved, _ = count_bytes(workload)
+    row |= Row(
+        bytes=moved,
+        seconds=own,
+        probe_seconds=probe,
+        probe_isa=None if on_gpu else fastest.removeprefix("probe "),
+        fixed_seconds=own_fixed,
+        probe_fixed_seconds=probe_fixed,
+        share=probe["median"] / own["median"],
+        share_beyond_fixed=share_beyond(own, probe, own_fixed, probe_fixed),
+        ns_per_element=own["median"] / workload.elements * 1e9,
+        gb_per_s=moved / own["median"] / 1e9,
+        noise=add_others(verdict(times["step"], times[fastest]), watch.report()["others"]),
+    )
+    return row | Row(graph_seconds=summarize(times["graph"])) if on_gpu else row
 
 
-def prepare(workload: Workload) -> tuple[Step, dict[str, Step], list[Any]]:
-    """Return a step that has been taken once, the probes over the same arrays, and the gradients."""
+def own_stream() -> Any:
+    """Return a stream of CuPy: a graph cannot capture the default one."""
+    return machine.import_cupy().cuda.Stream(non_blocking=True)
+
+
+def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], list[Any]]:
+    """Return a step that has been taken once and the probes over the same arrays, by name, and the gradients.
+
+    With a stream there is also a "graph": a step that the stream has captured, replayed with the next step's constants.
+    """
     opt, grads = make_optimizer(workload)
     opt.step(grads)
-    probes = make_probes(opt, grads, workload)
-    return partial(opt.step, grads), {isa: partial(probe, 0) for isa, probe in probes.items()}, grads
+    steps: dict[str, Step] = {"step": partial(opt.step, grads)}
+    steps |= {f"probe {name}": partial(probe, 0) for name, probe in make_probes(opt, grads, workload).items()}
+    if stream:
+        stream.begin_capture()
+        opt.step(grads)
+        graph = stream.end_capture()
+
+        def replay() -> None:
+            opt.graph_step()
+            graph.launch()
+
+        steps["graph"] = replay
+    return steps, grads
 
 
 def flip_signs(grads: Sequence[Any]) -> None:

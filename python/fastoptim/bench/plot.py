@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .results import Row
-from .table import SETTINGS, name_of
+from .table import name_of
 
 MODULES = ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg")
 STYLES = ("-", "--", ":", "-.")
@@ -28,7 +28,9 @@ def check_file(path: Path) -> None:
 
 def draw(rows: Sequence[Row], path: Path, machine: Mapping[str, Any]) -> None:
     """Write the picture in the format of the file's ending.  No window is opened."""
-    panels = panels_of(rows)
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        panels.setdefault(title_of(row), []).append(row)
     last = {name_of(row): row["share"] for row in sorted(rows, key=lambda row: row["elements"])}
     names = sorted(last, key=lambda name: -last[name])  # the legend is in the order of the lines' ends
     size = (7 * len(panels) + 0.7, max(4.8, 0.165 * len(names) + 1))
@@ -45,16 +47,12 @@ def draw(rows: Sequence[Row], path: Path, machine: Mapping[str, Any]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def panels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Group the rows by their settings, under the panels' titles."""
-    panels: dict[str, list[Row]] = {}
-    for row in rows:
-        shown: dict[str, Any] = {name: row[name] for name in SETTINGS}  # type: ignore[literal-required]
-        gradients = "" if shown["dtype"] == shown["grad_dtype"] else f" with {shown['grad_dtype']} gradients"
-        threads = shown["threads"] and f"{shown['threads']} thread{'s' * (shown['threads'] != 1)}"
-        parts = [f"{shown['dtype']}{gradients}", threads, shown["isa"], shown["device"]]
-        panels.setdefault(", ".join(filter(None, parts)), []).append(row)
-    return panels
+def title_of(row: Row) -> str:
+    """Return the title of a row's panel: its settings."""
+    gradients = "" if row["dtype"] == row["grad_dtype"] else f" with {row['grad_dtype']} gradients"
+    threads = row["threads"] and f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
+    parts: list[Any] = [f"{row['dtype']}{gradients}", threads, row["isa"], row["device"]]
+    return ", ".join(filter(None, parts))
 
 
 def _draw_panel(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:

@@ -51,6 +51,7 @@ class Row(TypedDict, total=False):
     share_beyond_fixed: float | None  # the same without the fixed costs; None if too little is left
     ns_per_element: float
     gb_per_s: float
+    graph_seconds: Times  # on a GPU: a replay of the step, captured in a CUDA graph
 
     title: str  # of the workload, for people
     peer: str
@@ -62,20 +63,10 @@ class Row(TypedDict, total=False):
 
 def row_of(workload: Workload, checked: int) -> Row:
     """Return a row with the fields that describe the workload."""
-    return Row(
-        optimizer=workload.optimizer,
-        options=dict(workload.options),
-        work=workload.name,
-        elements=workload.elements,
-        arrays=len(workload.shapes),
-        dtype=workload.dtype,
-        grad_dtype=workload.grad_dtype,
-        threads=workload.threads,
-        isa=workload.isa,
-        device=workload.device,
-        checked_elements=checked,
-        noise=QUIET,
-    )
+    names = ("optimizer", "elements", "dtype", "grad_dtype", "threads", "isa", "device")
+    row = Row(work=workload.name, options=dict(workload.options), arrays=len(workload.shapes))
+    row |= {name: getattr(workload, name) for name in names}  # type: ignore[typeddict-item]
+    return row | Row(checked_elements=checked, noise=QUIET)
 
 
 def add_others(verdict: str, others: float | None) -> str:
@@ -91,21 +82,19 @@ def add_others(verdict: str, others: float | None) -> str:
     return f"{'noisy: ' if verdict == QUIET else f'{verdict}, '}others took {100 * others:.0f} %"
 
 
-def judge_run(rows: Sequence[Row], watched: Mapping[str, float | None]) -> dict[str, Any]:
-    """Judge a run by its rows and by the report of `machine.Watch`, which is added to the verdict."""
-    noisy = sum(row["noise"] != QUIET for row in rows)
-    verdict = f"noisy: {noisy} of {len(rows)} rows" if noisy else QUIET
-    return {"verdict": add_others(verdict, watched["others"]), **watched}
-
-
-def write_json(path: Path, run: Mapping[str, Any]) -> None:
-    """Write a run, as `make_run` or a file has it."""
-    path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-
-
 def make_run(
     machine: Any, settings: Mapping[str, Any], watched: Mapping[str, Any], rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """Return a whole run as plain data."""
-    noise = judge_run(rows, watched)
+    """Return a whole run as plain data, judged by its rows and by the report of `machine.Watch`."""
+    noisy = sum(row["noise"] != QUIET for row in rows)
+    verdict = add_others(f"noisy: {noisy} of {len(rows)} rows" if noisy else QUIET, watched["others"])
+    noise = {"verdict": verdict, **watched}
     return {"schema": SCHEMA, "machine": machine, "settings": dict(settings), "noise": noise, "rows": list(rows)}
+
+
+def write_json(path: Path, run: Mapping[str, Any]) -> None:
+    """Write a run, one line for each entry and each row."""
+    parts = {name: json.dumps(value) for name, value in run.items()}
+    parts["rows"] = "[\n  " + ",\n  ".join(map(json.dumps, run["rows"])) + "\n ]"
+    lines = ",\n ".join(f"{json.dumps(name)}: {part}" for name, part in parts.items())
+    path.write_text(f"{{\n {lines}\n}}\n", encoding="utf-8")

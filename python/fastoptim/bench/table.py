@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import floor, log10
 from typing import Any
 
 from .results import Row
 from .timing import QUIET, Times
 
-#: Values that are shown above the table if all rows share them.
+Columns = Mapping[str, Callable[[Any], str]]  # heading -> text of a row
+
+#: Values that are shown above the table if all rows share them, else as columns after the first two.
 SETTINGS = ("dtype", "grad_dtype", "threads", "isa", "device")
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: Columns = {
+    "optimizer": lambda row: name_of(row),
+    "work": lambda row: row["work"],
     "a step": lambda row: duration(row["seconds"]["median"]),
     "10-90 %": lambda row: spread(row["seconds"]),
     "ns/element": lambda row: significant(row["ns_per_element"]),
@@ -21,9 +24,15 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "probe": lambda row: duration(row["probe_seconds"]["median"]),
     "share": lambda row: f"{row['share']:.2f}",
     "fixed": lambda row: fixed_cost(row),
+    "graph": lambda row: duration(row["graph_seconds"]["median"]) if "graph_seconds" in row else "",
     "beyond": lambda row: "" if row["share_beyond_fixed"] is None else f"{row['share_beyond_fixed']:.2f}",
-    "noise": lambda row: "" if row["noise"] == QUIET else row["noise"],
+    "noise": lambda row: show_noise(row),
 }
+
+#: The headings of columns that are aligned to the left.
+LEFT = {"optimizer", "work", "peer", "noise", *(name.replace("_", " ") for name in SETTINGS)}
+
+ANSWERS = "answers equal to the reference in every bit"
 
 KEY = """\
 probe   a native pass that reads and writes the same bytes of the same arrays with almost no arithmetic, timed
@@ -33,13 +42,20 @@ fixed   the time of a step over as many arrays of one element, and its part of t
 beyond  the share without the times at one element"""
 
 
-def format_run(results: Mapping[str, Any]) -> str:
-    """Return the machine, the table and the conclusion."""
-    rows = results["rows"]
-    parts = [describe_machine(results["machine"]), describe_settings(rows)]
+def format_run(run: Mapping[str, Any], columns: Columns = COLUMNS, answers: str = ANSWERS, key: str = KEY) -> str:
+    """Return the machine, the table with a column for each setting that varies, and the conclusion."""
+    rows = run["rows"]
+    lines = [describe_machine(run["machine"])]
     if rows:
-        parts += ["", format_rows(rows), "", KEY, ""]
-    return "\n".join([*parts, conclude(results["noise"])])
+        settings = {name: [_setting(name, row) for row in rows] for name in SETTINGS}
+        varying = {name.replace("_", " "): found for name, found in settings.items() if len(set(found)) > 1}
+        same = [f"{name.replace('_', ' ')} {of[0]}" for name, of in settings.items() if len(set(of)) == 1 and of[0]]
+        most = max(row["checked_elements"] for row in rows)
+        cells = [(heading, list(map(show, rows))) for heading, show in columns.items()]
+        shown = [*cells[:2], *varying.items(), *(column for column in cells[2:] if any(column[1]))]
+        table = format_table([[heading for heading, _ in shown], *zip(*(cells for _, cells in shown), strict=True)])
+        lines += [f"{', '.join(same)}; {answers}, over up to {most:,} elements", "", table, "", key, ""]
+    return "\n".join([*lines, conclude(run["noise"])])
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
@@ -62,46 +78,18 @@ def describe_machine(machine: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def describe_settings(rows: Sequence[Row]) -> str:
-    """Return the settings that all rows share, and the largest number of elements that were compared."""
-    if not rows:
-        return "nothing was measured"
-    same = [name for name in SETTINGS if not _varies(rows, name) and _setting(name, rows[0])]
-    shown = ", ".join(f"{name.replace('_', ' ')} {_setting(name, rows[0])}" for name in same)
-    most = max(row["checked_elements"] for row in rows)
-    return f"{shown}; answers equal to the reference in every bit, over up to {most:,} elements"
+def format_table(lines: Sequence[Sequence[str]]) -> str:
+    """Align the columns: the first and those whose headings are in `LEFT` to the left, the others to the right.
 
-
-def format_rows(rows: Sequence[Row]) -> str:
-    """Return a line for each row, with a column for each setting that varies."""
-    named: dict[str, Callable[[Row], str]] = {"optimizer": name_of, "work": lambda row: row["work"]}
-    named |= {name.replace("_", " "): partial(_setting, name) for name in SETTINGS if _varies(rows, name)}
-    columns = {**named, **COLUMNS}
-    lines = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
-    return format_table(lines, {*named, "noise"})
-
-
-def format_table(lines: Sequence[Sequence[str]], left: set[str], *, markdown: bool = False) -> str:
-    """Align columns: those whose headings are in `left` to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    is_left = [heading in left for heading in lines[0]]
-    if not markdown:
-        return "\n".join(align_line(line, widths, is_left) for line in lines)
-    rule = ["-" * (width + 1) + ("-" if to_left else ":") for width, to_left in zip(widths, is_left, strict=True)]
-    header, *body = (f"| {align_line(line, widths, is_left, ' | ', '')} |" for line in lines)
-    return "\n".join([header, f"|{'|'.join(rule)}|", *body])
-
-
-def align_line(
-    cells: Sequence[str], widths: Sequence[int], is_left: Sequence[bool], between: str = "  ", strip: str | None = None
-) -> str:
-    """Pad and join the cells of one line."""
-    columns = zip(cells, widths, is_left, strict=True)
-    return between.join(f"{cell:{'<' if to_left else '>'}{width}}" for cell, width, to_left in columns).rstrip(strip)
-
-
-def _varies(rows: Sequence[Row], name: str) -> bool:
-    return len({_setting(name, row) for row in rows}) > 1
+    >>> print(format_table([["us", "x", "work"], ["a", "10", "b"]]))
+    us   x  work
+    a   10  b
+    """
+    padded = []
+    for i, cells in enumerate(zip(*lines, strict=True)):
+        side, width = "<" if i == 0 or cells[0] in LEFT else ">", max(map(len, cells))
+        padded.append([f"{cell:{side}{width}}" for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
 def _setting(name: str, row: Mapping[str, Any]) -> str:
@@ -112,6 +100,11 @@ def name_of(row: Row) -> str:
     """Return the optimizer with the options that were passed."""
     options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
     return f"{row['optimizer']}({options})" if options else row["optimizer"]
+
+
+def show_noise(row: Row) -> str:
+    """Return the reasons why a row is noisy."""
+    return "" if row["noise"] == QUIET else row["noise"]
 
 
 def conclude(noise: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Steps timed alternately, statistics of their times, and a verdict on the noise.
 
->>> times = interleave({"one": lambda: sum(range(10)), "other": lambda: sum(range(99))}, seconds=0, rounds=7)
+>>> times = interleave({"one": lambda: sum(range(10)), "other": lambda: sum(range(99))}, Budget(0, rounds=7))
 >>> summarize(times["one"])["rounds"]
 7
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 #: Fewer rounds than this allow no conclusion.
 FEWEST_ROUNDS = 5
@@ -28,6 +27,7 @@ WIDEST_DRIFT = 0.1
 QUIET = "quiet"
 
 Step = Callable[[], object]
+OnRound = Callable[[float], object]  # receives the part of the work that is done, from 0 to 1
 
 
 class Times(TypedDict):
@@ -39,37 +39,48 @@ class Times(TypedDict):
     rounds: int
 
 
+class Budget(NamedTuple):
+    """The time for a row."""
+
+    seconds: float  # how long to continue; at least `FEWEST_ROUNDS` rounds are made
+    rounds: int | None = None  # the exact number of rounds, however long they take
+    block: int | None = None  # steps per block; by default as many as last `BLOCK_SECONDS`
+
+    @classmethod
+    def of(cls, arguments: Any) -> Budget:
+        """Return the budget of a command line."""
+        return cls(arguments.seconds, arguments.rounds, arguments.block)
+
+
 def interleave(
     steps: Mapping[str, Step],
+    budget: Budget,
     *,
-    seconds: float,
-    block: int | None = None,
-    rounds: int | None = None,
     between: Step = lambda: None,
-    on_round: Callable[[float], object] = lambda share: None,
+    on_round: OnRound = lambda share: None,
     wait: Step | None = None,
 ) -> dict[str, list[float]]:
     """Time the steps alternately, round after round, so that a disturbance of the machine hits all of them.
 
     In each round every step runs a block of times in a row.  A block of several begins with a step that is not timed,
-    because it finds the caches as the other steps left them.
+    because it finds the caches as the other steps left them.  In blocks of 1 every step finds its arrays evicted from
+    the caches by the other steps', if those are large enough.
 
     Args:
         steps: The steps by name.  Each is called at least once before any is timed.
-        seconds: How long to continue; at least `FEWEST_ROUNDS` rounds are made.
-        block: Steps per block; by default as many as last `BLOCK_SECONDS`.  With 1, every step finds its arrays evicted
-            from the caches by the other steps', if those are large enough.
-        rounds: The exact number of rounds, however long they take.
+        budget: How long to continue.
         between: Called before each round; not timed.
-        on_round: Called after each round with the part of the work that is done, from 0 to 1.
+        on_round: Called after each round.
         wait: Called before and after each block, and timed after it: for steps that are only submitted, as to a GPU.
 
     Returns:
         Seconds per step by name, one value per round.
     """
-    blocks = {name: block or _block_size(step, wait) for name, step in steps.items()}
+    blocks = {name: budget.block or _block_size(step, wait) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    with _no_garbage_collection():
+    was_enabled = gc.isenabled()
+    gc.disable()  # as `timeit` does: a collection would count for the step during which it happens
+    try:
         start = time.perf_counter()
         count, done = 0, 0.0
         while done < 1:
@@ -77,9 +88,13 @@ def interleave(
             for name, step in steps.items():
                 times[name].append(_time_block(step, blocks[name], wait))
             count += 1
-            by_clock = 1.0 if rounds or seconds <= 0 else (time.perf_counter() - start) / seconds
-            done = min(1.0, by_clock, count / (rounds or FEWEST_ROUNDS))
+            used = time.perf_counter() - start
+            by_clock = 1.0 if budget.rounds or budget.seconds <= used else used / budget.seconds
+            done = min(by_clock, count / (budget.rounds or FEWEST_ROUNDS))
             on_round(done)
+    finally:
+        if was_enabled:
+            gc.enable()
     return times
 
 
@@ -107,18 +122,6 @@ def _block_size(step: Step, wait: Step | None) -> int:
     return block
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Disable collections, as `timeit` does: one would count for the step during which it happens."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 def summarize(times: Sequence[float]) -> Times:
     """Return the median and the range of most of the times.
 
@@ -127,12 +130,6 @@ def summarize(times: Sequence[float]) -> Times:
     """
     tenths = quantiles(times, n=10, method="inclusive") if len(times) > 1 else times
     return Times(median=median(times), low=tenths[0], high=tenths[-1], rounds=len(times))
-
-
-def _width(times: Sequence[float]) -> float:
-    """Return the distance from the 10th to the 90th percentile, as a part of the median."""
-    found = summarize(times)
-    return (found["high"] - found["low"]) / found["median"] if found["median"] > 0 else 0.0
 
 
 def verdict(times: Sequence[float], others: Sequence[float]) -> str:
@@ -146,17 +143,15 @@ def verdict(times: Sequence[float], others: Sequence[float]) -> str:
     >>> verdict([1.0, 1.01, 1.0, 1.5, 1.5, 1.6], [2.0, 2.01, 2.0, 2.0, 2.02, 2.0])
     'noisy: halves differ by 50 %'
     """
-    rounds = min(len(times), len(others))
-    if rounds < FEWEST_ROUNDS:
-        return f"noisy: {rounds} rounds"
+    if len(times) < FEWEST_ROUNDS:
+        return f"noisy: {len(times)} rounds"
     reasons = []
-    spread = max(_width(times), _width(others))
+    spread = max((found["high"] - found["low"]) / found["median"] for found in map(summarize, (times, others)))
     if spread > WIDEST_SPREAD:
         reasons.append(f"spread {100 * spread:.0f} %")
-    half = rounds // 2
-    first = median(times[:half]) / median(others[:half])
-    second = median(times[half:rounds]) / median(others[half:rounds])
-    drift = max(first, second) / min(first, second) - 1
+    half = len(times) // 2
+    ratios = [median(times[part]) / median(others[part]) for part in (slice(half), slice(half, None))]
+    drift = max(ratios) / min(ratios) - 1
     if drift > WIDEST_DRIFT:
         reasons.append(f"halves differ by {100 * drift:.0f} %")
     return f"noisy: {', '.join(reasons)}" if reasons else QUIET

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-Shape = tuple[int, ...]
-Shapes = tuple[Shape, ...]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -30,34 +29,13 @@ class Workload:
         """The number of elements of all parameters."""
         return sum(map(math.prod, self.shapes))
 
-    def with_shapes(self, *shapes: Shape) -> Workload:
-        """Return the same workload over other arrays."""
-        return replace(self, shapes=shapes)
-
     def capped(self, most: int) -> Workload:
         """Return it over the arrays that fit into `most` elements, or over the beginning of one if none does."""
-        kept: list[Shape] = []
+        kept: list[tuple[int, ...]] = []
         for shape in self.shapes:
             if sum(map(math.prod, kept)) + math.prod(shape) <= most:
                 kept.append(shape)
-        return self.with_shapes(*kept or [(most,)])
-
-
-def parse_size(text: str) -> int:
-    """Read a number of elements.
-
-    >>> [parse_size(text) for text in ("4096", "1e6", "2.5e3", "2^20", "1_000")]
-    [4096, 1000000, 2500, 1048576, 1000]
-    """
-    try:
-        base, power, exponent = text.partition("^")
-        # Only 1 allows exponents above 63, and it equals all its powers: no huge number is computed.
-        size = int(base) ** min(int(exponent), 63) if power else float(text)
-    except (ArithmeticError, ValueError):
-        size = 0
-    if not 1 <= size <= 2**62 or size != int(size):
-        raise ValueError(f"--size: expected a whole number of elements such as 4096, 1e6 or 2^20, got {text!r}")
-    return int(size)
+        return replace(self, shapes=tuple(kept) or ((most,),))
 
 
 def name_size(size: int) -> str:
@@ -98,14 +76,9 @@ def resnet50() -> Shapes:
     return (*shapes, (1000, inputs), (1000,))
 
 
-def mlp() -> Shapes:
-    """A network with 784 inputs, 256 hidden units and 10 outputs, as for handwritten digits."""
-    return ((784, 256), (256,), (256, 10), (10,))
-
-
-def tiny() -> Shapes:
-    """Four arrays of a few elements: such a step costs its overhead alone."""
-    return ((4, 3), (4,), (2, 4), (2,))
-
-
-MODELS: dict[str, Callable[[], Shapes]] = {"gpt2": gpt2, "resnet50": resnet50, "mlp": mlp, "tiny": tiny}
+MODELS: dict[str, Shapes] = {
+    "gpt2": gpt2(),
+    "resnet50": resnet50(),
+    "mlp": ((784, 256), (256,), (256, 10), (10,)),  # for handwritten digits
+    "tiny": ((4, 3), (4,), (2, 4), (2,)),  # such a step costs its overhead alone
+}
