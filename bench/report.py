@@ -13,7 +13,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +21,10 @@ from typing import Any
 
 import fastoptim as fo
 from adapters import PEERS
-from fastoptim.bench.results import write_json
 from fastoptim.bench.table import duration
 from fastoptim.bench.timing import QUIET
 
 CHECKOUT = Path(__file__).parents[1]
-RESULTS = CHECKOUT / "bench" / "results"
 sys.path.append(str(CHECKOUT / "docs"))
 
 from tables import table, update  # noqa: E402
@@ -51,23 +48,12 @@ ADAM = ("small", "large", "gpt2")
 TIE = 0.05
 
 
-def load(file: Path) -> Run:
-    found: Run = json.loads(file.read_text(encoding="utf-8"))
-    return found
-
-
-def record(command: str, file: Path) -> None:
-    """Run a benchmark and keep its JSON, with the command and the date."""
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    words = shlex.split(command)
-    subprocess.run([sys.executable, *words, "--json", str(file)], cwd=CHECKOUT, check=True)
-    run = load(file)
-    run["settings"].update(command=shlex.join(["python", *words]), date=date)
-    write_json(file, run)
+def file_of(name: str) -> Path:
+    return CHECKOUT / "bench" / "results" / f"{name}.json"
 
 
 def recorded(*names: str) -> list[Run]:
-    return [load(RESULTS / f"{name}.json") for name in names]
+    return [json.loads(file_of(name).read_text(encoding="utf-8")) for name in names]
 
 
 def rows_of(runs: Sequence[Run]) -> list[Row]:
@@ -93,13 +79,15 @@ def marked(text: str, row: Row) -> str:
     return text if row["noise"] == QUIET else f"*{text}*"
 
 
-def describe(run: Run) -> str:
+def describe(name: str) -> str:
     """Return the command, date, machine and versions."""
+    (run,) = recorded(name)
     machine, settings = run["machine"], run["settings"]
+    command = shlex.join(["python", *shlex.split(RUNS[name])])
     peers = dict.fromkeys(f"{name.split()[0]} {version}" for name, version in settings.get("peers", {}).items())
     with_peers = f" with {', '.join(peers)}" if peers else ""
     return (
-        f"`{settings['command']}` on {settings['date'][:10]}: {machine['processor']}, {machine['threads']} threads, "
+        f"`{command}` on {settings['date'][:10]}: {machine['processor']}, {machine['threads']} threads, "
         f"fastoptim {machine['fastoptim']} ({machine['isa']}), Python {machine['python']}, "
         f"NumPy {machine['numpy']}{with_peers}."
     )
@@ -145,8 +133,7 @@ def name_faster(rows: Sequence[Row]) -> str:
 
 
 def one_run(name: str) -> str:
-    (run,) = recorded(name)
-    return f"{describe(run)}\n\n{peer_table([run], 'work', 'Adam, float32')}"
+    return f"{describe(name)}\n\n{peer_table(recorded(name), 'work', 'Adam, float32')}"
 
 
 def shares() -> str:
@@ -157,14 +144,14 @@ def shares() -> str:
         lines.setdefault(f"`{class_name(row)}`", {})[row["work"]] = marked(f"{row['share']:.2f}", row)
     sizes = list(dict.fromkeys(row["work"] for row in run["rows"]))
     cells = [[name, *(of_size[size] for size in sizes)] for name, of_size in lines.items()]
-    return f"{describe(run)}\n\n{table(['elements', *sizes], cells)}"
+    return f"{describe('limit')}\n\n{table(['elements', *sizes], cells)}"
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"adam": lambda: peer_table(recorded(*ADAM), "work", "Adam, float32")},
     "docs/performance.md": {
         "every optimizer": lambda: peer_table(recorded("optimizers"), "optimizer", "1 array of 1.6e7"),
-        "recorded": lambda: "\n\n".join(map(describe, recorded(*ADAM, "optimizers"))),
+        "recorded": lambda: "\n\n".join(map(describe, (*ADAM, "optimizers"))),
         "in cache": partial(one_run, "cache"),
         "cold": partial(one_run, "cold"),
         "limit": shares,
@@ -235,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     for name in list(RUNS) if args.record == [] else args.record or ():
         print(f"\n== python {RUNS[name]}", flush=True)
-        record(RUNS[name], RESULTS / f"{name}.json")
+        command = [sys.executable, *shlex.split(RUNS[name]), "--json", str(file_of(name))]
+        subprocess.run(command, cwd=CHECKOUT, check=True)
     update(PAGES)
     for path, make in PICTURES.items() if find_spec("matplotlib") else ():
         make(CHECKOUT / path)

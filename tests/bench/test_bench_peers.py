@@ -28,6 +28,7 @@ import report  # noqa: E402
 import threads  # noqa: E402
 from adapters import OPTIONS, PEERS, Offer, Peer  # noqa: E402
 from fastoptim import __main__  # noqa: E402
+from fastoptim.bench import cli  # noqa: E402
 from fastoptim.bench.timing import Budget  # noqa: E402
 from fastoptim.bench.workload import Workload  # noqa: E402
 from optional import optional  # noqa: E402
@@ -139,21 +140,25 @@ def test_invalid_arguments_are_rejected(arguments: list[str], message: str, caps
 @pytest.mark.parametrize("name", report.RUNS)
 def test_a_recorded_run_is_what_its_command_asks_for(name: str) -> None:
     command, (run,) = shlex.split(report.RUNS[name]), report.recorded(name)
-    parser, arguments = (
-        (__main__.make_parser(), command[2:]) if command[0] == "-m" else (peers.make_parser(), command[1:])
-    )
-    parser.parse_args(arguments)
-    assert run["settings"]["command"].startswith(shlex.join(["python", *command]))
-    assert {row.get("peer", "numpy") for row in run["rows"]} <= set(PEERS)
-    assert all(row["title"] == peers.WORKLOADS[row["work"]][0] for row in run["rows"] if "peer" in row)
+    if command[0] == "-m":
+        made = {(w.name, w.optimizer) for w in cli.workloads_of(__main__.make_parser().parse_args(command[2:]))}
+        assert made >= {(row["work"], row["optimizer"]) for row in run["rows"]}
+    else:
+        args = peers.make_parser().parse_args(command[1:])
+        args.peers = [peer for peer in PEERS if peer.startswith(tuple(args.peer))]
+        assert {name for name, _ in peers.jobs_of(args)} >= {
+            f"{row['peer']} {row['optimizer']} {row['work']}" for row in run["rows"]
+        }
+        assert all(row["title"] == peers.WORKLOADS[row["work"]][0] for row in run["rows"])
 
 
-def test_a_run_is_recorded_with_its_command_and_date(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    report.record("bench/peers.py --work one --peer numpy --seconds 0", file)
-    settings = report.load(file)["settings"]
-    assert settings["command"] == "python bench/peers.py --work one --peer numpy --seconds 0"
-    assert re.match(r"\d{4}-\d\d-\d\dT", settings["date"])
+def test_a_run_is_recorded_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RUNS", {"one": "bench/peers.py --work one --peer numpy --seconds 0"})
+    monkeypatch.setattr(report, "file_of", lambda name: tmp_path / name)
+    monkeypatch.setattr(report, "PAGES", {})
+    monkeypatch.setattr(report, "PICTURES", {})
+    report.main(["--record"])
+    assert re.match(r"`python bench/peers.py --work one --peer numpy --seconds 0` on \d{4}-", report.describe("one"))
 
 
 @pytest.mark.parametrize("page", report.PAGES)

@@ -20,7 +20,9 @@ def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share
     """Check the answer, then time it."""
     row = row_of(workload, check_answers(workload))
     on_gpu = workload.device == "cuda"
-    with configured(workload), own_stream() if on_gpu else nullcontext() as stream:
+    # A graph cannot capture the default stream.
+    own_stream = machine.import_cupy().cuda.Stream(non_blocking=True) if on_gpu else nullcontext()
+    with configured(workload), own_stream as stream:
         steps, grads = prepare(workload, stream)
         fixed, ones = prepare(replace(workload, shapes=((1,),) * len(workload.shapes)))
         watch = machine.Watch()
@@ -50,11 +52,6 @@ def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share
         noise=add_others(verdict(times["step"], times[fastest]), watch.report()["others"]),
     )
     return row | Row(graph_seconds=summarize(times["graph"])) if on_gpu else row
-
-
-def own_stream() -> Any:
-    """Return a stream of CuPy: a graph cannot capture the default one."""
-    return machine.import_cupy().cuda.Stream(non_blocking=True)
 
 
 def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], list[Any]]:

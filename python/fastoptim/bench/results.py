@@ -1,14 +1,15 @@
 """The results of a run, in memory and in the file that ``--json`` writes.
 
-The file is one object: ``schema``, ``machine`` (see `machine.describe`), ``settings`` (the arguments), ``noise`` (the
-verdict, the load averages, and the part of the processors that others took) and ``rows``.  Times are in seconds, sizes
-in bytes.
+The file is one object: ``schema``, ``machine`` (see `machine.describe`), ``settings`` (the arguments and the date),
+``noise`` (the verdict, the load averages, and the part of the processors that others took) and ``rows``.  Times are in
+seconds, sizes in bytes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -88,8 +89,9 @@ def make_run(
     """Return a whole run as plain data, judged by its rows and by the report of `machine.Watch`."""
     noisy = sum(row["noise"] != QUIET for row in rows)
     verdict = add_others(f"noisy: {noisy} of {len(rows)} rows" if noisy else QUIET, watched["others"])
+    dated = {**settings, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     noise = {"verdict": verdict, **watched}
-    return {"schema": SCHEMA, "machine": machine, "settings": dict(settings), "noise": noise, "rows": list(rows)}
+    return {"schema": SCHEMA, "machine": machine, "settings": dated, "noise": noise, "rows": list(rows)}
 
 
 def write_json(path: Path, run: Mapping[str, Any]) -> None:
