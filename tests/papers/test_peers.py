@@ -1,18 +1,14 @@
 """Live frameworks: with ``pip install '.[peers]'``, every optimizer that is also theirs goes their way for 100 steps.
 
-The tables know frameworks by name alone, so that this module is importable without them; what needs one that is not
-installed is skipped.  All three compute in float64 here (jax and Keras have to be told), so one tolerance serves.
+The tables know frameworks by name alone, so that this module is importable without them.  All three compute in float64
+here (jax and Keras have to be told), so one tolerance serves.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
-from math import exp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +16,9 @@ import pytest
 
 import fastoptim as fo
 from cases import Array
-from fastoptim import schedules as fs
-from optional import optional
+from frameworks import FRAMEWORKS, Framework, follow_keras, import_keras, import_optax, import_torch, keras_warning
 
-# Keras asks NumPy for arrays in a way that NumPy is going to change.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = keras_warning
 
 STEPS = 100
 
@@ -35,170 +29,6 @@ RTOL, ATOL = 1e-9, 1e-13
 # jax takes the square root of an int32 step count in float32, a relative error of up to 2^-24 in each of MADGRAD's
 # weights and so at most twice that in the way that its parameters have come, of about 1.
 LOOSE = {("optax", "madgrad"): (2**-23, 2**-23)}
-
-# ---- frameworks
-
-Way = Iterator[list[Array]]  # the parameters after each step
-
-
-def _torch() -> Any:
-    return optional("torch")
-
-
-def _optax() -> Any:
-    optional("jax")
-    return optional("optax")
-
-
-def _keras() -> Any:
-    backends = [name for name in ("jax", "torch") if find_spec(name)]
-    if "KERAS_BACKEND" not in os.environ and backends:
-        os.environ["KERAS_BACKEND"] = backends[0]  # or it would ask for TensorFlow
-    return optional("keras")  # and its backend
-
-
-@contextmanager
-def _torch_in_float64() -> Iterator[None]:
-    """Or the scalars that it keeps from step to step would be float32.  One thread: more cost more than a step."""
-    torch = _torch()
-    before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_default_dtype(before)
-    torch.set_num_threads(threads)
-
-
-@contextmanager
-def _jax_in_float64() -> Iterator[None]:
-    if find_spec("jax") is None:
-        yield
-        return
-    import jax
-
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
-@contextmanager
-def _keras_in_float64() -> Iterator[None]:
-    """The learning rate and the numbers of a step are of Keras' default type, whatever the variables are."""
-    keras = _keras()
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    with _jax_in_float64():
-        yield
-    keras.config.set_floatx(before)
-
-
-def _follow_torch(
-    make: Callable[..., Any], rates: Sequence[float], start: list[Array], grads: list[list[Array]]
-) -> Way:
-    torch = _torch()
-    tensors = [torch.tensor(p, requires_grad=True) for p in start]
-    opt = make(params=tensors, lr=rates[0])
-    for rate, step in zip(rates, grads, strict=True):
-        opt.param_groups[0]["lr"] = rate
-        for tensor, g in zip(tensors, step, strict=True):
-            tensor.grad = torch.from_numpy(g)
-        opt.step()
-        yield [tensor.detach().numpy().copy() for tensor in tensors]
-
-
-def _follow_keras(
-    make: Callable[..., Any], rates: Sequence[float], start: list[Array], grads: list[list[Array]]
-) -> Way:
-    keras = _keras()
-    variables = [keras.Variable(p, dtype="float64") for p in start]
-    opt = make(learning_rate=rates[0])
-    for rate, step in zip(rates, grads, strict=True):
-        opt.learning_rate = rate
-        opt.apply([keras.ops.convert_to_tensor(g) for g in step], variables)
-        yield [keras.ops.convert_to_numpy(variable.value) for variable in variables]
-
-
-def _follow_optax(
-    make: Callable[..., Any], rates: Sequence[float], start: list[Array], grads: list[list[Array]]
-) -> Way:
-    import jax
-
-    optax = _optax()
-
-    def step(carry: Any, given: Any) -> Any:
-        params, state = carry
-        rate, g = given
-        group_steps, state = make(learning_rate=rate).update(g, state, params)
-        params = optax.apply_updates(params, group_steps)
-        return (params, state), params
-
-    params = [jax.numpy.asarray(p) for p in start]
-    columns = [np.stack(column) for column in zip(*grads, strict=True)]
-    state = make(learning_rate=rates[0]).init(params)
-    _, ways = jax.jit(partial(jax.lax.scan, step))((params, state), (np.asarray(rates), columns))
-    yield from ([*map(np.asarray, step)] for step in zip(*ways, strict=True))
-
-
-def _optax_factory(name: str) -> Any:
-    """Its own, or what its users chain: decay that is coupled, or SGD's that is not."""
-    optax = _optax()
-    made: dict[str, Callable[..., Any]] = {
-        "add_decayed_weights before sgd": lambda learning_rate, weight_decay, momentum: optax.chain(
-            optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)
-        ),
-        "trace before add_decayed_weights": lambda learning_rate, weight_decay, momentum: optax.chain(
-            optax.trace(momentum), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(learning_rate)
-        ),
-    }
-    return made.get(name) or getattr(optax, name, None) or getattr(optax.contrib, name)
-
-
-class Framework(NamedTuple):
-    """Where its optimizers are, what it calls our options (several names for the parts of one), and how it steps."""
-
-    factory: Callable[[str], Any]
-    names: Callable[[], list[str]]
-    options: Mapping[str, str | tuple[str, ...]]
-    in_float64: Callable[[], Any]
-    follow: Callable[..., Way]
-
-
-FRAMEWORKS = {
-    "torch": Framework(
-        lambda name: getattr(_torch().optim, name), lambda: dir(_torch().optim), {}, _torch_in_float64, _follow_torch
-    ),
-    "keras": Framework(
-        lambda name: getattr(_keras().optimizers, name),
-        lambda: dir(_keras().optimizers),
-        {
-            "lr": "learning_rate",
-            "betas": ("beta_1", "beta_2"),
-            "eps": "epsilon",
-            "alpha": "rho",
-            "l1_regularization": "l1_regularization_strength",
-            "l2_regularization": "l2_regularization_strength",
-            "l2_shrinkage": "l2_shrinkage_regularization_strength",
-        },
-        _keras_in_float64,
-        _follow_keras,
-    ),
-    "optax": Framework(
-        _optax_factory,
-        lambda: dir(_optax()) + dir(_optax().contrib),
-        {
-            "lr": "learning_rate",
-            "betas": ("b1", "b2", "b3"),
-            "alpha": "decay",
-            "momentum": "b1",
-            "clipped": "use_clipping",
-            "d0": "estim_lr0",
-            "d_coef": "estim_lr_coef",
-        },
-        _jax_in_float64,
-        _follow_optax,
-    ),
-}
 
 # ---- tables
 
@@ -447,7 +277,7 @@ def ways(name: str, row: Row) -> Iterator[tuple[list[Array], list[Array]]]:
 
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=row_id)
 def test_follows_the_framework(name: str, row: Row) -> None:
-    if row.theirs == "ScheduleFreeAdamW" and _keras().config.backend() == "torch":
+    if row.theirs == "ScheduleFreeAdamW" and import_keras().config.backend() == "torch":
         pytest.skip("Keras on PyTorch has the new z in the place of the old one, which it keeps by reference")
     rtol, atol = LOOSE.get((name, row.name), (RTOL, ATOL))
     with FRAMEWORKS[name].in_float64():
@@ -496,7 +326,7 @@ BOUND = 1.5
 
 
 def _clip_torch(kind: str, grads: list[Array]) -> list[Array]:
-    torch = _torch()
+    torch = import_torch()
     tensors = [torch.zeros(g.shape) for g in grads]
     for tensor, g in zip(tensors, grads, strict=True):
         tensor.grad = torch.tensor(g)
@@ -509,12 +339,12 @@ def _clip_torch(kind: str, grads: list[Array]) -> list[Array]:
 
 def _clip_keras(kind: str, grads: list[Array]) -> list[Array]:
     option = {"clip_value": "clipvalue", "clip_norm": "clipnorm", "clip_global_norm": "global_clipnorm"}[kind]
-    make = partial(_keras().optimizers.SGD, **{option: BOUND})
-    return [-p for p in next(_follow_keras(make, [1.0], [np.zeros(g.shape) for g in grads], [grads]))]
+    make = partial(import_keras().optimizers.SGD, **{option: BOUND})
+    return [-p for p in next(follow_keras(make, [1.0], [np.zeros(g.shape) for g in grads], [grads]))]
 
 
 def _clip_optax(kind: str, grads: list[Array]) -> list[Array]:
-    optax = _optax()
+    optax = import_optax()
     clip = {"clip_value": optax.clip, "clip_global_norm": optax.clip_by_global_norm}[kind](BOUND)
     return [np.asarray(g) for g in clip.update(grads, clip.init(grads))[0]]
 
@@ -544,130 +374,8 @@ def test_clips_as_they_do(clip: Callable[..., list[Array]], kind: str, size: flo
     fo.SGD(params, lr=1.0, **options).step(grads)
     with FRAMEWORKS[clip.__name__.removeprefix("_clip_")].in_float64():
         wanted = clip(kind, grads)
-    in_float32 = clip is _clip_keras and _keras().config.backend() == "torch"  # takes norms so
+    in_float32 = clip is _clip_keras and import_keras().config.backend() == "torch"  # takes norms so
     for p, q, norm in zip(params, wanted, norms, strict=True):
         ours_is_less = clip is not _clip_torch and kind != "clip_value" and norm > BOUND
         longer = 1 + 1e-6 / norm if ours_is_less else 1
         np.testing.assert_allclose(-p * longer, q, rtol=2**-22 if in_float32 else 1e-14)
-
-
-# ---- schedules
-
-# Theirs by what it is called there.  Keras' pieces go on through the boundary, ours and optax's end before it.
-SCHEDULES: list[tuple[str, fs.Schedule, str, Callable[[Any], Any]]] = [
-    ("optax", fs.Constant(0.1), "constant_schedule", lambda make: make(0.1)),
-    ("optax", fs.Step(0.1, 10, 0.5), "exponential_decay", lambda make: make(0.1, 10, 0.5, staircase=True)),
-    ("optax", fs.MultiStep(0.1, [9, 50]), "piecewise_constant_schedule", lambda make: make(0.1, {9: 0.1, 50: 0.1})),
-    (
-        "optax",
-        fs.PiecewiseConstant(0.1, [9, 50], [0.5, 3.0]),
-        "piecewise_constant_schedule",
-        lambda make: make(0.1, {9: 0.5, 50: 3.0}),
-    ),
-    ("optax", fs.Exponential(0.1, 0.97), "exponential_decay", lambda make: make(0.1, 1, 0.97)),
-    ("optax", fs.NaturalExponential(0.1, 0.3, 7), "exponential_decay", lambda make: make(0.1, 7, exp(-0.3))),
-    ("optax", fs.Polynomial(0.1, 60, 2.5, 0.01), "polynomial_schedule", lambda make: make(0.1, 0.01, 2.5, 60)),
-    ("optax", fs.Linear(0.1, 0.2, 1.5, 60), "linear_schedule", lambda make: make(0.02, 0.15, 60)),
-    ("optax", fs.Cosine(0.1, 60, 0.01), "cosine_decay_schedule", lambda make: make(0.1, 60, 0.1)),
-    (
-        "optax",
-        fs.CosineWarmRestarts(0.1, 20, 2),
-        "sgdr_schedule",
-        lambda make: make(
-            [{"init_value": 0.1, "peak_value": 0.1, "warmup_steps": 0, "decay_steps": n} for n in (20, 40, 80)]
-        ),
-    ),
-    (
-        "optax",
-        fs.Warmup(fs.Cosine(0.1, 60, 0.01), 15, 0.02),
-        "warmup_cosine_decay_schedule",
-        lambda make: make(0.02, 0.1, 15, 75, 0.01),
-    ),
-    ("optax", fs.Warmup(0.1, 15), "warmup_constant_schedule", lambda make: make(0.0, 0.1, 15)),
-    (
-        "optax",
-        fs.Warmup(fs.Step(0.1, 10, 0.5), 15),
-        "warmup_exponential_decay_schedule",
-        lambda make: make(0.0, 0.1, 15, 10, 0.5, staircase=True),
-    ),
-    (
-        "optax",
-        fs.Sequence([0.1, fs.Linear(0.1, 1, 0, 30), 0.05], [20, 60]),
-        "join_schedules",
-        lambda make: make([lambda _: 0.1, lambda step: 0.1 * max(0, 1 - step / 30), lambda _: 0.05], [20, 60]),
-    ),
-    ("keras", fs.Step(0.1, 10, 0.5), "ExponentialDecay", lambda make: make(0.1, 10, 0.5, staircase=True)),
-    ("keras", fs.MultiStep(0.1, [9, 50]), "PiecewiseConstantDecay", lambda make: make([8, 49], [0.1, 0.01, 0.001])),
-    (
-        "keras",
-        fs.PiecewiseConstant(0.1, [9, 50], [0.5, 3.0]),
-        "PiecewiseConstantDecay",
-        lambda make: make([8, 49], [0.1, 0.05, 0.15]),
-    ),
-    ("keras", fs.Exponential(0.1, 0.97), "ExponentialDecay", lambda make: make(0.1, 1, 0.97)),
-    ("keras", fs.NaturalExponential(0.1, 0.3, 7), "ExponentialDecay", lambda make: make(0.1, 7, exp(-0.3))),
-    ("keras", fs.InverseTime(0.1, 0.3, 7), "InverseTimeDecay", lambda make: make(0.1, 7, 0.3)),
-    ("keras", fs.Polynomial(0.1, 60, 2.5, 0.01), "PolynomialDecay", lambda make: make(0.1, 60, 0.01, 2.5)),
-    ("keras", fs.Linear(0.1, 1, 0.1, 60), "PolynomialDecay", lambda make: make(0.1, 60, 0.01)),
-    ("keras", fs.Cosine(0.1, 60, 0.01), "CosineDecay", lambda make: make(0.1, 60, 0.1)),
-    (
-        "keras",
-        fs.Warmup(fs.Cosine(0.1, 60, 0.01), 15, 0.02),
-        "CosineDecay",
-        lambda make: make(0.02, 60, 0.1, warmup_target=0.1, warmup_steps=15),
-    ),
-    (
-        "keras",
-        fs.CosineWarmRestarts(0.1, 20, 1, 0.01),
-        "CosineDecayRestarts",
-        lambda make: make(0.1, 20, 1.0, alpha=0.1),
-    ),
-]
-NO_PEER = {"InverseSqrt", "Cyclic"}
-NEAR = {"OneCycle"}  # optax's phases end a step later
-
-
-def _keras_rates(theirs: str, build: Callable[[Any], Any]) -> Array:
-    keras = _keras()
-    rates = keras.ops.map(build(getattr(keras.optimizers.schedules, theirs)), keras.ops.arange(STEPS))
-    return np.asarray(keras.ops.convert_to_numpy(rates))
-
-
-def _optax_rates(theirs: str, build: Callable[[Any], Any]) -> Array:
-    schedule = build(getattr(_optax(), theirs))
-    return np.array([float(schedule(step)) for step in range(STEPS)])
-
-
-@pytest.mark.parametrize(
-    ("name", "schedule", "theirs", "build"), SCHEDULES, ids=[f"{row[0]}-{row[2]}-{row[1]}" for row in SCHEDULES]
-)
-def test_rates_are_theirs(name: str, schedule: fs.Schedule, theirs: str, build: Callable[[Any], Any]) -> None:
-    """Include steps past the end.  Keras takes cosines of up to pi in float32: 2^-22 of the largest rate."""
-    with FRAMEWORKS[name].in_float64():
-        rates = {"keras": _keras_rates, "optax": _optax_rates}[name](theirs, build)
-    atol = 0.1 * 2**-22 if theirs.startswith("CosineDecay") else 1e-16
-    np.testing.assert_allclose([schedule(step) for step in range(STEPS)], rates, rtol=RTOL, atol=atol)
-
-
-def test_every_schedule_is_compared() -> None:
-    compared = {type(schedule).__name__ for _, schedule, *_ in SCHEDULES} | {"ReduceOnPlateau"}
-    every = {name for name, cls in vars(fs).items() if isinstance(cls, type) and issubclass(cls, fs.Schedule)}
-    assert every - {"Schedule"} == compared | NO_PEER | NEAR
-
-
-def test_a_plateau_is_optaxs() -> None:
-    """Which counts the metric at which it reduces into its patience."""
-    optax = _optax()
-    import jax
-
-    with _jax_in_float64():
-        plateau = optax.contrib.reduce_on_plateau
-        theirs = plateau(patience=4, rtol=0.01, min_scale=0.02, factor=0.5, cooldown=2)
-        ours = fs.ReduceOnPlateau(0.1, patience=3, threshold=0.01, min_lr=0.002, factor=0.5, cooldown=2)
-        rate = np.asarray(0.1)
-        state, update = theirs.init(rate), jax.jit(theirs.update)
-        for metric in 5 + np.random.default_rng(3).standard_normal(STEPS):
-            ours.update(metric)
-            given, state = update(rate, state, value=metric)
-            np.testing.assert_allclose(ours.rate, float(given), rtol=RTOL)
-    assert ours.rate == 0.002
