@@ -4,9 +4,9 @@
 //     g = clip*g                               clip factor from the norms of the gradient so far
 //     g = g + l1*sign(p)
 //     g = g + weight_decay*p                   coupled weight decay
-//     p = decay_factor*p                       decoupled weight decay
+//     p = p - decay*p                          decoupled weight decay
 //     the rule
-//     average = beta*average + (1-beta)*p      moving average of the parameter
+//     average = average + weight*(p - average) moving average of the parameter
 #pragma once
 
 #include "rule.h"
@@ -18,19 +18,35 @@
 
 namespace fo::FO_TARGET {
 
+// The weighted mean of an average and a new value.  The smaller weight is a factor of their difference: it keeps its
+// digits however small it is, and a weight of 0 or 1 and the mean of equal values are exact.
+template <class T>
+struct Average {
+    T nears_new, weight;
+
+    FO_HD explicit Average(double new_weight)
+        : nears_new(T(new_weight > 0.5)), weight(T(new_weight > 0.5 ? 1 - new_weight : new_weight)) {}
+
+    FO_HD T operator()(T average, T x) const {
+        const T near = nears_new != T(0) ? x : average, far = nears_new != T(0) ? average : x;
+        const T mean = near + weight * (far - near);
+        return weight != T(0) ? mean : near;
+    }
+};
+
 // A disabled stage multiplies by 1 or clamps at infinity, which is exact.  Adding a zero is not, so l1 and weight decay
-// are selected, by flags of type T: GCC does not vectorise a selection by bool together with float data.
+// are selected, by numbers of type T: GCC does not vectorise a selection by bool together with float data.
 template <class T>
 struct Prepare {
     bool changes_gradient, shrinks, averages;
-    T grad_multiplier, bound, clip, has_l1, l1, has_weight_decay, weight_decay, decay_factor;
-    Ema<T> averaged;
+    T grad_multiplier, bound, clip, has_l1, l1, has_weight_decay, weight_decay, decay;
+    Average<T> averaged;
 
     FO_HD Prepare(const StepConstants& constants, const Gradient& gradient)
         : changes_gradient(constants.grad_multiplier != 1 || constants.clip_value < INFINITY || gradient.clip != 1 ||
                            constants.l1 != 0 || constants.weight_decay != 0),
-          shrinks(constants.decay_factor != 1),
-          averages(constants.average_beta != 1),
+          shrinks(constants.decay != 0),
+          averages(constants.average_weight != 0),
           grad_multiplier(T(constants.grad_multiplier)),
           bound(T(constants.clip_value)),
           clip(T(gradient.clip)),
@@ -38,8 +54,8 @@ struct Prepare {
           l1(T(constants.l1)),
           has_weight_decay(T(constants.weight_decay != 0)),
           weight_decay(T(constants.weight_decay)),
-          decay_factor(T(constants.decay_factor)),
-          averaged(constants.average_beta) {}
+          decay(T(constants.decay)),
+          averaged(constants.average_weight) {}
 
     FO_HD T scaled(T g) const { return grad_multiplier * g; }
 
@@ -54,7 +70,7 @@ struct Prepare {
         return has_weight_decay != T(0) ? decayed : before_decay;
     }
 
-    FO_HD T parameter(T p) const { return decay_factor * p; }
+    FO_HD T parameter(T p) const { return shrink(p, decay); }
 };
 
 // A rule with the preparation of its element.

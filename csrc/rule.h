@@ -28,22 +28,41 @@ static_assert(FLT_EVAL_METHOD == 0);
 
 namespace fo::FO_TARGET {
 
-// The step number of a parameter.  Powers are taken by repeated squaring in double: the same multiplications on the
-// host, on a device and in the reference, independent of the math library.
+// base^n by repeated squaring: the same multiplications on the host, on a device and in the reference, independent of
+// the math library.  For a small n: the relative error is that of n roundings.
+FO_HD inline double power(double base, std::int64_t n) {
+    double result = 1;
+    for (; n > 0; n >>= 1) {
+        if (n & 1) result *= base;
+        base *= base;
+    }
+    return result;
+}
+
+// The step number of a parameter.
 struct Clock {
     std::int64_t t;  // 1 in the first step
 
-    FO_HD double power(double base) const {
-        double result = 1;
-        for (std::int64_t n = t; n > 0; n >>= 1) {
-            if (n & 1) result *= base;
-            base *= base;
-        }
-        return result;
-    }
-
     // 1 - beta^t: the sum of the weights in a moving average that started from zero.
-    FO_HD double bias_correction(double beta) const { return 1 - power(beta); }
+    //
+    // 1 minus a power would lose the digits of a small result, and a power by repeated squaring has t times the
+    // rounding error of beta.  With c(n) = 1 - beta^n, c(m + n) = c(m) + c(n) - c(m)*c(n) for n = m and for the bits of
+    // t.  The roundings of sums and differences are known exactly, and `low` and `result_low` collect them.
+    FO_HD double bias_correction(double beta) const {
+        double c = 1 - beta, low = (1 - c) - beta, result = 0, result_low = 0;
+        for (std::int64_t n = t; n > 0; n >>= 1) {
+            if (n & 1) {
+                const double product = result * c, sum = c + result, next = sum - product;
+                result_low =
+                    result_low * (1 - c) + low * (1 - result) + (result - (sum - c)) + ((sum - next) - product);
+                result = next;
+            }
+            const double square = c * c, twice = 2 * c - square;
+            low = 2 * low * (1 - c) + ((2 * c - twice) - square);
+            c = twice;
+        }
+        return result + result_low;
+    }
 };
 
 // A decay rate rounded to the compute type, but below one: float32 rounds 0.99999999 to 1, and a moving average with
@@ -69,6 +88,14 @@ struct Ema {
 
     FO_HD double bias_correction(const Clock& clock) const { return clock.bias_correction(double(beta)); }
 };
+
+// Decoupled weight decay.  The digits of a small rate would be lost in a factor 1 - rate: in float32, 1 - 1e-7 is
+// 1 - 1.19e-7.  A rate of 0 leaves p unchanged, also if it is -0 or infinite.
+template <class T>
+FO_HD T shrink(T p, T rate) {
+    const T less = p - rate * p;
+    return rate != T(0) ? less : p;
+}
 
 // Type of an argument that a rule does not read.  Byte counts in the bandwidth probe and the documentation are
 // derived from it.

@@ -44,9 +44,9 @@ struct StepConstants {
     double grad_multiplier;                          // the inverse loss scale, negative to maximize
     double clip_value, clip_norm, clip_global_norm;  // infinite where there is no bound
     double l1;
-    double weight_decay;  // coupled: g += weight_decay*p
-    double decay_factor;  // decoupled: p *= decay_factor
-    double average_beta;  // average = average_beta*average + (1-average_beta)*p; 1 leaves it alone
+    double weight_decay;    // coupled: g += weight_decay*p
+    double decay;           // decoupled: p -= decay*p
+    double average_weight;  // average += average_weight*(p - average); 0 leaves it alone
     alignas(16) std::byte rule_f32[kRuleBytes];
     alignas(16) std::byte rule_f64[kRuleBytes];
 

@@ -39,28 +39,27 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.clip_global_norm = clip_global_norm;
     constants.l1 = l1;
     constants.weight_decay = decoupled ? 0 : weight_decay;
-    constants.decay_factor = decoupled ? 1 - lr * weight_decay : 1;
-    constants.average_beta = average_beta(t);
+    constants.decay = decoupled ? lr * weight_decay : 0;
+    constants.average_weight = average_weight(t);
     const RuleInfo& info = rule_info(rule);
     if (types.f32) info.construct_f32(t, all.data(), constants);
     if (types.f64) info.construct_f64(t, all.data(), constants);
     return constants;
 }
 
-// The plain mean of n values is 1 - 1/n times that of the n - 1 before, plus 1/n times the last.  Before the mean
-// starts it is the last value.
-double UpdateConfig::average_beta(std::int64_t t) const {
-    if (ema) return *ema;
-    if (!swa_start) return 1;
-    if (t < *swa_start) return 0;
+// In the plain mean of n values the last has the weight 1/n.  Before the mean starts it is the last value.
+double UpdateConfig::average_weight(std::int64_t t) const {
+    if (ema) return 1 - *ema;
+    if (!swa_start) return 0;
+    if (t < *swa_start) return 1;
     const std::int64_t before = (t - *swa_start) / swa_every;
-    return (t - *swa_start) % swa_every ? 1 : double(before) / double(before + 1);
+    return (t - *swa_start) % swa_every ? 0 : 1 / double(before + 1);
 }
 
 StepConstants constants_without_options(int rule) {
     StepConstants constants{};
     constants.rule = rule;
-    constants.grad_multiplier = constants.decay_factor = constants.average_beta = 1;
+    constants.grad_multiplier = 1;
     constants.clip_value = constants.clip_norm = constants.clip_global_norm = INFINITY;
     return constants;
 }

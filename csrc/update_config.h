@@ -35,7 +35,7 @@ struct UpdateConfig {
                                      ComputeTypes types = {true, true}) const;
 
   private:
-    double average_beta(std::int64_t t) const;
+    double average_weight(std::int64_t t) const;
 };
 
 // Return constants that prepare nothing and leave the rule's own bytes zero.

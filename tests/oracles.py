@@ -79,15 +79,22 @@ def factor(t: int) -> float:
     return 1 + t % 3 / 4
 
 
-def evaluate(optimizer: type[fo.Optimizer], row: Row, p: float, grads: list[float]) -> Iterator[tuple[float, State]]:
-    """Yield the parameter and the state after each step."""
+def arguments_of(optimizer: type[fo.Optimizer], row: Row) -> Options:
+    """Return the arguments of the row's formula, except for the defaults of its own."""
     options = optimizer.check_options(row.options).options
     known = inspect.signature(row.formula).parameters.values()
     named = [k for k in known if k.kind is k.KEYWORD_ONLY and k.name != "lr" and k.name not in row.arguments]
     arguments = {k.name: options[k.name] for k in named if k.name in row.options or k.default is k.empty}
     rate = options["lr"] if row.lr is None or "lr" in row.options else row.lr
+    return {"lr": rate, **arguments, **row.arguments}
+
+
+def evaluate(optimizer: type[fo.Optimizer], row: Row, p: float, grads: list[float]) -> Iterator[tuple[float, State]]:
+    """Yield the parameter and the state after each step."""
+    options, arguments = optimizer.check_options(row.options).options, arguments_of(optimizer, row)
+    rate = arguments.pop("lr")
     decay, decoupled = row.decay or (options["weight_decay"], options["decoupled"])
-    if any(k.name == "weight_decay" for k in known):
+    if "weight_decay" in inspect.signature(row.formula).parameters:
         decay = 0.0
     state: State = defaultdict(float)
     for t, grad in enumerate(grads, 1):
@@ -96,7 +103,7 @@ def evaluate(optimizer: type[fo.Optimizer], row: Row, p: float, grads: list[floa
             p -= lr * decay * p
         else:
             g += decay * p
-        p = row.formula(p, g, state, t, lr=lr, **arguments, **row.arguments)
+        p = row.formula(p, g, state, t, lr=lr, **arguments)
         yield p, state
 
 

@@ -51,7 +51,7 @@ void decay_parameter(const StepConstants& constants, void* p, Index n) {
 
 template <class T>
 void average_parameter(const StepConstants& constants, const void* p, void* average, Index n) {
-    const Ema<T> mean(constants.average_beta);
+    const Average<T> mean(constants.average_weight);
     const auto* param = static_cast<const Cell<T>*>(p);
     auto* averaged = static_cast<Cell<T>*>(average);
     FO_IVDEP

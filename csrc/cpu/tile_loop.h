@@ -159,12 +159,12 @@ struct Shrunk {
     static constexpr auto& state = R::state;
 
     R rule;
-    T decay_factor;
+    T decay;
 
     template <class... S>
         requires std::is_invocable_v<UpdateType<R>, T&, T, S&...>
     void operator()(T& p, T g, S&... s) const {
-        p = decay_factor * p;
+        p = shrink(p, decay);
         apply_rule(rule, p, g, s...);
     }
 };
@@ -195,7 +195,7 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
         if (plain && prepare.changes_gradient) {
             apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
         } else if (plain && prepare.shrinks) {
-            apply<Shrunk<R, T>>({rule, prepare.decay_factor}, tiles.p, tiles.g, tiles.state, n);
+            apply<Shrunk<R, T>>({rule, prepare.decay}, tiles.p, tiles.g, tiles.state, n);
         } else {
             if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
             if (prepare.shrinks) cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);

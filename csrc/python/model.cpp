@@ -111,7 +111,7 @@ void Model::expect_state(std::size_t i, const StepConstants& constants) const {
     const auto& [state, scalars, average] = states_[i];
     const RuleInfo& rule = rule_info(constants.rule);
     expect(rule.state.size() == state.size() && rule.scalar_state.size() == scalars.size() &&
-               (constants.average_beta == 1 || !average.empty()),
+               (constants.average_weight == 0 || !average.empty()),
            "the rule's state arrays");
 }
 

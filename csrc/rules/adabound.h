@@ -20,7 +20,7 @@ struct AdaBound {
         : mean1(beta1), mean2(beta2), eps(T(eps)) {
         step_size = T(lr * sqrt(mean2.bias_correction(clock)) / mean1.bias_correction(clock));
         const double limit = final_lr * lr_ratio, gamma_t = gamma * double(clock.t);
-        lower = T(limit * (1 - 1 / (gamma_t + 1)));
+        lower = gamma_t > 0 ? T(limit / (1 + 1 / gamma_t)) : T(0);
         upper = gamma_t > 0 ? T(limit * (1 + 1 / gamma_t)) : T(INFINITY);
     }
 

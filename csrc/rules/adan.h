@@ -13,7 +13,7 @@ struct Adan {
     static constexpr std::array state{"m", "v", "n", "g_prev"};
 
     Ema<T> mean1, mean2, mean3;
-    T m_step_size, v_step_size, eps, weight_decay, decay_factor;
+    T m_step_size, v_step_size, eps, weight_decay, decay;
     T is_first, is_coupled;  // 0 or 1: GCC does not vectorise selections by several bools
 
     // Numerator and denominator are multiplied by sqrt(1 - beta3^t), as in adam.h.
@@ -23,7 +23,7 @@ struct Adan {
           mean2(beta2),
           mean3(beta3),
           weight_decay(T(weight_decay)),
-          decay_factor(decoupled != 0 ? T(1 / (1 + lr * weight_decay)) : T(1)),
+          decay(T(decoupled != 0 ? lr * weight_decay / (1 + lr * weight_decay) : 0)),
           is_first(T(clock.t == 1)),
           is_coupled(T(decoupled == 0 && weight_decay != 0)) {
         const double root = sqrt(mean3.bias_correction(clock));
@@ -41,7 +41,7 @@ struct Adan {
         v = mean2(v, difference);
         n = mean3.of_square(n, extrapolated);
         g_prev = g;
-        p = (p - (m_step_size * m + v_step_size * v) / (sqrt(n) + eps)) * decay_factor;
+        p = shrink(p - (m_step_size * m + v_step_size * v) / (sqrt(n) + eps), decay);
     }
 };
 

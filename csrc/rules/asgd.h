@@ -12,15 +12,15 @@ struct ASGD {
     static constexpr std::array hyper{"lambd", "eta", "mu"};
     static constexpr std::array state{"ax"};
 
-    T decay_factor, eta, mu;
+    T decay, eta, mu;
     bool copies;
 
     FO_HD ASGD(const Clock&, double lambd, double eta, double mu)
-        : decay_factor(T(1 - lambd * eta)), eta(T(eta)), mu(T(mu)), copies(mu == 1) {}
+        : decay(T(lambd * eta)), eta(T(eta)), mu(T(mu)), copies(mu == 1) {}
 
     // With mu = 1 the average is p exactly, which ax + (p - ax) is not after rounding.
     FO_HD void operator()(T& p, T g, T& ax) const {
-        p = decay_factor * p - eta * g;
+        p = shrink(p, decay) - eta * g;
         const T average = ax + mu * (p - ax);
         ax = copies ? p : average;
     }

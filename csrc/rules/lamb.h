@@ -16,7 +16,7 @@ struct LAMB {
 
     double lr;
     Ema<T> mean1, mean2;
-    T m_scale, eps, eps_root, weight_decay, decay_factor, step_size = 0;
+    T m_scale, eps, eps_root, weight_decay, decay, step_size = 0;
     bool decoupled;
 
     // The bias corrections become constants, as in adam.h.
@@ -26,7 +26,7 @@ struct LAMB {
           mean1(beta1),
           mean2(beta2),
           weight_decay(T(weight_decay)),
-          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          decay(T(decoupled != 0 ? lr * weight_decay : 0)),
           decoupled(decoupled != 0) {
         const double bias_correction1 = bias_correction != 0 ? mean1.bias_correction(clock) : 1;
         const double bias_correction2 = bias_correction != 0 ? mean2.bias_correction(clock) : 1;
@@ -44,7 +44,7 @@ struct LAMB {
     FO_HD std::array<double, sums> reduce_terms(T p, T g, T& m, T& v) const {
         m = mean1(m, g);
         v = mean2.of_square(v, g);
-        const T decayed = decay_factor * p;
+        const T decayed = shrink(p, decay);
         const double x(decayed), y(unscaled_step(decayed, m, v));
         return {x * x, y * y};
     }
@@ -55,7 +55,7 @@ struct LAMB {
     }
 
     FO_HD void operator()(T& p, Unread, const T& m, const T& v) const {
-        const T decayed = decay_factor * p;
+        const T decayed = shrink(p, decay);
         p = decayed - step_size * unscaled_step(decayed, m, v);
     }
 };

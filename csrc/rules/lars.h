@@ -15,7 +15,7 @@ struct LARS {
     static constexpr int sums = 2;
 
     double lr, trust_coefficient, eps, norm_decay;
-    T momentum, weight_decay, decay_factor, step_size = 0;
+    T momentum, weight_decay, decay, step_size = 0;
     bool decoupled, decayed_norm, nesterov;
 
     FO_HD LARS(const Clock&, double lr, double momentum, double trust_coefficient, double eps, double weight_decay,
@@ -26,7 +26,7 @@ struct LARS {
           norm_decay(decoupled != 0 || decayed_norm != 0 ? 0 : weight_decay),
           momentum(T(momentum)),
           weight_decay(T(weight_decay)),
-          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          decay(T(decoupled != 0 ? lr * weight_decay : 0)),
           decoupled(decoupled != 0),
           decayed_norm(decayed_norm != 0),
           nesterov(nesterov != 0) {}
@@ -35,7 +35,7 @@ struct LARS {
 
     // The terms of the squared norms of the parameter and of the gradient, the latter with weight decay on request.
     FO_HD std::array<double, sums> reduce_terms(T p, T g, Unread) const {
-        const T decayed = decay_factor * p;
+        const T decayed = shrink(p, decay);
         const double x(decayed), y(decayed_norm ? penalized(g, decayed) : g);
         return {x * x, y * y};
     }
@@ -49,7 +49,7 @@ struct LARS {
     }
 
     FO_HD void operator()(T& p, T g, T& v) const {
-        const T decayed = decay_factor * p;
+        const T decayed = shrink(p, decay);
         const T scaled = step_size * penalized(g, decayed);
         v = momentum * v + scaled;
         p = decayed - (nesterov ? momentum * v + scaled : v);

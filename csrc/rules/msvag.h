@@ -19,10 +19,11 @@ struct MSVAG {
     // corrections become constants.  variance_weight = rho / (1 - rho) for
     // rho = (1-beta)(1+beta^t) / ((1+beta)(1-beta^t)).  A single gradient has no variance.
     FO_HD MSVAG(const Clock& clock, double lr, double beta) : mean(beta) {
-        const double rounded = double(mean.beta), power = clock.power(rounded);
-        step_size = T(lr / (1 - power));
-        bias_correction = T(1 - power);
-        variance_weight = T(rounded > power ? (1 - rounded) * (1 + power) / (2 * (rounded - power)) : 0);
+        const double rounded = double(mean.beta), correction = mean.bias_correction(clock);
+        const double difference = rounded * Clock{clock.t - 1}.bias_correction(rounded);  // beta - beta^t
+        step_size = T(lr / correction);
+        bias_correction = T(correction);
+        variance_weight = T(difference > 0 ? (1 - rounded) * (2 - correction) / (2 * difference) : 0);
     }
 
     FO_HD T step(Unread, T g, T& m, T& v) const {

@@ -15,7 +15,7 @@ struct NovoGrad {
     static constexpr int sums = 1;
 
     double beta2, eps;
-    T lr, beta1, gradient_weight, weight_decay, decay_factor, inverse_norm = 0;
+    T lr, beta1, gradient_weight, weight_decay, decay, inverse_norm = 0;
     bool is_first, decoupled;
 
     FO_HD NovoGrad(const Clock& clock, double lr, double beta1, double beta2, double eps, double weight_decay,
@@ -26,7 +26,7 @@ struct NovoGrad {
           beta1(Ema<T>(beta1).beta),
           gradient_weight(grad_averaging != 0 ? Ema<T>(beta1).one_minus_beta : T(1)),
           weight_decay(T(weight_decay)),
-          decay_factor(T(decoupled != 0 ? 1 - lr * weight_decay : 1)),
+          decay(T(decoupled != 0 ? lr * weight_decay : 0)),
           is_first(clock.t == 1),
           decoupled(decoupled != 0) {}
 
@@ -39,7 +39,7 @@ struct NovoGrad {
     }
 
     FO_HD void operator()(T& p, T g, T& m) const {
-        const T decayed = decay_factor * p;
+        const T decayed = shrink(p, decay);
         const T normalized = inverse_norm * g;
         m = beta1 * m + gradient_weight * (decoupled ? normalized : normalized + weight_decay * decayed);
         p = decayed - lr * m;

@@ -28,7 +28,7 @@ struct Prodigy {
 
     double beta3, eps, d0, d_coef, growth_rate, corrected_lr;  // corrected_lr: with bias correction, without d
     Ema<T> mean1, mean2;
-    T s_decay, weight_decay, m_weight = 0, v_weight = 0, s_weight = 0, step_size = 0, d_eps = 1, decay_factor = 1;
+    T s_decay, weight_decay, m_weight = 0, v_weight = 0, s_weight = 0, step_size = 0, d_eps = 1, decay = 0;
     bool decoupled, safeguard_warmup, is_enabled = false;
 
     FO_HD Prodigy(const Clock& clock, double lr, double beta1, double beta2, double beta3, double eps, double d0,
@@ -81,12 +81,12 @@ struct Prodigy {
         }
         step_size = T(scaled_lr);
         d_eps = T(d * eps);
-        if (decoupled) decay_factor = T(1 - double(weight_decay) * scaled_lr);
+        if (decoupled) decay = T(double(weight_decay) * scaled_lr);
     }
 
     // A disabled step leaves p unchanged; with zeros for constants -0 could become +0.
     FO_HD void operator()(T& p, Unread, const T& m, const T& v, Unread, Unread) const {
-        p = is_enabled ? decay_factor * p - step_size * m / (sqrt(v) + d_eps) : p;
+        p = is_enabled ? shrink(p, decay) - step_size * m / (sqrt(v) + d_eps) : p;
     }
 };
 

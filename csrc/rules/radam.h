@@ -6,6 +6,29 @@
 
 namespace fo::FO_TARGET {
 
+// The paper's rho, the length of the simple moving average that approximates the exponential one after t steps:
+//     rho = rho_inf - 2*t*beta^t / (1 - beta^t), with rho_inf = 2/(1 - beta) - 1.
+// The difference would lose up to all digits.  rho = 2*q/c - 1 with c = 1 - beta^n and q the sum over i < n of
+// beta^i - beta^n has only sums of positive numbers, for twice n and for n + 1.
+FO_HD inline double moving_average_length(const Clock& clock, double beta) {
+    double n = 0, c = 0, q = 0, power = 1;
+    const auto update_power = [&](double product) { power = c <= 0.5 ? 1 - c : product; };  // of the smaller error
+    std::int64_t bit = 1;
+    while (bit <= clock.t / 2) bit *= 2;
+    for (; bit > 0; bit /= 2) {
+        q = q * (1 + power) + n * power * c;
+        c = c * (1 + power);
+        n *= 2;
+        update_power(power * power);
+        if (!(clock.t & bit)) continue;
+        n += 1;
+        q += n * power * (1 - beta);
+        c += power * (1 - beta);
+        update_power(power * beta);
+    }
+    return 2 * (q / c) - 1;
+}
+
 template <class T>
 struct RAdam {
     static constexpr const char* name = "radam";
@@ -16,12 +39,11 @@ struct RAdam {
     T step_size, eps;
     bool is_rectified;
 
-    // rho: the paper's length of the approximating simple moving average.
     FO_HD RAdam(const Clock& clock, double lr, double beta1, double beta2, double eps, double threshold, double eps_hat)
         : mean1(beta1), mean2(beta2) {
         const double bias_correction2 = mean2.bias_correction(clock);
-        const double rho_inf = 2 / (1 - double(mean2.beta)) - 1;
-        const double rho = rho_inf - 2 * double(clock.t) * clock.power(double(mean2.beta)) / bias_correction2;
+        const double beta = double(mean2.beta), rho_inf = (1 + beta) / (1 - beta);
+        const double rho = moving_average_length(clock, beta);
         is_rectified = rho > threshold;
         double size = lr / mean1.bias_correction(clock);
         if (is_rectified)

@@ -19,18 +19,18 @@ struct ScheduleFree {
                        double weight_lr_power)
         : lr(double(clock.t) < warmup_steps ? lr * (double(clock.t) / warmup_steps) : lr),
           beta(beta),
-          power_of_t(Clock{std::int64_t(r)}.power(double(clock.t))),
+          power_of_t(power(double(clock.t), std::int64_t(r))),
           lr_power(weight_lr_power) {}
 
     FO_HD void finalize(const double*, double* const* scalar_state) {
         double &weight_sum = *scalar_state[0], &lr_max = *scalar_state[1];
         lr_max = lr_max >= lr ? lr_max : lr;
-        const double weight = power_of_t * Clock{std::int64_t(lr_power)}.power(lr_max);
+        const double weight = power_of_t * power(lr_max, std::int64_t(lr_power));
         weight_sum += weight;
         const double relative_weight = weight_sum != 0 ? weight / weight_sum : 0;
         z_step_size = T(lr);
         average_weight = T(relative_weight);
-        y_step_size = T(lr * (beta * (1 - relative_weight) - 1));
+        y_step_size = T(-lr * ((1 - beta) + beta * relative_weight));
     }
 
     FO_HD void update(T& y, T direction, T& z) const {

@@ -119,6 +119,45 @@ def power(base: float, t: int) -> float:
     return result
 
 
+def bias_correction_of(beta: float, t: int) -> float:
+    """Return ``1 - beta**t``, every digit of it right except perhaps the last one.
+
+    With c(n) = 1 - beta^n, c(m + n) = c(m) + c(n) - c(m) c(n) for n = m and for the bits of t.  The roundings of sums
+    and differences are known exactly, and `low` and `result_low` collect them.
+    """
+    c, result, result_low = 1 - beta, 0.0, 0.0
+    low = (1 - c) - beta
+    while t > 0:
+        if t % 2:
+            product, both = result * c, c + result
+            following = both - product
+            roundings = (result - (both - c)), ((both - following) - product)
+            result_low = result_low * (1 - c) + low * (1 - result) + roundings[0] + roundings[1]
+            result = following
+        square = c * c
+        twice = 2 * c - square
+        low = 2 * low * (1 - c) + ((2 * c - twice) - square)
+        c = twice
+        t //= 2
+    return result + result_low
+
+
+def shrink(p: Array, rate: float) -> Array:
+    """Return the parameter after decoupled decay, ``p - rate*p``: a factor 1 - rate loses a small rate's digits."""
+    factor = p.dtype.type(rate)
+    return p - factor * p if factor else p
+
+
+def mean_of(average: Array, x: Array, weight: float) -> Array:
+    """Return the mean of an average and a new value, whose weight is given.
+
+    The smaller of both weights is a factor of the difference, so that it keeps its digits.
+    """
+    near, far, smaller = (x, average, 1 - weight) if weight > 0.5 else (average, x, weight)
+    factor = x.dtype.type(smaller)
+    return near + factor * (far - near) if factor else near
+
+
 def decay(dtype: np.dtype[Any], rate: float) -> Any:
     """Return a decay rate rounded to that dtype, but below one: float32 would round 0.99999999 to one."""
     number = dtype.type

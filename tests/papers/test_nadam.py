@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import accumulate
 from math import prod, sqrt
+from operator import mul
 
 import numpy as np
 import pytest
@@ -33,14 +36,14 @@ def torch_nadam(
     return p - lr * mu_next / (1 - s["product"] * mu_next) * m / denominator
 
 
-def keras_nadam(p: float, g: float, s: State, t: int, *, lr: float) -> float:
-    return torch_nadam(p, g, s, t, lr=lr, eps=1e-7, momentum_decay=1.0)
+def keras_nadam(p: float, g: float, s: State, t: int, *, lr: float, betas: Pair = (0.9, 0.999)) -> float:
+    return torch_nadam(p, g, s, t, lr=lr, betas=betas, eps=1e-7, momentum_decay=1.0)
 
 
-def optax_nadam(p: float, g: float, s: State, t: int, *, lr: float) -> float:
-    m, v = ema(s, "m", 0.9, g), ema(s, "v", 0.999, g * g)
-    m_hat = 0.9 * m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g / (1 - 0.9**t)
-    return p - lr * m_hat / (sqrt(v / (1 - 0.999**t)) + 1e-8)
+def optax_nadam(p: float, g: float, s: State, t: int, *, lr: float, betas: Pair = (0.9, 0.999)) -> float:
+    beta, m, v = betas[0], ema(s, "m", betas[0], g), ema(s, "v", betas[1], g * g)
+    m_hat = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+    return p - lr * m_hat / (sqrt(v / (1 - betas[1] ** t)) + 1e-8)
 
 
 ROWS = [
@@ -62,13 +65,14 @@ def test_follows_the_formula(row: Row, backend: Backend) -> None:
 @loop("psi", [0.0, 1e-6, 4e-3, 0.3, 1.0, 1e3, 1e300])
 def test_nadam_s_numbers_of_a_step(psi: float) -> None:
     """They are those of the definition, in any order of the steps."""
-    ramps = [1 - 0.5 * 0.96 ** (t * psi) for t in range(1, 3001)]
-    for t in (2999, 1, 700, 2, 30, 1999):
+    fades = [0.5 * 0.96 ** (t * psi) for t in range(1, 3001)]
+    losses = [float(1 - product) for product in accumulate((1 - Fraction(fade) for fade in fades[:700]), mul)]
+    for t in (699, 1, 2, 30):
         found = fo.NAdam.compute_host_constants(t=t, momentum_decay=psi)
-        assert (found["ramp"], found["next_ramp"]) == (ramps[t - 1], ramps[t])
-        assert found["ramp_product"] == pytest.approx(prod(ramps[:t]), rel=1e-15, abs=2**-60)
+        assert (found["fade"], found["next_fade"]) == (fades[t - 1], fades[t])
+        assert found["ramp_loss"] == pytest.approx(losses[t - 1], rel=2.5e-16, abs=0)
     late = fo.NAdam.compute_host_constants(t=2**62, momentum_decay=psi)
-    assert late["ramp_product"] == pytest.approx(prod(ramps), rel=1e-12, abs=2**-60)
+    assert late["ramp_loss"] == pytest.approx(1 - prod(1 - fade for fade in fades), rel=1e-12, abs=1e-16)
 
 
 def test_nadam_s_momentum_may_be_constant() -> None:

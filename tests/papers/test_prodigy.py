@@ -59,9 +59,9 @@ class Oracle(GroupOracle):
                     d = max(d, d_hat)
                 state["d_max"] = max(state["d_max"], d_hat)
                 state["d"] = d = min(state["d_max"], d * growth_rate)
-            shrink = 1 - o["weight_decay"] * dlr if o["decoupled"] else 1.0
+            decay = o["weight_decay"] * dlr if o["decoupled"] else 0.0
             self.params[i] = [
-                x * shrink - dlr * m / (sqrt(v) + d * o["eps"])
+                x - decay * x - dlr * m / (sqrt(v) + d * o["eps"])
                 for x, m, v in zip(self.params[i], state["m"], state["v"], strict=True)
             ]
 

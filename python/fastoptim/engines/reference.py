@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..options.schema import AVERAGE
-from ..reference_math import Array, compute_dtype, decay, maximum, minimum, sign, square, total
+from ..reference_math import Array, compute_dtype, maximum, mean_of, minimum, shrink, sign, square, total
 from .base import GroupSnapshot, GroupStep
 
 
@@ -72,28 +72,26 @@ def penalized(p: Array, g: Array, group_step: GroupStep) -> Array:
     return np.asarray(g)
 
 
-def shrink(p: Array, group_step: GroupStep) -> None:
+def decay_parameter(p: Array, group_step: GroupStep) -> None:
     """Apply decoupled weight decay in place."""
     settings = group_step.settings
     weight_decay = settings.options["weight_decay"]
     if weight_decay and settings.options["decoupled"] and not settings.optimizer.decays_itself:
-        p *= p.dtype.type(1 - group_step.lr * weight_decay)
+        p[...] = shrink(p, group_step.lr * weight_decay)
 
 
 def average_of(average: Array, p: Array, group_step: GroupStep) -> None:
     """Update the average in place: exponential, or of every `swa_every`-th step from `swa_start` on."""
-    options, number, t = group_step.settings.options, p.dtype.type, group_step.t
+    options, since = group_step.settings.options, group_step.t - (group_step.settings.options["swa_start"] or 0)
     if options["ema"] is not None:
-        keep = decay(p.dtype, options["ema"])
-    elif t < options["swa_start"]:
-        keep = number(0)
+        weight = 1 - options["ema"]
+    elif since < 0:
+        weight = 1.0
+    elif since % options["swa_every"]:
+        return
     else:
-        count, between = divmod(t - options["swa_start"], options["swa_every"])
-        kept = float(count) / float(count + 1)
-        if between or kept == 1:
-            return
-        keep = decay(p.dtype, kept)
-    average[...] = keep * average + number(1 - float(keep)) * p
+        weight = 1 / float(since // options["swa_every"] + 1)
+    average[...] = mean_of(average, p, weight)
 
 
 @dataclass
@@ -184,7 +182,7 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
     _reduce(works)
     for work in works:
         settings = work.group_step.settings
-        shrink(work.p, work.group_step)  # after the reductions, which native code does in a pass of their own
+        decay_parameter(work.p, work.group_step)  # after the reductions, which native code does in a pass of their own
         work.call(settings.optimizer.reference, **({"sums": work.sums} if work.sums else {}))
         if settings.averages:
             work.update_average()

@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class AdaBelief(Optimizer):
@@ -84,7 +84,7 @@ class AdaBelief(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
         deviation = (number(1) if previous_mean else beta1) * (g - m)
         m[...] = beta1 * m + one_minus_beta1 * g

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
-from ..reference_math import Array, decay, maximum, power
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class AdaBound(Optimizer):
@@ -99,7 +99,7 @@ class AdaBound(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
@@ -107,7 +107,7 @@ class AdaBound(Optimizer):
             v_max[...] = maximum(v_max, v)
             v = v_max
         limit, gamma_t = final_lr * lr_ratio, gamma * t
-        lower = number(limit * (1 - 1 / (gamma_t + 1)))
+        lower = number(limit / (1 + 1 / gamma_t) if gamma_t else 0.0)
         upper = number(limit * (1 + 1 / gamma_t) if gamma_t else math.inf)
         size = step_size / (np.sqrt(v) + number(eps))
         p -= np.where(size < lower, lower, np.where(size > upper, upper, size)) * m

@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, maximum, power
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class Adam(Optimizer):
@@ -108,8 +108,8 @@ class Adam(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
-        bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+        bias_correction1 = bias_correction_of(float(beta1), t) if bias_correction else 1.0
+        bias_correction2 = bias_correction_of(float(beta2), t) if bias_correction else 1.0
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
         root_scale = bias_correction2  # factor of the argument of the square root

@@ -9,7 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, maximum, power
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class Adamax(Optimizer):
@@ -77,7 +77,7 @@ class Adamax(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-        one_minus_beta1, bias_correction1 = number(1 - float(beta1)), 1 - power(float(beta1), t)
+        one_minus_beta1, bias_correction1 = number(1 - float(beta1)), bias_correction_of(float(beta1), t)
         inner_eps, outer_eps = (0.0, eps) if eps_outside else (eps, 0.0)
         m[...] = beta1 * m + one_minus_beta1 * g
         u[...] = maximum(beta2 * u, np.abs(g) + number(inner_eps))

@@ -9,7 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import option
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay, shrink
 
 
 class Adan(Optimizer):
@@ -82,10 +82,10 @@ class Adan(Optimizer):
         number = p.dtype.type
         beta1, beta2, beta3 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2, one_minus_beta3 = (number(1 - float(beta)) for beta in (beta1, beta2, beta3))
-        bias_correction1, bias_correction2, bias_correction3 = (1 - power(float(b), t) for b in (beta1, beta2, beta3))
-        root = math.sqrt(bias_correction3)
-        m_step_size = number(lr * root / bias_correction1)
-        v_step_size = number(lr * float(beta2) * root / bias_correction2)
+        corrections = [bias_correction_of(float(beta), t) for beta in (beta1, beta2, beta3)]
+        root = math.sqrt(corrections[2])
+        m_step_size = number(lr * root / corrections[0])
+        v_step_size = number(lr * float(beta2) * root / corrections[1])
         if weight_decay and not decoupled:
             g = g + number(weight_decay) * p
         difference = np.zeros_like(g) if t == 1 else g - g_prev
@@ -95,4 +95,5 @@ class Adan(Optimizer):
         n[...] = beta3 * n + one_minus_beta3 * extrapolated * extrapolated
         g_prev[...] = g
         p -= (m_step_size * m + v_step_size * v) / (np.sqrt(n) + number(eps * root))
-        p *= number(1 / (1 + lr * weight_decay)) if decoupled else number(1)
+        if decoupled:
+            p[...] = shrink(p, lr * weight_decay / (1 + lr * weight_decay))

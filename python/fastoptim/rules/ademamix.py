@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Count, Decay, LearningRate, NonNegative
 from ..options.fields import option
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class AdEMAMix(Optimizer):
@@ -100,7 +100,7 @@ class AdEMAMix(Optimizer):
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas[:2])
         slow_beta = decay(p.dtype, beta3)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         root = math.sqrt(bias_correction2)
         m1_step_size, m2_step_size = number(lr * root / bias_correction1), number(lr * root * alpha)
         m1[...] = beta1 * m1 + one_minus_beta1 * g

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate, NonNegative
-from ..reference_math import Array
+from ..reference_math import Array, shrink
 
 
 class ASGD(Optimizer):
@@ -67,6 +67,5 @@ class ASGD(Optimizer):
     def reference(p: Array, g: Array, ax: Array, *, lambd: float, eta: float, mu: float, **_: Any) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
-        decay_factor = number(1 - lambd * eta)
-        p[...] = decay_factor * p - number(eta) * g
+        p[...] = shrink(p, lambd * eta) - number(eta) * g
         ax[...] = p if mu == 1 else ax + number(mu) * (p - ax)

@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, power, square, total
+from ..reference_math import Array, bias_correction_of, decay, shrink, square, total
 
 
 class LAMB(Optimizer):
@@ -101,11 +101,11 @@ def _unscaled_step(
     """Return the parameter, after any decoupled weight decay, and the step before the trust ratio."""
     number = p.dtype.type
     beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
-    bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
-    bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+    bias_correction1 = bias_correction_of(float(beta1), t) if bias_correction else 1.0
+    bias_correction2 = bias_correction_of(float(beta2), t) if bias_correction else 1.0
     root = math.sqrt(bias_correction2)
     denominator = np.sqrt(v + number(eps_root * bias_correction2)) + number(eps * root)
     step = number(root / bias_correction1) * m / denominator
     if decoupled:
-        return number(1 - lr * weight_decay) * p, step
+        return shrink(p, lr * weight_decay), step
     return p, step + number(weight_decay) * p

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class LaProp(Optimizer):
@@ -61,7 +61,7 @@ class LaProp(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta2 = number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         root = math.sqrt(bias_correction2)
         g_scale = number((1 - float(beta1)) * root)
         v[...] = beta2 * v + one_minus_beta2 * g * g

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, square, total
+from ..reference_math import Array, shrink, square, total
 
 
 class LARS(Optimizer):
@@ -72,7 +72,7 @@ class LARS(Optimizer):
         """Return the squared norms of the parameter and of the gradient."""
         number = p.dtype.type
         if decoupled:
-            p = number(1 - lr * weight_decay) * p
+            p = shrink(p, lr * weight_decay)
         elif decayed_norm:
             g = g + number(weight_decay) * p
         return total(square(p)), total(square(g))
@@ -102,7 +102,7 @@ class LARS(Optimizer):
             decay_norm = 0.0 if decoupled or decayed_norm or weight_decay == 0 else weight_decay * p_norm
             trust_ratio = trust_coefficient * p_norm / (g_norm + decay_norm + eps)
         if decoupled:
-            p *= number(1 - lr * weight_decay)
+            p[...] = shrink(p, lr * weight_decay)
         else:
             g = g + number(weight_decay) * p
         scaled = number(lr * trust_ratio) * g

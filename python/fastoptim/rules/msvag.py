@@ -6,7 +6,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
-from ..reference_math import Array, decay, maximum, power
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class MSVAG(Optimizer):
@@ -57,10 +57,10 @@ class MSVAG(Optimizer):
         number = p.dtype.type
         beta = decay(p.dtype, beta)
         rounded, one_minus_beta = float(beta), number(1 - float(beta))
-        beta_power = power(rounded, t)
-        bias_correction, variance_weight = 1 - beta_power, 0.0
-        if rounded > beta_power:  # rho / (1 - rho)
-            variance_weight = (1 - rounded) * (1 + beta_power) / (2 * (rounded - beta_power))
+        bias_correction, variance_weight = bias_correction_of(rounded, t), 0.0
+        difference = rounded * bias_correction_of(rounded, t - 1)  # beta - beta^t
+        if difference > 0:  # rho / (1 - rho)
+            variance_weight = (1 - rounded) * (2 - bias_correction) / (2 * difference)
         m[...] = beta * m + one_minus_beta * g
         v[...] = beta * v + one_minus_beta * g * g
         square = m * m

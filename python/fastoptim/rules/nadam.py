@@ -11,7 +11,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class NAdam(Optimizer):
@@ -58,7 +58,7 @@ class NAdam(Optimizer):
 
     name = "nadam"
     variants = {"nadam": ("m", "v")}
-    host_constants = ("ramp", "next_ramp", "ramp_product")
+    host_constants = ("fade", "next_fade", "ramp_loss")
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0},
@@ -73,14 +73,14 @@ class NAdam(Optimizer):
 
     @staticmethod
     def compute_host_constants(*, t: int, momentum_decay: float | None) -> dict[str, float]:
-        """Return the momentum of this step and of the next relative to beta1, and the product of those so far."""
+        """Return 1 minus the momentum relative to beta1 of this step and the next, and 1 minus the product so far."""
         if momentum_decay is None:
-            return {"ramp": 1.0, "next_ramp": 1.0, "ramp_product": 1.0}
-        products = _ramp_products(momentum_decay)
+            return {"fade": 0.0, "next_fade": 0.0, "ramp_loss": 0.0}
+        losses = _ramp_losses(momentum_decay)
         return {
-            "ramp": _ramp(t, momentum_decay),
-            "next_ramp": _ramp(t + 1, momentum_decay),
-            "ramp_product": products[t - 1] if t < len(products) else products[-1],
+            "fade": _fade(t, momentum_decay),
+            "next_fade": _fade(t + 1, momentum_decay),
+            "ramp_loss": losses[t - 1] if t < len(losses) else losses[-1],
         }
 
     @staticmethod
@@ -94,37 +94,43 @@ class NAdam(Optimizer):
         lr: float,
         betas: tuple[float, float],
         eps: float,
-        ramp: float,
-        next_ramp: float,
-        ramp_product: float,
+        fade: float,
+        next_fade: float,
+        ramp_loss: float,
         **_: Any,
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        root = math.sqrt(1 - power(float(beta2), t))
-        mu, next_mu = float(beta1) * ramp, float(beta1) * next_ramp
-        mu_product = power(float(beta1), t) * ramp_product
-        g_step_size = number(lr * root * (1 - mu) / (1 - mu_product))
-        m_step_size = number(lr * root * next_mu / (1 - mu_product * next_mu))
+        root = math.sqrt(bias_correction_of(float(beta2), t))
+        beta, bias_correction1 = float(beta1), bias_correction_of(float(beta1), t)
+        one_minus_mu, one_minus_next = (1 - beta) + beta * fade, (1 - beta) + beta * next_fade
+        one_minus_product = bias_correction1 + (1 - bias_correction1) * ramp_loss
+        product = (1 - bias_correction1) * (1 - ramp_loss)
+        g_step_size = number(lr * root * one_minus_mu / one_minus_product)
+        m_step_size = number(lr * root * beta * (1 - next_fade) / (one_minus_product + product * one_minus_next))
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
         p -= (g_step_size * g + m_step_size * m) / (np.sqrt(v) + number(eps * root))
 
 
-def _ramp(t: int, momentum_decay: float) -> float:
-    return 1 - 0.5 * math.pow(0.96, t * momentum_decay)
+def _fade(t: int, momentum_decay: float) -> float:
+    return 0.5 * math.pow(0.96, t * momentum_decay)
 
 
 @lru_cache(maxsize=64)
-def _ramp_products(momentum_decay: float) -> list[float]:
-    """Return the products of the ramps up to each step.
+def _ramp_losses(momentum_decay: float) -> list[float]:
+    """Return 1 minus the product of 1 - fade up to each step, in sums of positive numbers.
 
-    The list ends where further products cannot matter: they are too small to change 1 - product, or every ramp is 1.
+    The list ends where further factors cannot matter: the product is too small, or every factor is 1.
     """
-    products = [ramp := _ramp(1, momentum_decay)]
-    while products[-1] > 2.0**-60 and ramp < 1:
-        ramp = _ramp(len(products) + 1, momentum_decay)
-        products.append(products[-1] * ramp)
-    return products
+    fade = _fade(1, momentum_decay)
+    loss, low, losses = fade, 0.0, [fade]  # low: the roundings of loss
+    while (product := (1 - loss) - low) > 2.0**-60 and fade > 2.0**-60:
+        fade = _fade(len(losses) + 1, momentum_decay)
+        longer = loss + product * fade
+        low += product * fade - (longer - loss)
+        loss = longer
+        losses.append(loss + low)
+    return losses

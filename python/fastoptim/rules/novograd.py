@@ -11,7 +11,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
 from ..options.schema import StateArray
-from ..reference_math import Array, decay, square, total
+from ..reference_math import Array, decay, shrink, square, total
 
 
 class NovoGrad(Optimizer):
@@ -90,7 +90,7 @@ class NovoGrad(Optimizer):
         v[...] = sums[0] if t == 1 else beta2 * float(v) + (1 - beta2) * sums[0]
         g = number(np.float64(1) / (math.sqrt(float(v)) + eps)) * g
         if decoupled:
-            p *= number(1 - lr * weight_decay)
+            p[...] = shrink(p, lr * weight_decay)
         else:
             g = g + number(weight_decay) * p
         m[...] = beta1 * m + gradient_weight * g

@@ -12,7 +12,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
 from ..options.fields import option
 from ..options.schema import StateArray
-from ..reference_math import Array, decay, power, total
+from ..reference_math import Array, bias_correction_of, decay, shrink, total
 
 
 class Prodigy(Optimizer):
@@ -163,7 +163,7 @@ class Prodigy(Optimizer):
             d_max[...] = estimate if estimate > d_max else d_max
             d[...] = min(float(d_max), current_d * growth_rate)
         if decoupled:
-            p *= number(1 - float(number(weight_decay)) * scaled_lr)
+            p[...] = shrink(p, float(number(weight_decay)) * scaled_lr)
         p -= number(scaled_lr) * m / (np.sqrt(v) + number(float(d) * eps))
 
     @staticmethod
@@ -181,5 +181,5 @@ def _corrected_lr(p: Array, t: int, lr: float, betas: tuple[float, float], bias_
     """Return the learning rate with any bias corrections, without the estimate."""
     if not bias_correction:
         return lr
-    bias_correction1, bias_correction2 = (1 - power(float(decay(p.dtype, beta)), t) for beta in betas)
+    bias_correction1, bias_correction2 = (bias_correction_of(float(decay(p.dtype, beta)), t) for beta in betas)
     return lr * math.sqrt(bias_correction2) / bias_correction1

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate, NonNegative
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class QHAdam(Optimizer):
@@ -68,7 +68,7 @@ class QHAdam(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         nu1, nu2 = nus
         g_weight, m_weight = number(lr * (1 - nu1)), number(lr * nu1 / bias_correction1)
         g_square_weight, v_weight = number(1 - nu2), number(nu2 / bias_correction2)

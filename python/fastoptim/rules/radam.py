@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
 from ..options.fields import argument
-from ..reference_math import Array, decay, power
+from ..reference_math import Array, bias_correction_of, decay
 
 
 class RAdam(Optimizer):
@@ -86,9 +86,9 @@ class RAdam(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
-        rho_inf = 2 / (1 - float(beta2)) - 1
-        rho = rho_inf - 2 * float(t) * power(float(beta2), t) / bias_correction2
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
+        rho_inf = (1 + float(beta2)) / (1 - float(beta2))
+        rho = _moving_average_length(float(beta2), t)
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
         step_size = lr / bias_correction1
@@ -98,3 +98,23 @@ class RAdam(Optimizer):
         root = math.sqrt(bias_correction2)
         step_size *= root * math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         p -= number(step_size) * m / (np.sqrt(v) + number(eps if eps_hat else eps * root))
+
+
+def _moving_average_length(beta: float, t: int) -> float:
+    """Return the paper's rho, without its difference of nearly equal numbers.
+
+    It is 2 q/c - 1 with c = 1 - beta^n and q the sum over i < n of beta^i - beta^n, for n = t.  The bits of t lead
+    there in steps from n to 2 n and to n + 1, and every step adds positive numbers alone.
+    """
+    n, c, q, power = 0.0, 0.0, 0.0, 1.0
+    for bit in f"{t:b}":
+        q = q * (1 + power) + n * power * c
+        c = c * (1 + power)
+        n *= 2
+        power = 1 - c if c <= 0.5 else power * power
+        if bit == "1":
+            n += 1
+            q += n * power * (1 - beta)
+            c += power * (1 - beta)
+            power = 1 - c if c <= 0.5 else power * beta
+    return 2 * (q / c) - 1

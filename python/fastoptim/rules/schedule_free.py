@@ -13,7 +13,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Count, Decay, LearningRate, NonNegative, Range, Whole
 from ..options.fields import argument, option
 from ..options.schema import StateArray
-from ..reference_math import Array, compute_dtype, decay, power
+from ..reference_math import Array, bias_correction_of, compute_dtype, decay, power
 
 Exponent = Annotated[int, Whole(0, 64)]
 Interpolation = Annotated[float, Range(0.01, 1)]  # away from 0, as the average is recovered by division by it
@@ -81,7 +81,7 @@ def _average(param: ParamState, beta: float) -> Any:
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
         y, z = param.family.astype(param.p, dtype), param.state["z"]
-        return y + dtype.type(1 / beta - 1) * (y - z)
+        return y + dtype.type((1 - beta) / beta) * (y - z)
 
 
 def _update(
@@ -103,13 +103,13 @@ def _update(
     weight = power(float(t), r) * power(float(lr_max), weight_lr_power)
     weight_sum[...] = weight_sum + weight
     average_weight = weight / float(weight_sum) if weight_sum != 0 else 0.0
-    y_step_size = number(lr * (beta * (1 - average_weight) - 1))
+    y_step_size = number(-lr * ((1 - beta) + beta * average_weight))
     y[...] = y + number(average_weight) * (z - y) + y_step_size * direction
     z -= number(lr) * direction
 
 
 def _warmed_up(lr: float, t: int, warmup_steps: int) -> float:
-    return lr * (t / warmup_steps) if t < warmup_steps else lr
+    return lr * (float(t) / warmup_steps) if t < warmup_steps else lr
 
 
 class ScheduleFreeSGD(ScheduleFree):
@@ -297,7 +297,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         number = p.dtype.type
         beta2 = decay(p.dtype, betas[1])
         one_minus_beta2 = number(1 - float(beta2))
-        root = math.sqrt(1 - power(float(beta2), t))
+        root = math.sqrt(bias_correction_of(float(beta2), t))
         lr_scale, g_scale = (root, 1.0) if correct_rate else (1.0, root)
         g = g + number(0 if decoupled else weight_decay) * p
         v[...] = beta2 * v + one_minus_beta2 * g * g

@@ -12,7 +12,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
 from ..options.schema import StateArray
-from ..reference_math import Array, decay, power, sign
+from ..reference_math import Array, bias_correction_of, decay, sign
 
 
 class Yogi(Optimizer):
@@ -87,8 +87,8 @@ class Yogi(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        bias_correction1 = 1 - power(float(beta1), t) if bias_correction else 1.0
-        bias_correction2 = 1 - power(float(beta2), t) if bias_correction else 1.0
+        bias_correction1 = bias_correction_of(float(beta1), t) if bias_correction else 1.0
+        bias_correction2 = bias_correction_of(float(beta2), t) if bias_correction else 1.0
         step_size = number(lr * math.sqrt(bias_correction2) / bias_correction1)
         square = g * g
         m[...] = beta1 * m + one_minus_beta1 * g
