@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 
 import fastoptim as fo
-from adapters import OPTIONS, PEERS, Array, Options, Stepper, make_ours
+from adapters import OPTIONS, PEERS, Array, Peer, Stepper, make_ours
 from fastoptim.bench import cli
 from fastoptim.bench.results import Row, row_of
 from fastoptim.bench.table import Columns, duration, format_run, show_noise, spread
-from fastoptim.bench.timing import Budget, OnRound, Step, interleave, summarize, verdict
+from fastoptim.bench.timing import Budget, OnRound, interleave, summarize, verdict
 from fastoptim.bench.workload import MODELS, Shapes, Workload, name_size
 
 SIZES = (10**5, 10**6, 16 * 10**6, *(2**power for power in range(12, 19)))
@@ -84,59 +84,44 @@ def run_steps(stepper: Stepper, grads: Sequence[Array]) -> list[Array]:
     return sample(stepper.params())
 
 
-def find_difference(before: Sequence[Array], ours: Sequence[Array], theirs: Sequence[Array]) -> str | None:
-    """Describe the worst difference that rounding does not explain; None if there is none."""
-    for i, (start, own, other) in enumerate(zip(before, ours, theirs, strict=True)):
-        rounding = LAST_PLACES * len(MULTIPLES) * np.spacing(np.maximum(np.abs(own), np.abs(start)))
-        error = np.abs(other - own)
-        wrong = ~(error <= PART_OF_CHANGE * np.abs(own - start).max(initial=0) + rounding)  # NaN is wrong, too
-        if wrong.any():
-            worst = int(np.argmax(np.where(wrong, np.nan_to_num(error, nan=np.inf), 0)))
-            return f"answer differs: {other[worst]} for {own[worst]} in array {i}, from {start[worst]}"
-    return None
-
-
-def prepare(workload: Workload, name: str) -> tuple[dict[str, Step], int, str | None]:
-    """Return the steps of both, the number of elements compared, and the problem if the answers differ.
-
-    AssertionError unless fastoptim's answer has the reference's bits.  A peer is compared with the reference in the
-    peer's convention.
-    """
-    optimizer, options = workload.optimizer, workload.options
-    params, grads = make_arrays(workload)
-    start, few = sample(params), sample(grads)
-
-    def expected(changes: Options) -> list[Array]:
-        return run_steps(make_ours(optimizer, {**options, **changes}, start, few, "reference"), few)
-
-    ours = make_ours(optimizer, options, params, grads)
-    for own, reference in zip(run_steps(ours, grads), expected({}), strict=True):
-        np.testing.assert_array_equal(own.view(np.uint32), reference.view(np.uint32))
-    compared = sum(p.size for p in start)
-    try:
-        peer = PEERS[name]
-        theirs = peer.stepper(optimizer, params, grads)
-        problem = find_difference(start, expected(peer.offers[optimizer].ours), run_steps(theirs, grads))
-    except Exception as error:  # a peer's error must not stop the others
-        return {}, compared, f"{type(error).__name__}: {error}".splitlines()[0]
-    return {"ours": ours.step, "theirs": theirs.step}, compared, problem
+def check_answers(workload: Workload, peer: Peer | None, stepper: Stepper, *arrays: list[Array]) -> int:
+    """Compare with the reference in the peer's convention, or its bits; return the number of elements compared."""
+    params, grads = map(sample, arrays)
+    changes = peer.offers[workload.optimizer].ours if peer else {}
+    reference = make_ours(workload.optimizer, {**workload.options, **changes}, params, grads, "reference")
+    found = run_steps(stepper, arrays[1])
+    for i, (start, own, other) in enumerate(zip(params, run_steps(reference, grads), found, strict=True)):
+        if peer:
+            of_change = PART_OF_CHANGE * np.abs(own - start).max(initial=0)
+            rounding = LAST_PLACES * len(MULTIPLES) * np.finfo(np.float32).eps
+            np.testing.assert_allclose(other, own, rounding, of_change, err_msg=f"array {i}: answer differs")
+        else:
+            np.testing.assert_array_equal(other.view(np.uint32), own.view(np.uint32))
+    return sum(p.size for p in params)
 
 
 def compare(workload: Workload, name: str, budget: Budget) -> Row:
-    """Compare the answers, and time both alternately if they agree."""
+    """Compare the answers, and time both alternately if they agree; AssertionError if fastoptim's is wrong."""
     if workload.threads:
         fo.set_num_threads(workload.threads)
-    steps, compared, problem = prepare(workload, name)
-    row = make_row(workload, name, compared, problem)
-    if problem is None:
-        if budget.block == 1:  # a further step before each fills the caches
-            other = np.zeros(EVICTING_BYTES, np.uint8)
-            evict = partial(np.add, other, 1, out=other)
-            steps = {"before ours": evict, "ours": steps["ours"], "before theirs": evict, "theirs": steps["theirs"]}
-        times = interleave(steps, budget)
-        ours, theirs = times["ours"], times["theirs"]
-        row |= Row(seconds=summarize(theirs), ours_seconds=summarize(ours), noise=verdict(ours, theirs))
-        row["times_as_fast"] = row["seconds"]["median"] / row["ours_seconds"]["median"]
+    peer, arrays = PEERS[name], make_arrays(workload)
+    ours = make_ours(workload.optimizer, workload.options, *arrays)
+    compared = check_answers(workload, None, ours, *arrays)
+    try:
+        theirs = peer.stepper(workload.optimizer, *arrays)
+        check_answers(workload, peer, theirs, *arrays)
+    except Exception as error:  # a peer's error must not stop the others
+        return make_row(workload, name, compared, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+    steps = {"ours": ours.step, "theirs": theirs.step}
+    if budget.block == 1:  # a further step before each fills the caches
+        other = np.zeros(EVICTING_BYTES, np.uint8)
+        evict = partial(np.add, other, 1, out=other)
+        steps = {"before ours": evict, "ours": ours.step, "before theirs": evict, "theirs": theirs.step}
+    times = interleave(steps, budget)
+    row = make_row(workload, name, compared)
+    row |= Row(seconds=summarize(times["theirs"]), ours_seconds=summarize(times["ours"]))
+    row["noise"] = verdict(times["ours"], times["theirs"])
+    row["times_as_fast"] = row["seconds"]["median"] / row["ours_seconds"]["median"]
     return row
 
 

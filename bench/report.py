@@ -106,14 +106,12 @@ def peer_table(runs: Sequence[Run], by: str, heading: str) -> str:
     lines = []
     for line, name in names.items():
         ours = [row["ours_seconds"]["median"] for row in rows if row[by] == line and "ours_seconds" in row]
-        cells = [found.get((line, peer)) for peer in peers]
-        lines.append([name, duration(median(ours), 2) if ours else "", *map(ratio, cells)])
+        ratios = [ratio(found[line, peer]) if (line, peer) in found else "" for peer in peers]
+        lines.append([name, duration(median(ours), 2) if ours else "", *ratios])
     return f"{table([heading, 'fastoptim', *peers], lines)}\n\n{name_faster(rows)}"
 
 
-def ratio(row: Row | None) -> str:
-    if row is None:
-        return ""
+def ratio(row: Row) -> str:
     return "n/a" if row["times_as_fast"] is None else marked(times(row["times_as_fast"]), row)
 
 

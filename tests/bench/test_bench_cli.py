@@ -183,38 +183,25 @@ def test_a_run_writes_what_the_table_shows(dtype: str, tmp_path: Path) -> None:
     assert run["settings"]["size"] == [10]
     (row,) = run["rows"]
     assert row.keys() <= results.Row.__annotations__.keys()
-    seconds = row["seconds"]["median"]
     assert (row["dtype"], row["grad_dtype"], row["options"], row["threads"]) == (dtype, "float32", {"lr": 0.1}, 1)
-    assert row["share"] == pytest.approx(row["probe_seconds"]["median"] / seconds)
-    assert row["gb_per_s"] == pytest.approx(row["bytes"] / seconds / 1e9)
-    assert row["ns_per_element"] == pytest.approx(seconds / 10 * 1e9)
+    seconds = row["seconds"]["median"]
+    assert row["share"] * seconds == pytest.approx(row["probe_seconds"]["median"])
+    assert row["gb_per_s"] * seconds == pytest.approx(row["bytes"] / 1e9)
     assert row["noise"].startswith("noisy: 1 rounds")
 
 
-def test_the_step_and_each_probe_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_and_each_probe_are_timed_and_the_fastest_probe_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: dict[str, timing.Step] = {}
-    made: list[fo.Optimizer] = []
 
     def interleave(steps: dict[str, timing.Step], *budget: Any, **rest: Any) -> dict[str, list[float]]:
         timed.update(steps)
         return {name: [2.0 if name == f"probe {ISAS[0]}" else 4.0] * 5 for name in steps}
 
-    def make_optimizer(workload: Workload) -> tuple[fo.Optimizer, list[Any]]:
-        opt, grads = internals.make_optimizer(workload)
-        made.append(opt)
-        return opt, grads
-
     monkeypatch.setattr(measure, "interleave", interleave)
-    monkeypatch.setattr(measure, "make_optimizer", make_optimizer)
     row = measure.measure(Workload("adam", "", ((50,),), isa=ISAS[-1]), Budget(0))
-    assert (row["probe_isa"], row["share"]) == (ISAS[0], 0.5)
-    counts = {}
-    for name, step in timed.items():
-        before = [opt.step_count for opt in made]
-        step()
-        counts[name] = [opt.step_count - count for opt, count in zip(made, before, strict=True)]
-    probes = {f"{kind} {isa}": [0, 0] for kind in ("probe", "fixed probe") for isa in ISAS}
-    assert counts == {"step": [1, 0], "fixed step": [0, 1]} | probes
+    assert (row["probe_isa"], row["share"], row["probe_seconds"]["median"]) == (ISAS[0], 0.5, 2.0)
+    names = ["step", *(f"probe {isa}" for isa in ISAS)]
+    assert list(timed) == [*names, *(f"fixed {name}" for name in names)]
 
 
 @pytest.mark.parametrize(
@@ -241,16 +228,12 @@ def test_a_stopped_run_prints_and_writes_its_rows(
     assert printed.err == f"error: {message}\n"
 
 
-def test_a_failed_output_does_not_prevent_the_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    def fail(path: Path, run: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(results, "write_json", fail)
-    assert run_bench("adam", "--size", "10", "--json", str(tmp_path / "run.json")) == 1
+def test_a_failed_output_does_not_prevent_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    assert run_bench("adam", "--size", "10", "--json", "/dev/full") == 1
     printed = capsys.readouterr()
-    assert printed.err.endswith("error: OSError: No space left on device\n")
+    assert printed.err == "error: OSError: [Errno 28] No space left on device\n"
     assert re.search("^adam ", printed.out, re.M)
 
 
@@ -327,19 +310,13 @@ def test_noise_is_noticed(times: list[float], others: list[float], expected: str
     assert (verdict == timing.QUIET) == (expected == "quiet")
 
 
-@pytest.mark.parametrize(
-    ("noises", "others", "expected"),
-    [
-        (["quiet"] * 3, None, "quiet"),
-        (["quiet"] * 3, 0.5, "noisy: others took 50 %"),
-        (["quiet", "noisy: spread 90 %"], 0.0, "noisy: 1 of 2 rows"),
-    ],
-)
-def test_a_run_is_judged_by_its_rows_and_by_others(noises: list[str], others: float | None, expected: str) -> None:
+@pytest.mark.parametrize(("noise", "others"), [("quiet", 0.05), ("quiet", 0.5), ("noisy: spread 90 %", 0.0)])
+def test_a_run_is_judged_by_its_rows_and_by_others(noise: str, others: float) -> None:
     watched = {"load_before": 0.5, "load_after": 1.0, "others": others}
-    noise = results.make_run({}, {}, watched, [results.Row(noise=noise) for noise in noises])["noise"]
-    assert noise["verdict"] == expected
-    assert table.conclude(noise).startswith("The machine was " + ("quiet" if expected == "quiet" else "too noisy"))
+    judged = results.make_run({}, {}, watched, [results.Row(noise=noise)])["noise"]
+    expected = {0.05: "quiet", 0.5: "noisy: others took 50 %", 0.0: "noisy: 1 of 1 rows"}[others]
+    assert judged["verdict"] == expected
+    assert table.conclude(judged).startswith("The machine was " + ("quiet" if expected == "quiet" else "too noisy"))
 
 
 @pytest.mark.parametrize(("step", "probe", "expected"), [(11, 5, 0.4), (1.1, 1.1, None), (0.5, 5, None)])
