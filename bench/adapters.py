@@ -184,11 +184,8 @@ def make_keras(name: str, options: Options, params: Arrays, grads: Arrays) -> St
 
     opt = getattr(keras.optimizers, name)(**options)
     opt.build(list(map(keras.Variable, params)))
-
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        return opt.stateless_apply(state, grads, params)
-
-    return jit_step(step, params, [jax.numpy.array(variable.value) for variable in opt.variables], grads)
+    state = [jax.numpy.array(variable.value) for variable in opt.variables]
+    return jit_step(lambda params, state, grads: opt.stateless_apply(state, grads, params), params, state, grads)
 
 
 # ---- Adam by hand, over NumPy arrays

@@ -24,10 +24,10 @@ FASTOPTIM_CUDA=ON CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(npr
 ((status)) && exit "$status"
 export PYTHONPATH=$site
 part info 20 python3 -m fastoptim info
-large=(python3 -m fastoptim bench --device cuda --size 2^27 --seconds 2)
-part large 60 "${large[@]}" adam lamb sgd --json "$out/large.json"
-part large-bfloat16 30 "${large[@]}" adam --dtype bfloat16 --json "$out/large-bfloat16.json"
-part model 30 python3 -m fastoptim bench --device cuda --model gpt2 tiny --seconds 2 --json "$out/model.json"
+bench() { part "$1" 60 python3 -m fastoptim bench "${@:2}" --device cuda --seconds 2 --json "$out/$1.json"; }
+bench large adam lamb sgd --size 2^27
+bench large-bfloat16 adam --size 2^27 --dtype bfloat16
+bench models adam --model gpt2 tiny
 for file in tests/test_gpu_*.py tests/*/test_*gpu*.py; do # a process each, as an illegal address ends a CUDA context
   test -e "$file" && part "$(basename "$file" .py)" 120 python3 -m pytest -q -p no:cacheprovider --maxfail=3 \
     -W default::FutureWarning -W default::DeprecationWarning -W default::UserWarning -m "gpu and not large" "$file"
