@@ -54,7 +54,7 @@ class Settings:
     def is_steady(self) -> bool:
         """True if the step count is the only constant that differs from step to step."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        fixed = isinstance(rate, float) and isinstance(scale, float)
+        fixed = type(rate) is float and isinstance(scale, float)  # a subclass may be callable
         return fixed and "t" not in self._host_constant_arguments
 
     @cached_property
