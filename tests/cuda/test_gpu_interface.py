@@ -19,7 +19,6 @@ import pytest
 import fastoptim as fo
 from cases import (
     CHECKOUT,
-    DTYPES,
     FLOAT16,
     FLOAT32,
     FLOAT64,
@@ -32,64 +31,9 @@ from cases import (
 )
 from cases import ordinary_values as ordinary
 from devices import IS_EMULATED, get, put, with_device
+from gpu_pairs import SHAPES, Pair, assert_same_leaves, model, pair_of, tree_of
 from models import OPTIMIZERS, WIDEST, each_kind, leaves, name_of, rate
 
-SHAPES = ((3,), (), (0,), (4, 5), (2, 3, 4), (129,))
-
-
-def tree_of(arrays: Sequence[Any]) -> dict[str, Any]:
-    """Dicts, lists and tuples with arrays in them."""
-    first, second, third, *rest = arrays
-    return {"a": [first, (second, third)], "b": {"c": rest}}
-
-
-def model(seed: int, dtypes: Sequence[np.dtype[Any]] = DTYPES) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    arrays = []
-    for i, shape in enumerate(SHAPES):
-        values = ordinary(rng, dtypes[(i + seed) % len(dtypes)], int(np.prod(shape))).reshape(shape)
-        arrays.append(np.asfortranarray(values) if i % 2 else values)
-    return arrays
-
-
-class Pair:
-    """An optimizer on the device, and its twin by the reference."""
-
-    def __init__(self, xp: Any, make: Callable[..., Any], params: Sequence[Array]) -> None:
-        self.xp = xp
-        self.there: Any = make(self.onto([p.copy(order="K") for p in params]), "native")
-        self.here: Any = make(tree_of([p.copy(order="K") for p in params]), "reference")
-
-    def onto(self, arrays: Sequence[Array | None]) -> Any:
-        return tree_of([None if array is None else put(self.xp, array) for array in arrays])
-
-    def both(self) -> tuple[Any, Any]:
-        return self.there, self.here
-
-    def step(self, grads: Sequence[Array | None]) -> bool | None:
-        taken: bool | None = self.there.step(self.onto(grads))
-        wanted: bool | None = self.here.step(tree_of(grads))
-        assert taken is wanted
-        self.assert_same()
-        return taken
-
-    def assert_same(self) -> None:
-        assert self.there.step_count == self.here.step_count
-        for i, (p, wanted) in enumerate(zip(leaves(self.there.params), leaves(self.here.params), strict=True)):
-            assert type(p) is self.xp.ndarray
-            assert_same_bits(get(self.xp, p), wanted, f"p {i}")
-        for i, (state, wanted) in enumerate(zip(leaves(self.there.state), leaves(self.here.state), strict=True)):
-            assert state.keys() == wanted.keys()
-            for name, array in state.items():
-                assert type(array) is self.xp.ndarray
-                assert_same_bits(get(self.xp, array), wanted[name], f"{name} of p {i}")
-
-
-def pair_of(xp: Any, case: Case, seed: int = 0) -> Pair:
-    return Pair(xp, lambda params, backend: case.optimize(params, backend), model(seed))
-
-
-every_plain_case = pytest.mark.parametrize("case", PLAIN_CASES, ids=case_id)
 every_widest_case = pytest.mark.parametrize("case", [WIDEST[cls] for cls in OPTIMIZERS], ids=case_id)
 
 
@@ -172,8 +116,7 @@ def test_the_same_gradient_objects_with_other_numbers_and_formats(xp: Any) -> No
         for _ in range(2):
             there.step(other)
             here.step([grads[0][0] * np.float32(3), *values[1:]])
-    for a, b in zip(there.params, here.params, strict=True):
-        assert_same_bits(get(xp, a), b)
+    assert_same_leaves(xp, there.params, here.params)
 
 
 @with_device
@@ -189,8 +132,7 @@ def test_a_refusal_forgets_nothing_of_what_it_saw(xp: Any) -> None:
     for _ in range(2):
         there.step([put(xp, small), put(xp, np.ones(3))])
         here.step([small, np.ones(3)])
-    for p, wanted in zip(there.params, here.params, strict=True):
-        assert_same_bits(get(xp, p), wanted)
+    assert_same_leaves(xp, there.params, here.params)
 
 
 @with_device
@@ -234,8 +176,7 @@ def test_averages(xp: Any, options: dict[str, Any]) -> None:
     for seed in (1, 2, 3):
         pair.step(model(seed))
     with pair.there.averaged(), pair.here.averaged():
-        for p, wanted in zip(leaves(pair.there.params), leaves(pair.here.params), strict=True):
-            assert_same_bits(get(xp, p), wanted)
+        assert_same_leaves(xp, pair.there.params, pair.here.params)
     pair.step(model(4))
 
 
@@ -244,8 +185,7 @@ def test_the_look_ahead(xp: Any) -> None:
     pair = Pair(xp, lambda params, backend: fo.NAG(params, momentum=0.85, backend=backend), model(0))
     for seed in (1, 2, 3):
         with pair.there.lookahead(), pair.here.lookahead():
-            for p, wanted in zip(leaves(pair.there.params), leaves(pair.here.params), strict=True):
-                assert_same_bits(get(xp, p), wanted)
+            assert_same_leaves(xp, pair.there.params, pair.here.params)
         pair.step(model(seed))
 
 
@@ -257,8 +197,7 @@ def test_train_and_eval(xp: Any, optimizer: type[fo.Optimizer]) -> None:
         pair.step(model(seed))
         for opt in pair.both():
             opt.eval()
-        for p, wanted in zip(leaves(pair.there.params), leaves(pair.here.params), strict=True):
-            assert_same_bits(get(xp, p), wanted)
+        assert_same_leaves(xp, pair.there.params, pair.here.params)
         with pytest.raises(RuntimeError, match="eval: expected train"):
             pair.there.step(pair.onto(model(3)))
         for opt in pair.both():
@@ -375,207 +314,6 @@ def test_a_loss_scale_and_steps_that_are_skipped(xp: Any) -> None:
         assert made[0].scale == made[1].scale
 
 
-# ---- streams and graphs
-
-
-@with_device
-def test_steps_on_streams_of_the_caller_s(xp: Any) -> None:
-    """Two in flight, each on its own stream; what follows on a stream sees what came before."""
-    streams = [xp.cuda.Stream(non_blocking=True) for _ in range(2)]
-    pairs = []
-    for seed, stream in enumerate(streams):
-        with stream:
-            pairs.append(Pair(xp, lambda params, backend: fo.Adam(params, backend=backend), model(seed)))
-    for seed in range(2, 8):
-        for pair, stream in zip(pairs, streams, strict=True):
-            with stream:
-                pair.there.step(pair.onto(model(seed)))
-            pair.here.step(tree_of(model(seed)))
-    for pair, stream in zip(pairs, streams, strict=True):
-        stream.synchronize()
-        pair.assert_same()
-
-
-def captured(xp: Any, stream: Any, step: Callable[[], Any]) -> Any:
-    stream.begin_capture()
-    try:
-        assert step() is False
-    finally:
-        graph = stream.end_capture()
-    return graph
-
-
-GRAPHED: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
-    (fo.SGD, {"momentum": 0.5, "lr": rate}),
-    (fo.AdamW, {"lr": fo.schedules.Warmup(fo.schedules.Cosine(1e-2, T_max=9), warmup_steps=3)}),
-    (fo.Adam, {"clip_norm": 1.0, "clip_global_norm": 1.0, "ema": 0.5, "grad_scale": 3.0}),
-    (fo.NAdam, {}),
-    (fo.LAMB, {}),
-    (fo.NovoGrad, {}),
-    (fo.Prodigy, {}),
-    (fo.ScheduleFreeAdamW, {"warmup_steps": 3}),
-    (fo.RAdam, {"swa_start": 4, "swa_every": 2}),
-]
-
-
-@with_device
-@pytest.mark.parametrize(("optimizer", "options"), GRAPHED, ids=lambda thing: getattr(thing, "name", ""))
-@pytest.mark.parametrize("missing", [(), (3,)], ids=["all", "one missing"])
-def test_a_captured_step_continues(
-    xp: Any, optimizer: type[fo.Optimizer], options: dict[str, Any], missing: tuple[int, ...]
-) -> None:
-    with xp.cuda.Stream(non_blocking=True) as stream:
-        pair = Pair(xp, lambda params, backend: optimizer(params, **options, backend=backend), model(0))
-        pair.step([None, *model(1)[1:]])  # an array that is late ever after
-        absent = [None if i in missing else g for i, g in enumerate(model(2))]
-        grads = pair.onto(absent)
-        graph = captured(xp, stream, lambda: pair.there.step(grads))
-        pair.assert_same()
-        for seed in range(3, 9):
-            values = [None if i in missing else g for i, g in enumerate(model(2 + 4 * seed))]
-            for buffer, new in zip(leaves(grads), values, strict=True):
-                if buffer is not None and new is not None:
-                    buffer[...] = xp.asarray(new)
-            if seed == 6:  # an ordinary step in between
-                pair.step(model(seed))
-            pair.there.graph_step()
-            graph.launch()
-            pair.here.step(tree_of(values))
-            stream.synchronize()
-            pair.assert_same()
-        pair.step(model(9))
-
-
-@with_device
-def test_steps_that_some_arrays_miss_between_replays(xp: Any) -> None:
-    """An array by itself in its group continues by its own clock; one that had its clock with others cannot."""
-
-    def make(params: Any, backend: Any) -> Any:
-        first, *rest = leaves(params)
-        return fo.Adam([{"params": [first]}, {"params": rest}], backend=backend)
-
-    with xp.cuda.Stream(non_blocking=True) as stream:
-        there, here = (
-            make([array(p) for p in model(0)], how)
-            for array, how in ((lambda p: put(xp, p), "native"), (np.array, "reference"))
-        )
-        given = [put(xp, g) for g in model(1)]
-        grads = [given[:1], given[1:]]
-
-        def step(missing: Sequence[int]) -> None:
-            for opt, values in ((there, [put(xp, g) for g in model(2)]), (here, model(2))):
-                some = [None if i in missing else g for i, g in enumerate(values)]
-                opt.step([some[:1], some[1:]])
-
-        step([])
-        graph = captured(xp, stream, lambda: there.step(grads))
-        step([0])
-        for _ in range(2):
-            there.graph_step()
-            graph.launch()
-            here.step([model(1)[:1], model(1)[1:]])
-        stream.synchronize()
-        for p, wanted in zip(leaves(there.params), leaves(here.params), strict=True):
-            assert_same_bits(get(xp, p), wanted)
-        step([0, 3])
-        with pytest.raises(RuntimeError, match="capture the step again"):
-            there.graph_step()
-        assert there.step_count == 5
-
-
-@with_device
-def test_many_arrays_captured(xp: Any) -> None:
-    rng = np.random.default_rng(0)
-    p = [ordinary(rng, FLOAT32, 7) for _ in range(1500)]
-    g = [ordinary(rng, FLOAT32, 7) for _ in range(1500)]
-    here = fo.Adam([a.copy() for a in p], clip_global_norm=1.0)
-    with xp.cuda.Stream(non_blocking=True) as stream:
-        there: Any = fo.Adam([put(xp, a) for a in p], clip_global_norm=1.0)
-        grads = [put(xp, a) for a in g]
-        there.step(grads)
-        graph = captured(xp, stream, lambda: there.step(grads))
-        for _ in range(3):
-            there.graph_step()
-            graph.launch()
-        stream.synchronize()
-    for _ in range(4):
-        here.step(g)
-    for a, b in zip(there.params, here.params, strict=True):
-        assert_same_bits(get(xp, a), b)
-
-
-@with_device
-def test_a_capture_that_cannot_be(xp: Any) -> None:
-    p, g = put(xp, np.ones((2, 3), np.float32)), put(xp, np.ones((2, 3), np.float32))
-
-    def refused(opt: Any, grad: Any, error: type[Exception], match: str) -> None:
-        with xp.cuda.Stream(non_blocking=True) as stream:
-            stream.begin_capture()
-            try:
-                with pytest.raises(error, match=match):
-                    opt.step(grad)
-            finally:
-                stream.end_capture()
-
-    refused(fo.Adam(p), g, RuntimeError, "step: expected an ordinary step before")
-    opt: Any = fo.Adam(p, skip_nonfinite=True)
-    opt.step(g)
-    refused(opt, g, ValueError, "skip_nonfinite: expected False")
-    opt = fo.Adam(p)
-    opt.step(g)
-    refused(opt, put(xp, np.ones((3, 2), np.float32)).transpose(1, 0), ValueError, "memory order")
-    assert opt.step_count == 1
-    opt.amsgrad = True  # whose state would be made in the graph, and never
-    refused(opt, g, RuntimeError, "step: expected an ordinary step before")
-    refused(opt, g, RuntimeError, "step: expected an ordinary step before")
-    assert "v_max" not in opt.state
-    opt.step(g)
-    assert (get(xp, opt.state["v_max"]) > 0).all()
-
-
-@with_device
-def test_a_replay_that_cannot_be(xp: Any) -> None:
-    p, g = put(xp, np.ones(3, np.float32)), put(xp, np.ones(3, np.float32))
-    opt: Any = fo.Adam(p)
-    nothing = r"graph_step: expected a step captured in a CUDA graph before"
-    with pytest.raises(RuntimeError, match=nothing):
-        opt.graph_step()
-    opt.step(g)
-    with pytest.raises(RuntimeError, match=nothing):
-        opt.graph_step()
-    with pytest.raises(RuntimeError, match=nothing):
-        fo.Adam(np.ones(3)).graph_step()
-
-    def capture() -> None:
-        with xp.cuda.Stream(non_blocking=True) as stream:
-            captured(xp, stream, lambda: opt.step(g))
-
-    capture()
-    opt.graph_step()
-    assert opt.step_count == 2
-    for name, value in {"skip_nonfinite": True, "clip_norm": 1.0, "clip_global_norm": 1.0}.items():
-        before = getattr(opt, name)
-        setattr(opt, name, value)
-        with pytest.raises(RuntimeError, match="capture it again"):
-            opt.graph_step()
-        setattr(opt, name, before)
-    opt.graph_step()
-    with xp.cuda.Stream(non_blocking=True) as stream:
-        stream.begin_capture()
-        with pytest.raises(RuntimeError, match="before a replay"):
-            opt.graph_step()
-        stream.end_capture()
-    opt.amsgrad = True
-    with pytest.raises(RuntimeError, match=nothing):
-        opt.graph_step()
-    opt.step(g)
-    capture()
-    opt.load_state_dict(opt.state_dict())
-    with pytest.raises(RuntimeError, match=nothing):
-        opt.graph_step()
-    assert opt.step_count == 4
-
-
 # ---- several devices
 
 
@@ -623,8 +361,7 @@ def test_arrays_on_two_devices(
         placed = [None if g is None else put_on(xp, d, g) for d, g in zip(where, grads, strict=True)]
         assert there.step(placed) is here.step(grads)
         assert there.step_count == here.step_count
-        for p, wanted in zip(there.params, here.params, strict=True):
-            assert_same_bits(get(xp, p), wanted)
+        assert_same_leaves(xp, there.params, here.params)
     assert [p.data.device_id for p in there.params] == where
     assert [s.data.device_id for entry in there.state for s in entry.values()] == [
         d for d, entry in zip(where, there.state, strict=True) for _ in entry
