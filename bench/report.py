@@ -214,10 +214,14 @@ PICTURES: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", nargs="*", choices=RUNS, metavar="RUN", help=f"repeat {', '.join(RUNS)}")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(arguments)
     for name in list(RUNS) if args.record == [] else args.record or ():
         print(f"\n== python {RUNS[name]}", flush=True)
         command = [sys.executable, *shlex.split(RUNS[name]), "--json", str(file_of(name))]

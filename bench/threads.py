@@ -222,7 +222,7 @@ def show_network(args: argparse.Namespace) -> None:
     print(format_table(rows))
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     name: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     parser.add_argument("--situation", choices=SITUATIONS, default=list(SITUATIONS), help="default: all", **name)
@@ -233,9 +233,9 @@ def main() -> None:
     parser.add_argument("--processes", type=parse_count, default=3, help="for each situation (default: %(default)s)")
     parser.add_argument("--seconds", type=parse_seconds, default=0.25, help="of each turn (default: %(default)s)")
     parser.add_argument("--network", action="store_true", help="a network trained in NumPy, instead of the table")
-    args = parser.parse_args()
-    show_network(args) if args.network else show_situations(args)
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    args = make_parser().parse_args()
+    show_network(args) if args.network else show_situations(args)

@@ -33,6 +33,7 @@ from fastoptim.bench.timing import Budget  # noqa: E402
 from fastoptim.bench.workload import Workload  # noqa: E402
 from optional import optional  # noqa: E402
 
+PARSERS = {f"bench/{script.__name__}.py": script.make_parser for script in (peers, report, threads)}
 OFFERS = [(peer, optimizer) for peer in PEERS.values() for optimizer in peer.offers]
 
 
@@ -165,6 +166,15 @@ def test_the_pages_show_the_results(page: str) -> None:
     """To update them: ``python bench/report.py``."""
     text = (CHECKOUT / page).read_text(encoding="utf-8")
     assert filled(text, report.PAGES[page]) == text
+
+
+@pytest.mark.parametrize("page", [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_the_commands_on_a_page_can_be_parsed(page: Path) -> None:
+    command = re.compile(r"python3? (-m fastoptim|bench/\w+\.py)((?: (?!-->)[^`\n#]*)?)")
+    for script, arguments in command.findall(page.read_text(encoding="utf-8")):
+        make_parser = __main__.make_parser if script == "-m fastoptim" else PARSERS[script]
+        if "--help" not in arguments:
+            make_parser().parse_args(shlex.split(arguments))
 
 
 def test_the_pictures_can_be_drawn(tmp_path: Path) -> None:

@@ -221,15 +221,17 @@ def run_rows(
     print(end="\r\033[K" if sys.stderr.isatty() else "", file=sys.stderr)
     settings = {name: value for name, value in vars(arguments).items() if name not in ("command", "json", "plot")}
     found = results.make_run(described, settings, watch.report(), rows)
-    for name, path in files.items():  # before the table, whose reader may have gone
+    outputs: list[Callable[[], None]] = []
+    if "json" in files:
+        outputs.append(partial(results.write_json, files["json"], found))
+    if "plot" in files and rows:
+        outputs.append(partial(plot.draw, rows, files["plot"], described))
+    outputs.append(partial(print, show(found), flush=True))  # the last, since its reader may have gone
+    for output in outputs:
         try:
-            if name == "json":
-                results.write_json(path, found)
-            elif rows:
-                plot.draw(rows, path, found["machine"])
+            output()
         except Exception as error:
             status = _complain(f"{type(error).__name__}: {error}", 1)
-    print(show(found), flush=True)
     return _complain(failure, status) if failure else status
 
 
