@@ -70,6 +70,7 @@ def number(convert: Callable[[str], Number], least: Number, most: Number, expect
             raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
         return value
 
+    parse.__doc__ = f"Read {expected}."
     return parse
 
 
