@@ -7,6 +7,7 @@
 #include "../cpu/thread_count.h"
 #include "../cuda/cuda.h"
 #include "../rule_info.h"
+#include "buffer_update.h"
 #include "collectable.h"
 #include "fast_path.h"
 #include "gil.h"
@@ -188,6 +189,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                 return as_tuple(path.step_with(grads, group_steps));
             },
             py::arg("grads"), py::arg("group_steps"));
+
+    py::class_<StateArguments, std::shared_ptr<StateArguments>>(m, "StateArguments")
+        .def(py::init<int, const std::vector<std::vector<StateArguments::Names>>&>(), py::arg("rule"),
+             py::arg("alternatives"));
+    py::class_<OptionSet>(m, "OptionSet")
+        .def(py::init<std::shared_ptr<const UpdateConfig>, const py::dict&, double, double, std::string, py::object,
+                      std::shared_ptr<const StateArguments>>(),
+             py::arg("config"), py::arg("given"), py::arg("lr"), py::arg("grad_scale"), py::arg("when_nonfinite"),
+             py::arg("host_constants"), py::arg("states"));
+    m.def("try_update", &try_update, py::arg("option_sets"), py::arg("p"), py::arg("g"), py::arg("state"),
+          py::arg("step"), py::arg("options"));
 
     export_bandwidth_probe(m);
 

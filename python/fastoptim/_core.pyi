@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from types import EllipsisType, NotImplementedType
 from typing import Any
 
 import numpy as np
@@ -109,5 +110,25 @@ class BandwidthProbe:
     def __init__(self, model: Model, grads: list[Any], rule: int, loops: Any) -> None: ...
     def __call__(self, mask: int) -> None: ...
 
+class StateArguments:
+    # of each alternative the state arguments: a role, its index in the rule (-1 if unused) and a format
+    def __init__(self, rule: int, alternatives: list[list[tuple[str, int, str]]]) -> None: ...
+
+class OptionSet:
+    def __init__(
+        self,
+        config: UpdateConfig,
+        given: dict[str, Any],
+        lr: float,
+        grad_scale: float,
+        when_nonfinite: str,
+        host_constants: Callable[[int, float], dict[str, float]] | None,
+        states: StateArguments,
+    ) -> None: ...
+
+# the result of the function; if nothing was done, NotImplemented if no option set matched, else Ellipsis
+def try_update(
+    option_sets: tuple[OptionSet, ...], p: Any, g: Any, state: tuple[Any, ...], step: Any, options: dict[str, Any]
+) -> bool | EllipsisType | NotImplementedType | None: ...
 def cuda_status() -> str: ...
 def cuda_device_of(address: int) -> int: ...

@@ -10,6 +10,8 @@ from ._core import BandwidthProbe as BandwidthProbe
 from ._core import FastPath as FastPath
 from ._core import LayerTuner as LayerTuner
 from ._core import Model as Model
+from ._core import OptionSet as OptionSet
+from ._core import StateArguments as StateArguments
 from ._core import UpdateConfig as UpdateConfig
 from ._core import build_info as build_info
 from ._core import cuda_device_of as cuda_device_of
@@ -23,6 +25,7 @@ from ._core import set_threading as set_threading
 from ._core import sq_norms as sq_norms
 from ._core import stepping_threads as stepping_threads
 from ._core import thread_info as thread_info
+from ._core import try_update as try_update
 
 if TYPE_CHECKING:
     from ._core import GroupSteps as GroupSteps

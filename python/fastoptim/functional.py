@@ -5,6 +5,9 @@ from 1.  State arrays have the order of ``fo.OPTIMIZERS[NAME].state``, followed 
 that the options do not use may be omitted.  Hyper-parameters and defaults are those of the class.  The functions are
 made from the classes; ``help(fo.functional.adam)`` prints the docstring.
 
+A call costs about as much as a step of an optimizer.  A function keeps the options of its last calls, in checked form,
+but no array.  Different threads may call it at the same time with different arrays.
+
 >>> import numpy as np, fastoptim as fo
 >>> p, m, v = np.ones(3), np.zeros(3), np.zeros(3)
 >>> fo.functional.adam(p, np.array([1.0, -2.0, 0.0]), m, v, step=1, lr=0.1)
@@ -19,13 +22,21 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from . import core
 from .arrays.checks import check_state, check_target
 from .arrays.param_state import ParamState
 from .engines.base import group_step_at
+from .engines.native import option_set
 from .engines.select import check_backend, engine_for
 from .optimizer.base import OPTIMIZERS, Optimizer
 from .options.checks import rate_at
+from .options.settings import Settings
 from .reference_math import Array
+
+#: The options of so many different calls of a function are kept in checked form.
+MAX_OPTION_SETS = 8
 
 
 def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
@@ -37,14 +48,56 @@ def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
 
 @cache
 def _bind(optimizer: type[Optimizer], backend: str, module: str) -> Callable[..., bool | None]:
-    def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> bool | None:
-        return _update(optimizer, backend, p, g, state, step, hyperparameters)
+    if backend == "native":
+        update = _native_update(optimizer)
+    else:
+
+        def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> bool | None:
+            return _update(backend, p, g, state, *_checked(optimizer, step, hyperparameters))
 
     update.__name__ = update.__qualname__ = optimizer.name
     update.__module__ = module
     update.__doc__ = optimizer.__doc__
     update.__signature__ = _signature(optimizer)  # type: ignore[attr-defined]
     return update
+
+
+def _native_update(optimizer: type[Optimizer]) -> Callable[..., bool | None]:
+    """Return the update in native code, which takes the slow path where native code does not recognize its arguments.
+
+    Of earlier calls it keeps options, in an immutable tuple that threads replace as a whole, and never an array.
+    """
+    option_sets: tuple[core.OptionSet, ...] = ()  # the newest first
+    try_update = core.try_update
+
+    def update(p: Array, g: Array, *state: Array, step: int, **hyperparameters: Any) -> bool | None:
+        nonlocal option_sets
+        taken = try_update(option_sets, p, g, state, step, hyperparameters)
+        if taken is not NotImplemented and taken is not ...:
+            return taken
+        t, settings, lr = _checked(optimizer, step, hyperparameters)
+        given = {name: settings.options.get(name, value) for name, value in hyperparameters.items()} | {"lr": lr}
+        if isinstance(g, np.generic):
+            g = np.asarray(g)
+        taken = try_update(option_sets, p, g, state, t, given)
+        if taken is NotImplemented:
+            made = option_set(settings, given, optimizer.checked_defaults(hyperparameters))
+            option_sets = (made, *option_sets[: MAX_OPTION_SETS - 1])
+            taken = try_update(option_sets, p, g, state, t, given)
+        return taken if taken is not ... else _update("native", p, g, state, t, settings, lr)
+
+    return update
+
+
+def _checked(optimizer: type[Optimizer], step: int, hyperparameters: dict[str, Any]) -> tuple[int, Settings, float]:
+    """Return the step number, the options and the learning rate."""
+    if isinstance(step, bool) or not hasattr(type(step), "__index__"):
+        raise TypeError(f"step: expected an integer >= 1, got {step!r}")
+    t = step.__index__()
+    if not 1 <= t < 2**63:
+        raise ValueError(f"step: expected an integer >= 1, got {step!r}" + " of more than 64 bits" * (t >= 2**63))
+    settings = optimizer.check_options(hyperparameters)
+    return t, settings, rate_at(settings.options["lr"], t - 1, "lr")
 
 
 def _signature(optimizer: type[Optimizer]) -> inspect.Signature:
@@ -58,26 +111,11 @@ def _signature(optimizer: type[Optimizer]) -> inspect.Signature:
 
 
 def _update(
-    optimizer: type[Optimizer],
-    backend: str,
-    p: Array,
-    g: Array,
-    state: tuple[Array, ...],
-    step: int,
-    hyperparameters: dict[str, Any],
+    backend: str, p: Array, g: Array, state: tuple[Array, ...], t: int, settings: Settings, lr: float
 ) -> bool | None:
-    if isinstance(step, bool) or not hasattr(type(step), "__index__"):
-        raise TypeError(f"step: expected an integer >= 1, got {step!r}")
-    t = step.__index__()
-    if not 1 <= t < 2**63:
-        raise ValueError(f"step: expected an integer >= 1, got {step!r}" + " of more than 64 bits" * (t >= 2**63))
-    settings = optimizer.check_options(hyperparameters)
-    lr = rate_at(settings.options["lr"], t - 1, "lr")
-
+    optimizer = settings.optimizer
     group_step = group_step_at(settings, lr, t, optimizer.name)
-
-    used = settings.state
-    every = optimizer.state + used[len(optimizer.variants[settings.variant]) :]
+    used, every = settings.state, settings.every_state
     if len(state) not in (len(used), len(every)):
         raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
     names = used if len(state) == len(used) else every

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import pickle
 import pydoc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -26,7 +29,7 @@ from cases import (
     number_of,
     ordinary_values,
 )
-from fastoptim import core
+from fastoptim import core, functional
 from fastoptim.engines import native, reference
 from loops import each_case, loop
 from models import each_module, every_variant
@@ -184,6 +187,102 @@ def test_a_gradient_in_another_order_is_copied(optimizer: type[fo.Optimizer], mo
         results.append(p)
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[2], results[1])
+
+
+# ---- the fast path
+
+
+@pytest.fixture
+def fast_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    native.register_dtypes()
+    monkeypatch.setattr(functional, "_update", refuse)
+
+
+@every_variant
+@each_dtype
+def test_ordinary_arrays_take_the_fast_path(case: Case, dtype: DType, fast_path_alone: None) -> None:
+    """With new options or known ones, other rates, arrays and shapes, and also state that the options do not use."""
+    update = getattr(fo.functional, case.optimizer.name)
+    for t, shape in enumerate([(7,), (2, 3), (), (0,)], 1):
+        p, g = np.full(shape, 1.5, dtype), np.full(shape, 0.5, dtype)
+        state = case.optimize(p.copy()).state
+        unused = {name: case.optimizer.first_state(name, p, case.options) for name in case.every_state}
+        for arrays in (state, unused | state):
+            for lr in (case.options["lr"], 0.25, np.float64(0.5), 1, lambda step: 0.1 / (1 + step)):
+                update(p, g, *arrays.values(), step=t, **(case.options | {"lr": lr}))
+
+
+def test_a_number_as_gradient_takes_the_fast_path(fast_path_alone: None) -> None:
+    p = np.ones(())
+    fo.functional.sgd(p, np.float64(0.5), step=1, lr=1.0)
+    assert p == 0.5
+
+
+def test_a_rate_or_scale_of_one_call_does_not_outlive_it() -> None:
+    """The second call has the defaults again, whatever the call before has passed."""
+    for given in ({"lr": 0.5}, {"grad_scale": 4.0}, {"grad_scale": np.array(4.0)}, {"lr": lambda step: 0.5}):
+        results = []
+        for options in (given, {}):
+            fo.functional.sgd(np.ones(3), np.ones(3), step=1, dampening=0.25, **options)
+            results.append(np.ones(3))
+            fo.functional.sgd(results[-1], np.ones(3), step=1, dampening=0.25)
+        assert_same_bits(results[0], results[1])
+        assert_same_bits(results[0], np.full(3, 1 - fo.SGD.defaults["lr"]))
+
+
+@every_optimizer
+def test_no_array_is_kept(optimizer: type[fo.Optimizer]) -> None:
+    p, g = numbers(0), numbers(1)
+    scale = np.array(2.0)
+    arrays = [p, g, scale, *initial_state(Case(optimizer, dict(optimizer.defaults), ""), p).values()]
+    for _ in range(2):
+        getattr(fo.functional, optimizer.name)(p, g, *arrays[3:], step=1, grad_scale=scale)
+    alive = [weakref.ref(array) for array in arrays]
+    del p, g, scale, arrays
+    assert [ref for ref in alive if ref() is not None] == []
+
+
+WRONG_AFTER: dict[str, tuple[Any, list[Any]]] = {
+    "maximize": (True, [1, "True", None]),
+    "swa_every": (1, [1.0, True, 0]),
+    "weight_decay": (0.0, [False, -1.0, math.nan]),
+    "lr": (0.5, [True, -1.0, -1, math.nan, math.inf, "0.5", None]),
+    "grad_scale": (1.0, [True, -1.0, 0.0, math.nan, math.inf, np.array(0.0), np.ones(2)]),
+}
+
+
+@every_optimizer
+@loop("option", WRONG_AFTER)
+def test_a_call_like_the_one_before_is_checked(optimizer: type[fo.Optimizer], option: str) -> None:
+    """Values are compared by type and not by == alone, as 1 == 1.0 == True."""
+    right, wrong = WRONG_AFTER[option]
+    p, update = numbers(0), getattr(fo.functional, optimizer.name)
+    state = initial_state(Case(optimizer, dict(optimizer.defaults), ""), p).values()
+    update(p, numbers(1), *state, step=1, **{option: right})
+    before = p.copy()
+    for value in wrong:
+        with pytest.raises((TypeError, ValueError), match=f"{option}: expected"):
+            update(p, numbers(1), *state, step=1, **{option: value})
+    assert_same_bits(p, before)
+
+
+def test_more_option_sets_than_are_kept() -> None:
+    for i in [*range(functional.MAX_OPTION_SETS + 3), 0, 1]:
+        p = np.ones(3)
+        fo.functional.sgd(p, np.ones(3), step=1, lr=0.5, l1=float(i))
+        assert_same_bits(p, np.full(3, 1 - 0.5 * (1 + i)))
+
+
+def test_threads_may_call_one_function_with_different_options() -> None:
+    def train(i: int) -> Array:
+        p, m, v = np.ones(33), np.zeros(33), np.zeros(33)
+        for t in range(1, 300):
+            fo.functional.adam(p, np.sin(p + t), m, v, step=t, lr=0.01, weight_decay=0.001 * (i % 11), l1=0.1 * (t % 2))
+        return p
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, p in enumerate(pool.map(train, range(22))):
+            assert_same_bits(p, train(i))
 
 
 # ---- what one sees of a function

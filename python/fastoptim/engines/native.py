@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
 from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
+
+if TYPE_CHECKING:
+    from ..options.settings import RuleClass
 
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
@@ -110,6 +114,40 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
     rule = RULES[settings.variant]
     average = [param.state[AVERAGE]] if settings.averages else []
     return [param.state[name] for name in rule.state], [param.state[name] for name in rule.scalar_state], average
+
+
+def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> core.OptionSet:
+    """Return the options `given` as later calls of `fo.functional` pass them.
+
+    These may pass other values of `lr` and `grad_scale`.  No object of the caller's is kept.
+    """
+    free = {name: defaults[name] for name in ("lr", "grad_scale")}
+    optimizer = settings.optimizer
+    lasting = Settings(optimizer, settings.variant, {**settings.options, **free}, settings.memo)
+    return core.OptionSet(
+        _update_config(lasting),
+        {name: value for name, value in given.items() if name not in free},
+        free["lr"],
+        free["grad_scale"],
+        "skip" if lasting.skips else "",
+        lasting.host_constants_at if optimizer.host_constants else None,
+        _state_arguments(optimizer, settings.variant, settings.state, settings.every_state),
+    )
+
+
+@cache
+def _state_arguments(
+    optimizer: type[RuleClass], variant: str, used: tuple[str, ...], every: tuple[str, ...]
+) -> core.StateArguments:
+    rule = RULES[variant]
+
+    def argument(name: str) -> tuple[str, int, str]:
+        schema = optimizer.state_schema[name]
+        role = "average" if name == AVERAGE else "scalar" if schema.is_scalar else "state"
+        names = {"average": (AVERAGE,), "scalar": rule.scalar_state, "state": rule.state}[role]
+        return role, names.index(name) if name in names else -1, schema.format
+
+    return core.StateArguments(rule.number, [[argument(name) for name in names] for names in (used, every)])
 
 
 def register_dtypes() -> None:

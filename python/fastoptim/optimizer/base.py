@@ -102,6 +102,7 @@ class Optimizer(FieldsAreArguments):
     annotations: ClassVar[dict[str, Any]]
     shared: ClassVar[frozenset[str]]
     """The options that every optimizer has."""
+    _checked_defaults: ClassVar[dict[str | None, dict[str, Any]]]  # by convention, filled on first use
 
     # ---- declared by a subclass
 
@@ -158,6 +159,7 @@ class Optimizer(FieldsAreArguments):
         cls.shared = frozenset(name for name in options if name in vars(Optimizer))
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
+        cls._checked_defaults = {}
         names = tuple(dict.fromkeys(name for names in cls.variants.values() for name in names))
         cls.state = State(names)
         if unknown := vars(cls).get("state_schema", {}).keys() - set(names):
@@ -189,11 +191,10 @@ class Optimizer(FieldsAreArguments):
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
         """Return the checked options, defaults filled in; raise TypeError for an unknown one."""
         cls.check_names(given, place)
-        defaults = cls._defaults_of(given, place)
-        options = {
-            name: check_option(cls.annotations[name], given.get(name, default), place + name)
-            for name, default in defaults.items()
-        }
+        options = cls.checked_defaults(given, place).copy()
+        for name, value in given.items():
+            if name != "convention":
+                options[name] = check_option(cls.annotations[name], value, place + name)
         try:
             if options["ema"] is not None and options["swa_start"] is not None:
                 raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
@@ -203,15 +204,18 @@ class Optimizer(FieldsAreArguments):
         return Settings(cls, variant, options)
 
     @classmethod
-    def _defaults_of(cls, given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def checked_defaults(cls, given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
         """Return the defaults of the convention among these options, or of the first one."""
-        if not cls.conventions:
-            return cls.defaults
         known = list(cls.conventions)
-        convention = given.get("convention", known[0])
-        if convention not in known:
+        convention: str | None = given.get("convention", known[0]) if known else None
+        if known and convention not in known:
             raise ValueError(f"{place}convention: expected one of {known}, got {convention!r}")
-        return {**cls.defaults, **cls.conventions[convention]}
+        if convention not in cls._checked_defaults:
+            defaults = {**cls.defaults, **(cls.conventions[convention] if convention else {})}
+            cls._checked_defaults[convention] = {
+                name: check_option(cls.annotations[name], value, name) for name, value in defaults.items()
+            }
+        return cls._checked_defaults[convention]
 
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:

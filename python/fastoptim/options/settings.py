@@ -45,6 +45,12 @@ class Settings:
         """The state arrays that these options use."""
         return self.optimizer.variants[self.variant] + (AVERAGE,) * self.averages
 
+    @property
+    def every_state(self) -> tuple[str, ...]:
+        """The state arrays of every variant, and the average if one is kept."""
+        names = dict.fromkeys(name for names in self.optimizer.variants.values() for name in names)
+        return (*names, *(AVERAGE,) * self.averages)
+
     @cached_property
     def skips(self) -> bool:
         """True if a step may be skipped."""
