@@ -2,6 +2,8 @@
 
 #include "../expect.h"
 
+#include <algorithm>
+
 namespace fo {
 namespace {
 
@@ -23,6 +25,20 @@ bool are_as_seen(py::handle groups, std::size_t count, SeenOf seen_of) {
     if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(count)) return false;
     for (std::size_t i = 0; i < count; ++i)
         if (!is_as_seen(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), seen_of(i))) return false;
+    return true;
+}
+
+// Call f for each entry of a dict or list, in order, while it returns true.  Returns whether it was true for all.
+template <class F>
+bool for_entries(py::handle container, F f) {
+    if (PyDict_Check(container.ptr())) {
+        PyObject *key, *value;
+        for (Py_ssize_t at = 0; PyDict_Next(container.ptr(), &at, &key, &value);)
+            if (!f(value)) return false;
+        return true;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(container.ptr()); ++i)
+        if (!f(PyList_GET_ITEM(container.ptr(), i))) return false;
     return true;
 }
 
@@ -49,7 +65,7 @@ void read_values(py::handle dict, std::vector<double>& values) {
 
 FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
                    std::vector<std::shared_ptr<const UpdateConfig>> configs,
-                   std::optional<std::vector<FixedGroup>> fixed, py::object stream)
+                   std::optional<std::vector<FixedGroup>> fixed, py::object stream, const py::list& containers)
     : model_(std::move(model)),
       nesting_(nesting),
       configs_(std::move(configs)),
@@ -62,6 +78,13 @@ FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
     for (const auto& config : configs_)
         constants.push_back(config->constants_for_step(0, 1, 1, std::vector<double>(config->host_constants_at.size())));
     model_->expect_groups(constants);
+    for (const py::handle each : containers) {
+        Container& container = containers_.emplace_back(Container{py::reinterpret_borrow<py::object>(each), {}});
+        for_entries(each, [&](const PyObject* entry) {
+            container.entries.push_back(entry);
+            return true;
+        });
+    }
     if (!fixed_) return;
     expect(fixed_->size() == configs_.size(), "the options of each group");
     fixed_constants(1);
@@ -83,10 +106,20 @@ std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
     return constants;
 }
 
+bool FastPath::has_same_containers() const {
+    return std::all_of(containers_.begin(), containers_.end(), [](const Container& each) {
+        auto expected = each.entries.begin();
+        const auto is_expected = [&](const PyObject* entry) {
+            return expected != each.entries.end() && entry == *expected++;
+        };
+        return for_entries(each.object, is_expected) && expected == each.entries.end();
+    });
+}
+
 bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_count) const {
     if (!fixed_) return false;
     const auto seen_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
-    if (!are_as_seen(groups, fixed_->size(), seen_of)) return false;
+    if (!are_as_seen(groups, fixed_->size(), seen_of) || !has_same_containers()) return false;
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves) || leaves.size() != model_->count()) return false;
@@ -102,7 +135,7 @@ bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_c
 
 py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const {
     const auto seen_of = [&](std::size_t i) -> py::tuple { return py::tuple(snapshots[i])[0]; };
-    if (!are_as_seen(groups, snapshots.size(), seen_of)) return py::none();
+    if (!are_as_seen(groups, snapshots.size(), seen_of) || !has_same_containers()) return py::none();
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves)) return py::none();
@@ -140,6 +173,8 @@ int FastPath::traverse(visitproc visit, void* arg) const {
     if (const int stop = nesting_.traverse(visit, arg)) return stop;
     for (std::size_t i = 0; fixed_ && i < fixed_->size(); ++i)
         if (const int stop = visit(std::get<py::tuple>((*fixed_)[i]).ptr(), arg)) return stop;
+    for (const Container& each : containers_)
+        if (const int stop = visit(each.object.ptr(), arg)) return stop;
     return stream_ ? visit(stream_.ptr(), arg) : 0;
 }
 

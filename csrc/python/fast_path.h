@@ -20,11 +20,11 @@ class FastPath {
     using FixedGroup = std::tuple<py::tuple, double, double, std::vector<double>>;
 
     // `fixed`: nothing if some group's constants differ from step to step.  `stream`: None for the CPU; for a GPU a
-    // function that returns (address of the current stream, whether a graph captures it).  No option that may be a
-    // callable is stored here.
+    // function that returns (address of the current stream, whether a graph captures it).  `containers`: the caller's
+    // dicts and lists, whose entries must stay as they are now.  No option that may be a callable is stored here.
     FastPath(std::shared_ptr<Model> model, const py::object& nesting,
              std::vector<std::shared_ptr<const UpdateConfig>> configs, std::optional<std::vector<FixedGroup>> fixed,
-             py::object stream);
+             py::object stream, const py::list& containers);
 
     // Return whether it took step `step_count + 1`.
     bool try_step(py::handle groups, py::handle grads, std::int64_t step_count) const;
@@ -46,7 +46,15 @@ class FastPath {
         bool captures = false;
     };
 
+    // A container with its entries in order.  An address identifies an array or container that the optimizer keeps
+    // alive; other entries do not matter.
+    struct Container {
+        py::object object;
+        std::vector<const PyObject*> entries;
+    };
+
     Stream current_stream() const;
+    bool has_same_containers() const;
     std::vector<StepConstants> fixed_constants(std::int64_t t) const;
 
     std::shared_ptr<Model> model_;
@@ -54,6 +62,7 @@ class FastPath {
     std::vector<std::shared_ptr<const UpdateConfig>> configs_;
     std::optional<std::vector<FixedGroup>> fixed_;
     py::object stream_;
+    std::vector<Container> containers_;
 };
 
 }  // namespace fo

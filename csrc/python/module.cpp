@@ -179,8 +179,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     py::class_<FastPath>(m, "FastPath", collectable<FastPath>())
         .def(py::init<std::shared_ptr<Model>, const py::object&, std::vector<std::shared_ptr<const UpdateConfig>>,
-                      std::optional<std::vector<FastPath::FixedGroup>>, py::object>(),
-             py::arg("model"), py::arg("nesting"), py::arg("configs"), py::arg("fixed"), py::arg("stream"))
+                      std::optional<std::vector<FastPath::FixedGroup>>, py::object, const py::list&>(),
+             py::arg("model"), py::arg("nesting"), py::arg("configs"), py::arg("fixed"), py::arg("stream"),
+             py::arg("containers"))
         .def("try_step", &FastPath::try_step, py::arg("groups"), py::arg("grads"), py::arg("step_count"))
         .def("match_inputs", &FastPath::match_inputs, py::arg("groups"), py::arg("snapshots"), py::arg("grads"))
         .def(

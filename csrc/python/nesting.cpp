@@ -26,8 +26,12 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     const auto count = static_cast<Py_ssize_t>(children_.size());
     if (kind_ == Kind::kDict) {
         if (!PyDict_CheckExact(tree.ptr()) || PyDict_GET_SIZE(tree.ptr()) != count) return false;
+        PyObject *key, *value;
+        Py_ssize_t at = 0;
         for (std::size_t i = 0; i < children_.size(); ++i) {
-            const py::handle entry = PyDict_GetItemWithError(tree.ptr(), keys_[i].ptr());
+            // Usually the keys are the same objects in the same order, which saves the look-up.
+            const bool is_next = PyDict_Next(tree.ptr(), &at, &key, &value) && key == keys_[i].ptr();
+            const py::handle entry = is_next ? value : PyDict_GetItemWithError(tree.ptr(), keys_[i].ptr());
             if (!entry && PyErr_Occurred()) throw py::error_already_set();
             if (!entry || !children_[i].gather(entry, leaves)) return false;
         }

@@ -100,6 +100,7 @@ class FastPath:
         configs: list[UpdateConfig],
         fixed: list[tuple[tuple[Any, ...], float, float, tuple[float, ...]]] | None,
         stream: Callable[[], tuple[int, bool]] | None,
+        containers: list[Any],
     ) -> None: ...
     def try_step(self, groups: list[dict[str, Any]], grads: Any, step_count: int) -> bool: ...
     # each snapshot begins with a tuple of the options' keys and values

@@ -99,4 +99,4 @@ def test_options_that_would_divide_by_zero_are_rejected() -> None:
     with pytest.raises(ValueError, match="swa_every"):
         config_of(core.RULES["sgd"], swa_every=0)
     with pytest.raises(ValueError, match="a model"):
-        core.FastPath(None, None, [], None, None)  # type: ignore[arg-type]
+        core.FastPath(None, None, [], None, None, [])  # type: ignore[arg-type]

@@ -69,5 +69,10 @@ class Engine(Protocol):
         Raises errors before the first write.  Returns the number of arrays with a gradient; None after a skipped step.
         """
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
-        """Return the fast path for steps like the last one, if there is one and no array has missed a step."""
+    def fast_path(
+        self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
+    ) -> FastPath | None:
+        """Return the fast path for steps like the last one, if there is one and no array has missed a step.
+
+        It takes no step in which one of these dicts and lists has other entries than now.
+        """

@@ -63,12 +63,14 @@ class Engine:
             return None
         return sum(grad is not None for grad in grads)
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
+    def fast_path(
+        self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
+    ) -> FastPath | None:
         """See fastoptim.engines.base.Engine.  Only arrays of one GPU, of a family that native code reads, have one."""
         if len(self._parts) != 1 or self._reader is None:
             return None
         stream = partial(self._family.stream, self._parts[0].gpu)
-        return make_fast_path(self._parts[0].model, structure, groups, stream)
+        return make_fast_path(self._parts[0].model, structure, groups, containers, stream)
 
     def _launch(
         self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None, streams: Sequence[Stream]

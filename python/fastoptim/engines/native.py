@@ -62,9 +62,11 @@ class Engine:
                     grads[i] = check_one(self._param_states[i], grads[i], self._written)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> FastPath | None:
+    def fast_path(
+        self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
+    ) -> FastPath | None:
         """See fastoptim.engines.base.Engine."""
-        return None if self._model is None else make_fast_path(self._model, structure, groups)
+        return None if self._model is None else make_fast_path(self._model, structure, groups, containers)
 
     def _make_model(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
         register_dtypes()
@@ -85,6 +87,7 @@ def make_fast_path(
     model: core.Model,
     structure: Structure,
     groups: Sequence[GroupSnapshot],
+    containers: list[Any],
     stream: Callable[[], tuple[int, bool]] | None = None,
 ) -> FastPath:
     """Return the fast path of a model whose groups have these options."""
@@ -92,7 +95,7 @@ def make_fast_path(
     if all(group.settings.is_steady and not group.settings.skips for group in groups):
         fixed = [(group.seen, *_constants_of_every_step(group)) for group in groups]
     configs = [_update_config(group.settings) for group in groups]
-    path = core.FastPath(model, structure.nesting(), configs, fixed, stream)
+    path = core.FastPath(model, structure.nesting(), configs, fixed, stream, containers)
     return FastPath(path.try_step if fixed else None, path.match_inputs, path.step_with)
 
 

@@ -162,7 +162,7 @@ class Engine:
                     works.append(_Work(param, group_step, param.p.astype(dtype), grad.astype(dtype)))
             return len(works) if _step(works, group_steps) else None
 
-    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot]) -> None:
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
 
 

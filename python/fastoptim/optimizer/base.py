@@ -52,6 +52,7 @@ class Optimizer(FieldsAreArguments):
         params: Arrays to update in place: one, or any nesting of dicts, lists and tuples of arrays, or a list of groups
             ``{"params": ..., "lr": ...}`` as in torch.optim.  A group may have a "name", and the entries that PyTorch's
             schedulers keep in it, such as "initial_lr"; they are saved but have no effect on a step.
+            Assign to the arrays in place: a step raises ValueError if a dict or list has another one in its place.
         lr: Learning rate of every optimizer: a number, a callable of the step, or an array or tensor of one element,
             such as a 0-d NumPy array, that is read at every step.
         weight_decay: Adds ``weight_decay * p`` to the gradient.
@@ -238,6 +239,8 @@ class Optimizer(FieldsAreArguments):
         self.param_states: list[ParamState]
         self.param_groups: list[dict[str, Any]]
         self._structure: Structure
+        self._given: Any
+        self._given_structure: Structure
         self._trees: list[Any]
         self._resolved: list[GroupSnapshot]
         self._views: list[dict[str, Array]] | None

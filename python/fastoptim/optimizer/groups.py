@@ -13,6 +13,7 @@ from ..engines.select import check_backend
 from ..options.checks import EXTRA_KEYS, extras_of
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
+from .containers import given_structure
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -45,6 +46,7 @@ def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) 
         structures.append(structure)
         optimizer._trees.append(_add_group(optimizer, index, structure, group["params"], settings, grouped))
         take_settings(optimizer, index, settings, extras)
+    optimizer._given, optimizer._given_structure = params, given_structure(structures, grouped)
     optimizer._structure = (
         Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
     )

@@ -30,6 +30,7 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
         "_trees": _own_trees(optimizer),
         "_resolved": [GroupSnapshot((), *snapshot[1:]) for snapshot in optimizer._resolved],  # checked at the next step
         "_missed": dict(optimizer._missed),
+        "_given": None,
         "_views": None,
         "_engine": None,
         "_fast_path": None,

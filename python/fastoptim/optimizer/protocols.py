@@ -28,10 +28,13 @@ class OptimizerParts(Protocol):
 
     params: Any
     backend: Backend
+    params: Any  # in containers of the optimizer's own
     param_groups: list[dict[str, Any]]
     param_states: list[ParamState]
 
     _structure: Structure  # of the parameters, those of all groups together
+    _given: Any  # the caller's argument `params`; None in a copy of the optimizer
+    _given_structure: Structure
     _trees: list[Any]  # the parameters of each group, nested
     _resolved: list[GroupSnapshot]  # by group
     _views: list[dict[str, Array]] | None  # views of the state, cached for `state`

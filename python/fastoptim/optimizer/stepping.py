@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines import cuda
 from ..engines.base import GroupStep, group_step_at
 from ..options.checks import rate_at
+from .containers import check_not_rebound, mutable_containers
 from .groups import check_group_count
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None
     if flat is None:
+        check_not_rebound(optimizer)
         flat = optimizer._structure.match(grads, "grads")
     group_steps = group_steps_of(optimizer, as_seen)
     if optimizer._swapped_by:  # a callable learning rate has entered averaged() or lookahead()
@@ -64,7 +66,9 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     ):
         optimizer._engine = None  # a callable has assigned options of its own group, valid from the next step on
     elif stepped == len(flat) and not optimizer._missed:
-        optimizer._fast_path = optimizer._engine.fast_path(optimizer._structure, optimizer._resolved)
+        optimizer._fast_path = optimizer._engine.fast_path(
+            optimizer._structure, optimizer._resolved, mutable_containers(optimizer)
+        )
     return stepped
 
 
