@@ -82,7 +82,12 @@ class Case:
     def elementwise(self) -> bool:
         """True if an element's update depends on no other element."""
         bounds = (self.options["clip_norm"], self.options["clip_global_norm"])
-        return self.optimizer.reduce_terms is None and bounds == (None, None) and not self.options["skip_nonfinite"]
+        return self.optimizer.reduce_terms is None and bounds == (None, None) and not self.skips
+
+    @property
+    def skips(self) -> bool:
+        """True if a step tells whether it was taken."""
+        return self.optimizer.check_options(self.options).skips
 
     def make_state(self, make: Callable[[], Array]) -> list[Array]:
         """State arrays from `make`, or one float64 number of it where the state is a number."""

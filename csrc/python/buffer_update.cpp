@@ -44,7 +44,7 @@ bool is_same(py::handle given, py::handle checked) {
 
 // Return a float, an int or the element of an array of one; NaN for anything else, which no range contains.
 double number_of(py::handle value) {
-    if (PyFloat_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+    if (PyFloat_Check(value.ptr()) && !PyCallable_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
     if (PyLong_CheckExact(value.ptr())) {
         const double number = PyLong_AsDouble(value.ptr());
         if (number == -1 && PyErr_Occurred()) PyErr_Clear();

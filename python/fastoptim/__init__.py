@@ -20,6 +20,7 @@ from .loss_scale import LossScaler as LossScaler
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer
+from .options.suggestions import did_you_mean as _did_you_mean
 from .rules.adabelief import AdaBelief as AdaBelief
 from .rules.adabound import AdaBound as AdaBound
 from .rules.adadelta import Adadelta as Adadelta
@@ -75,7 +76,7 @@ def __getattr__(name: str) -> _ModuleType:
     """Import `schedules` on first use, which saves a fifth of the import time."""
     if name == "schedules":
         return _import_module(f"{__name__}.schedules")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_did_you_mean(name, __dir__())}")
 
 
 def __dir__() -> list[str]:

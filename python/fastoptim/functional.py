@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from . import core
-from .arrays.checks import check_state, check_target
+from .arrays.checks import check_state, check_target, raise_nonfinite
 from .arrays.param_state import ParamState
 from .engines.base import group_step_at
 from .engines.native import option_set
@@ -33,6 +33,7 @@ from .engines.select import check_backend, engine_for
 from .optimizer.base import OPTIMIZERS, Optimizer
 from .options.checks import rate_at
 from .options.settings import Settings
+from .options.suggestions import did_you_mean
 from .reference_math import Array
 
 #: The options of so many different calls of a function are kept in checked form.
@@ -42,7 +43,10 @@ MAX_OPTION_SETS = 8
 def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
     """Return the update of the optimizer of that name on that backend, as a function."""
     if name not in OPTIMIZERS:
-        raise AttributeError(f"module {module!r} has no attribute {name!r}; the optimizers are {sorted(OPTIMIZERS)}")
+        hint = did_you_mean(name, OPTIMIZERS) or ";"
+        raise AttributeError(
+            f"module {module!r} has no attribute {name!r}{hint} the optimizers are {sorted(OPTIMIZERS)}"
+        )
     return _bind(OPTIMIZERS[name], backend, module)  # type: ignore[arg-type]  # mypy: a class has no hash
 
 
@@ -128,7 +132,9 @@ def _update(
         raise TypeError("g: expected a NumPy array, got None")
     param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=optimizer.state_schema)
     stepped = engine_for(backend, [param]).step([g], [group_step])
-    return stepped is not None if settings.options["skip_nonfinite"] else None
+    if stepped is None and settings.when_nonfinite == "raise":
+        raise_nonfinite([("g", g)])
+    return stepped is not None if settings.skips else None
 
 
 def __getattr__(name: str) -> Callable[..., bool | None]:

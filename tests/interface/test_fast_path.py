@@ -181,7 +181,7 @@ def test_what_changes_is_noticed(
 def test_steps_of_one_kind_go_the_fast_path(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = case.optimize(numbers(0))
     opt.step(numbers(1))
-    own = "t" in case.optimizer.host_constants_takes or case.options["skip_nonfinite"]
+    own = "t" in case.optimizer.host_constants_takes or case.skips
     assert count_slow_steps(monkeypatch, opt, numbers) == (10 if own else 0)
 
 

@@ -59,7 +59,7 @@ class Naive:
         self.momenta: dict[tuple[int, int], Array] = {}
 
     def step(self, grads: Grads) -> bool | None:
-        skips = any(own["skip_nonfinite"] for own in self.options)
+        skips = any(own["skip_nonfinite"] or own["on_nonfinite"] for own in self.options)
         prepared: dict[tuple[int, int], Array] = {}
         for i, k in self._places():
             own, g = self.options[i], grads[i][k]
@@ -125,6 +125,7 @@ SINGLE: list[Options] = [
     {"grad_scale": 3.0},
     {"grad_scale": np.array([0.7])},
     {"skip_nonfinite": True},
+    {"on_nonfinite": "skip"},
     {"maximize": True},
 ]
 

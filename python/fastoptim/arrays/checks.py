@@ -5,7 +5,8 @@ A check takes an array of any family and works on its metadata.  written_ranges.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,6 +17,15 @@ from .families import family_of
 from .tree import describe
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
+#: The end of the message for an array of another library, by the package of its type.
+_CONVERSIONS = {
+    "torch": "; pass tensor.detach().numpy(), which has the tensor's memory",
+    "jax": "; JAX arrays are immutable: keep the parameters as np.array(x), and pass gradients as np.asarray(g)",
+    "tensorflow": "; pass x.numpy(), a copy that an update does not write back",
+    "pandas": "; pass x.to_numpy()",
+    "mlx": "; pass np.array(x), a copy that an update does not write back",
+}
+_CONVERSIONS["jaxlib"] = _CONVERSIONS["jax"]
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
@@ -31,7 +41,8 @@ def metadata_of(array: Any, place: str) -> Array:
     """Return the metadata of an array; a NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
-        raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}")
+        hint = _CONVERSIONS.get(type(array).__module__.partition(".")[0], "")
+        raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}{hint}")
     return family.metadata(array, place)
 
 
@@ -99,6 +110,28 @@ def check_gradient(grad: Any, place: str, p: Array) -> Array:
     if checked.shape != p.shape:
         raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
     return checked
+
+
+def raise_nonfinite(grads: Iterable[tuple[str, Any]]) -> NoReturn:
+    """Raise the error that names the first gradient with an inf or NaN; each comes with its path."""
+    for place, grad in grads:
+        if grad is None:
+            continue
+        family = family_of(grad)
+        try:
+            values = np.asarray(grad) if family is None else family.to_numpy(grad)
+        except TypeError:  # an unknown library's array on a GPU
+            continue
+        wrong = np.argwhere(~np.isfinite(values))
+        if len(wrong):
+            first = tuple(wrong[0].tolist())
+            raise FloatingPointError(
+                f"{place}: expected finite numbers, got {values[first]} at index {first}, the first of {len(wrong)} "
+                f"such elements; nothing was updated"
+            )
+    raise FloatingPointError(
+        "grads: expected finite numbers, got an inf in the parameter's precision after grad_scale; nothing was updated"
+    )
 
 
 def in_order_of(p: Array, grad: Array) -> Array:

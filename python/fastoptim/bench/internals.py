@@ -29,7 +29,7 @@ CHECKED_STEPS = 3
 #: The part of the free memory that a workload may take.
 MOST_OF_MEMORY = 0.9
 #: Options that make a step read its gradients once more beforehand, which the probe does not.
-EXTRA_PASSES = ("clip_norm", "clip_global_norm", "skip_nonfinite")
+EXTRA_PASSES = ("clip_norm", "clip_global_norm", "skip_nonfinite", "on_nonfinite")
 #: Random numbers that are repeated in larger arrays: a new one for every element would take longer than the timing.
 NUMBERS = 1 << 16
 

@@ -197,8 +197,11 @@ class Engine:
     # ---- graphs
 
     def _check_capture(self, group_steps: Sequence[GroupStep]) -> None:
-        if any(group_step.settings.skips for group_step in group_steps):
-            raise ValueError("skip_nonfinite: expected False in a step that a CUDA graph captures: nobody waits for it")
+        if any(group_step.settings.when_nonfinite for group_step in group_steps):
+            raise ValueError(
+                "skip_nonfinite: expected False, and on_nonfinite None, in a step that a CUDA graph captures: "
+                "nobody waits for it"
+            )
         if self._copies:
             raise ValueError("grads: expected the parameters' memory orders in a step that a CUDA graph captures")
 
@@ -260,7 +263,7 @@ class _Recorded(NamedTuple):
 def _depends_on_all(group_step: GroupStep) -> bool:
     """Return whether a step depends on the gradients of all arrays together."""
     options = group_step.settings.options
-    return group_step.settings.skips or options["clip_global_norm"] is not None
+    return bool(group_step.settings.when_nonfinite) or options["clip_global_norm"] is not None
 
 
 def _metadata(array: Any) -> ArrayMetadata:

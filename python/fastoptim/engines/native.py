@@ -132,7 +132,7 @@ def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[s
         {name: value for name, value in given.items() if name not in free},
         free["lr"],
         free["grad_scale"],
-        "skip" if lasting.skips else "",
+        lasting.when_nonfinite,
         lasting.host_constants_at if optimizer.host_constants else None,
         _state_arguments(optimizer, settings.variant, settings.state, settings.every_state),
     )
@@ -173,7 +173,7 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         lr_at=rule.hyper.index("lr") if "lr" in rule.hyper else -1,
         host_constants_at=[rule.hyper.index(name) for name in optimizer.host_constants],
         maximize=options["maximize"],
-        skip_nonfinite=options["skip_nonfinite"],
+        skip_nonfinite=bool(settings.when_nonfinite),
         l1=options["l1"],
         weight_decay=0.0 if optimizer.decays_itself else options["weight_decay"],
         decoupled=options["decoupled"],

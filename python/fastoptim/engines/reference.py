@@ -170,7 +170,7 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
     """Return whether the step was taken."""
     for work in works:
         work.g = unscaled(work.g, work.group_step)
-    skips = any(group_step.settings.options["skip_nonfinite"] for group_step in group_steps)
+    skips = any(group_step.settings.when_nonfinite for group_step in group_steps)
     if skips and not all(np.isfinite(work.g).all() for work in works):
         return False
     for work in works:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
@@ -27,6 +27,7 @@ from ..options.fields import (
 )
 from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
+from ..options.suggestions import did_you_mean
 from ..reference_math import Array
 from . import checkpoint, groups, pickling, stepping, swapped_params
 from .native_rules import check_against_native
@@ -64,6 +65,8 @@ class Optimizer(FieldsAreArguments):
         grad_scale: Divides the gradients by this loss scale, by a multiplication with its rounded reciprocal: a number
             from 2^-126 to 2^126, or an array or tensor of one element that is read at every step.
         skip_nonfinite: If any gradient holds an inf or NaN, nothing changes and `step` returns False, else True.
+        on_nonfinite: "skip" is the same as ``skip_nonfinite=True``.  With "raise" nothing changes either, and `step`
+            raises FloatingPointError, which names the first such gradient; it counts for all groups if one has it.
         maximize: Ascends instead.
         ema: Keeps an exponential moving average of the parameters, ``average = ema*average + (1-ema)*p``; see
             `averaged`.  Assigned after a phase without it, the average starts again from the parameters.
@@ -91,6 +94,7 @@ class Optimizer(FieldsAreArguments):
     clip_global_norm: NonNegative | None = option(default=None, kw_only=True)
     grad_scale: Scale = option(default=1.0, kw_only=True)
     skip_nonfinite: bool = option(default=False, kw_only=True)
+    on_nonfinite: Literal["skip", "raise"] | None = option(default=None, kw_only=True)
     maximize: bool = option(default=False, kw_only=True)
     ema: Decay | None = option(default=None, kw_only=True)
     swa_start: PositiveCount | None = option(default=None, kw_only=True)
@@ -186,7 +190,11 @@ class Optimizer(FieldsAreArguments):
         """Raise TypeError for a name that is not an option."""
         for name in names:
             if name not in cls.defaults and not (name == "convention" and cls.conventions):
-                raise TypeError(f"{place}{name}: not an option of {cls.__name__}; the options are {list(cls.defaults)}")
+                known = list(cls.defaults)
+                raise TypeError(
+                    f"{place}{name}: not an option of {cls.__name__}{did_you_mean(name, known) or ';'} "
+                    f"the options are {known}"
+                )
 
     @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
@@ -199,6 +207,8 @@ class Optimizer(FieldsAreArguments):
         try:
             if options["ema"] is not None and options["swa_start"] is not None:
                 raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
+            if options["skip_nonfinite"] and options["on_nonfinite"] == "raise":
+                raise ValueError("skip_nonfinite: expected False together with on_nonfinite='raise', got True")
             variant = cls.variant(**options)
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None
@@ -341,6 +351,9 @@ class Optimizer(FieldsAreArguments):
 
     def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
         return stepping.step_by_engine(self, flat, group_steps)
+
+    def _check_skipped(self, group_steps: Sequence[GroupStep], grads: Any, root: str) -> None:
+        stepping.check_skipped(self, group_steps, grads, root)
 
     def _settings(self, index: int) -> Settings:
         return groups.settings_of(self, index)

@@ -26,7 +26,6 @@ class OptimizerParts(Protocol):
     annotations: ClassVar[dict[str, Any]]
     state_schema: ClassVar[Mapping[str, StateArray]]
 
-    params: Any
     backend: Backend
     params: Any  # in containers of the optimizer's own
     param_groups: list[dict[str, Any]]

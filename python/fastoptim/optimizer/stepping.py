@@ -6,8 +6,10 @@ change, and those in which anything may be new or wrong.  It produces the error 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..arrays.checks import raise_nonfinite
 from ..engines import cuda
 from ..engines.base import GroupStep, group_step_at
 from ..options.checks import rate_at
@@ -35,11 +37,11 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
         status, stepped = fast_path.step_with(flat, group_steps)
     if status == "skipped":
-        return False
+        return check_skipped(optimizer, group_steps, grads)
     if status != "stepped":
         found = optimizer._step_by_engine(flat, group_steps)
         if found is None:  # skipped: a gradient is not finite
-            return False
+            return check_skipped(optimizer, group_steps, grads)
         stepped = found
     optimizer._step_count += 1
     if stepped < len(flat):
@@ -51,6 +53,16 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
         if group_step.settings.skips:
             return True
     return None
+
+
+def check_skipped(
+    optimizer: OptimizerParts, group_steps: Sequence[GroupStep], grads: Any, root: str = "grads"
+) -> Literal[False]:
+    """Return False, the result of a skipped step, or raise the error that `on_nonfinite` demands."""
+    if any(group_step.settings.when_nonfinite == "raise" for group_step in group_steps):
+        flat = optimizer._structure.match(grads, root)
+        raise_nonfinite((root + param.place, grad) for param, grad in zip(optimizer.param_states, flat, strict=True))
+    return False
 
 
 def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list[GroupStep]) -> int | None:

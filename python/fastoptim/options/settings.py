@@ -52,9 +52,14 @@ class Settings:
         return (*names, *(AVERAGE,) * self.averages)
 
     @cached_property
+    def when_nonfinite(self) -> str:
+        """The effect of a gradient that is not finite: "skip", "raise", or none if empty."""
+        return "skip" if self.options["skip_nonfinite"] else self.options["on_nonfinite"] or ""
+
+    @property
     def skips(self) -> bool:
         """True if a step may be skipped."""
-        return bool(self.options["skip_nonfinite"])
+        return self.when_nonfinite == "skip"
 
     @cached_property
     def is_steady(self) -> bool:

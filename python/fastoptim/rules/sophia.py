@@ -83,10 +83,12 @@ class Sophia(Optimizer):
         if len(self.param_groups) != len(self._trees):
             raise ValueError(f"param_groups: expected {len(self._trees)} groups, got {len(self.param_groups)}")
         every = [_of_hessian(self._settings(index)) for index in range(len(self._trees))]
+        group_steps = [GroupStep(settings, 0.0, 1) for settings in every]
         param_states = [replace(param, g_name="hessians") for param in self.param_states]
-        taken = self.engine_for(param_states).step(flat, [GroupStep(settings, 0.0, 1) for settings in every])
-        skips = any(settings.options["skip_nonfinite"] for settings in every)
-        return taken is not None if skips else None
+        taken = self.engine_for(param_states).step(flat, group_steps)
+        if taken is None:
+            self._check_skipped(group_steps, hessians, "hessians")
+        return taken is not None if any(settings.skips for settings in every) else None
 
     @staticmethod
     def variant(**_: Any) -> str:
@@ -120,5 +122,5 @@ class Sophia(Optimizer):
 
 def _of_hessian(settings: Settings) -> Settings:
     """Return a group's settings with the rule that updates h, and with preparation disabled."""
-    plain = {name: getattr(Optimizer, name) for name in Sophia.shared - {"skip_nonfinite"}}
+    plain = {name: getattr(Optimizer, name) for name in Sophia.shared - {"skip_nonfinite", "on_nonfinite"}}
     return replace(settings, variant="sophia_hessian", options={**settings.options, **plain}, memo={})

@@ -1,0 +1,108 @@
+"""Messages that suggest what was meant: options, classes and functions by other names, arrays of other libraries."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from loops import loop
+from models import each_module, every_optimizer
+
+OPTIONS = [
+    (fo.Adam, "learning_rate", "lr"),
+    (fo.Adam, "learningrate", "lr"),
+    (fo.Adam, "LR", "lr"),
+    (fo.Adam, "beta1", "betas"),
+    (fo.Adam, "beta_2", "betas"),
+    (fo.Adam, "b1", "betas"),
+    (fo.Lion, "b2", "betas"),
+    (fo.Adam, "epsilon", "eps"),
+    (fo.Adam, "wd", "weight_decay"),
+    (fo.Adam, "weightdecay", "weight_decay"),
+    (fo.Adam, "clipnorm", "clip_norm"),
+    (fo.Adam, "global_clipnorm", "clip_global_norm"),
+    (fo.Adam, "max_grad_norm", "clip_global_norm"),
+    (fo.Adam, "ams_grad", "amsgrad"),
+    (fo.Adam, "ema_momentum", "ema"),
+    (fo.NAdam, "momentum_decy", "momentum_decay"),
+    (fo.RMSprop, "rho", "alpha"),
+    (fo.Adadelta, "decay_rate", "rho"),
+    (fo.SGD, "nesterov_momentum", "momentum"),
+]
+
+
+@loop(("optimizer", "wrong", "right"), OPTIONS)
+def test_an_unknown_option_suggests_one(optimizer: type[fo.Optimizer], wrong: str, right: str) -> None:
+    message = f"^{wrong}: not an option of {optimizer.__name__}; did you mean '{right}'\\? the options are "
+    p = np.ones(2)
+    with pytest.raises(TypeError, match=message):
+        optimizer(p, **{wrong: 0.5})
+    with pytest.raises(TypeError, match=message):
+        getattr(fo.functional, optimizer.name)(p, p, step=1, **{wrong: 0.5})
+
+
+def test_nothing_is_suggested_for_what_resembles_nothing() -> None:
+    with pytest.raises(TypeError, match=r"^xyzzy: not an option of Adam; the options are"):
+        fo.Adam(np.ones(2), **{"xyzzy": 1})  # type: ignore[arg-type]
+    with pytest.raises(AttributeError, match=r"no attribute 'xyzzy'$"):
+        _ = getattr(fo, "xyzzy")  # noqa: B009
+
+
+@every_optimizer
+def test_another_spelling_of_a_class_suggests_it(optimizer: type[fo.Optimizer]) -> None:
+    for wrong in {optimizer.name, optimizer.__name__.lower(), optimizer.__name__.upper()} - {optimizer.__name__}:
+        with pytest.raises(AttributeError, match=f"no attribute '{wrong}'; did you mean '{optimizer.__name__}'\\?$"):
+            getattr(fo, wrong)
+
+
+@every_optimizer
+@each_module
+def test_a_class_in_place_of_a_function_suggests_it(optimizer: type[fo.Optimizer], module: Any) -> None:
+    with pytest.raises(AttributeError, match=f"did you mean '{optimizer.name}'\\? the optimizers are"):
+        getattr(module, optimizer.__name__)
+
+
+NAMES = [("Nesterov", "NAG"), ("SGDM", "Momentum"), ("AdaDelt", "Adadelta"), ("build_infos", "build_info")]
+
+
+@loop(("wrong", "right"), NAMES)
+def test_names_of_other_libraries(wrong: str, right: str) -> None:
+    assert not hasattr(fo, wrong)
+    with pytest.raises(AttributeError, match=f"did you mean '{right}'"):
+        getattr(fo, wrong)
+
+
+LIBRARIES = {
+    "torch": "tensor.detach().numpy()",
+    "jax": "immutable",
+    "jaxlib._jax": "immutable",
+    "tensorflow.python": "x.numpy()",
+    "pandas.core.frame": "x.to_numpy()",
+}
+
+
+@loop("library", LIBRARIES)
+def test_an_array_of_another_library_names_the_conversion(library: str) -> None:
+    thing = type("Tensor", (SimpleNamespace,), {"__module__": library})()
+    for place, call in (
+        ("params['w']", lambda: fo.SGD({"w": thing})),
+        ("g", lambda: fo.functional.sgd(np.ones(2), thing, step=1)),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert re.match(f"{re.escape(place)}: expected a NumPy array, got {library}.Tensor; ", str(caught.value))
+        assert LIBRARIES[library] in str(caught.value)
+
+
+def test_the_conversion_of_a_tensor_works() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match=r"pass tensor\.detach\(\)\.numpy\(\)"):
+        fo.SGD(tensor)
+    fo.SGD(tensor.detach().numpy(), lr=0.5).step(np.ones(2, np.float32))
+    assert tensor.tolist() == [0.5, 0.5]
