@@ -127,7 +127,7 @@ def compare(workload: Workload, name: str, budget: Budget) -> Row:
 
 def make_row(workload: Workload, name: str, compared: int = 0, problem: str | None = None) -> Row:
     """Return a row without times."""
-    title = WORKLOADS[workload.name][0] if workload.name in WORKLOADS else workload.name
+    title, _ = WORKLOADS.get(workload.name, (workload.name, ()))
     compared_with = Row(title=title, peer=name, version=PEERS[name].version(), times_as_fast=None, problem=problem)
     return row_of(workload, compared) | compared_with
 
@@ -177,11 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def jobs_of(args: argparse.Namespace) -> list[cli.Job]:
     """Return the comparisons, one peer after another."""
     jobs: list[cli.Job] = []
+    budget = Budget(args.seconds, args.rounds, args.block)
     for peer, optimizer, work in product(args.peers, OPTIONS if "all" in args.optimizer else args.optimizer, args.work):
         if optimizer in PEERS[peer].offers:
             settings: dict[str, Any] = {"threads": args.threads, "options": OPTIONS[optimizer]}
             workload = Workload(optimizer, work, WORKLOADS[work][1], **settings)
-            jobs.append((f"{peer} {optimizer} {work}", partial(compare_apart, workload, peer, Budget.of(args))))
+            jobs.append((f"{peer} {optimizer} {work}", partial(compare_apart, workload, peer, budget)))
     return jobs
 
 

@@ -1,7 +1,7 @@
 """Write the speed tables of README.md and docs/performance.md, and their pictures, from bench/results/*.json.
 
 python bench/report.py                      write the tables and, if matplotlib is installed, the pictures
-python bench/report.py --record             first repeat all recorded runs: a quarter of an hour on two cores
+python bench/report.py --record             first repeat all recorded runs: some twenty minutes on two cores
 python bench/report.py --record gpt2 cold   first repeat some of them
 """
 

@@ -183,7 +183,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_workloads(workloads)
         if arguments.plot:
             plot.check_file(arguments.plot)
-        return [(f"{w.optimizer} {w.name}", partial(measure, w, Budget.of(arguments))) for w in workloads]
+        budget = Budget(arguments.seconds, arguments.rounds, arguments.block)
+        return [(f"{w.optimizer} {w.name}", partial(measure, w, budget)) for w in workloads]
 
     return run_rows(prepare, arguments, format_run)
 

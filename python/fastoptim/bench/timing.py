@@ -11,7 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 #: Fewer rounds than this allow no conclusion.
 FEWEST_ROUNDS = 5
@@ -45,11 +45,6 @@ class Budget(NamedTuple):
     seconds: float  # how long to continue; at least `FEWEST_ROUNDS` rounds are made
     rounds: int | None = None  # the exact number of rounds, however long they take
     block: int | None = None  # steps per block; by default as many as last `BLOCK_SECONDS`
-
-    @classmethod
-    def of(cls, arguments: Any) -> Budget:
-        """Return the budget of a command line."""
-        return cls(arguments.seconds, arguments.rounds, arguments.block)
 
 
 def interleave(
