@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import FLOAT32, Array, assert_same_bits, ordinary_values
-from models import Backend
+from cases import FLOAT32, FLOAT64, Array, assert_same_bits, ordinary_values
+from models import Backend, leaves
 
 
 def numbers(seed: int, size: int = 5) -> Array:
@@ -70,3 +71,19 @@ def said_of_steps(opt: fo.Optimizer, steps: int, grads: Callable[[int], Any]) ->
             said.append(f"{type(error).__name__}: {error}")
         said.append(opt.step_count)
     return said
+
+
+SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (5,), (), (0, 2), (40,))
+
+
+def arrays(seed: int, dtype: np.dtype[Any] = FLOAT64) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    return [ordinary_values(rng, dtype, math.prod(shape)).reshape(shape) for shape in SHAPES]
+
+
+def assert_same_model(found: Any, expected: Any) -> None:
+    def flat(tree: Any) -> list[Array]:
+        return [array for leaf in leaves(tree) for array in (leaf.values() if isinstance(leaf, dict) else [leaf])]
+
+    for a, b in zip(flat(found), flat(expected), strict=True):
+        assert_same_bits(a, b)

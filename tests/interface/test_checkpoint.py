@@ -7,14 +7,15 @@ import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from itertools import permutations
-from typing import Any, Literal
+from itertools import cycle, permutations, product
+from typing import Any
 
 import numpy as np
 
 import fastoptim as fo
 from cases import (
     CASES,
+    DTYPES,
     FLOAT32,
     PLAIN_CASES,
     VARIANT_CASES,
@@ -25,9 +26,8 @@ from cases import (
     ordinary_values,
 )
 from loops import each_case, loop
-from models import each_backend, each_dtype, each_kind, every_variant
+from models import BACKENDS, Backend, Make, each_backend, each_kind, each_make, every_variant
 
-Backend = Literal["native", "reference"]
 Params = dict[str, Any]
 
 OPTIMIZERS = list(fo.OPTIMIZERS.values())
@@ -103,16 +103,9 @@ def test_every_kind_of_option_continues(case: Case) -> None:
 
 
 @every_variant
-@each_dtype
-def test_every_dtype_continues(case: Case, dtype: DType) -> None:
-    check_continues(case, dtype=dtype)
-
-
-@every_variant
-@loop("first", ["native", "reference"])
-@loop("then", ["native", "reference"])
-def test_either_backend_continues_from_either(case: Case, first: Backend, then: Backend) -> None:
-    check_continues(case, first, then)
+@loop(("dtype", "first", "then"), [(d, *b) for d, b in zip(DTYPES, product(BACKENDS, BACKENDS), strict=True)])
+def test_either_backend_continues_from_either(case: Case, dtype: DType, first: Backend, then: Backend) -> None:
+    check_continues(case, first, then, dtype)
 
 
 @every_variant
@@ -177,16 +170,15 @@ def rate(step: int) -> float:
     return 0.1 / (1 + step)
 
 
-@each_kind
-@each_backend
-def test_a_function_for_a_rate_is_the_loader_s_own(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+@each_make
+def test_a_function_for_a_rate_is_the_loader_s_own(make: Make) -> None:
     params = numbers(0)
-    opt: Any = optimizer(params, lr=rate, backend=backend)
+    opt: Any = make(params, lr=rate)
     opt.step(numbers(1))
     saved = opt.state_dict()
     json.dumps(saved["groups"])
     others = copy.deepcopy(params)
-    fresh: Any = optimizer(others, lr=rate, backend=backend)
+    fresh: Any = make(others, lr=rate)
     fresh.load_state_dict(saved)
     for seed in (2, 3):
         opt.step(numbers(seed))
@@ -266,35 +258,21 @@ def test_options_that_changed_continue(optimizer: type[fo.Optimizer], backend: B
 
 @each_kind
 @each_backend
-def test_options_that_will_change_continue(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    """Assigned, but no step taken since."""
+@loop("assigned", [True, False])
+def test_the_saved_options_hold(optimizer: type[fo.Optimizer], backend: Backend, assigned: bool) -> None:
+    """Also those assigned since the last step, and those of another variant than the loader's, as in PyTorch."""
     for before, after in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
         p = numbers(0)["w"]
         opt = before.optimize(p, backend)
         opt.step(numbers(1)["w"])
-        opt.param_groups[0].update(after.options)
+        if assigned:
+            opt.param_groups[0].update(after.options)
         other = p.copy()
         fresh = after.optimize(other, backend)
         fresh.load_state_dict(opt.state_dict())
         opt.step(numbers(2)["w"])
         fresh.step(numbers(2)["w"])
         assert_same_bits(other, p, f"{before.id} to {after.id}")
-
-
-@each_kind
-@each_backend
-def test_an_optimizer_takes_on_the_saved_variant(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    """An optimizer made with the defaults loads any dict of its class, as in PyTorch."""
-    for made, saved in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
-        p = numbers(0)["w"]
-        opt = saved.optimize(p, backend)
-        opt.step(numbers(1)["w"])
-        other = p.copy()
-        fresh = made.optimize(other, backend)
-        fresh.load_state_dict(opt.state_dict())
-        opt.step(numbers(2)["w"])
-        fresh.step(numbers(2)["w"])
-        assert_same_bits(other, p, f"{saved.id} into {made.id}")
 
 
 # ---- what is inside
@@ -452,7 +430,9 @@ def with_tuples(thing: Any) -> Any:
 
 
 @each_case(PLAIN_CASES)
-@each_dtype
-@loop("through", [through_json, through_pickle, through_npz, with_tuples, copy.deepcopy])
-def test_it_survives_storage(case: Case, dtype: DType, through: Through) -> None:
+@loop(
+    ("through", "dtype"),
+    zip([through_json, through_pickle, through_npz, with_tuples, copy.deepcopy], cycle(DTYPES)),
+)
+def test_it_survives_storage(case: Case, through: Through, dtype: DType) -> None:
     check_continues(case, dtype=dtype, through=through)

@@ -15,7 +15,7 @@ import fastoptim as fo
 from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
 from fastoptim.options.settings import Settings
 from loops import loop
-from models import each_backend, each_kind
+from models import Make, each_backend, each_kind, each_make
 
 Backend = Literal["native", "reference"]
 
@@ -103,18 +103,17 @@ def test_without_groups_there_is_one(optimizer: type[fo.Optimizer]) -> None:
     assert opt.param_groups[0]["params"]["w"] is params["w"]
 
 
-@each_kind
-@each_backend
-def test_a_key_named_params_makes_no_group(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+@each_make
+def test_a_key_named_params_makes_no_group(make: Make) -> None:
     """Only a list of such dicts does."""
     params = {"params": np.ones(3), "lr": np.ones(2)}
-    opt = optimizer(params, backend=backend)
+    opt = make(params)
     for _ in range(2):
         opt.step({"params": np.ones(3), "lr": np.ones(2)})
     assert len(opt.param_groups) == 1
     assert (params["params"] < 1).all()
     listed = [{"weights": np.ones(3)}, {"weights": np.ones(2)}]
-    assert len(optimizer(listed, backend=backend).param_groups) == 1
+    assert len(make(listed).param_groups) == 1
 
 
 @each_kind
@@ -127,10 +126,9 @@ def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> 
     assert given == [{"params": w, "lr": 0.5}]
 
 
-@each_kind
-@each_backend
+@each_make
 @loop(
-    ("make", "where"),
+    ("build", "where"),
     [
         (lambda a, b: [{"params": a}, b], "params[1]: expected a group {'params': ...}"),
         (lambda a, b: [a, {"params": b}], "params[0]: expected a group {'params': ...}"),
@@ -140,12 +138,10 @@ def test_the_caller_s_groups_stay_as_they_are(optimizer: type[fo.Optimizer]) -> 
         (lambda a, b: [{"params": a}, {"params": None}], "params[1]['params']: expected a NumPy array"),
     ],
 )
-def test_lists_of_groups_and_arrays_are_rejected(
-    optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[Array, Array], Any], where: str
-) -> None:
+def test_lists_of_groups_and_arrays_are_rejected(make: Make, build: Callable[[Array, Array], Any], where: str) -> None:
     a, b = np.ones(2), np.ones(3)
     with pytest.raises(TypeError, match=re.escape(where)):
-        optimizer(make(a, b), backend=backend)
+        make(build(a, b))
 
 
 # ---- options that change
@@ -234,14 +230,13 @@ def test_options_may_change_while_gradients_are_missing(optimizer: type[fo.Optim
         assert_same_bits(p, expected.p, f"{before.id} to {between.id}")
 
 
-@each_kind
-@each_backend
+@each_make
 @loop("value", [np.float32(0.25), np.float64(0.25), Fraction(1, 4), 1, np.int32(1)])
-def test_any_number_may_be_assigned(optimizer: type[fo.Optimizer], backend: Backend, value: Any) -> None:
+def test_any_number_may_be_assigned(make: Make, value: Any) -> None:
     results = []
     for lr in (value, float(value)):
         p = numbers(0)
-        opt = optimizer(p, backend=backend)
+        opt = make(p)
         opt.step(numbers(1))
         opt.param_groups[0]["lr"] = lr
         opt.step(numbers(2))
@@ -272,14 +267,13 @@ def exchanged(group: dict[str, Any]) -> dict[str, Any]:
     return {{"l1": "weight_decay", "weight_decay": "l1"}.get(key, key): value for key, value in group.items()}
 
 
-@each_kind
-@each_backend
+@each_make
 @loop("warm", [0, 2])
-def test_a_replaced_group_is_read_by_its_keys(optimizer: type[fo.Optimizer], backend: Backend, warm: int) -> None:
+def test_a_replaced_group_is_read_by_its_keys(make: Make, warm: int) -> None:
     results = []
     for replaced in (True, False):
         p = numbers(0)
-        opt: Any = optimizer(p, l1=0.25, weight_decay=0.5, backend=backend)
+        opt: Any = make(p, l1=0.25, weight_decay=0.5)
         for t in range(warm):
             opt.step(numbers(t + 1))
         if replaced:
@@ -292,10 +286,9 @@ def test_a_replaced_group_is_read_by_its_keys(optimizer: type[fo.Optimizer], bac
     assert_same_bits(results[0], results[1])
 
 
-@each_kind
-@each_backend
-def test_a_renamed_option_is_rejected(optimizer: type[fo.Optimizer], backend: Backend) -> None:
-    opt = optimizer(numbers(0), backend=backend)
+@each_make
+def test_a_renamed_option_is_rejected(make: Make) -> None:
+    opt = make(numbers(0))
     for t in range(2):
         opt.step(numbers(t + 1))
     renamed = {{"swa_every": "swa_each"}.get(key, key): value for key, value in opt.param_groups[0].items()}
@@ -368,12 +361,11 @@ def test_a_rate_set_here_is_not_set_elsewhere(optimizer: type[fo.Optimizer]) -> 
     assert optimizer(np.ones(3)).param_groups[0]["lr"] == optimizer.defaults["lr"]
 
 
-@each_kind
-@each_backend
-def test_a_function_in_one_group_and_a_number_in_another(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+@each_make
+def test_a_function_in_one_group_and_a_number_in_another(make: Make) -> None:
     p, q = np.ones(3), np.ones(3)
     groups = [{"params": p, "lr": lambda step: 0.5 if step < 2 else 0.0}, {"params": q, "lr": 0.5}]
-    opt = optimizer(groups, weight_decay=0, backend=backend)
+    opt = make(groups, weight_decay=0)
     for _ in range(2):
         opt.step([np.ones(3), np.ones(3)])
         assert_same_bits(p, q)
@@ -385,15 +377,12 @@ def test_a_function_in_one_group_and_a_number_in_another(optimizer: type[fo.Opti
 # ---- a learning rate that is an array
 
 
-@each_kind
-@each_backend
-@loop("make", [np.array, np.float64, lambda x: np.array([x]), lambda x: np.array(x, np.float32)])
-def test_an_array_as_rate_is_read_at_every_step(
-    optimizer: type[fo.Optimizer], backend: Backend, make: Callable[[float], Any]
-) -> None:
-    p, q, rate = numbers(0), numbers(0), make(0.5)
-    opt: Any = optimizer([{"params": [p], "lr": rate}], backend=backend)
-    expected: Any = optimizer([q], lr=0.5, backend=backend)
+@each_make
+@loop("number", [np.array, np.float64, lambda x: np.array([x]), lambda x: np.array(x, np.float32)])
+def test_an_array_as_rate_is_read_at_every_step(make: Make, number: Callable[[float], Any]) -> None:
+    p, q, rate = numbers(0), numbers(0), number(0.5)
+    opt: Any = make([{"params": [p], "lr": rate}])
+    expected: Any = make([q], lr=0.5)
     for t, lr in enumerate([0.5, 0.5, 0.125, 0.25]):
         if isinstance(rate, np.ndarray):
             rate[...] = lr

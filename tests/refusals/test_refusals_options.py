@@ -52,9 +52,10 @@ def wrong_numbers(low: float, high: float, below: bool) -> Iterator[Wrong]:
 
 def wrong_scales() -> Iterator[Wrong]:
     """A loss scale is a number above 0, or an array of one."""
-    values = [0.0, -1.0, math.nan, math.inf, np.array(0.0), np.array([math.nan]), np.array(-2, np.float16)]
+    values = [0.0, -1.0, math.nan, math.inf, 2.0**-127, 2.0**127, np.array(0.0), np.array([math.nan]), np.ones(2)]
+    values += [np.array(-2, np.float16), np.array(2.0**127), np.ones(0), np.ones((2, 1))]
     yield from (Wrong(value, ValueError) for value in values)
-    yield from (Wrong(value, TypeError) for value in ("2", True, 1j, [2.0], np.ones(2), np.ones(0), np.array("2")))
+    yield from (Wrong(value, TypeError) for value in ("2", True, 1j, [2.0], np.array("2"), np.array(["2"])))
 
 
 def wrong_counts(low: int) -> Iterator[Wrong]:
