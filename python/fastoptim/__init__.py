@@ -71,6 +71,12 @@ __version__: str = build_info()["version"]
 if _TYPE_CHECKING:
     from . import schedules as schedules
 
+_MODULES = ("functional", "reference", "schedules")
+__all__ = sorted(
+    {name for name, value in globals().items() if not name.startswith("_") and not isinstance(value, _ModuleType)}
+    | set(_MODULES)
+)
+
 
 def __getattr__(name: str) -> _ModuleType:
     """Import `schedules` on first use, which saves a fifth of the import time."""
@@ -80,4 +86,4 @@ def __getattr__(name: str) -> _ModuleType:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "schedules"})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

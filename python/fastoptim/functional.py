@@ -137,9 +137,11 @@ def _update(
     return stepped is not None if settings.skips else None
 
 
-def __getattr__(name: str) -> Callable[..., bool | None]:
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return sorted(OPTIMIZERS)
     return bind(name, "native", __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *OPTIMIZERS])
+    return sorted([*OPTIMIZERS, *(name for name in globals() if name.startswith("__"))])

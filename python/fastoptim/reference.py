@@ -11,15 +11,17 @@ array([0.95, 2.05])
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from .functional import bind
 from .optimizer.base import OPTIMIZERS
 
 
-def __getattr__(name: str) -> Callable[..., bool | None]:
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return sorted(OPTIMIZERS)
     return bind(name, "reference", __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *OPTIMIZERS])
+    return sorted([*OPTIMIZERS, *(name for name in globals() if name.startswith("__"))])

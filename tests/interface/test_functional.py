@@ -296,8 +296,8 @@ def test_a_function_tells_what_it_is(optimizer: type[fo.Optimizer], module: Modu
     assert update.__name__ == update.__qualname__ == optimizer.name
     assert update.__module__ == module.__name__
     assert update.__doc__ == optimizer.__doc__
-    text = pydoc.plain(pydoc.render_doc(update))
-    assert f"{optimizer.name}(p, g, /, *state, step, lr=" in text
+    text = "".join(pydoc.plain(pydoc.render_doc(update)).split())  # Python 3.13 wraps long signatures
+    assert f"{optimizer.name}(p,g,/,*state,step,lr=" in text
 
 
 @every_optimizer
@@ -323,8 +323,7 @@ def test_a_function_is_always_the_same_object(optimizer: type[fo.Optimizer], mod
 
 @each_module
 def test_the_modules_list_every_optimizer(module: ModuleType) -> None:
-    assert set(fo.OPTIMIZERS) <= set(dir(module))
-    assert dir(module) == sorted(set(dir(module)))
+    assert [name for name in dir(module) if not name.startswith("__")] == module.__all__ == sorted(fo.OPTIMIZERS)
 
 
 @each_module

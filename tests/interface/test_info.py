@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -196,10 +198,29 @@ def test_the_stub_names_what_a_native_class_has(node: ast.ClassDef) -> None:
 
 
 def test_all_public_names_are_there() -> None:
-    expected = {"OPTIMIZERS", "build_info", "functional", "get_num_threads", "reference", "set_num_threads"}
-    assert expected <= set(dir(fo))
-    assert {cls.__name__ for cls in fo.OPTIMIZERS.values()} <= set(dir(fo))
-    assert all(getattr(fo, cls.__name__) is cls for cls in fo.OPTIMIZERS.values())
+    """And no others, whatever the package imports."""
+    names = {name: getattr(fo, name) for name in dir(fo) if not name.startswith("__")}
+    assert sorted(names) == fo.__all__
+    assert all(fo.__dir__().count(name) == 1 for name in names)
+    assert {name for name, value in names.items() if isinstance(value, ModuleType)} == {
+        *("functional", "reference", "schedules"),
+    }
+    assert {name: value for name, value in names.items() if value in fo.OPTIMIZERS.values()} == {
+        cls.__name__: cls for cls in fo.OPTIMIZERS.values()
+    }
+    other = {"OPTIMIZERS", "Optimizer", "LossScaler", "global_norm", "build_info", "thread_info"}
+    assert other | {"get_num_threads", "set_num_threads", "set_threading"} <= set(names)
+
+
+@pytest.mark.parametrize("optimizer", fo.OPTIMIZERS.values(), ids=lambda cls: cls.name)
+def test_a_signature_shows_plain_types_and_defaults(optimizer: type[fo.Optimizer]) -> None:
+    signature = inspect.signature(optimizer)
+    for private in ("Annotated", "Range", "fastoptim", "ndarray["):
+        assert private not in str(signature)
+    assert f"lr: float | collections.abc.Callable | numpy.ndarray = {optimizer.defaults['lr']!r}, " in str(signature)
+    assert {name: p.default for name, p in signature.parameters.items() if name in optimizer.defaults} == dict(
+        optimizer.defaults
+    )
 
 
 def test_bfloat16_loaded_after_the_first_step() -> None:

@@ -10,9 +10,11 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +121,20 @@ LearningRates: TypeAlias = Sequence[LearningRate]
 Boundaries: TypeAlias = Annotated[Sequence[int], _Increasing()]
 Scale: TypeAlias = Annotated[float | npt.NDArray[Any], _SCALE]
 Backend: TypeAlias = Literal["native", "reference"]
+
+
+def plain_type(annotation: Any) -> Any:
+    """Return the type without its range, as signatures show it."""
+    origin, args = get_origin(annotation), [plain_type(each) for each in get_args(annotation)]
+    if origin is Annotated:
+        return args[0]
+    if origin in (Union, UnionType):
+        return reduce(or_, args)
+    if origin is tuple:
+        return tuple[tuple(args)]  # type: ignore[misc]
+    if origin is Sequence:
+        return Sequence[args[0]]  # type: ignore[valid-type]
+    return origin if origin in (Callable, np.ndarray) else annotation
 
 
 def may_be_none(annotation: Any) -> bool:

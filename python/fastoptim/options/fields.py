@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
-from .checks import Backend, check_option
+from .checks import Backend, check_option, plain_type
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -147,7 +147,7 @@ def _signature_of(cls: type[HasOptions]) -> inspect.Signature:
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
     for name, own in collect_options(cls).items():
         kind = kinds.KEYWORD_ONLY if own.keyword_only else kinds.POSITIONAL_OR_KEYWORD
-        parameters.append(kinds(name, kind, default=own.default, annotation=cls.annotations[name]))
+        parameters.append(kinds(name, kind, default=own.default, annotation=plain_type(cls.annotations[name])))
     if cls.conventions:
         known = Literal[tuple(cls.conventions)]  # type: ignore[valid-type]
         parameters.append(
