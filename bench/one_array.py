@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastoptim as fo
+from fastoptim.bench.cli import parse_seconds, parse_size
 from fastoptim.bench.timing import Budget, interleave, summarize
 
 Array = npt.NDArray[Any]
@@ -49,17 +50,16 @@ def calls(size: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "opt.step", lambda: opt.step(g)
 
 
-def main() -> None:
-    """Print a table of the sizes."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 10_000])
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each size")
-    args = parser.parse_args()
+    parser.add_argument("--sizes", type=parse_size, nargs="+", default=[64, 10_000])
+    parser.add_argument("--seconds", type=parse_seconds, default=2.0, help="for each size")
+    return parser
+
+
+if __name__ == "__main__":
+    args = make_parser().parse_args()
     for size in args.sizes:
         for name, times in interleave(dict(calls(size)), Budget(args.seconds)).items():
             found = summarize(times)
             print(f"{size:>9,} elements  {name:26} {found['median'] * 1e6:8.2f} us  (p10 {found['low'] * 1e6:.2f})")
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ sys.path += [str(CHECKOUT / "bench"), str(CHECKOUT / "docs")]
 from tables import filled  # noqa: E402
 
 import adapters  # noqa: E402
+import one_array  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
 import threads  # noqa: E402
@@ -33,7 +34,8 @@ from fastoptim.bench.timing import Budget  # noqa: E402
 from fastoptim.bench.workload import Workload  # noqa: E402
 from optional import optional  # noqa: E402
 
-PARSERS = {f"bench/{script.__name__}.py": script.make_parser for script in (peers, report, threads)}
+SCRIPTS = (one_array, peers, report, threads)
+PARSERS = {f"bench/{script.__name__}.py": script.make_parser for script in SCRIPTS}
 OFFERS = [(peer, optimizer) for peer in PEERS.values() for optimizer in peer.offers]
 
 
