@@ -102,7 +102,7 @@ def test_an_optimizer_documents_every_argument(optimizer: type[fo.Optimizer]) ->
 
 
 def test_the_base_documents_what_every_optimizer_takes() -> None:
-    assert set(documented(fo.Optimizer)) == {"params", "convention", "backend", *fo.Adam.shared}
+    assert set(documented(fo.Optimizer)) == {"params", "lr", "convention", "backend", *fo.Adam.shared}
 
 
 @every_optimizer
