@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
-from fastoptim.options.checks import Scale, may_be_none
+from fastoptim.options.checks import LearningRate, Scale, may_be_none
 from loops import Test, iteration, loop, without_arguments
 from models import (
     Backend,
@@ -69,6 +69,9 @@ def wrong_values(annotation: Any, default: Any) -> Iterator[Wrong]:
         yield from (wrong for wrong in wrong_values(args[0], default) if wrong.value is not None)
     elif annotation == Scale:
         yield from wrong_scales()
+    elif annotation == LearningRate:
+        yield from (Wrong(np.array(value), ValueError) for value in (-1.0, math.nan, [0.1, 0.2], []))
+        yield from (each for each in wrong_numbers(0, math.inf, True) if not isinstance(each.value, np.ndarray))
     elif origin is Annotated and args[0] is int:
         yield from wrong_counts(args[1].low)
         yield Wrong(None, TypeError)

@@ -105,6 +105,13 @@ class _Rate(_Live):
         return value if callable(value) else super().check(value, place)
 
 
+class _ScheduledRate(Range):
+    """A learning rate within a schedule: no array, since schedules compare by their values."""
+
+    def check(self, value: Any, place: str) -> Any:
+        return value if callable(value) else super().check(value, place)
+
+
 SCALES = Range(2.0**-126, 2.0**126)  # float32 represents these and their reciprocals
 _SCALE = _Live(SCALES.low, SCALES.high)
 _RATE = _Live()
@@ -117,7 +124,8 @@ Positive: TypeAlias = Annotated[float, Range(above=True)]
 Count: TypeAlias = Annotated[int, Whole()]
 PositiveCount: TypeAlias = Annotated[int, Whole(1)]
 Numbers: TypeAlias = Sequence[NonNegative]
-LearningRates: TypeAlias = Sequence[LearningRate]
+ScheduledRate: TypeAlias = Annotated[float | Callable[[int], float], _ScheduledRate()]
+ScheduledRates: TypeAlias = Sequence[ScheduledRate]
 Boundaries: TypeAlias = Annotated[Sequence[int], _Increasing()]
 Scale: TypeAlias = Annotated[float | npt.NDArray[Any], _SCALE]
 Backend: TypeAlias = Literal["native", "reference"]

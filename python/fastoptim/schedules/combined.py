@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from ..options.checks import Boundaries, Count, LearningRate, LearningRates, NonNegative, rate_at
+from ..options.checks import Boundaries, Count, NonNegative, ScheduledRate, ScheduledRates, rate_at
 from .base import Schedule, blend, check_lengths
 
 
@@ -40,7 +40,7 @@ class Warmup(Schedule):
     [0.0, 0.2, 0.4, 0.8, 0.8, 0.4]
     """
 
-    lr: LearningRate
+    lr: ScheduledRate
     warmup_steps: Count
     init_value: NonNegative = 0.0
 
@@ -76,7 +76,7 @@ class Sequence(Schedule):
     [0.1, 0.1, 0.1, 0.05, 0.0]
     """
 
-    schedules: LearningRates
+    schedules: ScheduledRates
     boundaries: Boundaries
 
     def __post_init__(self) -> None:
