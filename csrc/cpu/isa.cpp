@@ -11,16 +11,18 @@
 namespace fo::cpu {
 namespace {
 
+using UnitFunction = Unit (*)();
+
 struct Candidate {
     const char* name;
-    std::vector<Unit> units;
+    std::vector<UnitFunction> units;  // compiled for the instruction set: not to be called where it is not supported
     bool supported;
 };
 
-#define FO_UNIT(ISA, NUMBER) units[#ISA].push_back(unit_##ISA##_##NUMBER());
+#define FO_UNIT(ISA, NUMBER) units[#ISA].push_back(&unit_##ISA##_##NUMBER);
 
 std::vector<Candidate> candidates() {
-    std::map<std::string, std::vector<Unit>> units;
+    std::map<std::string, std::vector<UnitFunction>> units;
 #include "units.inc"
     std::vector<Candidate> all{{"baseline", units["baseline"], true}};
 #if defined(FO_X86)
@@ -37,13 +39,13 @@ std::vector<Candidate> candidates() {
 #undef FO_UNIT
 
 // Return the loops of all units in the order of rules().  Never freed: threads may run them while the process exits.
-Loops gather(const std::vector<Unit>& units) {
+Loops gather(const std::vector<UnitFunction>& units) {
     auto* loops = new std::vector<RuleLoops>(rules().size());
     for (std::size_t i = 0; i < loops->size(); ++i)
-        for (const Unit& unit : units)
-            for (const RuleLoops& each : unit.rules)
+        for (const UnitFunction unit : units)
+            for (const RuleLoops& each : unit().rules)
                 if (std::string_view(each.rule) == rules()[i].name) (*loops)[i] = each;
-    return {loops->data(), units.front().gradient};
+    return {loops->data(), units.front()().gradient};
 }
 
 }  // namespace

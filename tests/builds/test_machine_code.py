@@ -201,3 +201,22 @@ def test_the_loop_of_the_widest_instruction_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_the_loop_of_every_instruction_set(isa: str, separate: bool, tmp_path: Path) -> None:
     check_loops(isa, tmp_path, separate, [path.stem for path in sorted(CSRC.glob("rules/*.h"))])
+
+
+ON_OLD_PROCESSOR = """
+import numpy as np, fastoptim as fo
+p = np.ones(99, np.float32)
+fo.Adam(p).step(p + 1)
+print(fo.build_info()["isa"])
+"""
+
+
+@pytest.mark.skipif(not is_x86() or not shutil.which("qemu-x86_64"), reason="needs x86-64 and qemu-x86_64 (qemu-user)")
+@pytest.mark.parametrize(("processor", "isa"), [("Nehalem", "baseline"), ("Haswell", "avx2")])
+def test_a_processor_without_avx_runs_the_baseline(processor: str, isa: str) -> None:
+    if isa not in instruction_sets():
+        pytest.skip(f"this build has no {isa}")
+    plain = {k: v for k, v in os.environ.items() if k != "FASTOPTIM_ISA"}
+    command = ["qemu-x86_64", "-cpu", processor, sys.executable, "-c", ON_OLD_PROCESSOR]
+    ended = subprocess.run(command, capture_output=True, text=True, env=plain)
+    assert (ended.returncode, ended.stdout.strip()) == (0, isa), ended.stderr
