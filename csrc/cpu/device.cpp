@@ -2,7 +2,8 @@
 // thread.
 //
 // A pass that is not parallel is a loop over segments or parameters.  Sums over a parameter and over a group are added
-// in the order of reduce.h.
+// in the order of reduce.h.  Everything is allocated before the first write, so that a step is taken or nothing
+// happens.
 #include "device.h"
 
 #include "../float_environment.h"
@@ -28,7 +29,21 @@ Function choose(Format format, Function f32, Function f64) {
 
 class Execution {
   public:
-    Execution(const StepArgs& step, const Loops& loops) : step_(step), loops_(loops) {}
+    // Allocates what these passes need.
+    Execution(const StepArgs& step, const Loops& loops, const std::vector<Pass>& passes) : step_(step), loops_(loops) {
+        Index most_segments = 0, most_tiles = 0;
+        for (const Pass& pass : passes) {
+            most_segments = std::max(most_segments, pass.end - pass.begin);
+            if (pass.kind == PassKind::kReduceGroup) find_groups();
+            if (pass.kind != PassKind::kReduceGradients && pass.kind != PassKind::kReduceRule) continue;
+            Index tiles = 0;
+            for (Index i = pass.begin; i < pass.end; ++i) tiles += tiles_of(step.stepped(i));
+            most_tiles = std::max(most_tiles, tiles);
+        }
+        begins_.reserve(static_cast<std::size_t>(most_segments) + 1);
+        tiles_.reserve(static_cast<std::size_t>(most_tiles * kMaxSums));
+        sums_.resize(passes.size() > 1 || most_tiles ? static_cast<std::size_t>(step.params() * kMaxSums) : 0);
+    }
 
     // Return false if the step is to be skipped.
     bool run(const Pass& pass) {
@@ -40,7 +55,7 @@ class Execution {
             case PassKind::kReduceGroup: reduce_group(); return true;
             case PassKind::kFinalize: finalize(pass); return true;
             case PassKind::kUpdate:
-                update_shares(step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); });
+                update_shares(step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, begins_);
                 return true;
         }
         return true;
@@ -74,28 +89,28 @@ class Execution {
     template <class ReduceOf>
     void reduce(const Pass& pass, ReduceOf reduce_of) {
         const Index first = pass.begin, count = pass.end - pass.begin;
-        const auto begins = concatenate(
-            count, [&](Index i) { return reduce_of(first + i) ? tiles_of(step_.segments[first + i].p.size) : 0; });
-        std::vector<double> tiles(static_cast<std::size_t>(begins.back() * kMaxSums));
+        concatenate(
+            count, [&](Index i) { return reduce_of(first + i) ? tiles_of(step_.segments[first + i].p.size) : 0; },
+            begins_);
+        tiles_.assign(static_cast<std::size_t>(begins_.back() * kMaxSums), 0);
         // Tiles of small arrays are not full, so count elements before using threads.
         Index elements = 0;
         for (Index i = pass.begin; i < pass.end; ++i) elements += reduce_of(i) ? step_.segments[i].p.size : 0;
-        const Index min_share = elements < 2 * kMinShare ? begins.back() + 1 : kMinShare / kSumTile;
-        for_shares(begins, min_share, 1, [&](Index i, Index begin, Index end) {
+        const Index min_share = elements < 2 * kMinShare ? begins_.back() + 1 : kMinShare / kSumTile;
+        for_shares(begins_, min_share, 1, [&](Index i, Index begin, Index end) {
             const Index at = first + i;
             reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end,
-                          tiles.data() + (begins[i] + begin) * kMaxSums);
+                          tiles_.data() + (begins_[i] + begin) * kMaxSums);
         });
-        add_tiles(pass, begins, tiles);
+        add_tiles(pass);
     }
 
-    void add_tiles(const Pass& pass, const std::vector<Index>& begins, std::vector<double>& tiles) {
+    void add_tiles(const Pass& pass) {
         const DefaultFloatEnvironment environment;
         const auto on_this_thread = [](auto f) { f(0); };
-        sums_.resize(static_cast<std::size_t>(step_.params() * kMaxSums));
         for (Index i = pass.begin; i < pass.end; ++i) {
-            const Index at = i - pass.begin, count = begins[at + 1] - begins[at];
-            double* const own = tiles.data() + begins[at] * kMaxSums;
+            const Index at = i - pass.begin, count = begins_[at + 1] - begins_[at];
+            double* const own = tiles_.data() + begins_[at] * kMaxSums;
             FO_TARGET::add_pairwise({own, static_cast<std::uint32_t>(count), kMaxSums, kMaxSums, 1}, 1, on_this_thread);
             const bool first = i == pass.begin || param_of(i) != param_of(i - 1);
             for (int k = 0; k < kMaxSums; ++k) {
@@ -146,14 +161,16 @@ class Execution {
         });
     }
 
+    void find_groups() {
+        for_params({PassKind::kReduceGroup, 0, step_.count}, [this](Index i) {
+            if (rule_of(i).reduces_group) groups_[step_.segments[i].group].push_back(param_of(i));
+        });
+    }
+
     // Replace the sums of parameters whose rule needs those of its whole group.
     void reduce_group() {
         const DefaultFloatEnvironment environment;
-        std::map<std::int32_t, std::vector<Index>> members;
-        for_params({PassKind::kReduceGroup, 0, step_.count}, [&](Index i) {
-            if (rule_of(i).reduces_group) members[step_.segments[i].group].push_back(param_of(i));
-        });
-        for (const auto& [group, params] : members)
+        for (const auto& [group, params] : groups_)
             for (int k = 0; k < kMaxSums; ++k) {
                 const double sum = FO_TARGET::add_in_order(static_cast<std::uint32_t>(params.size()),
                                                            [&](std::uint32_t j) { return sums_of(params[j])[k]; });
@@ -163,7 +180,6 @@ class Execution {
 
     void finalize(const Pass& pass) {
         const DefaultFloatEnvironment environment;
-        sums_.resize(static_cast<std::size_t>(step_.params() * kMaxSums));
         for_params(pass, [this](Index i) {
             if (const auto f = rule_of(i).finalize)
                 f(constants_of(i), step_.segments[i].p.format, sums_of(param_of(i)), step_.segments[i].scalar_state);
@@ -174,7 +190,10 @@ class Execution {
 
     const StepArgs& step_;
     const Loops& loops_;
-    std::vector<double> sums_;  // over each parameter, kMaxSums apart
+    std::vector<Index> begins_;                          // of the segments of the pass
+    std::vector<double> tiles_;                          // the sums of each tile of the pass, kMaxSums apart
+    std::vector<double> sums_;                           // over each parameter, kMaxSums apart
+    std::map<std::int32_t, std::vector<Index>> groups_;  // the parameters whose sums run over the group
 };
 
 bool some_rule_finalizes(const StepArgs& step) {
@@ -206,15 +225,17 @@ class CpuDevice final : public Device {
         std::vector<StepConstants> constants;
         StepArgs step = shared;
         if (some_rule_finalizes(shared)) step = with_own_constants(shared, constants);
-        Execution execution(step, loops_);
-        for (const Pass& pass : plan_passes(step, &batch_elements))
+        const std::vector<Pass> passes = plan_passes(step, &batch_elements);
+        Execution execution(step, loops_, passes);
+        for (const Pass& pass : passes)
             if (!execution.run(pass)) return false;
         return true;
     }
 
     std::vector<double> sq_norms(const StepArgs& step, void*) override {
-        Execution execution(step, loops_);
-        execution.reduce_gradients({PassKind::kReduceGradients, 0, step.count});
+        const Pass pass{PassKind::kReduceGradients, 0, step.count};
+        Execution execution(step, loops_, {pass});
+        execution.reduce_gradients(pass);
         std::vector<double> squares;
         squares.reserve(step.params());
         for (Index param = 0; param < step.params(); ++param) squares.push_back(execution.sq_norm(param));

@@ -15,12 +15,11 @@
 
 namespace fo::cpu {
 
-// Return where each segment begins in the concatenation, by `lengths(i)`; last, where the concatenation ends.
+// Compute where each segment begins in the concatenation, by `lengths(i)`; last, where the concatenation ends.
 template <class Lengths>
-std::vector<std::int64_t> concatenate(std::int64_t count, Lengths lengths) {
-    std::vector<std::int64_t> begins(static_cast<std::size_t>(count) + 1);
+void concatenate(std::int64_t count, Lengths lengths, std::vector<std::int64_t>& begins) {
+    begins.assign(static_cast<std::size_t>(count) + 1, 0);
     for (std::int64_t i = 0; i < count; ++i) begins[i + 1] = begins[i] + lengths(i);
-    return begins;
 }
 
 // Elements per thread of a batch: with p, g and two states in float32, 2 MiB.
@@ -57,11 +56,11 @@ void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share,
 // The batches of plan_passes on the CPU.
 inline std::int64_t batch_elements() { return num_threads() * kBatchShare; }
 
-// Update the segments of a pass in shares; `loops_of(i)` returns the loops for segment i.
+// Update the segments of a pass in shares; `loops_of(i)` returns the loops for segment i.  Allocates nothing if
+// `begins`, whose content is of no account, has the capacity for one more number than there are segments.
 template <class LoopsOf>
-void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of) {
-    const auto begins =
-        concatenate(pass.end - pass.begin, [&](std::int64_t i) { return step.stepped(pass.begin + i); });
+void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of, std::vector<std::int64_t>& begins) {
+    concatenate(pass.end - pass.begin, [&](std::int64_t i) { return step.stepped(pass.begin + i); }, begins);
     for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
         const std::int64_t at = pass.begin + i;
         const RuleLoops& loops = loops_of(at);

@@ -9,6 +9,7 @@
 #include <cctype>
 #include <climits>
 #include <cstdlib>
+#include <new>
 
 namespace fo::cpu {
 namespace {
@@ -47,7 +48,10 @@ struct RecentQuota {
     int get(std::int64_t now) {
         const std::int64_t before = read_at.load(std::memory_order_acquire);
         if (before == 0 || now - before > kQuotaAge) {  // several threads may read at the same time
-            processors.store(quota_processors(), std::memory_order_relaxed);
+            try {
+                processors.store(quota_processors(), std::memory_order_relaxed);
+            } catch (const std::bad_alloc&) {  // within a step, which has begun to write: the last quota stays
+            }
             read_at.store(now, std::memory_order_release);
         }
         return processors.load(std::memory_order_relaxed);

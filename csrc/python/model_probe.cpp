@@ -32,9 +32,10 @@ class BandwidthProbe {
         std::memcpy(constants_[0].rule_f32, &mask, sizeof mask);  // little-endian: its low half is float32's
         std::memcpy(constants_[0].rule_f64, &mask, sizeof mask);
         const StepArgs step = model_->arguments(gradients_, constants_);
+        std::vector<std::int64_t> begins;
         const GilRelease unlocked;
         const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
-            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; });
+            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, begins);
         };
         for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
             if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);
