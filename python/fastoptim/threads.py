@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import core
+from .texts import brief
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -76,10 +77,10 @@ def set_num_threads(n: int | None) -> None:
         core.set_num_threads(0)
         return
     if isinstance(n, bool) or not hasattr(type(n), "__index__"):
-        raise TypeError(f"n: expected an integer >= 1 or None, got {n!r}")
+        raise TypeError(f"n: expected an integer >= 1 or None, got {brief(n)}")
     count = n.__index__()
     if not 1 <= count <= MAX_THREADS:
-        raise ValueError(f"n: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
+        raise ValueError(f"n: expected an integer from 1 to {MAX_THREADS}, got {brief(n)}")
     core.set_num_threads(count)
 
 
@@ -110,7 +111,7 @@ def set_threading(layer: str) -> None:
     >>> fo.set_threading("auto")
     """
     if not isinstance(layer, str):
-        raise TypeError(f"layer: expected a string, got {layer!r}")
+        raise TypeError(f"layer: expected a string, got {brief(layer)}")
     try:
         core.set_threading(layer)
     except ValueError as error:

@@ -15,7 +15,7 @@ PACKAGE = Path(fo.__file__).parent
 
 #: From the lowest layer to the highest; a module imports those of lower layers and of its own.
 LAYERS = (
-    ("_core", "core", "_interpreter", "reference_math"),
+    ("_core", "core", "_interpreter", "reference_math", "texts"),
     ("options",),
     ("arrays",),
     ("engines",),

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core import cuda_device_of, cuda_status
 from ..reference_math import Array
+from ..texts import brief
 from .tree import describe
 
 
@@ -109,7 +110,9 @@ class Cuda:
             address, read_only = interface["data"]
             shape, strides = interface["shape"], interface.get("strides")
         except (KeyError, TypeError, ValueError):
-            raise TypeError(f"{place}: expected a __cuda_array_interface__ as documented, got {interface!r}") from None
+            raise TypeError(
+                f"{place}: expected a __cuda_array_interface__ as documented, got {brief(interface)}"
+            ) from None
         if interface.get("mask") is not None:
             raise TypeError(f"{place}: expected an array without a mask, got {describe(array)} with one")
         device = cuda_device_of(address)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..texts import brief_list
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -74,12 +76,12 @@ class Structure:
         assert self.kind is not None
         if issubclass(self.kind, dict):
             if not isinstance(tree, dict):
-                raise TypeError(f"{root}: expected a dict with keys {list(self.keys)}, got {describe(tree)}")
+                raise TypeError(f"{root}: expected a dict with keys {brief_list(self.keys)}, got {describe(tree)}")
             if tree.keys() != self._key_set:
-                missing = [key for key in self.keys if key not in tree]
-                unknown = [key for key in tree if key not in self.keys]
+                missing = brief_list(key for key in self.keys if key not in tree)
+                unknown = brief_list(key for key in tree if key not in self._key_set)
                 raise TypeError(
-                    f"{root}: expected the keys {list(self.keys)}, got {list(tree)}"
+                    f"{root}: expected the keys {brief_list(self.keys)}, got {brief_list(tree)}"
                     f" (missing {missing}, unknown {unknown})"
                 )
             return [tree[key] for key in self.keys]
@@ -133,7 +135,7 @@ def _number_text(key: Any) -> str:
 def describe(thing: Any) -> str:
     """Return a short description of an argument for error messages."""
     if isinstance(thing, dict):
-        return f"a dict with keys {list(thing)}"
+        return f"a dict with keys {brief_list(thing)}"
     if isinstance(thing, (list, tuple)):
         return f"a {type(thing).__name__} of {len(thing)} entries"
     return f"{type(thing).__module__}.{type(thing).__qualname__}".removeprefix("builtins.")

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import numpy as np
 import numpy.typing as npt
 
+from ..texts import brief
+
 
 @dataclass(frozen=True)
 class Range:
@@ -37,7 +39,7 @@ class Range:
         inside = self.low <= number <= self.high
         at_open_end = (self.below and number == self.high) or (self.above and number == self.low)
         if not inside or at_open_end or not math.isfinite(number):
-            raise ValueError(f"{place}: expected a number {self}, got {value!r}")
+            raise ValueError(f"{place}: expected a number {self}, got {brief(value)}")
         return number
 
     def __str__(self) -> str:
@@ -56,11 +58,11 @@ class Whole:
     def check(self, value: Any, place: str) -> int:
         """Return the value as an int."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{place}: expected an integer {self}, got {value!r}")
+            raise TypeError(f"{place}: expected an integer {self}, got {brief(value)}")
         count = int(value)
         if not self.low <= count <= self.high:
             long = " of at most 63 bits" if self.high == Whole.high else ""
-            raise ValueError(f"{place}: expected an integer {self}{long}, got {value!r}")
+            raise ValueError(f"{place}: expected an integer {self}{long}, got {brief(value)}")
         return count
 
     def __str__(self) -> str:
@@ -73,7 +75,7 @@ class _Increasing:
     def check(self, value: Any, place: str) -> tuple[int, ...]:
         steps: tuple[int, ...] = check_option(Sequence[PositiveCount], value, place)
         if any(later <= earlier for earlier, later in pairwise(steps)):
-            raise ValueError(f"{place}: expected steps that increase, got {value!r}")
+            raise ValueError(f"{place}: expected steps that increase, got {brief(value)}")
         return steps
 
 
@@ -153,7 +155,7 @@ def may_be_none(annotation: Any) -> bool:
 def as_float(value: Any, place: str, expected: str = "a number") -> float:
     """Return a real number, infinities and NaN included, as a float; raise TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{place}: expected {expected}, got {value!r}")
+        raise TypeError(f"{place}: expected {expected}, got {brief(value)}")
     try:
         return float(value)
     except OverflowError:
@@ -187,20 +189,20 @@ def _check_items(checks: list[Callable[[Any, str], Any]], is_fixed: bool, value:
     """Check the items of a tuple or list: one check for each if their number is fixed, else one for all."""
     if not isinstance(value, (tuple, list)) or (is_fixed and len(value) != len(checks)):
         expected = f"{len(checks)} numbers" if is_fixed else "a tuple or list"
-        raise TypeError(f"{place}: expected {expected}, got {value!r}")
+        raise TypeError(f"{place}: expected {expected}, got {brief(value)}")
     each = checks if is_fixed else checks * len(value)
     return tuple(check(item, f"{place}[{i}]") for i, (check, item) in enumerate(zip(each, value, strict=True)))
 
 
 def _check_choice(known: tuple[Any, ...], value: Any, place: str) -> Any:
     if not any(type(value) is type(one) and value == one for one in known):
-        raise ValueError(f"{place}: expected one of {list(known)}, got {value!r}")
+        raise ValueError(f"{place}: expected one of {list(known)}, got {brief(value)}")
     return value
 
 
 def _check_bool(value: Any, place: str) -> bool:
     if type(value).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"{place}: expected True or False, got {value!r}")
+        raise TypeError(f"{place}: expected True or False, got {brief(value)}")
     return bool(value)
 
 
@@ -218,7 +220,7 @@ def extras_of(group: Mapping[str, Any], place: str) -> dict[str, Any]:
         if key != "name":
             extras[key] = as_float(value.item() if is_array(value) else value, f"{place}{key}")
         elif not isinstance(value, str):
-            raise TypeError(f"{place}name: expected a string, got {value!r}")
+            raise TypeError(f"{place}name: expected a string, got {brief(value)}")
     return extras
 
 

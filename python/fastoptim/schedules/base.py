@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from ..options.checks import Whole, check_option
+from ..texts import brief
 
 _STEP = Whole()
 
@@ -73,4 +74,4 @@ def cosine(share: float) -> float:
 def check_lengths(values: tuple[Any, ...], name: str, expected: int, why: str) -> None:
     """Raise ValueError unless there are as many values as expected."""
     if len(values) != expected:
-        raise ValueError(f"{name}: expected {expected}, {why}, got {len(values)}: {values!r}")
+        raise ValueError(f"{name}: expected {expected}, {why}, got {len(values)}: {brief(values)}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from ..arrays.tree import describe
 from ..options.checks import Count, Decay, NonNegative, as_float, check_option
+from ..texts import brief
 from .base import Schedule, hints_of
 
 STATE_DICT_VERSION = 1
@@ -25,7 +26,7 @@ class _NotNaN:
     def check(self, value: Any, place: str) -> float:
         number = as_float(value, place)
         if math.isnan(number):
-            raise ValueError(f"{place}: expected a number, got {value!r}")
+            raise ValueError(f"{place}: expected a number, got {brief(value)}")
         return number
 
 
