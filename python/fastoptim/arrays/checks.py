@@ -38,7 +38,7 @@ def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 def metadata_of(array: Any, place: str) -> Array:
-    """Return the metadata of an array; a NumPy array is its own metadata."""
+    """Return the metadata of an array; a plain NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
         hint = _CONVERSIONS.get(type(array).__module__.partition(".")[0], "")
@@ -135,14 +135,14 @@ def raise_nonfinite(grads: Iterable[tuple[str, Any]]) -> NoReturn:
 
 
 def in_order_of(p: Array, grad: Array) -> Array:
-    """Return a gradient as a plain array in the parameter's memory order, copied only if it has another."""
+    """Return a plain gradient in the parameter's memory order, copied only if it has another."""
     dtype = canonical_dtype(grad.dtype)
     assert dtype is not None
     if not same_layout(grad, p):
-        ordered = np.empty_like(p, dtype=dtype, subok=False)
+        ordered = np.empty_like(p, dtype=dtype)
         ordered[...] = grad
         return ordered
-    return grad if type(grad) is np.ndarray and grad.dtype is dtype else grad.view(dtype, np.ndarray)
+    return grad if grad.dtype is dtype else grad.view(dtype)
 
 
 def is_dense(array: Array) -> bool:
@@ -159,11 +159,18 @@ def is_dense(array: Array) -> bool:
 
 def same_layout(a: Array, b: Array) -> bool:
     """Return whether two arrays of one shape have each element at the same offset."""
+    flags, other = a.flags, b.flags
+    if flags.c_contiguous and other.c_contiguous:
+        return True
     return _order(a) == _order(b)
 
 
-def _order(array: Array) -> tuple[int, ...]:
-    """Return the strides in elements, without those that are meaningless: of axes of length one and of empty arrays."""
+def _order(array: Array) -> tuple[float, ...]:
+    """Return the strides in elements, without those that are meaningless: of axes of length one and of empty arrays.
+
+    A stride is no whole number of elements where the array is a field of packed records.
+    """
     if array.size == 0:
         return ()
-    return tuple(s // array.itemsize for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    item = array.itemsize
+    return tuple(s / item if s % item else s // item for s, n in zip(array.strides, array.shape, strict=True) if n > 1)

@@ -1,6 +1,6 @@
 """Array families: the operations that an optimizer needs of an array, for each library that arrays come from.
 
-A NumPy array is its own metadata.  An array in a GPU's memory has an `ArrayMetadata`, which every check accepts.
+A plain NumPy array is its own metadata.  An array in a GPU's memory has an `ArrayMetadata`, which every check accepts.
 """
 
 from __future__ import annotations

@@ -14,6 +14,19 @@ from ..reference_math import Array
 STATE_ALIGNMENT = ((16384, 4096), (8192, 64))
 
 
+def plain(array: Any) -> Array:
+    """Return the array itself, or a view of the base class: a subclass may redefine its shape, strides and methods."""
+    return array if type(array) is np.ndarray else np.asarray(array)
+
+
+class _Window:
+    """The interface of an array, which it keeps alive."""
+
+    def __init__(self, array: Array) -> None:
+        self.__array_interface__ = array.__array_interface__
+        self._array = array
+
+
 class NumPy:
     """NumPy arrays, in the CPU's memory."""
 
@@ -24,8 +37,8 @@ class NumPy:
         return isinstance(thing, np.ndarray) and not isinstance(thing, np.ma.MaskedArray)
 
     def metadata(self, array: Any, place: str) -> Array:
-        """Return the array itself."""
-        return array  # type: ignore[no-any-return]
+        """Return the array itself, or a view of the base class."""
+        return plain(array)
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
         """Return zeros of the base class, with the parameter's offset in its page or cache line if they are large.
@@ -33,6 +46,7 @@ class NumPy:
         Vector loads then straddle cache lines in both arrays or in neither.  Equal page offsets avoid 4K aliasing, in
         which a load waits for an earlier store because the last twelve bits of their addresses are equal.
         """
+        like = plain(like)
         nbytes = like.size * dtype.itemsize
         place = next((place for least, place in STATE_ALIGNMENT if nbytes >= least), 0)
         if not place:
@@ -53,28 +67,28 @@ class NumPy:
 
     def copy(self, array: Any) -> Any:
         """Return a copy in the same memory order."""
-        return array.copy(order="K")
+        return plain(array).copy(order="K")
 
     def contiguous(self, array: Any) -> Any:
         """Return a copy in C order."""
-        return array.copy(order="C")
+        return plain(array).copy(order="C")
 
     def view(self, array: Any) -> Any:
-        """Return a view of the same memory."""
-        return array.view()
+        """Return a view of the same memory whose `base` is no array, so that nobody reaches and resizes `array`."""
+        return np.asarray(_Window(array)).view(array.dtype)
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign with a cast, without warnings."""
         with np.errstate(all="ignore"):
-            target[...] = source
+            plain(target)[...] = source
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""
-        return array.astype(dtype)
+        return plain(array).astype(dtype)
 
     def to_numpy(self, array: Any) -> Array:
         """Return a copy in the same memory order."""
-        return np.array(array, order="K")
+        return plain(array).copy(order="K")  # type: ignore[no-any-return]
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context without floating-point warnings."""

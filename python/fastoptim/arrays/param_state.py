@@ -12,6 +12,8 @@ from .checks import check_gradient, check_state, check_target, in_order_of
 from .families import ArrayFamily, family_of
 from .written_ranges import WrittenRanges
 
+_DEFAULT = StateArray()
+
 
 @dataclass(frozen=True)
 class ParamState:
@@ -36,7 +38,7 @@ class ParamState:
 
     def schema_of(self, name: str) -> StateArray:
         """Return the declaration of a state array."""
-        return self.schema.get(name, StateArray())
+        return self.schema.get(name, _DEFAULT)
 
     def allocate(self, name: str) -> Any:
         """Return zeros for a state array, in the parameter's array family."""
@@ -83,6 +85,7 @@ def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
 
 def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:
     """Return a checked NumPy gradient in its parameter's memory order."""
-    checked = check_gradient(grad, param.g_place, param.p)
+    p = param.metadata
+    checked = check_gradient(grad, param.g_place, p)
     written.check_no_overlap(checked, param.g_place)
-    return in_order_of(param.p, checked)
+    return in_order_of(p, checked)

@@ -32,7 +32,8 @@ class WrittenRanges:
         if not grad.size:
             return
         begin, end = _bounds(grad)
-        for owned_begin, _, owned_place, owned in self._owned[bisect_right(self._ends, begin) :]:
+        for i in range(bisect_right(self._ends, begin), len(self._owned)):
+            owned_begin, _, owned_place, owned = self._owned[i]
             if owned_begin >= end:
                 return
             if np.shares_memory(grad, owned):
