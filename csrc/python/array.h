@@ -57,16 +57,25 @@ class Layout {
 };
 
 // What may change about an array while a plan holds it: NumPy lets a user resize it or lock it.
-struct Identity {
+class Identity {
+  public:
     explicit Identity(py::handle array)
-        : data(raw(array).data),
-          dtype(raw(array).descr),
-          writeable((raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0) {}
-    bool operator==(const Identity&) const = default;
+        : data_(raw(array).data),
+          dtype_(py::reinterpret_borrow<py::object>(raw(array).descr)),
+          writeable_(is_writeable(array)) {}
 
-    const void* data;
-    const void* dtype;
-    bool writeable;
+    bool is_of(py::handle array) const {
+        return raw(array).data == data_ && raw(array).descr == dtype_.ptr() && is_writeable(array) == writeable_;
+    }
+
+  private:
+    static bool is_writeable(py::handle array) {
+        return (raw(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
+    }
+
+    const void* data_;
+    py::object dtype_;  // kept alive, or another dtype could come to have its address
+    bool writeable_;
 };
 
 // Addresses of the first byte of a dense array and of the one behind its last.

@@ -1,6 +1,7 @@
 #include "fast_path.h"
 
 #include "../expect.h"
+#include "references.h"
 
 #include <algorithm>
 
@@ -10,6 +11,7 @@ namespace {
 // Compare a group's keys and values by identity, in the order of the dict, with `seen`: first all keys, then all
 // values. An option that was assigned is another object.
 bool is_as_seen(py::handle group, const py::tuple& seen) {
+    const py::scoped_critical_section one_thread(group);
     if (!PyDict_Check(group.ptr())) return false;
     const Py_ssize_t count = PyDict_GET_SIZE(group.ptr());
     if (2 * count != PyTuple_GET_SIZE(seen.ptr())) return false;
@@ -23,14 +25,17 @@ bool is_as_seen(py::handle group, const py::tuple& seen) {
 template <class SeenOf>
 bool are_as_seen(py::handle groups, std::size_t count, SeenOf seen_of) {
     if (!PyList_Check(groups.ptr()) || PyList_GET_SIZE(groups.ptr()) != static_cast<Py_ssize_t>(count)) return false;
-    for (std::size_t i = 0; i < count; ++i)
-        if (!is_as_seen(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)), seen_of(i))) return false;
+    for (std::size_t i = 0; i < count; ++i) {
+        const py::object group = entry_of(groups, static_cast<Py_ssize_t>(i));
+        if (!group || !is_as_seen(group, seen_of(i))) return false;
+    }
     return true;
 }
 
 // Call f for each entry of a dict or list, in order, while it returns true.  Returns whether it was true for all.
 template <class F>
 bool for_entries(py::handle container, F f) {
+    const py::scoped_critical_section one_thread(container);
     if (PyDict_Check(container.ptr())) {
         PyObject *key, *value;
         for (Py_ssize_t at = 0; PyDict_Next(container.ptr(), &at, &key, &value);)
@@ -57,8 +62,9 @@ std::int64_t as_integer(py::handle value) {
 void read_values(py::handle dict, std::vector<double>& values) {
     expect(PyDict_Check(dict.ptr()), "a dict of numbers");
     values.clear();
-    PyObject *key, *value;
-    for (Py_ssize_t at = 0; PyDict_Next(dict.ptr(), &at, &key, &value);) values.push_back(as_number(value));
+    if (PyDict_GET_SIZE(dict.ptr()) == 0) return;
+    for (const py::object& value : objects_of(py::reinterpret_steal<py::list>(PyDict_Values(dict.ptr()))))
+        values.push_back(as_number(value));
 }
 
 }  // namespace
@@ -116,8 +122,9 @@ bool FastPath::has_same_containers() const {
     });
 }
 
-bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_count) const {
+bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& counts) const {
     if (!fixed_) return false;
+    const std::int64_t t = as_integer(counts[0]) + 1;
     const auto seen_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
     if (!are_as_seen(groups, fixed_->size(), seen_of) || !has_same_containers()) return false;
     std::vector<py::object> leaves;
@@ -129,8 +136,11 @@ bool FastPath::try_step(py::handle groups, py::handle grads, std::int64_t step_c
         return false;
     const Stream stream = current_stream();
     if (stream.captures) return false;
-    std::vector<StepConstants> constants = fixed_constants(step_count + 1);
-    return model_->run(gradients, constants, stream.address);
+    std::vector<StepConstants> constants = fixed_constants(t);
+    const Counts counted{counts, py::make_tuple(t)};
+    if (!model_->run(gradients, constants, stream.address)) return false;
+    counted.advance();
+    return true;
 }
 
 py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const {
@@ -145,15 +155,10 @@ py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, 
     return list;
 }
 
-StepResult FastPath::step_with(const py::list& grads, const py::list& group_steps) const {
+py::tuple FastPath::step_with(const py::list& grads, const py::list& group_steps, const py::list& counts) const {
     expect(group_steps.size() == configs_.size(), "a step of each group");
     const Stream stream = current_stream();
-    if (stream.captures) return {StepResult::Status::kCaptured, 0};
-    const auto leaves = objects_of(grads);
-    expect(leaves.size() == model_->count(), "one gradient an array");
-    std::vector<Gradient> gradients = model_->no_gradients();
-    const StepResult result = model_->read_gradients(leaves, gradients);
-    if (result.status != StepResult::Status::kStepped) return result;
+    if (stream.captures) return as_tuple({StepResult::Status::kCaptured, 0});
 
     std::vector<StepConstants> constants;
     constants.reserve(configs_.size());
@@ -165,8 +170,19 @@ StepResult FastPath::step_with(const py::list& grads, const py::list& group_step
         constants.push_back(configs_[i]->constants_for_step(as_number(step[1]), as_integer(step[2]), as_number(step[3]),
                                                             host_constants, model_->types()));
     }
-    if (model_->run(gradients, constants, stream.address)) return result;
-    return {StepResult::Status::kSkipped, 0};
+
+    const auto leaves = objects_of(grads);
+    expect(leaves.size() == model_->count(), "one gradient an array");
+    std::vector<Gradient> gradients = model_->no_gradients();
+    StepResult result = model_->read_gradients(leaves, gradients);
+    if (result.status == StepResult::Status::kStepped && result.value < static_cast<std::int64_t>(leaves.size()))
+        result = {StepResult::Status::kGradientUnrecognized, 0};
+    py::tuple shown = as_tuple(result);  // allocated before the step
+    if (result.status != StepResult::Status::kStepped) return shown;
+    const Counts counted{counts, py::make_tuple(as_integer(counts[0]) + 1)};
+    if (!model_->run(gradients, constants, stream.address)) return as_tuple({StepResult::Status::kSkipped, 0});
+    counted.advance();
+    return shown;
 }
 
 int FastPath::traverse(visitproc visit, void* arg) const {

@@ -26,16 +26,16 @@ class FastPath {
              std::vector<std::shared_ptr<const UpdateConfig>> configs, std::optional<std::vector<FixedGroup>> fixed,
              py::object stream, const py::list& containers);
 
-    // Return whether it took step `step_count + 1`.
-    bool try_step(py::handle groups, py::handle grads, std::int64_t step_count) const;
+    // Return whether it took the step after the first entry of `counts`, which then counts it.
+    bool try_step(py::handle groups, py::handle grads, const py::list& counts) const;
 
     // Return the gradients as a list in the order of the model's arrays.  None if a group has other options than in
     // `snapshots`, whose entries begin with the options' keys and values, or if the gradients have another structure.
     py::object match_inputs(py::handle groups, const py::list& snapshots, py::handle grads) const;
 
     // Step with such a list and each group's (options, learning rate, step number, loss scale, dict of host constants);
-    // the options are those of `configs`.  Returns what Model::step does.
-    StepResult step_with(const py::list& grads, const py::list& group_steps) const;
+    // the options are those of `configs`.  Returns what Model::step does.  A gradient that is None is not recognized.
+    py::tuple step_with(const py::list& grads, const py::list& group_steps, const py::list& counts) const;
 
     // Visit every Python object that it holds, for the garbage collector.
     int traverse(visitproc visit, void* arg) const;

@@ -7,6 +7,7 @@
 #include "../formats.h"
 #include "../rule_info.h"
 #include "gil.h"
+#include "references.h"
 
 #include <algorithm>
 #include <array>
@@ -37,8 +38,14 @@ py::tuple as_tuple(const StepResult& result) {
 std::vector<py::object> objects_of(const py::list& list) {
     std::vector<py::object> objects;
     objects.reserve(list.size());
-    for (const py::handle object : list) objects.push_back(py::reinterpret_borrow<py::object>(object));
+    while (py::object object = entry_of(list, static_cast<Py_ssize_t>(objects.size())))
+        objects.push_back(std::move(object));
     return objects;
+}
+
+void Counts::advance() const {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(after.ptr()); ++i)
+        if (PyList_SetItem(now.ptr(), i, py::object(after[static_cast<std::size_t>(i)]).release().ptr())) PyErr_Clear();
 }
 
 Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
@@ -132,19 +139,19 @@ bool Model::overlaps_own(Interval grad) const {
 }
 
 bool Model::is_unchanged(std::size_t i) const {
-    if (!on_gpu_) return Identity(params_[i]) == identities_[i] && layouts_[i].fits(params_[i]);
+    if (!on_gpu_) return identities_[i].is_of(params_[i]) && layouts_[i].fits(params_[i]);
     if (owners_.empty() || segments_[i].p.size == 0) return true;
     return as_pointer(reader_->address_of(owners_[i])) == segments_[i].p.data;
 }
 
 bool Model::recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const {
-    const Recognized& like = recognized_[i];
-    if (!reader_ || reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) != like.type.ptr()) return false;
-    const auto address = reader_->address_if_like(grad, like.key);
+    const auto like = recognized_[i];  // shared, since reading attributes may run code that calls remember()
+    if (!like || reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) != like->type.ptr()) return false;
+    const auto address = reader_->address_if_like(grad, like->key);
     if (!address) return false;
     gradient.data = as_pointer(*address);
-    gradient.format = like.format;
-    return *address % FO_TARGET::item_size(like.format) == 0;
+    gradient.format = like->format;
+    return *address % FO_TARGET::item_size(like->format) == 0;
 }
 
 bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const {
@@ -175,7 +182,7 @@ void Model::remember(std::size_t i, const py::object& grad, const py::array& met
     expect(i < count() && reader_, "an array of the model, whose family has a reader");
     const auto format = format_of(metadata);
     expect(format.has_value(), "a gradient of a known dtype");
-    recognized_[i] = {py::type::of(grad), reader_->key_of(grad), *format};
+    recognized_[i] = std::make_shared<const Recognized>(Recognized{py::type::of(grad), reader_->key_of(grad), *format});
 }
 
 std::vector<Gradient> Model::no_gradients() const {
@@ -188,9 +195,9 @@ std::vector<Gradient> Model::no_gradients() const {
 StepResult Model::read_gradients(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const {
     std::int64_t present = 0;
     for (std::size_t i = 0; i < count(); ++i) {
-        if (grads[i].is_none()) continue;
         const auto at = static_cast<std::int64_t>(i);
         if (!is_unchanged(i)) return {StepResult::Status::kParameterChanged, at};
+        if (grads[i].is_none()) continue;
         if (!recognize(i, grads[i], gradients[i])) return {StepResult::Status::kGradientUnrecognized, at};
         ++present;
     }
@@ -198,8 +205,8 @@ StepResult Model::read_gradients(const std::vector<py::object>& grads, std::vect
 }
 
 StepResult Model::recognize(const py::list& grads) const {
-    expect(grads.size() == count(), "one gradient an array");
     const auto held = objects_of(grads);
+    expect(held.size() == count(), "one gradient an array");
     std::vector<Gradient> gradients = no_gradients();
     return read_gradients(held, gradients);
 }
@@ -224,10 +231,10 @@ StepArgs Model::arguments(std::vector<Gradient>& gradients, std::vector<StepCons
 StepResult Model::prepare(const py::list& grads, const std::optional<std::vector<int>>& step_of,
                           const std::vector<GroupStep>& group_steps, Prepared& prepared) const {
     const std::vector<int>& which = step_of ? *step_of : groups_;
-    expect(grads.size() == count() && which.size() == count(), "one gradient and one step an array");
-    const auto held = objects_of(grads);
+    prepared.held = objects_of(grads);
+    expect(prepared.held.size() == count() && which.size() == count(), "one gradient and one step an array");
     prepared.gradients = no_gradients();
-    const StepResult result = read_gradients(held, prepared.gradients);
+    const StepResult result = read_gradients(prepared.held, prepared.gradients);
     if (result.status != StepResult::Status::kStepped) return result;
     prepared.constants = constants_of(group_steps);
     for (std::size_t i = 0; i < count(); ++i) {
@@ -246,13 +253,17 @@ bool Model::run(std::vector<Gradient>& gradients, std::vector<StepConstants>& co
     return device_->step(arguments(gradients, constants), stream, global_norm);
 }
 
-StepResult Model::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
-                       const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm) {
+py::tuple Model::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                      const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm,
+                      const Counts& counts) {
     Prepared prepared;
     const StepResult result = prepare(grads, step_of, group_steps, prepared);
-    if (result.status != StepResult::Status::kStepped) return result;
-    if (run(prepared.gradients, prepared.constants, as_pointer(stream), global_norm)) return result;
-    return {StepResult::Status::kSkipped, 0};
+    py::tuple shown = as_tuple(result);  // allocated before the step
+    if (result.status != StepResult::Status::kStepped) return shown;
+    if (!run(prepared.gradients, prepared.constants, as_pointer(stream), global_norm))
+        return as_tuple({StepResult::Status::kSkipped, 0});
+    counts.advance();
+    return shown;
 }
 
 std::optional<std::vector<double>> Model::clipped_sq_norms(const py::list& grads,
@@ -283,9 +294,10 @@ int Model::traverse(visitproc visit, void* arg) const {
     for (const auto& [state, scalars, average] : states_)
         for (const auto* arrays : {&state, &scalars, &average})
             if (const int stop = visit_all(*arrays)) return stop;
-    for (const Recognized& like : recognized_) {
-        if (const int stop = like.type ? visit(like.type.ptr(), arg) : 0) return stop;
-        if (const int stop = visit_all(like.key)) return stop;
+    for (const auto& like : recognized_) {
+        if (!like) continue;
+        if (const int stop = visit(like->type.ptr(), arg)) return stop;
+        if (const int stop = visit_all(like->key)) return stop;
     }
     if (const int stop = visit(array_type_.ptr(), arg)) return stop;
     return visit_all(owners_);

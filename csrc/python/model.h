@@ -46,6 +46,16 @@ py::tuple as_tuple(const StepResult& result);
 // Return the entries of a list, kept alive.
 std::vector<py::object> objects_of(const py::list& list);
 
+// What an optimizer has counted: a list, and the entries that take the place of its first ones after a step.  They are
+// assigned in the same native call as the step is taken, so that an exception of a signal handler finds both or
+// neither.
+struct Counts {
+    py::list now;
+    py::tuple after;
+
+    void advance() const;  // does not allocate
+};
+
 class Model {
   public:
     // The instruction set's name (the default if empty), or the number of a GPU.
@@ -67,9 +77,10 @@ class Model {
     void remember(std::size_t i, const py::object& grad, const py::array& metadata);
 
     // Step the arrays whose gradient is not None, array i by group_steps[step_of[i]], else by its group's.
-    // `global_norm`: see Device::step.
-    StepResult step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
-                    const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm);
+    // `global_norm`: see Device::step.  Returns the result for Python.
+    py::tuple step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                   const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm,
+                   const Counts& counts);
 
     // See Device::clipped_sq_norms.
     std::optional<std::vector<double>> clipped_sq_norms(const py::list& grads,
@@ -109,10 +120,11 @@ class Model {
     struct Recognized {
         py::object type;
         ArrayReader::Key key;
-        Format format = Format::kFloat32;
+        Format format;
     };
 
     struct Prepared {
+        std::vector<py::object> held;
         std::vector<Gradient> gradients;
         std::vector<StepConstants> constants;
     };
@@ -143,7 +155,7 @@ class Model {
     py::object array_type_;
     std::shared_ptr<const ArrayReader> reader_;
     std::vector<py::object> owners_;
-    std::vector<Recognized> recognized_;
+    std::vector<std::shared_ptr<const Recognized>> recognized_;  // null until there is one
 
     // The last gradient found to share no memory with own_, by address and format: most callers pass the same buffers
     // in every step.

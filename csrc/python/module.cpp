@@ -11,6 +11,7 @@
 #include "collectable.h"
 #include "fast_path.h"
 #include "gil.h"
+#include "interrupts.h"
 #include "model.h"
 #include "model_probe.h"
 
@@ -168,11 +169,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def(
             "step",
             [](Model& model, const py::list& grads, const std::optional<std::vector<int>>& step_of,
-               const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm) {
-                return as_tuple(model.step(grads, step_of, group_steps, stream, global_norm));
+               const std::vector<GroupStep>& group_steps, py::list now, py::tuple after, Address stream,
+               std::optional<double> global_norm) {
+                return model.step(grads, step_of, group_steps, stream, global_norm, {std::move(now), std::move(after)});
             },
-            py::arg("grads"), py::arg("step_of"), py::arg("group_steps"), py::arg("stream") = 0,
-            py::arg("global_norm") = py::none())
+            py::arg("grads"), py::arg("step_of"), py::arg("group_steps"), py::arg("now") = py::list(),
+            py::arg("after") = py::tuple(), py::arg("stream") = 0, py::arg("global_norm") = py::none())
         .def("clipped_sq_norms", &Model::clipped_sq_norms, py::arg("grads"), py::arg("step_of"), py::arg("group_steps"),
              py::arg("stream"))
         .def("advance", &Model::advance, py::arg("step_of"), py::arg("group_steps"), py::arg("stream"));
@@ -182,14 +184,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                       std::optional<std::vector<FastPath::FixedGroup>>, py::object, const py::list&>(),
              py::arg("model"), py::arg("nesting"), py::arg("configs"), py::arg("fixed"), py::arg("stream"),
              py::arg("containers"))
-        .def("try_step", &FastPath::try_step, py::arg("groups"), py::arg("grads"), py::arg("step_count"))
+        .def("try_step", &FastPath::try_step, py::arg("groups"), py::arg("grads"), py::arg("counts"))
         .def("match_inputs", &FastPath::match_inputs, py::arg("groups"), py::arg("snapshots"), py::arg("grads"))
-        .def(
-            "step_with",
-            [](const FastPath& path, const py::list& grads, const py::list& group_steps) {
-                return as_tuple(path.step_with(grads, group_steps));
-            },
-            py::arg("grads"), py::arg("group_steps"));
+        .def("step_with", &FastPath::step_with, py::arg("grads"), py::arg("group_steps"), py::arg("counts"));
+
+    m.def("complete", &complete, py::arg("work"));
+    py::class_<Temporarily>(m, "Temporarily", collectable<Temporarily>())
+        .def(py::init<py::object, py::object>(), py::arg("begin"), py::arg("end"))
+        .def("__enter__", &Temporarily::enter)
+        .def("__exit__", &Temporarily::exit);
 
     py::class_<StateArguments, std::shared_ptr<StateArguments>>(m, "StateArguments")
         .def(py::init<int, const std::vector<std::vector<StateArguments::Names>>&>(), py::arg("rule"),

@@ -1,5 +1,7 @@
 #include "nesting.h"
 
+#include "references.h"
+
 namespace fo {
 
 Nesting::Nesting(const py::object& description) {
@@ -18,6 +20,22 @@ Nesting::Nesting(const py::object& description) {
     }
 }
 
+namespace {
+
+// Return the entry with that key, or null.  Usually the keys are the same objects in the same order, so that it is the
+// next one of the dict, which saves the look-up.
+py::object next_entry(py::handle dict, Py_ssize_t& at, py::handle expected) {
+    {
+        const py::scoped_critical_section one_thread(dict);
+        PyObject *key, *value;
+        if (PyDict_Next(dict.ptr(), &at, &key, &value) && key == expected.ptr())
+            return py::reinterpret_borrow<py::object>(value);
+    }
+    return entry_of(dict, expected);
+}
+
+}  // namespace
+
 bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     if (kind_ == Kind::kLeaf) {
         leaves.push_back(py::reinterpret_borrow<py::object>(tree));
@@ -26,13 +44,9 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     const auto count = static_cast<Py_ssize_t>(children_.size());
     if (kind_ == Kind::kDict) {
         if (!PyDict_CheckExact(tree.ptr()) || PyDict_GET_SIZE(tree.ptr()) != count) return false;
-        PyObject *key, *value;
         Py_ssize_t at = 0;
         for (std::size_t i = 0; i < children_.size(); ++i) {
-            // Usually the keys are the same objects in the same order, which saves the look-up.
-            const bool is_next = PyDict_Next(tree.ptr(), &at, &key, &value) && key == keys_[i].ptr();
-            const py::handle entry = is_next ? value : PyDict_GetItemWithError(tree.ptr(), keys_[i].ptr());
-            if (!entry && PyErr_Occurred()) throw py::error_already_set();
+            const py::object entry = next_entry(tree, at, keys_[i]);
             if (!entry || !children_[i].gather(entry, leaves)) return false;
         }
         return true;
@@ -41,9 +55,10 @@ bool Nesting::gather(py::handle tree, std::vector<py::object>& leaves) const {
     if (PySequence_Fast_GET_SIZE(tree.ptr()) != count) return false;
     for (Py_ssize_t i = 0; i < count; ++i) {
         const Nesting& child = children_[static_cast<std::size_t>(i)];
-        const py::handle entry = PySequence_Fast_GET_ITEM(tree.ptr(), i);
+        py::object entry = entry_of(tree, i);
+        if (!entry) return false;
         if (child.kind_ == Kind::kLeaf)
-            leaves.push_back(py::reinterpret_borrow<py::object>(entry));
+            leaves.push_back(std::move(entry));
         else if (!child.gather(entry, leaves))
             return false;
     }

@@ -12,8 +12,10 @@ from ._core import LayerTuner as LayerTuner
 from ._core import Model as Model
 from ._core import OptionSet as OptionSet
 from ._core import StateArguments as StateArguments
+from ._core import Temporarily as Temporarily
 from ._core import UpdateConfig as UpdateConfig
 from ._core import build_info as build_info
+from ._core import complete as complete
 from ._core import cuda_device_of as cuda_device_of
 from ._core import cuda_status as cuda_status
 from ._core import end_threads as end_threads

@@ -49,13 +49,28 @@ class GroupSnapshot(NamedTuple):
         return len(self.seen) == 2 * len(group) and all(map(is_, (*group, *group.values()), self.seen))
 
 
+class Counts(NamedTuple):
+    """What an optimizer counts, and what takes its place when a step is taken.
+
+    An engine assigns it in the same native call as the arrays: an exception of a signal handler, such as
+    KeyboardInterrupt, finds a step that was taken and counted, or neither.
+    """
+
+    now: list[Any]
+    """The number of steps, and how many of them each array has missed."""
+    after: tuple[Any, ...]
+
+
+NO_COUNTS = Counts([], ())
+
+
 class FastPath(NamedTuple):
     """The fast path of an engine: the methods of `core.FastPath`, bound once."""
 
-    try_step: Callable[[list[Any], Any, int], bool] | None
+    try_step: Callable[[list[Any], Any, list[Any]], bool] | None
     """None if the constants of a step depend on more than its number."""
     match_inputs: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
-    step_with: Callable[[list[Any], list[GroupStep]], tuple[str, int]]
+    step_with: Callable[[list[Any], list[GroupStep], list[Any]], tuple[str, int]]
 
 
 class Engine(Protocol):
@@ -63,10 +78,17 @@ class Engine(Protocol):
 
     def __init__(self, param_states: Sequence[ParamState]) -> None: ...
 
-    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+    ) -> int | None:
         """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
-        Raises errors before the first write.  Returns the number of arrays with a gradient; None after a skipped step.
+        Raises errors before the first write.  Advances `counts` with the step.  Returns the number of arrays with a
+        gradient; None after a skipped step.
         """
 
     def fast_path(

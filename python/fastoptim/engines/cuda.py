@@ -16,8 +16,8 @@ from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges, address_of
 from ..options.settings import Settings
 from ..reference_math import Array
-from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
-from .native import make_fast_path, native_steps, register_dtypes, state_of
+from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
+from .native import make_fast_path, native_steps, refuse_unsteady, register_dtypes, state_of
 
 
 class _Part(NamedTuple):
@@ -43,7 +43,13 @@ class Engine:
         self._copies: list[Any] = []  # of gradients in another memory order, alive until the next step
         self._recorded: _Recorded | None = None
 
-    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+    ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`.
 
         Also return None for a step that a graph captures, which is yet to be taken.
@@ -56,7 +62,7 @@ class Engine:
         captures = any(stream.records for stream in streams)
         if captures:
             self._check_capture(group_steps)
-        if not self._launch(grads, group_steps, step_of, streams):
+        if not self._launch(grads, group_steps, step_of, streams, NO_COUNTS if captures else counts):
             return None
         if captures:
             self._recorded = _Recorded.of(self._param_states, grads, group_steps, step_of)
@@ -73,18 +79,23 @@ class Engine:
         return make_fast_path(self._parts[0].model, structure, groups, containers, stream)
 
     def _launch(
-        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None, streams: Sequence[Stream]
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None,
+        streams: Sequence[Stream],
+        counts: Counts,
     ) -> bool:
         """Return whether the step was taken."""
         steps = native_steps(group_steps)
         calls = []
         for part, stream in zip(self._parts, streams, strict=True):
-            calls.append((part, (self._of(part, grads), self._of(part, step_of), steps, stream.pointer)))
+            calls.append((part, stream.pointer, (self._of(part, grads), self._of(part, step_of), steps)))
         norm = None
         if len(self._parts) > 1 and any(map(_depends_on_all, group_steps)):
             squares = [0.0] * len(self._param_states)
-            for part, arguments in calls:
-                own = part.model.clipped_sq_norms(*arguments)
+            for part, pointer, arguments in calls:
+                own = part.model.clipped_sq_norms(*arguments, pointer)
                 if own is None:
                     return False
                 for i, square in zip(part.indices, own, strict=True):
@@ -93,7 +104,10 @@ class Engine:
             for square in squares:  # in the arrays' order, as on one GPU; sum() compensates from Python 3.12 on
                 whole += square
             norm = math.sqrt(whole)
-        statuses = [part.model.step(*arguments, global_norm=norm)[0] for part, arguments in calls]
+        statuses = []
+        for part, pointer, arguments in calls:
+            own_counts = counts if part is self._parts[-1] else NO_COUNTS
+            statuses.append(part.model.step(*arguments, *own_counts, pointer, norm)[0])
         assert set(statuses) <= {"stepped", "skipped"}, statuses
         return "skipped" not in statuses
 
@@ -105,19 +119,21 @@ class Engine:
 
     def _recognize(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None) -> None:
         """Replace gradients that native code does not recognize by their metadata, or raise their error."""
-        parts = self._parts
-        for part in parts:
-            while True:
-                status, value = part.model.recognize(self._of(part, grads))
-                if status == "stepped":
-                    break
-                if status == "parameter changed":
-                    self._make_parts(group_steps, step_of)
-                    return self._recognize(grads, group_steps, step_of)
-                i = part.indices[value]
-                assert not isinstance(grads[i], ArrayMetadata), "a gradient that was checked"
+        reported: set[tuple[str, int]] = set()
+        waiting = [*self._parts]
+        while waiting:
+            part = waiting[-1]
+            status, value = part.model.recognize(self._of(part, grads))
+            if status == "stepped":
+                waiting.pop()
+                continue
+            i = part.indices[value]
+            refuse_unsteady((status, i), reported, self._param_states[i])
+            if status == "parameter changed":
+                self._make_parts(group_steps, step_of)
+                waiting = [*self._parts]
+            else:
                 grads[i] = self._check_gradient(part.model, value, self._param_states[i], grads[i])
-        return None
 
     def _check_gradient(self, model: core.Model, index: int, param: ParamState, grad: Any) -> ArrayMetadata:
         """Return the metadata of a gradient, or of its copy in the parameter's memory order."""

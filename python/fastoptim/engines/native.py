@@ -18,7 +18,7 @@ from ..options.checks import expand
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
-from .base import FastPath, GroupSnapshot, GroupStep, group_step_at
+from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
 
 if TYPE_CHECKING:
     from ..options.settings import RuleClass
@@ -42,17 +42,25 @@ class Engine:
         self._model: core.Model | None = None
         self._written = WrittenRanges([])
 
-    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+    ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`."""
         steps = native_steps(group_steps)
         model = self._model or self._make_model(group_steps, step_of)
         checked = 1
+        reported: set[tuple[str, int]] = set()
         while True:
-            status, value = model.step(grads, step_of, steps)
+            status, value = result = model.step(grads, step_of, steps, *counts)
             if status == "stepped":
                 return value
             if status == "skipped":
                 return None
+            refuse_unsteady(result, reported, self._param_states[value])
             if status == "parameter changed":
                 model = self._make_model(group_steps, step_of)
                 continue
@@ -81,6 +89,14 @@ class Engine:
             array_type=np.ndarray,
         )
         return self._model
+
+
+def refuse_unsteady(result: tuple[str, int], reported: set[tuple[str, int]], param: ParamState) -> None:
+    """Raise RuntimeError if native code has reported the same array for the same reason before, in one step."""
+    if result in reported:
+        place = param.p_place if result[0] == "parameter changed" else param.g_place
+        raise RuntimeError(f"{place}: expected an array that stays as it is during a step, got one that keeps changing")
+    reported.add(result)
 
 
 def make_fast_path(

@@ -1,7 +1,8 @@
 """The reference engine: preparation, reductions, formula, average and storage in plain NumPy.
 
 The formula of each optimizer is in its own file.  All are written from the papers, not from the kernels.  They fix the
-order of the operations, and native code reproduces their bits.  No compiled code of fastoptim runs.
+order of the operations, and native code reproduces their bits.  No compiled arithmetic of fastoptim runs.  A step
+computes all arrays before it assigns the first, so that an exception at any moment finds it taken or not.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import core
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..options.schema import AVERAGE
 from ..reference_math import Array, compute_dtype, maximum, mean_of, minimum, shrink, sign, square, total
-from .base import GroupSnapshot, GroupStep
+from .base import NO_COUNTS, Counts, GroupSnapshot, GroupStep
 
 
 def unscaled(g: Array, group_step: GroupStep) -> Array:
@@ -102,6 +104,8 @@ class _Work:
     group_step: GroupStep
     p: Array
     g: Array
+    state: dict[str, Array]
+    """Copies of the state arrays, which the step updates."""
     sums: tuple[float, ...] = ()
 
     def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
@@ -126,16 +130,22 @@ class _Work:
         average_of(average, self.p, self.group_step)
         self._encode(AVERAGE, average)
 
+    def assign(self) -> None:
+        """Assign the parameter and the state that the step has computed."""
+        for name, array in self.state.items():
+            self.param.state[name][...] = array
+        self.param.metadata[...] = self.p
+
     def _decoded(self, name: str) -> Array:
-        """A state array in the compute type: the array itself if it is stored in that type, or is a scalar."""
-        stored: Array = self.param.state[name]
+        """A state array in the compute type: the copy itself if it is stored in that type, or is a scalar."""
+        stored = self.state[name]
         schema = self.param.schema_of(name)
         if stored.dtype == self.p.dtype or schema.is_scalar:
             return stored
         return schema.storage.decode(stored, self.p.dtype)
 
     def _encode(self, name: str, array: Array) -> None:
-        stored: Array = self.param.state[name]
+        stored = self.state[name]
         if array is not stored:
             stored[...] = self.param.schema_of(name).storage.encode(array, stored.dtype)
 
@@ -146,7 +156,13 @@ class Engine:
     def __init__(self, param_states: Sequence[ParamState]) -> None:
         self._param_states = param_states
 
-    def step(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None) -> int | None:
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+    ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine."""
         written = check_targets(self._param_states)
         checked = [
@@ -158,9 +174,14 @@ class Engine:
             for i, (param, grad) in enumerate(zip(self._param_states, checked, strict=True)):
                 if grad is not None:
                     group_step = group_steps[param.group if step_of is None else step_of[i]]
-                    dtype = compute_dtype(param.p.dtype)
-                    works.append(_Work(param, group_step, param.p.astype(dtype), grad.astype(dtype)))
-            return len(works) if _step(works, group_steps) else None
+                    p = param.metadata
+                    dtype = compute_dtype(p.dtype)
+                    state = {name: array.copy(order="K") for name, array in param.state.items()}
+                    works.append(_Work(param, group_step, p.astype(dtype), grad.astype(dtype), state))
+            if not _step(works, group_steps):
+                return None
+            core.complete(lambda: _assign(works, counts))
+            return len(works)
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
@@ -186,8 +207,15 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
         work.call(settings.optimizer.reference, **({"sums": work.sums} if work.sums else {}))
         if settings.averages:
             work.update_average()
-        work.param.p[...] = work.p.astype(work.param.p.dtype)
+        work.p = work.p.astype(work.param.metadata.dtype)
     return True
+
+
+def _assign(works: list[_Work], counts: Counts) -> None:
+    """Assign what a step has computed; may be called again."""
+    for work in works:
+        work.assign()
+    counts.now[: len(counts.after)] = counts.after
 
 
 def _reduce(works: list[_Work]) -> None:

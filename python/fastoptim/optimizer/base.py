@@ -6,8 +6,8 @@ Groups, the slow path, parameter swaps and checkpoints are modules of functions 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 from ..arrays.param_state import ParamState, check_targets
@@ -29,6 +29,7 @@ from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
 from ..options.suggestions import did_you_mean
 from ..reference_math import Array
+from ..texts import brief
 from . import checkpoint, groups, pickling, stepping, swapped_params
 from .native_rules import check_against_native
 
@@ -220,7 +221,7 @@ class Optimizer(FieldsAreArguments):
         known = list(cls.conventions)
         convention: str | None = given.get("convention", known[0]) if known else None
         if known and convention not in known:
-            raise ValueError(f"{place}convention: expected one of {known}, got {convention!r}")
+            raise ValueError(f"{place}convention: expected one of {known}, got {brief(convention)}")
         if convention not in cls._checked_defaults:
             defaults = {**cls.defaults, **(cls.conventions[convention] if convention else {})}
             cls._checked_defaults[convention] = {
@@ -255,8 +256,7 @@ class Optimizer(FieldsAreArguments):
         self._resolved: list[GroupSnapshot]
         self._views: list[dict[str, Array]] | None
         self.params = groups.add_groups(self, params, bound.arguments)
-        self._step_count = 0
-        self._missed: dict[int, int] = {}
+        self._counts: list[Any] = [0, {}]
         self._swapped_by = ""
         self._engine: Engine | None = None
         self._fast_path: FastPath | None = None
@@ -274,6 +274,16 @@ class Optimizer(FieldsAreArguments):
         """Steps taken."""
         return self._step_count
 
+    @property
+    def _step_count(self) -> int:
+        count: int = self._counts[0]
+        return count
+
+    @property
+    def _missed(self) -> dict[int, int]:
+        missed: dict[int, int] = self._counts[1]
+        return missed
+
     def live_state(self) -> Any:
         """Return the live state, not copies: a dict ``{name: array}`` in the place of each parameter.
 
@@ -285,16 +295,14 @@ class Optimizer(FieldsAreArguments):
             ]
         return self._structure.build(iter([dict(views) for views in self._views]))
 
-    @contextmanager
-    def lookahead(self) -> Iterator[None]:
+    def lookahead(self) -> AbstractContextManager[None]:
         """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`.
 
         With it one training loop works for every optimizer.
         """
-        yield
+        return nullcontext()
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Temporarily assign the averages of `ema` or `swa_start` to the parameters, and restore every bit at the end.
 
         >>> import numpy as np, fastoptim as fo
@@ -307,14 +315,17 @@ class Optimizer(FieldsAreArguments):
         >>> p
         array([0.5])
         """
-        with self.swapped_params("averaged", swapped_params.averages_of(self)):
-            yield
+        return self.swapped_params("averaged", lambda: swapped_params.averages_of(self))
 
-    @contextmanager
-    def swapped_params(self, how: str, values: Sequence[Any]) -> Iterator[None]:
+    def swapped_params(self, how: str, values: Callable[[], Sequence[Any]]) -> AbstractContextManager[None]:
         """Temporarily assign these values to the parameters, and restore every bit, also after an exception."""
-        with swapped_params.swapped_params(self, how, values):
-            yield
+        return swapped_params.swapped_params(self, how, values)
+
+    def _swap_in(self, how: str, values: Callable[[], Sequence[Any]], saved: list[Any]) -> None:
+        swapped_params.swap_in(self, how, values, saved)
+
+    def _swap_out(self, how: str, saved: list[Any]) -> None:
+        swapped_params.swap_out(self, how, saved)
 
     def check_not_swapped(self) -> None:
         """Raise RuntimeError while the parameters hold other values."""
@@ -322,9 +333,6 @@ class Optimizer(FieldsAreArguments):
             raise RuntimeError(
                 f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
             )
-
-    def _put_back(self, saved: Sequence[Any], how: str) -> None:
-        swapped_params.put_back(self, saved, how)
 
     def step(self, grads: Any) -> bool | None:
         """Update the parameters in place.
@@ -340,16 +348,15 @@ class Optimizer(FieldsAreArguments):
             (fast_path := self._fast_path)
             and (try_step := fast_path.try_step)
             and not self._swapped_by
-            and try_step(self.param_groups, grads, self._step_count)
+            and try_step(self.param_groups, grads, self._counts)
         ):
-            self._step_count += 1
             return None
         return self._step_slow_path(grads)
 
     def _step_slow_path(self, grads: Any) -> bool | None:
         return stepping.step_slow_path(self, grads)
 
-    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
+    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> bool:
         return stepping.step_by_engine(self, flat, group_steps)
 
     def _check_skipped(self, group_steps: Sequence[GroupStep], grads: Any, root: str) -> None:
@@ -423,7 +430,7 @@ class Optimizer(FieldsAreArguments):
 
     def __repr__(self) -> str:
         options = {k: v for k, v in self.param_groups[0].items() if k in self.defaults and v != self.defaults[k]}
-        chosen = "".join(f", {k}={v!r}" for k, v in options.items())
+        chosen = "".join(f", {k}={brief(v)}" for k, v in options.items())
         elements = sum(param.metadata.size for param in self.param_states)
         return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import core
 from ..arrays.checks import canonical_dtype, check_state
 from ..arrays.param_state import ParamState
 from ..arrays.tree import describe
@@ -89,17 +91,22 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
     optimizer.check_not_swapped()
     step_count, groups, schedules, arrays = check(optimizer, state_dict, check_option(bool, convert, "convert"))
     targets = [_targets(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
-    _load_schedules(schedules)
-    for index, (settings, extras) in enumerate(groups):
-        take_settings(optimizer, index, settings, extras)
-    for param, target, (_, state) in zip(optimizer.param_states, targets, arrays, strict=True):
-        for name, array in target.items():
-            param.family.assign(array, state[name])
-        param.state.clear()
-        param.state.update(target)
-    optimizer._step_count = step_count
-    optimizer._missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
-    optimizer._views = optimizer._engine = optimizer._fast_path = None
+    missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
+
+    def assign() -> None:
+        optimizer._views = optimizer._engine = optimizer._fast_path = None
+        _load_schedules(schedules)
+        for index, (settings, extras) in enumerate(groups):
+            take_settings(optimizer, index, settings, extras)
+        for param, target, (_, state) in zip(optimizer.param_states, targets, arrays, strict=True):
+            for name, array in target.items():
+                param.family.assign(array, state[name])
+            param.state.clear()
+            param.state.update(target)
+        optimizer._counts[:] = step_count, missed
+
+    _try_schedules(schedules)
+    core.complete(assign)
 
 
 def _targets(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:
@@ -112,17 +119,16 @@ def _targets(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:
     return targets | {name: param.allocate(name) for name in state if name not in targets}
 
 
+def _try_schedules(states: Sequence[tuple[Any, Any]]) -> None:
+    """Raise the error of a schedule that rejects its state, with all schedules as before."""
+    before = [(schedule, copy.deepcopy(schedule.state_dict())) for schedule, _ in states]
+    with core.Temporarily(partial(_load_schedules, states), partial(_load_schedules, before)):
+        pass
+
+
 def _load_schedules(states: Sequence[tuple[Any, Any]]) -> None:
-    """Load each schedule's state; if one raises an error, restore those before it."""
-    before: list[tuple[Any, Any]] = []
-    try:
-        for schedule, state in states:
-            before.append((schedule, copy.deepcopy(schedule.state_dict())))
-            schedule.load_state_dict(state)
-    except BaseException:
-        for schedule, state in reversed(before):
-            schedule.load_state_dict(state)
-        raise
+    for schedule, state in states:
+        schedule.load_state_dict(state)
 
 
 def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:

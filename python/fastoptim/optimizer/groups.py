@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import core
 from ..arrays.checks import check_target
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure, describe, structure_of
@@ -75,7 +76,7 @@ def _add_group(
         place = f"params{inside}{path}"
         check_backend(optimizer.backend, check_target(p, place), place)
         param = ParamState(p, {}, index, prefix + path, place, schema=optimizer.state_schema)
-        allocate(optimizer, param, settings)
+        param.state.update(missing_state(param, settings))
         optimizer.param_states.append(param)
     own_tree = structure.build(iter(arrays))
     optimizer.param_groups.append({"params": own_tree})
@@ -87,16 +88,29 @@ def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params" and key not in EXTRA_KEYS}
 
 
-def allocate(optimizer: OptimizerParts, param: ParamState, settings: Settings) -> None:
-    """Allocate the state arrays that these settings use and the parameter does not have yet."""
-    for name in settings.state:
-        if name not in param.state:
-            param.family.check_takes_place(param.p)
-            try:
-                param.state[name] = param.initial_state(name, settings.options)
-            except TypeError as error:
-                raise TypeError(f"{param.p_place}: {error}") from None
-            optimizer._views = None
+def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
+    """Return new arrays for the state that these settings use and the parameter does not have yet."""
+    missing = [name for name in settings.state if name not in param.state]
+    if missing:
+        param.family.check_takes_place(param.p)
+    try:
+        return {name: param.initial_state(name, settings.options) for name in missing}
+    except TypeError as error:
+        raise TypeError(f"{param.p_place}: {error}") from None
+
+
+def _change_state(optimizer: OptimizerParts, params: list[ParamState], settings: Settings, restarts: bool) -> None:
+    """Add what a group's new settings need and restart its averages: for every array, or after an error for none."""
+    made = [missing_state(param, settings) for param in params]
+
+    def change() -> None:
+        optimizer._views = optimizer._engine = None
+        for param, arrays in zip(params, made, strict=True):
+            if restarts and AVERAGE in param.state:  # of an earlier phase
+                param.family.assign(param.state[AVERAGE], param.p)
+            param.state.update(arrays)
+
+    core.complete(change)
 
 
 def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
@@ -117,14 +131,9 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
     params = [param for param in optimizer.param_states if param.group == index]
-    if changed.average_kind not in (settings.average_kind, None):
-        for param in params:
-            if AVERAGE in param.state:  # of an earlier phase
-                param.family.assign(param.state[AVERAGE], param.p)
-    if changed.state != settings.state or changed.variant != settings.variant:
-        for param in params:
-            allocate(optimizer, param, changed)
-        optimizer._engine = None
+    restarts = changed.average_kind not in (settings.average_kind, None)
+    if restarts or changed.state != settings.state or changed.variant != settings.variant:
+        _change_state(optimizer, params, changed, restarts)
     take_settings(optimizer, index, changed)
     return changed
 
@@ -133,10 +142,10 @@ def take_settings(
     optimizer: OptimizerParts, index: int, settings: Settings, extras: Mapping[str, Any] | None = None
 ) -> None:
     """Write checked options, and entries that are not options, into a group."""
+    optimizer._fast_path = None  # first, since it has the options of before
     group = optimizer.param_groups[index]
     group.update(settings.options, **(extras or {}))
     optimizer._resolved[index : index + 1] = [GroupSnapshot.of(group, settings, index)]  # appends a new one
-    optimizer._fast_path = None
 
 
 def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: str) -> None:

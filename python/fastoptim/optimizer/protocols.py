@@ -37,11 +37,18 @@ class OptimizerParts(Protocol):
     _trees: list[Any]  # the parameters of each group, nested
     _resolved: list[GroupSnapshot]  # by group
     _views: list[dict[str, Array]] | None  # views of the state, cached for `state`
-    _step_count: int
-    _missed: dict[int, int]  # from the index of an array to the number of steps in which it had no gradient
+    _counts: list[Any]  # [_step_count, _missed]: a list, so that native code counts a step as it takes it
     _swapped_by: str  # the method that has put other values into the parameters; empty if none has
     _engine: Engine | None
     _fast_path: FastPath | None  # the engine's fast path, once there is one
+
+    @property
+    def _step_count(self) -> int:
+        """Return the number of steps taken."""
+
+    @property
+    def _missed(self) -> dict[int, int]:
+        """Return, by the index of an array, the number of steps in which it had no gradient; never changed in place."""
 
     @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
@@ -59,5 +66,5 @@ class OptimizerParts(Protocol):
     def _settings(self, index: int) -> Settings:
         """Return a group's settings."""
 
-    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
-        """Take a step without the fast path."""
+    def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> bool:
+        """Take a step without the fast path; return False if it was skipped."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..arrays.checks import raise_nonfinite
 from ..engines import cuda
-from ..engines.base import GroupStep, group_step_at
+from ..engines.base import Counts, GroupStep, group_step_at
 from ..options.checks import rate_at
 from .containers import check_not_rebound, mutable_containers
 from .groups import check_group_count
@@ -33,22 +33,11 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     group_steps = group_steps_of(optimizer, as_seen)
     if optimizer._swapped_by:  # a callable learning rate has entered averaged() or lookahead()
         optimizer.check_not_swapped()
-    status, stepped = "", 0
+    status = ""
     if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
-        status, stepped = fast_path.step_with(flat, group_steps)
-    if status == "skipped":
-        return check_skipped(optimizer, group_steps, grads)
-    if status != "stepped":
-        found = optimizer._step_by_engine(flat, group_steps)
-        if found is None:  # skipped: a gradient is not finite
-            return check_skipped(optimizer, group_steps, grads)
-        stepped = found
-    optimizer._step_count += 1
-    if stepped < len(flat):
-        optimizer._fast_path = None
-        for i, grad in enumerate(flat):
-            if grad is None:
-                optimizer._missed[i] = optimizer._missed.get(i, 0) + 1
+        status, _ = fast_path.step_with(flat, group_steps, optimizer._counts)
+    if status == "skipped" or (status != "stepped" and not optimizer._step_by_engine(flat, group_steps)):
+        return check_skipped(optimizer, group_steps, grads)  # a gradient is not finite
     for group_step in group_steps:
         if group_step.settings.skips:
             return True
@@ -65,23 +54,25 @@ def check_skipped(
     return False
 
 
-def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list[GroupStep]) -> int | None:
-    """Call the engine's step, and prepare the fast path for the next one; see fastoptim.engines.base.Engine."""
+def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list[GroupStep]) -> bool:
+    """Call the engine's step, and prepare the fast path for the next one; return False if it was skipped.
+
+    The step itself counts, and may end in an exception of a signal handler: what is to follow it goes before.
+    """
     optimizer._fast_path = None
-    step_of = _add_late_group_steps(optimizer, group_steps) if optimizer._missed else None
-    if optimizer._engine is None:
-        optimizer._engine = optimizer.engine_for(optimizer.param_states)
-    stepped = optimizer._engine.step(flat, group_steps, step_of)
-    if any(
-        group_step.settings is not seen.settings
-        for group_step, seen in zip(group_steps, optimizer._resolved, strict=False)
-    ):
-        optimizer._engine = None  # a callable has assigned options of its own group, valid from the next step on
-    elif stepped == len(flat) and not optimizer._missed:
-        optimizer._fast_path = optimizer._engine.fast_path(
-            optimizer._structure, optimizer._resolved, mutable_containers(optimizer)
-        )
-    return stepped
+    missed, now = optimizer._missed, optimizer._step_count
+    step_of = _add_late_group_steps(optimizer, group_steps) if missed else None
+    absent = {i: missed.get(i, 0) + 1 for i, grad in enumerate(flat) if grad is None}
+    engine = optimizer._engine or optimizer.engine_for(optimizer.param_states)
+    pairs = zip(group_steps, optimizer._resolved, strict=False)
+    is_current = all(group_step.settings is seen.settings for group_step, seen in pairs)
+    # Otherwise a callable has assigned options of its own group, which are valid from the next step on.
+    optimizer._engine = engine if is_current else None
+    stepped = engine.step(flat, group_steps, step_of, Counts(optimizer._counts, (now + 1, missed | absent)))
+    if is_current and stepped == len(flat) and not missed:
+        containers = mutable_containers(optimizer)
+        optimizer._fast_path = engine.fast_path(optimizer._structure, optimizer._resolved, containers)
+    return stepped is not None
 
 
 def graph_step(optimizer: OptimizerParts) -> None:
@@ -91,9 +82,8 @@ def graph_step(optimizer: OptimizerParts) -> None:
     if not isinstance(optimizer._engine, cuda.Engine):
         raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
     absent = optimizer._engine.replay(group_steps, optimizer._missed)
-    optimizer._step_count += 1
-    for i in absent:
-        optimizer._missed[i] = optimizer._missed.get(i, 0) + 1
+    missed = optimizer._missed | {i: optimizer._missed.get(i, 0) + 1 for i in absent}
+    optimizer._counts[:] = optimizer._step_count + 1, missed
 
 
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:
@@ -112,7 +102,7 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
             as_seen = False  # it may have assigned options of the groups that follow
         group_steps.append(group_step_at(settings, lr, before + 1, place))
     if optimizer._step_count != before or optimizer._missed is not missed:
-        did = "took it" if optimizer._missed is missed else "loaded a state dict"
+        did = "took it" if optimizer._step_count == before + 1 else "loaded a state dict"
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that {did}")
     return group_steps
 

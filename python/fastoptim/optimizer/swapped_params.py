@@ -1,32 +1,40 @@
-"""Temporary replacement of the parameters' values, as for averages and for a look-ahead point."""
+"""Temporary replacement of the parameters' values, as for averages and for a look-ahead point.
+
+An exception at any moment, of a signal handler too, leaves every parameter swapped or none (csrc/python/interrupts.h).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .. import core
 from ..options.schema import AVERAGE
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
 
+Values = Callable[[], Sequence[Any]]
+"""Computes the value to assign to each parameter, or None."""
 
-@contextmanager
-def swapped_params(optimizer: OptimizerParts, how: str, values: Sequence[Any]) -> Iterator[None]:
-    """Assign these values to the parameters, and restore every bit at the end, also after an exception."""
-    optimizer.check_not_swapped()
-    optimizer.check_arrays()
-    saved = [param.family.copy(param.p) for param in optimizer.param_states]
-    optimizer._swapped_by = how
-    try:
-        for param, value in zip(optimizer.param_states, values, strict=True):
-            if value is not None:
-                param.family.assign(param.p, value)
-        yield
-    finally:
-        optimizer._swapped_by = ""
-        put_back(optimizer, saved, how)
+
+def swapped_params(optimizer: OptimizerParts, how: str, values: Values) -> AbstractContextManager[None]:
+    """Return a context with these values in the parameters; every bit is restored at its end, whatever ends it."""
+    saved: list[Any] = []
+    return core.Temporarily(partial(_swap, optimizer, how, values, saved), partial(_restore, optimizer, how, saved, ""))
+
+
+def swap_in(optimizer: OptimizerParts, how: str, values: Values, saved: list[Any]) -> None:
+    """Assign these values to the parameters after a copy of each to `saved`."""
+    restore = partial(_restore, optimizer, how, saved, how)
+    core.Temporarily(partial(_swap, optimizer, how, values, saved), restore).__enter__()
+
+
+def swap_out(optimizer: OptimizerParts, how: str, saved: list[Any]) -> None:
+    """Restore the parameters from `saved`; they stay swapped if one of them is locked."""
+    core.complete(partial(_restore, optimizer, how, saved, how))
 
 
 def averages_of(optimizer: OptimizerParts) -> list[Any]:
@@ -37,13 +45,34 @@ def averages_of(optimizer: OptimizerParts) -> list[Any]:
     return [param.state[AVERAGE] if kept[param.group] else None for param in optimizer.param_states]
 
 
-def put_back(optimizer: OptimizerParts, saved: Sequence[Any], how: str) -> None:
-    """Restore every array that is writeable, and only then raise an error for one that is not."""
+def _swap(optimizer: OptimizerParts, how: str, values: Values, saved: list[Any]) -> None:
+    optimizer.check_not_swapped()
+    optimizer.check_arrays()
+    assigned = values()
+    saved[:] = [param.family.copy(param.p) for param in optimizer.param_states]
+    optimizer._swapped_by = how
+    for param, value in zip(optimizer.param_states, assigned, strict=True):
+        if value is not None:
+            param.family.assign(param.p, value)
+
+
+def _restore(optimizer: OptimizerParts, how: str, saved: list[Any], stays: str) -> None:
+    """Restore what was saved, and only then raise an error for a locked array; `stays` then counts as the swap.
+
+    It may be called again, after an exception at any moment, and without a swap before.
+    """
+    if not saved:
+        return
+    optimizer._swapped_by = stays
     locked = None
     for param, p in zip(optimizer.param_states, saved, strict=True):
         try:
             param.family.assign(param.p, p)
         except ValueError:
+            if param.metadata.flags.writeable:
+                raise
             locked = param.p_place
     if locked:
         raise ValueError(f"{locked}: expected an array as it was before {how}; it could not be put back")
+    optimizer._swapped_by = ""
+    saved.clear()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..arrays.param_state import ParamState
@@ -55,14 +54,14 @@ class NAG(Optimizer):
     lr: LearningRate = 0.01
     momentum: Fraction = 0.9
 
-    @contextmanager
-    def lookahead(self) -> Iterator[None]:
+    def lookahead(self) -> AbstractContextManager[None]:
         """Move the parameters to ``p + momentum*v`` in the block; restore them bit for bit, also after an exception."""
+        return self.swapped_params("lookahead", self._lookahead_points)
+
+    def _lookahead_points(self) -> list[Any]:
         settings = [self._settings(index) for index in range(len(self.param_groups))]
         momentums = [settings[param.group].options["momentum"] for param in self.param_states]
-        points = [_lookahead_point(param, mu) for param, mu in zip(self.param_states, momentums, strict=True)]
-        with self.swapped_params("lookahead", points):
-            yield
+        return [_lookahead_point(param, mu) for param, mu in zip(self.param_states, momentums, strict=True)]
 
     @staticmethod
     def reference(p: Array, g: Array, v: Array, *, t: int, lr: float, momentum: float) -> None:

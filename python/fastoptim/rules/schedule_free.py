@@ -54,20 +54,16 @@ class ScheduleFree(Optimizer):
         """
         if self._swapped_by == "eval":
             return
-        self.check_not_swapped()
-        self.check_arrays()
-        groups = [self._settings(index).options for index in range(len(self.param_groups))]
-        averages = [_average(param, self.interpolation(groups[param.group])) for param in self.param_states]
-        self._trained = [param.family.copy(param.p) for param in self.param_states]
-        self._swapped_by = "eval"
-        for param, x in zip(self.param_states, averages, strict=True):
-            param.family.assign(param.p, x)
+        self._swap_in("eval", self._averages, self._trained)
 
     def train(self) -> None:
         """Restore the parameters bit for bit as they were before `eval`; a no-op after `train`."""
         if self._swapped_by == "eval":
-            self._put_back(self._trained, "eval")
-            self._trained, self._swapped_by = [], ""
+            self._swap_out("eval", self._trained)
+
+    def _averages(self) -> list[Any]:
+        groups = [self._settings(index).options for index in range(len(self.param_groups))]
+        return [_average(param, self.interpolation(groups[param.group])) for param in self.param_states]
 
     def check_not_swapped(self) -> None:
         """Raise RuntimeError while the parameters are swapped for other values."""
