@@ -35,7 +35,7 @@ LARGEST_CASE = max(PLAIN_CASES, key=lambda case: len(case.state))
 
 # ---- special values
 
-RATES = (1, 1, 0.3, 7, 1)  # of the case's learning rate, step by step
+RATES = (1, 0.3, 7)  # of the case's learning rate, step by step
 
 
 def special_pairs(p_dtype: DType, g_dtype: DType) -> tuple[Array, Array]:

@@ -50,9 +50,9 @@ def problem() -> Problem:
 
 
 @lru_cache(maxsize=1)
-def random_model(seed: int) -> tuple[list[Array], list[list[Array | None]]]:
+def random_model() -> tuple[list[Array], list[list[Array | None]]]:
     """Many arrays of any size and format with three steps' gradients, some of them None."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     sizes = [*rng.integers(0, 3 * TILE, 60), *rng.integers(0, 2 * MIN_SHARE, 8), 0, 64, 1]
     params = [ordinary_values(rng, DTYPES[rng.integers(4)], size) for size in rng.permutation(sizes)]
     grads = [
@@ -62,8 +62,8 @@ def random_model(seed: int) -> tuple[list[Array], list[list[Array | None]]]:
     return params, grads
 
 
-def stepped_model(seed: int, threads: int, layer: str = "auto") -> list[Array]:
-    params, grads = random_model(seed)
+def stepped_model(threads: int, layer: str = "auto") -> list[Array]:
+    params, grads = random_model()
     fo.set_num_threads(threads)
     fo.set_threading(layer)
     opt = adam_on([p.copy() for p in params])
@@ -72,11 +72,10 @@ def stepped_model(seed: int, threads: int, layer: str = "auto") -> list[Array]:
 
 
 @loop("layer", LAYERS)
-@loop("seed", range(3))
-def test_threads_do_not_change_bits(seed: int, layer: str) -> None:
-    one = stepped_model(seed, 1)
+def test_threads_do_not_change_bits(layer: str) -> None:
+    one = stepped_model(1)
     for threads in (2, 3, 4, 5, 7, 16):
-        for i, (array, wanted) in enumerate(zip(stepped_model(seed, threads, layer), one, strict=True)):
+        for i, (array, wanted) in enumerate(zip(stepped_model(threads, layer), one, strict=True)):
             assert_same_bits(array, wanted, f"array {i} on {threads} threads")
 
 
@@ -293,10 +292,10 @@ print(test_threads.fo.build_info()["isa"], test_threads.digest())
 
 
 def digest() -> str:
-    """Hash parameters and state after some steps of every variant, in every format."""
+    """Hash parameters and state after some steps of some optimizers, in every format."""
     rng = np.random.default_rng(0)
     found = hashlib.sha256()
-    for case in PREPARED_CASES:
+    for case in PREPARED_CASES[::4]:
         opt = case.optimize([ordinary_values(rng, dtype, 1000) for dtype in DTYPES])
         for _ in range(3):
             opt.step([ordinary_values(rng, dtype, 1000) for dtype in DTYPES])

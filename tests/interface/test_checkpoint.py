@@ -291,7 +291,7 @@ def check_plain(thing: Any, place: str = "state_dict") -> None:
         assert type(thing) in (int, float, bool, str), f"{place}: {type(thing)}"
 
 
-@each_case(CASES)
+@every_variant
 def test_only_plain_things_are_inside(case: Case) -> None:
     opt = case.optimize({"params": numbers(0), (1, None): [np.ones(2, np.float16)]})
     check_plain(opt.state_dict())
