@@ -13,6 +13,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def digest(case: Case, dtype: DType) -> str:
     opt = case.optimize([numbers(i, size, dtype) for i, size in enumerate(SIZES)])
     with np.errstate(all="ignore"):
         for t in range(1, STEPS + 1):
-            opt.step(grads_of_step(t, dtype))
+            with suppress(FloatingPointError):  # on_nonfinite="raise": nothing changes
+                opt.step(grads_of_step(t, dtype))
     found = hashlib.sha256()
     for p, state in zip(opt.params, opt.state, strict=True):
         for array in (p, *(state[name] for name in sorted(state))):
