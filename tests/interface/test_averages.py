@@ -243,13 +243,10 @@ def test_both_averages_are_rejected(optimizer: Optimizers, backend: Backend) -> 
 @loop(
     ("options", "error"),
     [
-        ({"ema": 1.0}, ValueError),
-        ({"ema": -0.1}, ValueError),
-        ({"ema": math.nan}, ValueError),
+        *(({"ema": wrong}, ValueError) for wrong in (1.0, -0.1, math.nan)),
         ({"ema": "0.9"}, TypeError),
         ({"swa_start": 0}, ValueError),
-        ({"swa_start": 1.0}, TypeError),
-        ({"swa_start": True}, TypeError),
+        *(({"swa_start": wrong}, TypeError) for wrong in (1.0, True)),
         ({"swa_start": 1, "swa_every": 0}, ValueError),
         ({"swa_every": None}, TypeError),
     ],
