@@ -50,11 +50,14 @@ def every(n: int) -> list[Panel]:
         Panel(FALLING, "power 1, 0.5, 3", [s.Polynomial(1, n, power) for power in (1, 0.5, 3)], n),
         Panel(FALLING, "start_factor, end_factor", [s.Linear(1, 1, 0, n), s.Linear(1, 0.2, 0.6, n)], n),
         Panel(FALLING, "eta_min 0, 0.3", [s.Cosine(1, n, eta_min) for eta_min in (0, 0.3)], n),
+        Panel(FALLING, "power 0.5, 2", [s.OneMinusPower(1, n, power) for power in (0.5, 2)], n),
+        Panel(FALLING, "", [s.REX(1, n)], n),
         Panel(PERIODIC, "T_mult 2", [s.CosineWarmRestarts(1, T_0=n // 6, T_mult=2)]),
         Panel(PERIODIC, "triangular, triangular2", [s.Cyclic(**cyclic), s.Cyclic(**cyclic, mode="triangular2")]),
         Panel(ONCE, "three_phase", [s.OneCycle(1, n, three_phase=three) for three in (False, True)], n),
         Panel(COMPOSED, "then Cosine", [s.Warmup(s.Cosine(1, n - 2 * tenth), warmup_steps=2 * tenth)], n),
         Panel(COMPOSED, "Warmup, 1, Linear", [s.Sequence(parts, boundaries=[2 * tenth, 6 * tenth])], n),
+        Panel(COMPOSED, "Step, Warmup", [s.Product([s.Step(1, 2 * tenth, 0.5), s.Warmup(1, 2 * tenth)])]),
         Panel(TOLD, "factor 0.5", [s.ReduceOnPlateau(1, factor=0.5, patience=tenth, threshold=0.01)]),
     ]
 
@@ -92,7 +95,7 @@ def draw_families(axes: Axes) -> None:
 
 def draw(args: Namespace) -> None:
     shown = every(args.steps * 5 // 6)
-    figure, grid = panels(len(shown) + 1, 11, 6, "Learning rate against step", rows=3)
+    figure, grid = panels(len(shown) + 1, 13, 6, "Learning rate against step", rows=3)
     for axes, panel in zip(grid, shown, strict=False):
         draw_panel(axes, panel, args.steps)
     draw_families(grid[-1])

@@ -17,6 +17,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim.schedules import (
+    REX,
     Constant,
     Cosine,
     CosineWarmRestarts,
@@ -28,8 +29,10 @@ from fastoptim.schedules import (
     MultiStep,
     NaturalExponential,
     OneCycle,
+    OneMinusPower,
     PiecewiseConstant,
     Polynomial,
+    Product,
     ReduceOnPlateau,
     Schedule,
     Sequence,
@@ -77,11 +80,13 @@ def staircase(lr: float, factor: float, length: int) -> Iterator[float]:
         lr *= factor
 
 
-def restarts(lr: float, length: int, times: int, low: float) -> Iterator[float]:
+def restarts(lr: float, length: int, times: int, low: float, shrink: float = 1) -> Iterator[float]:
+    height = lr - low
     while True:
         for t in range(length):
-            yield low + (lr - low) * math.cos(math.pi / 2 * t / length) ** 2
+            yield low + height * math.cos(math.pi / 2 * t / length) ** 2
         length *= times
+        height *= shrink
 
 
 def cycles(up: int, down: int, amplitude: Callable[[int, int], float]) -> Iterator[float]:
@@ -118,6 +123,8 @@ CASES = [
     Case(PiecewiseConstant(0.02, boundaries=[50], scales=[5]), joined((49, 0.02), (50, 0.1))),
     Case(Exponential(0.1, gamma=0.95), listed(staircase(0.1, 0.95, 1))),
     Case(Exponential(1e-5, 1.02), lambda step: 1e-5 * math.exp(step * math.log(1.02))),
+    Case(Exponential(0.1, 0.95, end_value=0.02), lambda step: max(0.1 * 0.95**step, 0.02), torch=False),
+    Case(Exponential(0.1, 1.05, end_value=0.5), lambda step: min(0.1 * 1.05**step, 0.5), torch=False),
     Case(NaturalExponential(0.1, 0.03), listed(staircase(0.1, math.exp(-0.03), 1))),
     Case(NaturalExponential(0.1, decay_rate=2, transition_steps=100), lambda step: 0.1 / math.exp(2) ** (step / 100)),
     Case(InverseTime(0.1, 0.5), lambda step: 0.2 / (2 + step)),
@@ -127,14 +134,30 @@ CASES = [
     Case(Polynomial(0.1), joined((0, 0.1), (5, 0))),
     Case(Polynomial(0.1, 200, 2.5), lambda step: 0.1 * max(0, 200 - step) ** 2.5 / 200**2.5),
     Case(Polynomial(0.1, 100, 2, end_value=0.04), lambda step: 0.04 + 6e-6 * max(0, 100 - step) ** 2, torch=False),
+    Case(
+        Polynomial(0.1, 70, 2, 0.01, cycle=True),
+        lambda step: 0.01 + 0.09 * (1 - step / (70 * max(1, math.ceil(step / 70)))) ** 2,
+        torch=False,
+    ),
+    Case(OneMinusPower(0.1, 80), lambda step: 0.1 * (1 - math.sqrt(min(step / 80, 1)))),
+    Case(OneMinusPower(0.1, 80, 2, end_value=0.02), lambda step: 0.1 - 0.08 * min(step / 80, 1) ** 2),
+    Case(REX(0.1, 200), lambda step: 0.1 * (1 - min(step / 200, 1)) / (0.5 + 0.5 * (1 - min(step / 200, 1)))),
     Case(Linear(0.1), joined((0, 0.1 / 3), (5, 0.1))),
     Case(Linear(0.1, 0.9, 0.0, 150), joined((0, 0.09), (150, 0))),
     Case(Linear(0.1, start_factor=0, end_factor=2, total_iters=10), joined((0, 0), (10, 0.2)), torch=False),
     Case(Cosine(0.1, 200), eased((0, 0.1), (200, 0))),
     Case(Cosine(0.1, T_max=90, eta_min=0.02), eased((0, 0.1), (90, 0.02))),
+    Case(
+        Cosine(0.1, 90, 0.02, power=1.5),
+        lambda step: 0.02 + 0.08 * math.cos(math.pi / 180 * min(step, 90)) ** 3,
+        torch=False,
+    ),
+    Case(Cosine(0.1, 40, 0.02, cycle=True), lambda step: 0.06 + 0.04 * math.cos(math.pi * step / 40)),
     Case(CosineWarmRestarts(0.1, 50), listed(restarts(0.1, 50, 1, 0))),
     Case(CosineWarmRestarts(0.1, T_0=7, T_mult=3, eta_min=0.01), listed(restarts(0.1, 7, 3, 0.01))),
     Case(CosineWarmRestarts(0.1, 1, 2), listed(restarts(0.1, 1, 2, 0))),
+    Case(CosineWarmRestarts(0.1, 7, 2, 0.01, 0.5), listed(restarts(0.1, 7, 2, 0.01, 0.5)), torch=False),
+    Case(CosineWarmRestarts(0.1, 9, amplitude_mult=0.5), listed(restarts(0.1, 9, 1, 0, 0.5)), torch=False),
     Case(Cyclic(0.01, 0.1), joined((0, 0.01), (2000, 0.1))),
     Case(Cyclic(0.01, 0.1, 20, 30), listed(cycles(20, 30, lambda cycle, step: 1))),
     Case(Cyclic(0.01, 0.1, 25, mode="triangular2"), listed(cycles(25, 25, lambda cycle, step: 2.0**-cycle))),
@@ -159,6 +182,7 @@ CASES = [
         Sequence([0.2, Polynomial(0.1, 10), lambda step: 1 / (2 + step)], boundaries=[4, 30]),
         lambda step: 0.2 if step < 4 else max(0, 0.1 - (step - 4) / 100) if step < 30 else 1 / (step - 28),
     ),
+    Case(Product([0.1, Step(1, 30), lambda step: step / 7]), lambda step: 0.1 * 0.1 ** (step // 30) * step / 7),
     Case(ReduceOnPlateau(0.1), lambda step: 0.1),
 ]
 
@@ -195,7 +219,8 @@ def assert_close(actual: Iterable[float], expected: Iterable[float], scale: floa
 def test_every_schedule_has_a_case() -> None:
     assert {type(case.schedule) for case in CASES} == set(SCHEDULES)
     names = """Constant Step MultiStep PiecewiseConstant Exponential NaturalExponential InverseTime InverseSqrt
-        Polynomial Linear Cosine CosineWarmRestarts Warmup OneCycle Cyclic Sequence ReduceOnPlateau"""
+        Polynomial Linear Cosine OneMinusPower REX CosineWarmRestarts Warmup OneCycle Cyclic Sequence Product
+        ReduceOnPlateau"""
     assert {cls.__name__ for cls in SCHEDULES} == set(names.split())
 
 
@@ -225,9 +250,16 @@ def test_values_are_torchs(case: Case, torch: Any) -> None:
     options = {k: getattr(schedule, k) for k in inspect.signature(type(schedule)).parameters if k in known}
     if "cycle_momentum" in known:
         options["cycle_momentum"] = False
-    steps = schedule.T_max + 1 if name == "CosineAnnealingLR" else getattr(schedule, "total_steps", STEPS)
+    rises = getattr(schedule, "cycle", False)
+    steps = schedule.T_max + 1 if name == "CosineAnnealingLR" and not rises else getattr(schedule, "total_steps", STEPS)
     lr = getattr(schedule, "lr", 0.1)
     assert_torchs(torch, schedule, lambda known, opt: getattr(known, name)(opt, **options), lr, steps)
+
+
+def swalr(*options: Any) -> Any:
+    from torch.optim.swa_utils import SWALR
+
+    return SWALR(*options)
 
 
 @loop(
@@ -237,6 +269,14 @@ def test_values_are_torchs(case: Case, torch: Any) -> None:
         (PiecewiseConstant(0.02, [50], [5]), lambda known, opt: known.ConstantLR(opt, 0.2, 50)),
         (PiecewiseConstant(0.1, [5, 70], [0.1, 0.1]), lambda known, opt: known.MultiStepLR(opt, [5, 70])),
         (NaturalExponential(0.1, 3, 100), lambda known, opt: known.ExponentialLR(opt, math.exp(-0.03))),
+        (Cosine(0.1, 30, 0.02), lambda known, opt: swalr(opt, 0.02, 30, "cos")),
+        (Polynomial(0.1, 30, 1, 0.02), lambda known, opt: swalr(opt, 0.02, 30, "linear")),
+        (
+            Product([Linear(0.1, 0.3, 1, 20), Exponential(1, 0.9)]),
+            lambda known, opt: known.ChainedScheduler(
+                [known.LinearLR(opt, 0.3, total_iters=20), known.ExponentialLR(opt, 0.9)]
+            ),
+        ),
         (InverseTime(0.1, 0.2), lambda known, opt: known.LambdaLR(opt, lambda step: 1 / (1 + 0.2 * step))),
         (
             Warmup(Cosine(0.1, 260, 0.01), warmup_steps=40, init_value=0.025),
@@ -267,7 +307,8 @@ def test_options_have_torchs_names_order_and_defaults(cls: Any, torch_name: str,
         taken["total_steps"] = inspect.Parameter.empty
     ours = {name: option.default for name, option in inspect.signature(cls).parameters.items()}
     assert list({name: value for name, value in ours.items() if name in taken}.items()) == list(taken.items())
-    assert ours.keys() - taken.keys() <= {"lr", "end_value"}
+    more = {Polynomial: {"end_value", "cycle"}, Exponential: {"end_value"}, Cosine: {"power", "cycle"}}
+    assert ours.keys() - taken.keys() <= {"lr"} | more.get(cls, {"amplitude_mult"})
 
 
 # ---- at its ends
@@ -281,6 +322,10 @@ def test_options_have_torchs_names_order_and_defaults(cls: Any, torch_name: str,
         (Polynomial(0.3, 70, 0.9, end_value=0.07), 70, 0.07),
         (Linear(0.1, 0.3, 0.7, 70), 70, 0.1 * 0.7),
         (Cosine(0.3, 70, 0.07), 70, 0.07),
+        (Cosine(0.3, 70, 0.07, power=3), 70, 0.07),
+        (OneMinusPower(0.3, 70, 0.3, 0.07), 70, 0.07),
+        (REX(0.3, 70), 70, 0.0),
+        (Exponential(0.3, 0.5, end_value=0.3 / 2**70), 70, 0.3 / 2**70),
         (OneCycle(0.3, 71), 70, 0.3 / 25 / 1e4),
         (OneCycle(0.3, 71, three_phase=True, anneal_strategy="linear"), 70, 0.3 / 25 / 1e4),
         (Warmup(Cosine(0.3, 70, 0.07), 30), 100, 0.07),

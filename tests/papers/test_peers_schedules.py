@@ -32,10 +32,12 @@ OPTAX: list[tuple[fs.Schedule, str, Build]] = [
     (MULTI, "piecewise_constant_schedule", lambda make: make(0.1, {9: 0.1, 50: 0.1})),
     (PIECES, "piecewise_constant_schedule", lambda make: make(0.1, {9: 0.5, 50: 3.0})),
     (EXPONENTIAL, "exponential_decay", lambda make: make(0.1, 1, 0.97)),
+    (fs.Exponential(0.1, 0.97, 0.05), "exponential_decay", lambda make: make(0.1, 1, 0.97, end_value=0.05)),
     (NATURAL, "exponential_decay", lambda make: make(0.1, 7, exp(-0.3))),
     (POWER, "polynomial_schedule", lambda make: make(0.1, 0.01, 2.5, 60)),
     (fs.Linear(0.1, 0.2, 1.5, 60), "linear_schedule", lambda make: make(0.02, 0.15, 60)),
     (COSINE, "cosine_decay_schedule", lambda make: make(0.1, 60, 0.1)),
+    (fs.Cosine(0.1, 60, 0.01, 1.5), "cosine_decay_schedule", lambda make: make(0.1, 60, 0.1, 1.5)),
     (fs.CosineWarmRestarts(0.1, 20, 2), "sgdr_schedule", lambda make: make(RESTARTS)),
     (fs.Warmup(COSINE, 15, 0.02), "warmup_cosine_decay_schedule", lambda make: make(0.02, 0.1, 15, 75, 0.01)),
     (fs.Warmup(0.1, 15), "warmup_constant_schedule", lambda make: make(0.0, 0.1, 15)),
@@ -59,12 +61,18 @@ KERAS: list[tuple[fs.Schedule, str, Build]] = [
     (fs.InverseTime(0.1, 0.3, 7), "InverseTimeDecay", lambda make: make(0.1, 7, 0.3)),
     (POWER, "PolynomialDecay", lambda make: make(0.1, 60, 0.01, 2.5)),
     (fs.Linear(0.1, 1, 0.1, 60), "PolynomialDecay", lambda make: make(0.1, 60, 0.01)),
+    (fs.Polynomial(0.1, 30, 2, 0.01, True), "PolynomialDecay", lambda make: make(0.1, 30, 0.01, 2, cycle=True)),
     (COSINE, "CosineDecay", lambda make: make(0.1, 60, 0.1)),
     (fs.Warmup(COSINE, 15, 0.02), "CosineDecay", lambda make: make(0.02, 60, 0.1, **WARM)),
     (fs.CosineWarmRestarts(0.1, 20, 1, 0.01), "CosineDecayRestarts", lambda make: make(0.1, 20, 1.0, alpha=0.1)),
+    (
+        fs.CosineWarmRestarts(0.1, 20, 2, 0.01, 0.7),
+        "CosineDecayRestarts",
+        lambda make: make(0.1, 20, m_mul=0.7, alpha=0.1),
+    ),
 ]
 SCHEDULES = [(name, *row) for name, rows in (("optax", OPTAX), ("keras", KERAS)) for row in rows]
-NO_PEER = {"InverseSqrt", "Cyclic"}
+NO_PEER = {"InverseSqrt", "Cyclic", "OneMinusPower", "REX", "Product"}
 NEAR = {"OneCycle"}  # optax's phases end a step later
 
 

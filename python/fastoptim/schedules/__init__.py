@@ -19,10 +19,13 @@ its last value, as in optax; periodic ones continue.
 `ReduceOnPlateau` is the only one with state: it follows a metric.
 """
 
+from .annealing import REX as REX
 from .annealing import Cosine as Cosine
 from .annealing import Linear as Linear
+from .annealing import OneMinusPower as OneMinusPower
 from .annealing import Polynomial as Polynomial
 from .base import Schedule as Schedule
+from .combined import Product as Product
 from .combined import Sequence as Sequence
 from .combined import Warmup as Warmup
 from .cycles import CosineWarmRestarts as CosineWarmRestarts

@@ -1,7 +1,8 @@
-"""Schedules of other schedules: a warm-up, and one after the other."""
+"""Schedules of other schedules: a warm-up, one after the other, and a product."""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -89,3 +90,38 @@ class Sequence(Schedule):
         i = bisect_right(self.boundaries, step)
         start = self.boundaries[i - 1] if i else 0
         return rate_at(self.schedules[i], step - start, f"schedules[{i}]")
+
+
+@dataclass(frozen=True)
+class Product(Schedule):
+    r"""The product of schedules.
+
+    .. math::
+        \eta_t = \prod_i \eta_i(t)
+
+    The first usually has the rate, and the others are factors, with a `lr` of 1.  PyTorch's ``ChainedScheduler``.
+
+    Args:
+        schedules: The :math:`\eta_i`: schedules, any callables of the step, or numbers; at least one.
+
+    Raises:
+        TypeError: Schedules that are no tuple or list.
+        ValueError: An option out of range, or no schedule.
+
+    Source: torch.optim.lr_scheduler.ChainedScheduler; a warm-up as a factor in Vaswani et al., 2017, arXiv:1706.03762.
+
+    >>> import fastoptim as fo
+    >>> schedule = fo.schedules.Product([fo.schedules.Step(0.8, step_size=10, gamma=0.5), fo.schedules.Warmup(1, 4)])
+    >>> [schedule(step) for step in (0, 2, 4, 10)]
+    [0.0, 0.4, 0.8, 0.4]
+    """
+
+    schedules: ScheduledRates
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.schedules:
+            raise ValueError("schedules: expected at least one, got none")
+
+    def _at(self, step: int) -> float:
+        return math.prod(rate_at(each, step, f"schedules[{i}]") for i, each in enumerate(self.schedules))

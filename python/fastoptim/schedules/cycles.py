@@ -17,7 +17,7 @@ class CosineWarmRestarts(Schedule):
     r"""Cosine annealing with warm restarts, each period longer than the one before.
 
     .. math::
-        \eta_t = \eta_\text{min} + \tfrac{1}{2} (\eta - \eta_\text{min}) (1 + \cos(\pi\, t_i / T_i)),
+        \eta_t = \eta_\text{min} + \tfrac{1}{2} (\eta - \eta_\text{min})\, a^i\, (1 + \cos(\pi\, t_i / T_i)),
         \qquad T_i = T_0\, T_\text{mult}^i
 
     where :math:`t_i` is the number of steps since the :math:`i`-th restart.  Gives a good model at the end of each
@@ -28,6 +28,8 @@ class CosineWarmRestarts(Schedule):
         T_0: The length of the first period, at least 1.
         T_mult: The ratio of the lengths of successive periods, at least 1.
         eta_min: The rate that each period approaches, at least 0.
+        amplitude_mult: :math:`a`, the ratio of the heights of successive periods above `eta_min`, in [0, 1]; Keras's
+            ``m_mul``.
 
     Raises:
         TypeError: A length or multiple that is no integer.
@@ -45,12 +47,15 @@ class CosineWarmRestarts(Schedule):
     T_0: PositiveCount
     T_mult: PositiveCount = 1
     eta_min: NonNegative = 0.0
+    amplitude_mult: Fraction = 1.0
 
     def _at(self, step: int) -> float:
-        since, length = (step % self.T_0 if self.T_mult == 1 else step), self.T_0
+        length = self.T_0
+        restarts, since = divmod(step, length) if self.T_mult == 1 else (0, step)
         while since >= length:
-            since, length = since - length, length * self.T_mult
-        return blend(self.lr, self.eta_min, cosine(since / length))
+            restarts, since, length = restarts + 1, since - length, length * self.T_mult
+        top = blend(self.eta_min, self.lr, self.amplitude_mult**restarts)
+        return blend(top, self.eta_min, cosine(since / length))
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ class Exponential(Schedule):
     r"""Exponential decay: the rate times `gamma` after every step.
 
     .. math::
-        \eta_t = \eta\, \gamma^t
+        \eta_t = \max(\eta\, \gamma^t, \eta_\text{end}) \qquad (\min \text{ if } \gamma > 1)
 
     PyTorch's ``ExponentialLR``, and optax's ``exponential_decay`` with
     ``gamma = decay_rate ** (1 / transition_steps)``.  With a `gamma` a little above 1 the rate rises, which
-    serves to find the largest stable rate.  Continues without end.
+    serves to find the largest stable rate.  Continues without end if `end_value` is None.
 
     Args:
         lr: Learning rate :math:`\eta` at first, at least 0.
         gamma: The factor from step to step, at least 0.
+        end_value: :math:`\eta_\text{end}`, the rate that is held once it is reached, at least 0, or None.
 
     Raises:
         ValueError: An option out of range.
@@ -37,9 +38,13 @@ class Exponential(Schedule):
 
     lr: NonNegative
     gamma: NonNegative
+    end_value: NonNegative | None = None
 
     def _at(self, step: int) -> float:
-        return self.lr * power(self.gamma, step)
+        rate = self.lr * power(self.gamma, step)
+        if self.end_value is None:
+            return rate
+        return min(rate, self.end_value) if self.gamma > 1 else max(rate, self.end_value)
 
 
 @dataclass(frozen=True)
