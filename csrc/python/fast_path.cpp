@@ -63,8 +63,9 @@ void read_values(py::handle dict, std::vector<double>& values) {
     expect(PyDict_Check(dict.ptr()), "a dict of numbers");
     values.clear();
     if (PyDict_GET_SIZE(dict.ptr()) == 0) return;
-    for (const py::object& value : objects_of(py::reinterpret_steal<py::list>(PyDict_Values(dict.ptr()))))
-        values.push_back(as_number(value));
+    const auto list = py::reinterpret_steal<py::list>(PyDict_Values(dict.ptr()));
+    if (!list) throw py::error_already_set();
+    for (const py::object& value : objects_of(list)) values.push_back(as_number(value));
 }
 
 }  // namespace
