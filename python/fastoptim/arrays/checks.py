@@ -122,7 +122,8 @@ def raise_nonfinite(grads: Iterable[tuple[str, Any]]) -> NoReturn:
             values = np.asarray(grad) if family is None else family.to_numpy(grad)
         except TypeError:  # an unknown library's array on a GPU
             continue
-        wrong = np.argwhere(~np.isfinite(values))
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            wrong = np.argwhere(~np.isfinite(values))
         if len(wrong):
             first = tuple(wrong[0].tolist())
             raise FloatingPointError(
