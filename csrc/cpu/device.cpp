@@ -31,9 +31,10 @@ class Execution {
   public:
     // Allocates what these passes need.
     Execution(const StepArgs& step, const Loops& loops, const std::vector<Pass>& passes) : step_(step), loops_(loops) {
-        Index most_segments = 0, most_tiles = 0;
+        Index most_segments = 0, most_tiles = 0, params = 0;  // params: 0 where no pass has sums
         for (const Pass& pass : passes) {
             most_segments = std::max(most_segments, pass.end - pass.begin);
+            if (pass.kind != PassKind::kUpdate) params = step.params();
             if (pass.kind == PassKind::kReduceGroup) find_groups();
             if (pass.kind != PassKind::kReduceGradients && pass.kind != PassKind::kReduceRule) continue;
             Index tiles = 0;
@@ -42,7 +43,7 @@ class Execution {
         }
         begins_.reserve(static_cast<std::size_t>(most_segments) + 1);
         tiles_.reserve(static_cast<std::size_t>(most_tiles * kMaxSums));
-        sums_.resize(passes.size() > 1 || most_tiles ? static_cast<std::size_t>(step.params() * kMaxSums) : 0);
+        sums_.resize(static_cast<std::size_t>(params * kMaxSums));
     }
 
     // Return false if the step is to be skipped.
