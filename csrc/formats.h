@@ -73,12 +73,13 @@ struct Float32 {
 struct Float16 {
     using type = std::uint16_t;
 
-    // The half's exponent and fraction sit 13 places higher in a float, with a bias that is 112 smaller: multiplying
-    // by 2^112 mends the bias, for subnormals too.
+    // The half's exponent and fraction sit 13 places higher in a float, with a bias that is 112 smaller.  A subnormal
+    // half gets the exponent of 2^-14, which is then subtracted: no subnormal float takes part.
     template <class T>
     FO_HD static T decode(std::uint16_t half) {
         const std::uint32_t magnitude = (half & 0x7fffu) << 13;
-        const std::uint32_t finite = bits<std::uint32_t>(bits<float>(magnitude) * 0x1p112f);
+        const std::uint32_t subnormal = bits<std::uint32_t>(bits<float>(magnitude + (113u << 23)) - 0x1p-14f);
+        const std::uint32_t finite = magnitude < 1u << 23 ? subnormal : magnitude + (112u << 23);
         const std::uint32_t special = magnitude | 0x7f800000u;
         const std::uint32_t result = magnitude >= 0x0f800000u ? special : finite;
         return T(bits<float>(result | (half & 0x8000u) << 16));

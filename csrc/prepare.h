@@ -7,6 +7,7 @@
 //     p = p - decay*p                          decoupled weight decay
 //     the rule
 //     average = average + weight*(p - average) moving average of the parameter
+// In every kFlushInterval-th step subnormal numbers in state and average then become zeros of their sign.
 #pragma once
 
 #include "rule.h"
@@ -38,7 +39,7 @@ struct Average {
 // are selected, by numbers of type T: GCC does not vectorise a selection by bool together with float data.
 template <class T>
 struct Prepare {
-    bool changes_gradient, shrinks, averages;
+    bool changes_gradient, shrinks, averages, flushes;
     T grad_multiplier, bound, clip, has_l1, l1, has_weight_decay, weight_decay, decay;
     Average<T> averaged;
 
@@ -47,6 +48,7 @@ struct Prepare {
                            constants.l1 != 0 || constants.weight_decay != 0),
           shrinks(constants.decay != 0),
           averages(constants.average_weight != 0),
+          flushes(constants.flushes),
           grad_multiplier(T(constants.grad_multiplier)),
           bound(T(constants.clip_value)),
           clip(T(gradient.clip)),

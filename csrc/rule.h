@@ -143,6 +143,12 @@ FO_HD T clamp(T x, T low, T high) {
     return at_most(at_least(x, low), high);
 }
 
+// x, or the zero of its sign if x is subnormal.
+template <class T>
+FO_HD T flush_subnormal(T x) {
+    return std::fabs(x) < (sizeof(T) == 4 ? T(FLT_MIN) : T(DBL_MIN)) ? std::copysign(T(0), x) : x;
+}
+
 // -1, 0 or 1; NaN for NaN; +0 for either zero.
 template <class T>
 FO_HD T sign(T x) {

@@ -41,6 +41,7 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.weight_decay = decoupled ? 0 : weight_decay;
     constants.decay = decoupled ? lr * weight_decay : 0;
     constants.average_weight = average_weight(t);
+    constants.flushes = t % kFlushInterval == 0;
     const RuleInfo& info = rule_info(rule);
     if (types.f32) info.construct_f32(t, all.data(), constants);
     if (types.f64) info.construct_f64(t, all.data(), constants);

@@ -59,6 +59,13 @@ void average_parameter(const StepConstants& constants, const void* p, void* aver
 }
 
 template <class T>
+void flush_subnormals(void* array, Index n) {
+    auto* x = static_cast<Cell<T>*>(array);
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) x[i].value = flush_subnormal(x[i].value);
+}
+
+template <class T>
 void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
                      Index last, double* sums) {
     const Prepare<T> prepare(constants, gradient);
@@ -76,6 +83,7 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
     template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
     template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \
+    template void flush_subnormals<T>(void*, Index);                                                                  \
     template void reduce_gradient<T>(const Segment&, const Gradient&, const StepConstants&, Index, Index, double*);
 
 FO_STAGES(float)

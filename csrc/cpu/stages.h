@@ -28,6 +28,10 @@ void decay_parameter(const StepConstants& constants, void* p, std::int64_t n);
 template <class T>
 void average_parameter(const StepConstants& constants, const void* p, void* average, std::int64_t n);
 
+// Replace subnormal numbers by zeros of their sign.
+template <class T>
+void flush_subnormals(void* array, std::int64_t n);
+
 // The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
 template <class T>
 void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants,

@@ -94,6 +94,14 @@ class Tiles {
         close_written(f, n, std::make_index_sequence<kState>{});
     }
 
+    // Store all state arrays without subnormal numbers.
+    void flush_state(Index n) {
+        for (std::size_t k = 0; k < kState; ++k) {
+            cpu::FO_ISA::flush_subnormals<T>(state[k], n);
+            state_[k].close(n);
+        }
+    }
+
     Cell<T>* p = nullptr;
     const Cell<T>* g = nullptr;
     Cell<T>* state[kState + 1] = {};  // + 1: no array of length 0
@@ -202,10 +210,15 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
             apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
         }
         if (prepare.averages) {
-            cpu::FO_ISA::average_parameter<T>(constants, tiles.p, average.open(begin, n), n);
+            Cell<T>* const averages = average.open(begin, n);
+            cpu::FO_ISA::average_parameter<T>(constants, tiles.p, averages, n);
+            if (prepare.flushes) cpu::FO_ISA::flush_subnormals<T>(averages, n);
             average.close(n);
         }
-        tiles.close_state(ApplyRule<R>{rule}, n);
+        if (prepare.flushes)
+            tiles.flush_state(n);
+        else
+            tiles.close_state(ApplyRule<R>{rule}, n);
         tiles.close_parameter(n);
     }
 }

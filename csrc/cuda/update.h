@@ -74,6 +74,12 @@ FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[k
     return f(p, g, state[S][e]...);
 }
 
+template <class T>
+FO_DEVICE inline void flush_all(T (&x)[kItemsPerThread]) {
+    FO_UNROLL
+    for (int e = 0; e < kItemsPerThread; ++e) x[e] = flush_subnormal(x[e]);
+}
+
 // A thread's elements of all state arrays, counted from element `begin` of each.
 template <class R, class T>
 class State {
@@ -95,6 +101,15 @@ class State {
         store_written<kEdges>(f, span, whole, kStateOf<R>);
     }
 
+    // Store all arrays without subnormal numbers.
+    FO_DEVICE void store_flushed(const ThreadItems& span) {
+        FO_UNROLL
+        for (int k = 0; k < int(R::state.size()); ++k) {
+            flush_all(value[k]);
+            store_own<false>(at(k), span, aligned16_mask_ >> k & 1, value[k]);
+        }
+    }
+
     // Load one element of each array into value[k][0].
     FO_DEVICE void load_one_of(std::int32_t i) {
         FO_UNROLL
@@ -104,6 +119,12 @@ class State {
     template <class F>
     FO_DEVICE void store_one_of(const F& f, std::int32_t i) {
         store_one_written(f, i, kStateOf<R>);
+    }
+
+    FO_DEVICE void store_one_flushed(std::int32_t i) {
+        FO_UNROLL
+        for (int k = 0; k < int(R::state.size()); ++k)
+            store_one<T>(kComputeFormat<T>, at(k), i, flush_subnormal(value[k][0]));
     }
 
     T value[R::state.size() + 1][kItemsPerThread];
@@ -170,9 +191,13 @@ class ChunkUpdate {
         if (averages) {
             FO_UNROLL
             for (int e = 0; e < kItemsPerThread; ++e) average[e] = f.prepare.averaged(average[e], p[e]);
+            if (f.prepare.flushes) flush_all(average);
             store_own<false>(average_, span, tensor_.aligned16_mask & kAlignedAverage, average);
         }
-        state.template store<false>(f, span, true);
+        if (f.prepare.flushes)
+            state.store_flushed(span);
+        else
+            state.template store<false>(f, span, true);
         encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 
@@ -184,10 +209,14 @@ class ChunkUpdate {
         state.load_one_of(i);
         const auto f = prepared();
         apply(f, p, g, state.value, 0, kStateOf<R>);
-        if (constants_.prepare.averages)
-            store_one<T>(kComputeFormat<T>, average_, i,
-                         f.prepare.averaged(load_one<T>(kComputeFormat<T>, average_, i), p));
-        state.store_one_of(f, i);
+        if (f.prepare.averages) {
+            const T average = f.prepare.averaged(load_one<T>(kComputeFormat<T>, average_, i), p);
+            store_one<T>(kComputeFormat<T>, average_, i, f.prepare.flushes ? flush_subnormal(average) : average);
+        }
+        if (f.prepare.flushes)
+            state.store_one_flushed(i);
+        else
+            state.store_one_of(f, i);
         store_one<T>(tensor_.p_format, p_, i, p);
     }
 

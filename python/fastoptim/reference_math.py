@@ -108,6 +108,11 @@ def square(x: Array) -> Array:
     return wide * wide
 
 
+def flush_subnormals(x: Array) -> Array:
+    """Return x with subnormal numbers replaced by the zero of their sign."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, np.copysign(x.dtype.type(0), x), x)
+
+
 def power(base: float, t: int) -> float:
     """Return ``base**t`` by repeated squaring, a fixed sequence of multiplications; `pow` differs between libms."""
     result = 1.0

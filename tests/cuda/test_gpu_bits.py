@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, product
 from typing import Any
 
@@ -42,6 +43,7 @@ from cases import (
     special_values,
 )
 from devices import IS_EMULATED, Placed, get, put, with_device
+from fastoptim.engines.reference import FLUSH_INTERVAL
 from fastoptim.reference_math import compute_dtype
 from models import every_variant
 
@@ -86,7 +88,7 @@ def test_special_values(xp: Any, case: Case, p_dtype: DType) -> None:
 @every_variant
 def test_special_state(xp: Any, case: Case, p_dtype: DType) -> None:
     rng = np.random.default_rng(3)
-    for t, g_dtype in zip((1, 2, 1000, 2**40 + 1), DTYPES, strict=True):
+    for t, g_dtype in zip((1, 2, 1008, 2**40 + 1), DTYPES, strict=True):
         before = [rng.choice(special_values(kind), 5000) for kind in (p_dtype, g_dtype)]
         before += case.make_state(lambda: rng.choice(special_values(compute_dtype(p_dtype)), 5000))
         arrays = [put(xp, array) for array in before]
@@ -94,6 +96,19 @@ def test_special_state(xp: Any, case: Case, p_dtype: DType) -> None:
         case.update(fo.reference, before[0], before[1], before[2:], t)
         for name, array, wanted in zip(("p", "g", *case.state), arrays, before, strict=True):
             assert_same_bits(get(xp, array), wanted, f"{name} at step {t} with {g_dtype} gradients")
+
+
+@with_device
+def test_a_step_in_sixteen_flushes_averages(xp: Any) -> None:
+    averages = []
+    for place, backend in ((partial(put, xp), "native"), (np.copy, "reference")):
+        opt = fo.OPTIMIZERS["sgd"](place(np.zeros(1030, np.float32)), ema=0.99, backend=backend)
+        for _ in range(FLUSH_INTERVAL):
+            opt.state["average"][...] = place(np.linspace(-1e-38, 3e-38, 1030, dtype=np.float32))
+            opt.step(place(np.zeros(1030, np.float32)))
+        averages.append(opt.state["average"])
+    assert_same_bits(get(xp, averages[0]), averages[1], "average")
+    assert np.abs(averages[1][averages[1] != 0]).min() >= np.finfo(np.float32).smallest_normal
 
 
 # ---- sizes and offsets

@@ -79,8 +79,7 @@ def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], li
 def flip_signs(grads: Sequence[Any]) -> None:
     """Change every sign.
 
-    If a gradient never changes, means of its changes (Adan's) decay until they are subnormal.  Arithmetic with those is
-    slow, and no training meets it.
+    If a gradient never changes, parameters drift and means of its changes (Adan's) become zero: no training meets that.
     """
     for g in grads:
         size = g.dtype.itemsize

@@ -18,8 +18,21 @@ from .. import core
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..options.schema import AVERAGE
-from ..reference_math import Array, compute_dtype, maximum, mean_of, minimum, shrink, sign, square, total
+from ..reference_math import (
+    Array,
+    compute_dtype,
+    flush_subnormals,
+    maximum,
+    mean_of,
+    minimum,
+    shrink,
+    sign,
+    square,
+    total,
+)
 from .base import NO_COUNTS, Counts, GroupSnapshot, GroupStep
+
+FLUSH_INTERVAL = 16  # steps; subnormal numbers in state live at most as long
 
 
 def unscaled(g: Array, group_step: GroupStep) -> Array:
@@ -82,18 +95,14 @@ def decay_parameter(p: Array, group_step: GroupStep) -> None:
         p[...] = shrink(p, group_step.lr * weight_decay)
 
 
-def average_of(average: Array, p: Array, group_step: GroupStep) -> None:
-    """Update the average in place: exponential, or of every `swa_every`-th step from `swa_start` on."""
+def average_weight(group_step: GroupStep) -> float:
+    """Return the weight of the parameter in its average: exponential, or the mean of every `swa_every`-th step."""
     options, since = group_step.settings.options, group_step.t - (group_step.settings.options["swa_start"] or 0)
     if options["ema"] is not None:
-        weight = 1 - options["ema"]
-    elif since < 0:
-        weight = 1.0
-    elif since % options["swa_every"]:
-        return
-    else:
-        weight = 1 / float(since // options["swa_every"] + 1)
-    average[...] = mean_of(average, p, weight)
+        return float(1 - options["ema"])
+    if since < 0:
+        return 1.0
+    return 0.0 if since % options["swa_every"] else 1 / float(since // options["swa_every"] + 1)
 
 
 @dataclass
@@ -126,9 +135,18 @@ class _Work:
 
     def update_average(self) -> None:
         """Update the average of the parameter."""
-        average = self._decoded(AVERAGE)
-        average_of(average, self.p, self.group_step)
-        self._encode(AVERAGE, average)
+        if weight := average_weight(self.group_step):
+            average = self._decoded(AVERAGE)
+            self._encode(AVERAGE, mean_of(average, self.p, weight))
+
+    def flush(self) -> None:
+        """Replace subnormal numbers in the state and the updated average."""
+        settings = self.group_step.settings
+        names = [n for n in settings.optimizer.variants[settings.variant] if not self.param.schema_of(n).is_scalar]
+        if settings.averages and average_weight(self.group_step):
+            names.append(AVERAGE)
+        for name in names:
+            self._encode(name, flush_subnormals(self._decoded(name)))
 
     def assign(self) -> None:
         """Assign the parameter and the state that the step has computed."""
@@ -146,7 +164,9 @@ class _Work:
 
     def _encode(self, name: str, array: Array) -> None:
         stored = self.state[name]
-        if array is not stored:
+        if array.dtype == stored.dtype:
+            stored[...] = array
+        else:
             stored[...] = self.param.schema_of(name).storage.encode(array, stored.dtype)
 
 
@@ -207,6 +227,8 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
         work.call(settings.optimizer.reference, **({"sums": work.sums} if work.sums else {}))
         if settings.averages:
             work.update_average()
+        if work.group_step.t % FLUSH_INTERVAL == 0:
+            work.flush()
         work.p = work.p.astype(work.param.metadata.dtype)
     return True
 
