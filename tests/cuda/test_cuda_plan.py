@@ -126,7 +126,7 @@ class Model:
         return self.cpu.step(list(self.grads), None, self.group_steps(t))
 
     def on_cuda(self, t: int, **options: Any) -> Any:
-        return self.cuda.step(list(self.grads), None, self.group_steps(t), 0, **options)
+        return self.cuda.step(list(self.grads), None, self.group_steps(t), stream=0, **options)
 
     def check(self) -> None:
         """Every byte is the same, margins included; but a NaN is a NaN."""
