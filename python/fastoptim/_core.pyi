@@ -1,5 +1,4 @@
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from types import EllipsisType, NotImplementedType
 from typing import Any
 
@@ -114,8 +113,9 @@ class FastPath:
 # Call `work`, which may be called again, until it returns; then raise the first exception
 def complete(work: Callable[[], Any]) -> None: ...
 
-class Temporarily(AbstractContextManager[None]):
+class Temporarily:
     def __init__(self, begin: Callable[[], Any], end: Callable[[], Any]) -> None: ...
+    def __enter__(self) -> None: ...
     def __exit__(self, *exception: Any) -> None: ...
 
 class BandwidthProbe:

@@ -184,8 +184,11 @@ def names_in(body: list[ast.stmt]) -> set[str]:
     return named | {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
 
 
+METHODS = ("__init__", "__call__", "__enter__", "__exit__")
+
+
 def public(names: Mapping[str, object]) -> set[str]:
-    return {name for name in names if not name.startswith("_") or name in ("__init__", "__call__")}
+    return {name for name in names if not name.startswith("_") or name in METHODS}
 
 
 def test_the_stub_names_what_the_native_module_has() -> None:

@@ -250,7 +250,7 @@ RATES: list[tuple[Callable[[int], Any], Refusal, str]] = [
     (lambda _: None, TypeError, f"{NO_RATE}None"),
     (lambda _: "0.1", TypeError, f"{NO_RATE}'0.1'"),
     (lambda _: True, TypeError, f"{NO_RATE}True"),
-    (lambda _: np.ones(2), TypeError, f"{NO_RATE}array"),
+    (lambda _: np.ones(2), ValueError, "at step 1: expected an array of one element, got shape (2,)"),
     (lambda step: lambda _: step, TypeError, f"{NO_RATE}<function"),
     (failing_rate, RateError, "no rate for step 1"),
 ]

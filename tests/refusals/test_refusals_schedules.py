@@ -14,6 +14,8 @@ from fastoptim.schedules import (
     Constant,
     Cosine,
     Cyclic,
+    Exponential,
+    OneMinusPower,
     PiecewiseConstant,
     ReduceOnPlateau,
     Schedule,
@@ -73,19 +75,25 @@ KINDS = {
     "mode": Wrong([], ["", "MIN", "Triangular", None, 1], []),
     "anneal_strategy": Wrong([], ["", "COS", "cosine", None, 1], ["cos", "linear"]),
     "threshold_mode": Wrong([], ["", "REL", "relative", None, 1], ["rel", "abs"]),
-    "three_phase": Wrong([0, 1, None, "True", 1.0, np.array(True)], [], [True, False, np.True_]),
-    "pct_start": wrong_numbers([math.nextafter(1, 2), 30], [0, 1, 0.5]),
+    **dict.fromkeys(
+        ["three_phase", "cycle"], Wrong([0, 1, None, "True", 1.0, np.array(True)], [], [True, False, np.True_])
+    ),
+    **dict.fromkeys(["pct_start", "amplitude_mult"], wrong_numbers([math.nextafter(1, 2), 30], [0, 1, 0.5])),
     "factor": wrong_numbers([1, 1.0, 2], [0, 0.5, math.nextafter(1, 0)]),
     "div_factor": wrong_numbers([0, 0.0, -0.0], [0.5, 1, 25]),
     "final_div_factor": wrong_numbers([0, 0.0, -0.0], [0.5, 1, 25]),
 }
 OWN_KINDS = {
+    (Exponential, "end_value"): Wrong(
+        [value for value in NO_NUMBERS if value is not None], NONNEGATIVE.values, [None, *NONNEGATIVE.right]
+    ),
+    (OneMinusPower, "power"): wrong_numbers([0, 0.0, -0.0], [0.5, 1, 3]),
     (Cyclic, "gamma"): wrong_numbers([math.nextafter(1, 2), 2], [0, 1, 0.5]),
     (Warmup, "lr"): Wrong(NO_NUMBERS, NONNEGATIVE.values, [0, 1.5, abs, Constant(0.1), ReduceOnPlateau(1)]),
 }
 REQUIRED: dict[str, Any] = {
     **dict.fromkeys(["lr", "base_lr", "max_lr", "gamma", "decay_rate"], 0.1),
-    **dict.fromkeys(["step_size", "T_max", "T_0", "total_steps", "warmup_steps"], 10),
+    **dict.fromkeys(["step_size", "T_max", "T_0", "total_iters", "total_steps", "warmup_steps"], 10),
     "milestones": [3, 5],
     "boundaries": [3, 5],
     "scales": [0.5, 0.1],
