@@ -155,6 +155,12 @@ FO_HD T sign(T x) {
     return x < T(0) || x > T(0) ? std::copysign(T(1), x) : x + T(0);
 }
 
+// x moved towards zero by `threshold`, and zero within it: the proximal operator of threshold*|x|.
+template <class T>
+FO_HD T soft_threshold(T x, T threshold) {
+    return std::copysign(at_least(abs(x) - threshold, T(0)), x);
+}
+
 // One step of Halley's method towards the cube root of a.  r is truncated to half of its digits, so that its square is
 // exact and its cube is rounded once.
 template <class Bits, class T>

@@ -2,6 +2,7 @@
 
 #include "expect.h"
 #include "float_environment.h"
+#include "rule.h"
 #include "rule_info.h"
 
 #include <algorithm>
@@ -48,9 +49,14 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     return constants;
 }
 
-// In the plain mean of n values the last has the weight 1/n.  Before the mean starts it is the last value.
+// In the plain mean of n values the last has the weight 1/n, and in the exponential mean with debiased weights
+// (1 - ema)/(1 - ema^n).  Before the mean starts it is the last value.
 double UpdateConfig::average_weight(std::int64_t t) const {
-    if (ema) return 1 - *ema;
+    if (ema) {
+        const std::int64_t before = t - std::max<std::int64_t>(ema_start, ema_debias);
+        if (before <= 0) return 1;
+        return (1 - *ema) / (ema_debias ? FO_TARGET::Clock{before + 1}.bias_correction(*ema) : 1);
+    }
     if (!swa_start) return 0;
     if (t < *swa_start) return 1;
     const std::int64_t before = (t - *swa_start) / swa_every;

@@ -22,6 +22,8 @@ struct UpdateConfig {
     double l1, weight_decay;
     bool decoupled;
     std::optional<double> ema;
+    std::int64_t ema_start;
+    bool ema_debias;
     std::optional<std::int64_t> swa_start;
     std::int64_t swa_every;
 

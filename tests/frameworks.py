@@ -175,6 +175,7 @@ FRAMEWORKS = {
             "lr": "learning_rate",
             "betas": ("b1", "b2", "b3"),
             "alpha": "decay",
+            "initial_accumulator_value": "initial_scale",
             "momentum": "b1",
             "clipped": "use_clipping",
             "d0": "estim_lr0",

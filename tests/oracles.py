@@ -68,6 +68,11 @@ def clip(x: float, low: float, high: float) -> float:
     return low if x < low else high if x > high else x
 
 
+def proximal(p: float, rate: float, l1: float, l2: float) -> float:
+    """Return the minimum of |x - p|^2/2 + rate*(l1*|x| + l2/2*x^2), as TensorFlow's proximal optimizers write it."""
+    return sign(p) * max(abs(p) - rate * l1, 0.0) / (1 + rate * l2)
+
+
 def ema(s: State, name: str, beta: float, x: float) -> float:
     """Update the exponential moving average of that name and return it."""
     s[name] = beta * s[name] + (1 - beta) * x

@@ -46,8 +46,8 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                                                  std::vector<int> host_constants_at, bool maximize, bool skip_nonfinite,
                                                  double clip_value, double clip_norm, double clip_global_norm,
                                                  double l1, double weight_decay, bool decoupled,
-                                                 std::optional<double> ema, std::optional<std::int64_t> swa_start,
-                                                 std::int64_t swa_every) {
+                                                 std::optional<double> ema, std::int64_t ema_start, bool ema_debias,
+                                                 std::optional<std::int64_t> swa_start, std::int64_t swa_every) {
     const UpdateConfig config{rule,
                               std::move(values),
                               lr_at,
@@ -61,6 +61,8 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                               weight_decay,
                               decoupled,
                               ema,
+                              ema_start,
+                              ema_debias,
                               swa_start,
                               swa_every};
     config.check();
@@ -150,7 +152,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def(py::init(&make_update_config), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),
              py::arg("host_constants_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
              py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("l1"), py::arg("weight_decay"),
-             py::arg("decoupled"), py::arg("ema"), py::arg("swa_start"), py::arg("swa_every"));
+             py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"), py::arg("ema_debias"), py::arg("swa_start"),
+             py::arg("swa_every"));
 
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));

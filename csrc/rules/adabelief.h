@@ -25,14 +25,34 @@ struct AdaBelief {
         this->eps = T(eps * sqrt(bias_correction2));
     }
 
-    FO_HD T step(Unread, T g, T& m, T& s) const {
+    FO_HD void update_means(T g, T& m, T& s) const {
         const T deviation = deviation_scale * (g - m);
         m = mean1(m, g);
         s = mean2.of_square(s, deviation) + eps_root;
+    }
+
+    FO_HD T step(Unread, T g, T& m, T& s) const {
+        update_means(g, m, s);
         return step_size * m / (sqrt(s) + eps);
     }
 };
 
+// With the maximum of s, as AMSGrad.
+template <class T>
+struct AdaBeliefAMSGrad : AdaBelief<T> {
+    static constexpr const char* name = "adabelief_amsgrad";
+    static constexpr std::array state{"m", "s", "s_max"};
+
+    using AdaBelief<T>::AdaBelief;
+
+    FO_HD T step(Unread, T g, T& m, T& s, T& s_max) const {
+        this->update_means(g, m, s);
+        s_max = max(s_max, s);
+        return this->step_size * m / (sqrt(s_max) + this->eps);
+    }
+};
+
 FO_RULE(AdaBelief)
+FO_RULE(AdaBeliefAMSGrad)
 
 }  // namespace fo::FO_TARGET

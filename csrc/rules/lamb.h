@@ -9,20 +9,22 @@ namespace fo::FO_TARGET {
 template <class T>
 struct LAMB {
     static constexpr const char* name = "lamb";
-    static constexpr std::array hyper{"lr",       "beta1",           "beta2",        "eps",
-                                      "eps_root", "bias_correction", "weight_decay", "decoupled"};
+    static constexpr std::array hyper{"lr",        "beta1",     "beta2",           "eps",          "eps_root",
+                                      "min_trust", "max_trust", "bias_correction", "weight_decay", "decoupled"};
     static constexpr std::array state{"m", "v"};
     static constexpr int sums = 2;
 
-    double lr;
+    double lr, min_trust, max_trust;
     Ema<T> mean1, mean2;
     T m_scale, eps, eps_root, weight_decay, decay, step_size = 0;
     bool decoupled;
 
     // The bias corrections become constants, as in adam.h.
-    FO_HD LAMB(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root,
-               double bias_correction, double weight_decay, double decoupled)
+    FO_HD LAMB(const Clock& clock, double lr, double beta1, double beta2, double eps, double eps_root, double min_trust,
+               double max_trust, double bias_correction, double weight_decay, double decoupled)
         : lr(lr),
+          min_trust(min_trust),
+          max_trust(max_trust),
           mean1(beta1),
           mean2(beta2),
           weight_decay(T(weight_decay)),
@@ -51,7 +53,8 @@ struct LAMB {
 
     FO_HD void finalize(const double* squared_norms, double* const*) {
         const double p_norm = sqrt(squared_norms[0]), step_norm = sqrt(squared_norms[1]);
-        step_size = T(p_norm > 0 && step_norm > 0 ? lr * (p_norm / step_norm) : lr);
+        const bool has_norms = p_norm > 0 && step_norm > 0;
+        step_size = T(has_norms ? lr * clamp(p_norm / step_norm, min_trust, max_trust) : lr);
     }
 
     FO_HD void operator()(T& p, Unread, const T& m, const T& v) const {

@@ -9,7 +9,8 @@ namespace fo::FO_TARGET {
 template <class T>
 struct NovoGrad {
     static constexpr const char* name = "novograd";
-    static constexpr std::array hyper{"lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "grad_averaging"};
+    static constexpr std::array hyper{"lr",           "beta1",     "beta2",          "eps",
+                                      "weight_decay", "decoupled", "grad_averaging", "dampen_first"};
     static constexpr std::array state{"m"};
     static constexpr std::array scalar_state{"v"};
     static constexpr int sums = 1;
@@ -19,16 +20,18 @@ struct NovoGrad {
     bool is_first, decoupled;
 
     FO_HD NovoGrad(const Clock& clock, double lr, double beta1, double beta2, double eps, double weight_decay,
-                   double decoupled, double grad_averaging)
+                   double decoupled, double grad_averaging, double dampen_first)
         : beta2(beta2),
           eps(eps),
           lr(T(lr)),
           beta1(Ema<T>(beta1).beta),
-          gradient_weight(grad_averaging != 0 ? Ema<T>(beta1).one_minus_beta : T(1)),
           weight_decay(T(weight_decay)),
           decay(T(decoupled != 0 ? lr * weight_decay : 0)),
           is_first(clock.t == 1),
-          decoupled(decoupled != 0) {}
+          decoupled(decoupled != 0) {
+        const bool is_dampened = grad_averaging != 0 && (dampen_first != 0 || !is_first);
+        gradient_weight = is_dampened ? Ema<T>(beta1).one_minus_beta : T(1);
+    }
 
     FO_HD std::array<double, sums> reduce_terms(Unread, T g, Unread) const { return {double(g) * double(g)}; }
 

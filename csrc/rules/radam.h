@@ -53,14 +53,38 @@ struct RAdam {
         this->eps = T(eps_hat != 0 ? eps : eps * sqrt(bias_correction2));
     }
 
-    FO_HD T step(Unread, T g, T& m, T& v) const {
+    FO_HD void update_means(T g, T& m, T& v) const {
         m = mean1(m, g);
         v = mean2.of_square(v, g);
+    }
+
+    FO_HD T rectified_step(T m, T v) const {
         const T unrectified = step_size * m;
         return is_rectified ? unrectified / (sqrt(v) + eps) : unrectified;
+    }
+
+    FO_HD T step(Unread, T g, T& m, T& v) const {
+        update_means(g, m, v);
+        return rectified_step(m, v);
+    }
+};
+
+// With the maximum of v, as AMSGrad.
+template <class T>
+struct RAdamAMSGrad : RAdam<T> {
+    static constexpr const char* name = "radam_amsgrad";
+    static constexpr std::array state{"m", "v", "v_max"};
+
+    using RAdam<T>::RAdam;
+
+    FO_HD T step(Unread, T g, T& m, T& v, T& v_max) const {
+        this->update_means(g, m, v);
+        v_max = max(v_max, v);
+        return this->rectified_step(m, v_max);
     }
 };
 
 FO_RULE(RAdam)
+FO_RULE(RAdamAMSGrad)
 
 }  // namespace fo::FO_TARGET

@@ -9,21 +9,25 @@ namespace fo::FO_TARGET {
 template <class T>
 struct RMSprop {
     static constexpr const char* name = "rmsprop";
-    static constexpr std::array hyper{"lr", "alpha", "eps", "eps_root", "momentum", "lr_inside"};
+    static constexpr std::array hyper{"lr", "alpha", "eps", "eps_root", "momentum", "lr_inside", "bias_correction"};
     static constexpr std::array state{"s"};
 
     Ema<T> mean;
-    T lr, eps, eps_root, momentum, buffer_lr, step_lr;
+    T lr, eps, eps_root, momentum, buffer_lr, step_lr, square_scale;
 
-    // With momentum the learning rate multiplies either the terms of the buffer or the buffer.
-    FO_HD RMSprop(const Clock&, double lr, double alpha, double eps, double eps_root, double momentum, double lr_inside)
-        : mean(alpha),
-          lr(T(lr)),
-          eps(T(eps)),
-          eps_root(T(eps_root)),
-          momentum(T(momentum)),
-          buffer_lr(T(lr_inside != 0 ? lr : 1)),
-          step_lr(T(lr_inside != 0 ? 1 : lr)) {}
+    // With momentum the learning rate multiplies either the terms of the buffer or the buffer.  A bias correction is
+    // folded into the constants, as in adam.h: only the square of the centered mean needs a factor of its own.
+    FO_HD RMSprop(const Clock& clock, double lr, double alpha, double eps, double eps_root, double momentum,
+                  double lr_inside, double bias_correction)
+        : mean(alpha), momentum(T(momentum)), step_lr(T(lr_inside != 0 ? 1 : lr)) {
+        const double correction = bias_correction != 0 ? mean.bias_correction(clock) : 1;
+        const double root = sqrt(correction);
+        this->lr = T(lr * root);
+        this->eps = T(eps * root);
+        this->eps_root = T(eps_root * correction);
+        buffer_lr = T(lr_inside != 0 ? lr * root : root);
+        square_scale = T(1 / correction);
+    }
 
     FO_HD T denominator(T g, T& s) const {
         s = mean.of_square(s, g);
@@ -34,7 +38,7 @@ struct RMSprop {
     FO_HD T centered_denominator(T g, T& s, T& g_avg) const {
         s = mean.of_square(s, g);
         g_avg = mean(g_avg, g);
-        return sqrt(at_least(s - g_avg * g_avg, T(0)) + eps_root) + eps;
+        return sqrt(at_least(s - square_scale * g_avg * g_avg, T(0)) + eps_root) + eps;
     }
 
     FO_HD T momentum_step(T normalized, T& b) const {

@@ -45,6 +45,8 @@ class UpdateConfig:
         weight_decay: float,
         decoupled: bool,
         ema: float | None,
+        ema_start: int,
+        ema_debias: bool,
         swa_start: int | None,
         swa_every: int,
     ) -> None: ...

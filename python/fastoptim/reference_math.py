@@ -179,6 +179,11 @@ def minimum(a: Array, b: Array) -> Array:
     return np.where((a <= b) | np.isnan(a), a, b)
 
 
+def soft_threshold(x: Array, threshold: Array) -> Array:
+    """Return x moved towards zero by the threshold, and zero within it."""
+    return np.copysign(maximum(abs(x) - threshold, x.dtype.type(0)), x)
+
+
 def sign(x: Array) -> Array:
     """Return -1, 0 or 1; NaN for NaN; +0 for either zero."""
     return np.asarray(np.sign(x))

@@ -34,6 +34,8 @@ def config_of(rule: core.Rule, swa_every: int = 1) -> core.UpdateConfig:
         weight_decay=0.01,
         decoupled=False,
         ema=None,
+        ema_start=0,
+        ema_debias=False,
         swa_start=None,
         swa_every=swa_every,
     )

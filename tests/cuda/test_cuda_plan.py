@@ -93,6 +93,7 @@ class Model:
             "weight_decay": 0.0,
         }
         around |= {"decoupled": False, "ema": None, "swa_start": None, "swa_every": 1, "skip_nonfinite": False}
+        around |= {"ema_start": 0, "ema_debias": False}
         lr_at = self.rule.hyper.index("lr") if "lr" in self.rule.hyper else -1
         return core.UpdateConfig(
             rule=self.rule.number,

@@ -26,6 +26,12 @@ AVERAGES: list[Options] = [
     {"ema": 0.9},
     {"ema": 0.0},
     {"ema": 0.999},
+    {"ema": 0.9, "ema_start": 1},
+    {"ema": 0.9, "ema_start": 7},
+    {"ema": 0.9, "ema_debias": True},
+    {"ema": 0.99, "ema_debias": True, "ema_start": 4},
+    {"ema": 0.0, "ema_debias": True},
+    {"ema": 0.9, "ema_start": STEPS + 1},
     {"swa_start": 1},
     {"swa_start": 5},
     {"swa_start": 5, "swa_every": 3},
@@ -43,10 +49,13 @@ def numbers(seed: int, size: int = 6, dtype: DType = FLOAT64) -> Array:
 def naive(options: Options, path: list[Array]) -> Array:
     """The average of a parameter that was path[0] at first and path[t] after step t."""
     if "ema" in options:
-        average = path[0]
-        for p in path[1:]:
-            average = options["ema"] * average + (1 - options["ema"]) * p
-        return average
+        debias = options.get("ema_debias", False)
+        first = min(options.get("ema_start") or int(debias), len(path) - 1)
+        counted = path[first:]
+        weights = [options["ema"] ** (len(counted) - 1 - i) for i in range(len(counted))]
+        if not debias:
+            weights[1:] = [(1 - options["ema"]) * w for w in weights[1:]]
+        return np.asarray(np.average(counted, axis=0, weights=weights))
     start, every = options["swa_start"], options.get("swa_every", 1)
     counted = [path[t] for t in range(start, len(path), every)]
     return np.asarray(np.mean(counted, axis=0)) if counted else path[-1]
@@ -126,12 +135,13 @@ def test_the_rate_of_each_step_is_its_own(backend: Backend) -> None:
 
 @loop("t", [2**24, 2**25 + 1, 2**30, 2**53 - 1, 2**53, 2**53 + 3, 2**54 + 2, 2**62])
 @loop("dtype", [FLOAT32, FLOAT64])
-def test_late_means_have_the_same_bits(t: int, dtype: DType) -> None:
+@loop("options", [{"swa_start": 1}, {"ema": 1 - 1e-9, "ema_debias": True, "ema_start": 9}])
+def test_late_means_have_the_same_bits(t: int, dtype: DType, options: Options) -> None:
     """Where float32 would round the weight of the mean so far to one, and where float64 would."""
     averages = []
     for module in (fo.functional, fo.reference):
         p, average = numbers(0, 40, dtype), np.zeros(40, dtype)
-        module.sgd(p, numbers(1, 40, dtype), average, step=t, lr=0.5, swa_start=1)
+        module.sgd(p, numbers(1, 40, dtype), average, step=t, lr=0.5, **options)
         averages.append(average)
     assert_same_bits(averages[0], averages[1])
     assert averages[0].any()
@@ -422,7 +432,7 @@ def test_a_wrong_average_is_rejected(backend: Backend, spoil: Callable[[dict[str
 
 
 @each_backend
-@some_average
+@loop("options", [options for options in AVERAGES if "ema_debias" not in options])
 def test_the_averages_are_pytorch_s(backend: Backend, options: Options, torch: Any) -> None:
     swa_utils = torch.optim.swa_utils
     shapes = [(3, 4), (5,)]
@@ -430,11 +440,12 @@ def test_the_averages_are_pytorch_s(backend: Backend, options: Options, torch: A
     model = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(p)) for p in params])
     rule = {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(options["ema"])} if "ema" in options else {}
     averaged = swa_utils.AveragedModel(model, **rule)
-    if "ema" in options:
+    if "ema" in options and "ema_start" not in options:
         averaged.update_parameters(model)  # the first update only copies
     ours = fo.SGD(params, lr=0.1, momentum=0.9, **options, backend=backend)
     theirs = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    start, every = options.get("swa_start", 1), options.get("swa_every", 1)
+    start = int(options.get("swa_start", 0) or options.get("ema_start", 1))
+    every: int = options.get("swa_every", 1)
     for t in range(1, STEPS + 1):
         grads = [numbers(10 * t + i, math.prod(shape)).reshape(shape) for i, shape in enumerate(shapes)]
         for tensor, g in zip(model, grads, strict=True):

@@ -23,11 +23,14 @@ def adabelief(
     eps: float = 1e-16,
     eps_root: float = 1e-16,
     previous_mean: bool = False,
+    amsgrad: bool = False,
 ) -> float:
     old = s["m"]
     m = ema(s, "m", betas[0], g)
     s["s"] = betas[1] * s["s"] + (1 - betas[1]) * (g - (old if previous_mean else m)) ** 2 + eps_root
-    return p - lr * (m / (1 - betas[0] ** t)) / (sqrt(s["s"] / (1 - betas[1] ** t)) + eps)
+    s["s_max"] = max(s["s_max"], s["s"])
+    kept = s["s_max"] if amsgrad else s["s"]
+    return p - lr * (m / (1 - betas[0] ** t)) / (sqrt(kept / (1 - betas[1] ** t)) + eps)
 
 
 ROWS = [
@@ -35,6 +38,7 @@ ROWS = [
     Row(adabelief, {**OTHERS, "betas": (0.8, 0.95), "eps": 1e-3, "eps_root": 1e-4}),
     Row(adabelief, {"convention": "optax"}, lr=1e-3),
     Row(adabelief, {"previous_mean": True}),
+    Row(adabelief, {"amsgrad": True, "betas": (0.8, 0.9)}),  # as the authors' code
 ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
+
+import numpy as np
+import pytest
 
 import fastoptim as fo
 from group_oracles import SHARED, Floats, GroupOracle, assert_group_follows, l2_norm
@@ -25,6 +28,8 @@ class Oracle(GroupOracle):
         eps: float,
         eps_root: float,
         bias_correction: bool,
+        min_trust: float,
+        max_trust: float | None,
         weight_decay: float,
         decoupled: bool,
     ) -> Floats:
@@ -38,7 +43,9 @@ class Oracle(GroupOracle):
             m_hat = m / (1 - beta1**t) if bias_correction else m
             v_hat = v / (1 - beta2**t) if bias_correction else v
             r.append(m_hat / (sqrt(v_hat + eps_root) + eps) + (0.0 if decoupled else weight_decay * x))
-        ratio = l2_norm(p) / l2_norm(r) if l2_norm(p) > 0 and l2_norm(r) > 0 else 1.0
+        ratio = 1.0
+        if l2_norm(p) > 0 and l2_norm(r) > 0:
+            ratio = min(max(l2_norm(p) / l2_norm(r), min_trust), inf if max_trust is None else max_trust)
         return [x - lr * ratio * u for x, u in zip(p, r, strict=True)]
 
 
@@ -51,6 +58,8 @@ SETTINGS: list[Options] = [
     {"bias_correction": False, "eps_root": 0.01, "eps": 0.01, "decoupled": True, "weight_decay": 0.2},
     {"convention": "keras", "weight_decay": 0.2, "lr": 0.02},
     {"convention": "optax", "weight_decay": 0.2},
+    {"min_trust": 1.0, "max_trust": 1.7, "lr": 0.02},
+    {"min_trust": 2.0},
 ]
 ROWS = SETTINGS
 
@@ -59,3 +68,8 @@ ROWS = SETTINGS
 @loop("options", SETTINGS)
 def test_follows_the_formula(options: Options, backend: Backend) -> None:
     assert_group_follows(fo.LAMB, Oracle, options, backend)
+
+
+def test_bounds_that_exclude_every_ratio_are_rejected() -> None:
+    with pytest.raises(ValueError, match=r"^max_trust: expected at least min_trust"):
+        fo.LAMB(np.ones(2), min_trust=2, max_trust=1)

@@ -25,6 +25,8 @@ class Oracle(GroupOracle):
         eps: float,
         decayed_norm: bool,
         nesterov: bool,
+        trust_clip: bool,
+        decays_ratio_only: bool,
         weight_decay: float,
         decoupled: bool,
     ) -> Floats:
@@ -37,6 +39,10 @@ class Oracle(GroupOracle):
         if l2_norm(p) > 0 and measured > 0:
             local = trust_coefficient * l2_norm(p)
             local /= measured + eps if decayed_norm else measured + weight_decay * l2_norm(p) + eps
+            if trust_clip:  # apex's LARC
+                local = min(local / lr, 1.0)
+        if decays_ratio_only:  # Chainer's GradientLARS
+            d = g
         state["v"] = [momentum * v + lr * local * y for v, y in zip(state["v"], d, strict=True)]
         if nesterov:
             return [x - (momentum * v + lr * local * y) for x, v, y in zip(p, state["v"], d, strict=True)]
@@ -52,6 +58,9 @@ SETTINGS: list[Options] = [
     {"decayed_norm": True, "weight_decay": 0.3, "trust_coefficient": 0.02},
     {"decayed_norm": True, "weight_decay": 0.1, "decoupled": True, "eps": 0.1, "nesterov": True},
     {"convention": "optax", "weight_decay": 0.3, "trust_coefficient": 0.02},
+    {"trust_clip": True, "lr": 0.02, "weight_decay": 0.1, "trust_coefficient": 0.02},
+    {"decays_ratio_only": True, "weight_decay": 0.3, "trust_coefficient": 0.1},
+    {"decays_ratio_only": True, "decayed_norm": True, "weight_decay": 0.3, "trust_coefficient": 0.1},
 ]
 ROWS = SETTINGS
 

@@ -27,6 +27,7 @@ class Oracle(GroupOracle):
         betas: tuple[float, float],
         eps: float,
         grad_averaging: bool,
+        dampen_first: bool,
         weight_decay: float,
         decoupled: bool,
     ) -> Floats:
@@ -38,7 +39,10 @@ class Oracle(GroupOracle):
         if not decoupled:
             d = [y + weight_decay * x for x, y in zip(p, d, strict=True)]
         new = 1 - beta1 if grad_averaging else 1.0
-        state["m"] = [beta1 * m + new * y for m, y in zip(state["m"], d, strict=True)]
+        if t == 1 and not dampen_first:  # the paper's initial value
+            state["m"] = d
+        else:
+            state["m"] = [beta1 * m + new * y for m, y in zip(state["m"], d, strict=True)]
         return [x - lr * m for x, m in zip(p, state["m"], strict=True)]
 
 
@@ -49,6 +53,8 @@ SETTINGS: list[Options] = [
     {"grad_averaging": True, "weight_decay": 0.1},
     {"grad_averaging": True, "decoupled": True, "weight_decay": 0.1},
     {"convention": "optax", "weight_decay": 0.01},
+    {"dampen_first": False},
+    {"grad_averaging": True, "dampen_first": False, "weight_decay": 0.1},
 ]
 ROWS = SETTINGS
 

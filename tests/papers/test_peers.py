@@ -135,6 +135,8 @@ OPTAX = [
     Row("rmsprop", "rmsprop"),
     Row("rmsprop", "rmsprop", PUSH),
     Row("rmsprop", "rmsprop", {"alpha": 0.8, **CENTERED}),
+    Row("rmsprop", "rmsprop", {"alpha": 0.8, **CENTERED, "bias_correction": True, "initial_accumulator_value": 0.4}),
+    Row("rmsprop", "rmsprop", {**PUSH, "bias_correction": True}),
     Row("rmsprop", "rmsprop", {"eps": 1e-4}, {"eps_root": 0.0}, {"eps_in_sqrt": False}),
     Row("adam", "adam"),
     Row("adam", "adam", {**OTHER, "eps_root": 1e-4}),

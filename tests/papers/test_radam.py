@@ -31,8 +31,11 @@ def torch_radam(
     betas: Pair = (0.9, 0.999),
     eps: float = 1e-8,
     threshold: float = 5.0,
+    amsgrad: bool = False,
 ) -> float:
     m, v = ema(s, "m", betas[0], g), ema(s, "v", betas[1], g * g)
+    if amsgrad:  # as TensorFlow Addons' RectifiedAdam
+        v = s["v_max"] = max(s["v_max"], v)
     length, r = rectification(t, betas[1])
     step = r * sqrt(1 - betas[1] ** t) / (sqrt(v) + eps) if length > threshold else 1.0
     return p - lr * m / (1 - betas[0] ** t) * step
@@ -51,6 +54,7 @@ OTHER: Options = {"betas": (0.8, 0.95), "eps": 1e-3}
 ROWS = [
     Row(torch_radam, lr=1e-3, decay=(0.0, False), grads=GRADED),
     Row(torch_radam, {**OTHERS, **OTHER, "threshold": 12.0}),
+    Row(torch_radam, {**OTHER, "amsgrad": True}),
     Row(optax_radam, {"convention": "optax"}, grads=GRADED),
     Row(optax_radam, {"convention": "optax", **OTHER}),
     # Algorithm 2, with PyTorch's epsilon: the paper has none, and 0/0 for a gradient of zero.

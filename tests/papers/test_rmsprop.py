@@ -21,9 +21,14 @@ def torch_rmsprop(
     eps_root: float = 0,
     momentum: float = 0,
     centered: bool = False,
+    bias_correction: bool = False,
+    initial_accumulator_value: float = 0,
 ) -> float:
-    mean = ema(s, "g_avg", alpha, g) if centered else 0.0
-    s["b"] = momentum * s["b"] + g / (sqrt(ema(s, "s", alpha, g * g) - mean * mean + eps_root) + eps)
+    if t == 1:
+        s["s"] = initial_accumulator_value
+    bias = 1 - alpha**t if bias_correction else 1
+    mean = ema(s, "g_avg", alpha, g) / bias if centered else 0.0
+    s["b"] = momentum * s["b"] + g / (sqrt(ema(s, "s", alpha, g * g) / bias - mean * mean + eps_root) + eps)
     return p - lr * s["b"]
 
 
@@ -58,6 +63,10 @@ ROWS = [
     Row(torch_rmsprop, {**OTHERS, **BOTH}),
     Row(torch_rmsprop, {"alpha": 0.8, "eps": 0.1, **PUSH}),
     Row(torch_rmsprop, {"alpha": 0.8, "eps_root": 0.1, **CENTERED}),
+    Row(torch_rmsprop, {"bias_correction": True}, grads=GRADED),
+    Row(
+        torch_rmsprop, {**BOTH, "bias_correction": True, "eps": 0.1, "eps_root": 0.2, "initial_accumulator_value": 5.0}
+    ),
     *(Row(inside, {"convention": "keras", **own}, {"eps": 1e-7}, lr=1e-3) for own in ({}, PUSH, CENTERED, BOTH)),
     *(Row(inside, {"convention": "optax", **own}, {"eps": 1e-8}) for own in ({}, PUSH, BOTH)),
     Row(inside, {"convention": "keras"}, {"eps": 1e-7}, lr=1e-3, grads=GRADED),

@@ -10,7 +10,7 @@ import numpy as np
 import fastoptim as fo
 from loops import loop
 from models import Backend, each_backend
-from oracles import ORDINARY, OTHERS, Pair, Row, State, assert_follows, sign
+from oracles import ORDINARY, OTHERS, Pair, Row, State, assert_follows, proximal, sign
 
 
 def yogi(
@@ -25,18 +25,22 @@ def yogi(
     initial_accumulator_value: float = 1e-6,
     corrected: bool = False,
     mean: float = 0.0,
+    l1_regularization: float = 0.0,
+    l2_regularization: float = 0.0,
 ) -> float:
     v = initial_accumulator_value if t == 1 else s["v"]
     s["v"] = v - (1 - betas[1]) * sign(v - g * g) * g * g
     s["m"] = betas[0] * (mean if t == 1 else s["m"]) + (1 - betas[0]) * g
     bias1, bias2 = (1 - betas[0] ** t, 1 - betas[1] ** t) if corrected else (1, 1)
-    return p - lr * (s["m"] / bias1) / (sqrt(s["v"] / bias2) + eps)
+    rate = lr / (sqrt(s["v"] / bias2) + eps) / bias1
+    return proximal(p - rate * s["m"], rate, l1_regularization, l2_regularization)
 
 
 ROWS = [
     Row(yogi, lr=1e-2, decay=(0.0, False)),
     Row(yogi, {**OTHERS, "betas": (0.8, 0.95), "eps": 1e-4}),
     Row(yogi, {"initial_accumulator_value": 0.3}),
+    Row(yogi, {"l1_regularization": 0.3, "l2_regularization": 0.1}),
     Row(yogi, {"convention": "optax"}, {"corrected": True, "mean": 1e-6}, lr=1e-2),
     Row(yogi, {"bias_correction": True, "initial_mean": 1e-6}, {"corrected": True, "mean": 1e-6}),
 ]

@@ -185,7 +185,7 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
     bounds = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
     made = core.UpdateConfig(
         rule=rule.number,
-        values=[float(values[name]) for name in rule.hyper],
+        values=[math.inf if values[name] is None else float(values[name]) for name in rule.hyper],
         lr_at=rule.hyper.index("lr") if "lr" in rule.hyper else -1,
         host_constants_at=[rule.hyper.index(name) for name in optimizer.host_constants],
         maximize=options["maximize"],
@@ -194,6 +194,8 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         weight_decay=0.0 if optimizer.decays_itself else options["weight_decay"],
         decoupled=options["decoupled"],
         ema=options["ema"],
+        ema_start=options["ema_start"],
+        ema_debias=options["ema_debias"],
         swa_start=options["swa_start"],
         swa_every=options["swa_every"],
         **bounds,

@@ -20,6 +20,7 @@ from ..arrays.tree import Structure
 from ..options.schema import AVERAGE
 from ..reference_math import (
     Array,
+    bias_correction_of,
     compute_dtype,
     flush_subnormals,
     maximum,
@@ -98,8 +99,10 @@ def decay_parameter(p: Array, group_step: GroupStep) -> None:
 def average_weight(group_step: GroupStep) -> float:
     """Return the weight of the parameter in its average: exponential, or the mean of every `swa_every`-th step."""
     options, since = group_step.settings.options, group_step.t - (group_step.settings.options["swa_start"] or 0)
-    if options["ema"] is not None:
-        return float(1 - options["ema"])
+    if (ema := options["ema"]) is not None:
+        before = group_step.t - max(options["ema_start"], int(options["ema_debias"]))
+        correction = bias_correction_of(ema, before + 1) if options["ema_debias"] else 1.0
+        return float((1 - ema) / correction) if before > 0 else 1.0
     if since < 0:
         return 1.0
     return 0.0 if since % options["swa_every"] else 1 / float(since // options["swa_every"] + 1)

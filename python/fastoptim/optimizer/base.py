@@ -14,7 +14,7 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..engines.select import engine_for
-from ..options.checks import Backend, Decay, NonNegative, PositiveCount, Scale, check_option
+from ..options.checks import Backend, Count, Decay, NonNegative, PositiveCount, Scale, check_option
 from ..options.fields import (
     FieldsAreArguments,
     Signature,
@@ -71,6 +71,10 @@ class Optimizer(FieldsAreArguments):
         maximize: Ascends instead.
         ema: Keeps an exponential moving average of the parameters, ``average = ema*average + (1-ema)*p``; see
             `averaged`.  Assigned after a phase without it, the average starts again from the parameters.
+        ema_start: The step whose parameters the average starts from; before it, the average is the parameters.  0 for
+            those from before the first step; 1 is Keras's start and PyTorch's.
+        ema_debias: Divides the weights of the values so far by their sum, :math:`1 - \text{ema}^n`, as optax's ``ema``
+            does, so that the first value is not counted more than the others.
         swa_start: Keeps instead the plain mean of the parameters after step `swa_start` and every `swa_every`-th step
             from there on (stochastic weight averaging).  ValueError if it or `swa_every` is assigned later and
             `swa_start` is a step already taken.
@@ -98,6 +102,8 @@ class Optimizer(FieldsAreArguments):
     on_nonfinite: Literal["skip", "raise"] | None = option(default=None, kw_only=True)
     maximize: bool = option(default=False, kw_only=True)
     ema: Decay | None = option(default=None, kw_only=True)
+    ema_start: Count = option(default=0, kw_only=True)
+    ema_debias: bool = option(default=False, kw_only=True)
     swa_start: PositiveCount | None = option(default=None, kw_only=True)
     swa_every: PositiveCount = option(default=1, kw_only=True)
     backend: Backend = argument(default="native", kw_only=True)

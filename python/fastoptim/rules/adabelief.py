@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, bias_correction_of, decay
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class AdaBelief(Optimizer):
@@ -39,6 +39,7 @@ class AdaBelief(Optimizer):
         eps_root: :math:`\epsilon_\text{root}`, at least 0, added to :math:`s` in each step.  Default 1e-16.
         previous_mean: Use the deviation from the moving average before this step instead of the one after it, as optax
             did before version 0.2.4.  Default False.
+        amsgrad: Use the maximum of :math:`s` over the steps so far in its place, as AMSGrad does.  Default False.
         convention: "paper" or "optax", which agree.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
@@ -56,7 +57,7 @@ class AdaBelief(Optimizer):
     """
 
     name = "adabelief"
-    variants = {"adabelief": ("m", "s")}
+    variants = {"adabelief": ("m", "s"), "adabelief_amsgrad": ("m", "s", "s_max")}
     conventions = {"paper": {}, "optax": {}}
 
     lr: LearningRate = 1e-3
@@ -64,7 +65,13 @@ class AdaBelief(Optimizer):
     eps: NonNegative = 1e-16
     eps_root: NonNegative = 1e-16
     previous_mean: bool = False
+    amsgrad: bool = False
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
+
+    @staticmethod
+    def variant(*, amsgrad: bool, **_: Any) -> str:
+        """Return the rule with the maximum, which has one more state array, or without it."""
+        return "adabelief_amsgrad" if amsgrad else "adabelief"
 
     @staticmethod
     def reference(
@@ -72,12 +79,14 @@ class AdaBelief(Optimizer):
         g: Array,
         m: Array,
         s: Array,
+        s_max: Array | None = None,
         *,
         t: int,
         lr: float,
         betas: tuple[float, float],
         eps: float,
         eps_root: float,
+        amsgrad: bool,
         previous_mean: bool,
     ) -> None:
         """The formula in NumPy."""
@@ -89,4 +98,7 @@ class AdaBelief(Optimizer):
         deviation = (number(1) if previous_mean else beta1) * (g - m)
         m[...] = beta1 * m + one_minus_beta1 * g
         s[...] = beta2 * s + one_minus_beta2 * deviation * deviation + number(eps_root)
+        if s_max is not None:
+            s_max[...] = maximum(s_max, s)
+            s = s_max
         p -= step_size * m / (np.sqrt(s) + number(eps * math.sqrt(bias_correction2)))

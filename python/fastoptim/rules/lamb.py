@@ -10,7 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, bias_correction_of, decay, shrink, square, total
+from ..reference_math import Array, bias_correction_of, decay, maximum, minimum, shrink, square, total
 
 
 class LAMB(Optimizer):
@@ -34,6 +34,9 @@ class LAMB(Optimizer):
         eps: Added to the denominator for numerical stability, at least 0.  Default 1e-6.
         eps_root: Added under the square root, at least 0.  Default 0.0.
         bias_correction: If False, :math:`\hat m = m` and :math:`\hat v = v`.  Default True.
+        min_trust: Lower bound of the trust ratio where no norm is 0, at least 0.  Default 0.0.
+        max_trust: Upper bound of the same, at least 0 and not below `min_trust`, or None; DeepSpeed's bounds are 0.01
+            and 10.  Default None.
         convention: "paper" and "optax"; or "keras", with `eps` 1e-7 and `decoupled`: weight decay is applied before the
             norms are taken, outside the trust ratio.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
@@ -60,7 +63,16 @@ class LAMB(Optimizer):
     eps: NonNegative = 1e-6
     eps_root: NonNegative = 0.0
     bias_correction: bool = True
+    min_trust: NonNegative = 0.0
+    max_trust: NonNegative | None = None
     convention: Literal["paper", "optax", "keras"] = argument(default="paper", kw_only=True)
+
+    @classmethod
+    def variant(cls, *, min_trust: float, max_trust: float | None, **_: Any) -> str:
+        """Return the rule; ValueError for bounds that exclude every ratio."""
+        if max_trust is not None and max_trust < min_trust:
+            raise ValueError(f"max_trust: expected at least min_trust, {min_trust}, got {max_trust}")
+        return cls.name
 
     @staticmethod
     def reduce_terms(p: Array, g: Array, m: Array, v: Array, **options: Any) -> tuple[float, ...]:
@@ -75,11 +87,23 @@ class LAMB(Optimizer):
 
     @staticmethod
     def reference(
-        p: Array, g: Array, m: Array, v: Array, *, lr: float, sums: tuple[float, float], **options: Any
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        *,
+        lr: float,
+        min_trust: float,
+        max_trust: float | None,
+        sums: tuple[float, float],
+        **options: Any,
     ) -> None:
         """The formula in NumPy; `reduce_terms` has updated the moving averages."""
         p_norm, step_norm = map(math.sqrt, sums)
-        trust_ratio = p_norm / step_norm if p_norm > 0 and step_norm > 0 else 1.0
+        trust_ratio = 1.0
+        if p_norm > 0 and step_norm > 0:
+            ratio, high = np.float64(p_norm / step_norm), np.float64(math.inf if max_trust is None else max_trust)
+            trust_ratio = float(minimum(maximum(ratio, np.float64(min_trust)), high))
         p[...], step = _unscaled_step(p, m, v, lr=lr, **options)
         p -= p.dtype.type(lr * trust_ratio) * step
 
@@ -97,6 +121,7 @@ def _unscaled_step(
     bias_correction: bool,
     weight_decay: float,
     decoupled: bool,
+    **_: Any,
 ) -> tuple[Array, Array]:
     """Return the parameter, after any decoupled weight decay, and the step before the trust ratio."""
     number = p.dtype.type

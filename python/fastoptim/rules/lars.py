@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
+
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, shrink, square, total
+from ..reference_math import Array, minimum, shrink, square, total
 
 
 class LARS(Optimizer):
@@ -36,6 +38,10 @@ class LARS(Optimizer):
         decayed_norm: Use the norm of :math:`g + \lambda p` instead of :math:`\lVert g \rVert + \lambda \lVert p
             \rVert`.  Default False.
         nesterov: Use the step :math:`\mu v + \eta \rho\, (g + \lambda p)`.  Default False.
+        trust_clip: Use :math:`\min(\rho, \eta)` in place of :math:`\eta \rho`, where no norm is 0: the ratio is then
+            the learning rate, up to `lr`.  It is LARC, with `trust_coefficient` 0.02.  Default False.
+        decays_ratio_only: Use :math:`\lambda` in :math:`\rho` alone, as Chainer's ``GradientLARS`` does, and not in
+            :math:`g + \lambda p`.  Default False.
         convention: "paper"; or "optax", with `decayed_norm`.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
@@ -63,6 +69,8 @@ class LARS(Optimizer):
     eps: NonNegative = 0.0
     decayed_norm: bool = False
     nesterov: bool = False
+    trust_clip: bool = False
+    decays_ratio_only: bool = False
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
@@ -90,6 +98,8 @@ class LARS(Optimizer):
         eps: float,
         decayed_norm: bool,
         nesterov: bool,
+        trust_clip: bool,
+        decays_ratio_only: bool,
         weight_decay: float,
         decoupled: bool,
         sums: tuple[float, float],
@@ -97,14 +107,15 @@ class LARS(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         p_norm, g_norm = map(math.sqrt, sums)
-        trust_ratio = 1.0
+        step_size = lr
         if p_norm > 0 and g_norm > 0:
             decay_norm = 0.0 if decoupled or decayed_norm or weight_decay == 0 else weight_decay * p_norm
-            trust_ratio = trust_coefficient * p_norm / (g_norm + decay_norm + eps)
+            trust_ratio = np.float64(trust_coefficient) * p_norm / (g_norm + decay_norm + eps)
+            step_size = float(minimum(trust_ratio, np.float64(lr)) if trust_clip else lr * trust_ratio)
         if decoupled:
             p[...] = shrink(p, lr * weight_decay)
         else:
-            g = g + number(weight_decay) * p
-        scaled = number(lr * trust_ratio) * g
+            g = g + number(0 if decays_ratio_only else weight_decay) * p
+        scaled = number(step_size) * g
         v[...] = number(momentum) * v + scaled
         p -= number(momentum) * v + scaled if nesterov else v

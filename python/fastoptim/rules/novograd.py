@@ -35,6 +35,8 @@ class NovoGrad(Optimizer):
             0.98).
         eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
         grad_averaging: Multiply the term added to :math:`m` by :math:`1 - \beta_1`.  Default False.
+        dampen_first: If False, `grad_averaging` begins with the second step, and :math:`m` starts from the whole first
+            term, as the paper initialises it.  Default True.
         convention: "paper"; or "optax", with betas 0.9 and 0.25 and `eps` 1e-6.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
@@ -60,6 +62,7 @@ class NovoGrad(Optimizer):
     betas: tuple[Decay, Decay] = (0.95, 0.98)
     eps: NonNegative = 1e-8
     grad_averaging: bool = False
+    dampen_first: bool = True
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
 
     @staticmethod
@@ -79,6 +82,7 @@ class NovoGrad(Optimizer):
         betas: tuple[float, float],
         eps: float,
         grad_averaging: bool,
+        dampen_first: bool,
         weight_decay: float,
         decoupled: bool,
         sums: tuple[float],
@@ -86,7 +90,8 @@ class NovoGrad(Optimizer):
         """The formula in NumPy."""
         number = p.dtype.type
         beta1, beta2 = decay(p.dtype, betas[0]), betas[1]
-        gradient_weight = number(1 - float(beta1)) if grad_averaging else number(1)
+        is_dampened = grad_averaging and (dampen_first or t > 1)
+        gradient_weight = number(1 - float(beta1)) if is_dampened else number(1)
         v[...] = sums[0] if t == 1 else beta2 * float(v) + (1 - beta2) * sums[0]
         g = number(np.float64(1) / (math.sqrt(float(v)) + eps)) * g
         if decoupled:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
 from ..options.fields import argument
-from ..reference_math import Array, bias_correction_of, decay
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class RAdam(Optimizer):
@@ -41,6 +41,7 @@ class RAdam(Optimizer):
         threshold: Value of :math:`\rho` above which the step is Adam's, at least 4, where :math:`r` becomes real.
             Default 5.0.
         eps_hat: Add epsilon before the bias correction of :math:`v`; if False, after it.  Default True.
+        amsgrad: Use the maximum of :math:`v` over the steps so far in its place, as AMSGrad does.  Default False.
         convention: "torch", as above; "optax", without `eps_hat`; "paper", with `threshold` 4 and an unchanged `eps`.
             Default "torch".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
@@ -58,7 +59,7 @@ class RAdam(Optimizer):
     """
 
     name = "radam"
-    variants = {"radam": ("m", "v")}
+    variants = {"radam": ("m", "v"), "radam_amsgrad": ("m", "v", "v_max")}
     conventions = {"torch": {}, "optax": {"eps_hat": False}, "paper": {"threshold": 4.0}}
 
     lr: LearningRate = 1e-3
@@ -66,7 +67,13 @@ class RAdam(Optimizer):
     eps: NonNegative = 1e-8
     threshold: Annotated[float, Range(4)] = 5.0
     eps_hat: bool = True
+    amsgrad: bool = False
     convention: Literal["torch", "optax", "paper"] = argument(default="torch", kw_only=True)
+
+    @staticmethod
+    def variant(*, amsgrad: bool, **_: Any) -> str:
+        """Return the rule with the maximum, which has one more state array, or without it."""
+        return "radam_amsgrad" if amsgrad else "radam"
 
     @staticmethod
     def reference(
@@ -74,12 +81,14 @@ class RAdam(Optimizer):
         g: Array,
         m: Array,
         v: Array,
+        v_max: Array | None = None,
         *,
         t: int,
         lr: float,
         betas: tuple[float, float],
         eps: float,
         threshold: float,
+        amsgrad: bool,
         eps_hat: bool,
     ) -> None:
         """The formula in NumPy."""
@@ -91,6 +100,9 @@ class RAdam(Optimizer):
         rho = _moving_average_length(float(beta2), t)
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
+        if v_max is not None:
+            v_max[...] = maximum(v_max, v)
+            v = v_max
         step_size = lr / bias_correction1
         if not rho > threshold:
             p -= number(step_size) * m

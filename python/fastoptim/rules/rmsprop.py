@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +11,8 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate, NonNegative
 from ..options.fields import argument
-from ..reference_math import Array, decay, maximum
+from ..options.schema import StateArray
+from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
 class RMSprop(Optimizer):
@@ -25,6 +28,9 @@ class RMSprop(Optimizer):
     root mean square.  The variance :math:`s - a^2` is clamped to at least 0, as rounding can make it negative
     (PyTorch's square root of it is then NaN).  The form with epsilon under the square root is ``eps_root=e, eps=0``.
 
+    With `bias_correction`, :math:`s / (1 - \alpha^t)` and :math:`a / (1 - \alpha^t)` replace :math:`s` and :math:`a` in
+    :math:`d`, so that the first steps are not larger than the later ones.
+
     Args:
         params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
@@ -35,6 +41,8 @@ class RMSprop(Optimizer):
         centered: Subtract the square of the average gradient.  Default False.
         lr_inside: With momentum, multiply the terms of the buffer by the learning rate instead of the buffer; the same
             while the learning rate is constant.  Default False.
+        bias_correction: Apply bias corrections to the moving averages, as in Adam.  Default False.
+        initial_accumulator_value: Initial value of :math:`s`, at least 0; optax's `initial_scale`.  Default 0.0.
         convention: "torch", as above; "keras", with `lr` 1e-3, `alpha` 0.9, `eps` 0, `eps_root` 1e-7 and `lr_inside`;
             "optax", with `alpha` 0.9, `eps` 0, `eps_root` 1e-8 and `lr_inside`; "paper", with `alpha` 0.9 (it has no
             `eps`, which is unchanged here).  Default "torch".
@@ -60,6 +68,7 @@ class RMSprop(Optimizer):
         "rmsprop_momentum": ("s", "b"),
         "rmsprop_centered_momentum": ("s", "g_avg", "b"),
     }
+    state_schema = {"s": StateArray(initial=itemgetter("initial_accumulator_value"))}
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "alpha": 0.9, "eps": 0.0, "eps_root": 1e-7, "lr_inside": True},
@@ -74,6 +83,8 @@ class RMSprop(Optimizer):
     momentum: Fraction = 0.0
     centered: bool = False
     lr_inside: bool = False
+    bias_correction: bool = False
+    initial_accumulator_value: NonNegative = 0.0
     convention: Literal["torch", "keras", "optax", "paper"] = argument(default="torch", kw_only=True)
 
     @staticmethod
@@ -97,20 +108,24 @@ class RMSprop(Optimizer):
         momentum: float,
         centered: bool,
         lr_inside: bool,
+        bias_correction: bool,
+        **_: Any,
     ) -> None:
         """The formula in NumPy."""
         number = p.dtype.type
         alpha = decay(p.dtype, alpha)
         one_minus_alpha = number(1 - float(alpha))
+        correction = bias_correction_of(float(alpha), t) if bias_correction else 1.0
+        root = math.sqrt(correction)
         s[...] = alpha * s + one_minus_alpha * g * g
         variance = s
         if g_avg is not None:
             g_avg[...] = alpha * g_avg + one_minus_alpha * g
-            variance = maximum(s - g_avg * g_avg, number(0))
-        denominator = np.sqrt(variance + number(eps_root)) + number(eps)
+            variance = maximum(s - number(1 / correction) * g_avg * g_avg, number(0))
+        denominator = np.sqrt(variance + number(eps_root * correction)) + number(eps * root)
         if b is None:
-            p -= number(lr) * g / denominator
+            p -= number(lr * root) * g / denominator
             return
-        buffer_lr, step_lr = (lr, 1.0) if lr_inside else (1.0, lr)
+        buffer_lr, step_lr = (lr * root, 1.0) if lr_inside else (root, lr)
         b[...] = number(momentum) * b + number(buffer_lr) * (g / denominator)
         p -= number(step_lr) * b

@@ -12,7 +12,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
 from ..options.schema import StateArray
-from ..reference_math import Array, bias_correction_of, decay, sign
+from ..reference_math import Array, bias_correction_of, decay, sign, soft_threshold
 
 
 class Yogi(Optimizer):
@@ -26,6 +26,10 @@ class Yogi(Optimizer):
     With `bias_correction`, :math:`m / (1 - \beta_1^t)` and :math:`v / (1 - \beta_2^t)` replace :math:`m` and :math:`v`
     in the last line.
 
+    With `l1_regularization` or `l2_regularization` the step is followed by the proximal operator of
+    :math:`\ell_1 \lvert p \rvert + \frac{\ell_2}{2} p^2` at the rate :math:`r` of each element, the factor of :math:`m`
+    above: :math:`p = \operatorname{sign}(p) \max(\lvert p \rvert - r \ell_1, 0) / (1 + r \ell_2)`.
+
     For gradients that are usually small and occasionally large, where Adam's average decays between the large ones.
     With the large `eps` it needs a larger learning rate than Adam, 1e-2.
 
@@ -38,6 +42,8 @@ class Yogi(Optimizer):
         bias_correction: Apply bias corrections to both averages, as in Adam.  Default False.
         initial_accumulator_value: Initial value of :math:`v`, at least 0.  Default 1e-6.
         initial_mean: Initial value of :math:`m`, at least 0.  Default 0.0.
+        l1_regularization: :math:`\ell_1`, at least 0.  Default 0.0.
+        l2_regularization: :math:`\ell_2`, at least 0.  Default 0.0.
         convention: "paper"; "optax", with `bias_correction` and an `initial_mean` of 1e-6.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
@@ -54,7 +60,7 @@ class Yogi(Optimizer):
     """
 
     name = "yogi"
-    variants = {"yogi": ("m", "v")}
+    variants = {"yogi": ("m", "v"), "yogi_proximal": ("m", "v")}
     state_schema = {
         "m": StateArray(initial=itemgetter("initial_mean")),
         "v": StateArray(initial=itemgetter("initial_accumulator_value")),
@@ -67,7 +73,14 @@ class Yogi(Optimizer):
     bias_correction: bool = False
     initial_accumulator_value: NonNegative = 1e-6
     initial_mean: NonNegative = 0.0
+    l1_regularization: NonNegative = 0.0
+    l2_regularization: NonNegative = 0.0
     convention: Literal["paper", "optax"] = argument(default="paper", kw_only=True)
+
+    @staticmethod
+    def variant(*, l1_regularization: float, l2_regularization: float, **_: Any) -> str:
+        """Return the rule with the proximal step or without it."""
+        return "yogi_proximal" if l1_regularization or l2_regularization else "yogi"
 
     @staticmethod
     def reference(
@@ -81,6 +94,8 @@ class Yogi(Optimizer):
         betas: tuple[float, float],
         eps: float,
         bias_correction: bool,
+        l1_regularization: float,
+        l2_regularization: float,
         **_: Any,
     ) -> None:
         """The formula in NumPy."""
@@ -93,4 +108,10 @@ class Yogi(Optimizer):
         square = g * g
         m[...] = beta1 * m + one_minus_beta1 * g
         v -= one_minus_beta2 * sign(v - square) * square
-        p -= step_size * m / (np.sqrt(v) + number(eps * math.sqrt(bias_correction2)))
+        denominator = np.sqrt(v) + number(eps * math.sqrt(bias_correction2))
+        if l1_regularization or l2_regularization:
+            rate = step_size / denominator
+            p -= rate * m
+            p[...] = soft_threshold(p, rate * number(l1_regularization)) / (1 + rate * number(l2_regularization))
+        else:
+            p -= step_size * m / denominator
