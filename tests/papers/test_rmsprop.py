@@ -28,7 +28,8 @@ def torch_rmsprop(
         s["s"] = initial_accumulator_value
     bias = 1 - alpha**t if bias_correction else 1
     mean = ema(s, "g_avg", alpha, g) / bias if centered else 0.0
-    s["b"] = momentum * s["b"] + g / (sqrt(ema(s, "s", alpha, g * g) / bias - mean * mean + eps_root) + eps)
+    variance = max(ema(s, "s", alpha, g * g) / bias - mean * mean, 0.0)
+    s["b"] = momentum * s["b"] + g / (sqrt(variance + eps_root) + eps)
     return p - lr * s["b"]
 
 
