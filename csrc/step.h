@@ -16,7 +16,7 @@ inline constexpr int kMaxSums = 4;
 inline constexpr std::size_t kRuleBytes = 192;
 
 // Every how many steps subnormal numbers are flushed.  Once a step would cost Adam a third more time in cache.
-inline constexpr int kFlushInterval = 16;
+inline constexpr int kFlushInterval = 64;
 
 // How a pass uses an array's elements.  An element that is written was read before.
 enum class Access : std::uint8_t { kNone, kRead, kWrite };

@@ -88,7 +88,7 @@ def test_special_values(xp: Any, case: Case, p_dtype: DType) -> None:
 @every_variant
 def test_special_state(xp: Any, case: Case, p_dtype: DType) -> None:
     rng = np.random.default_rng(3)
-    for t, g_dtype in zip((1, 2, 1008, 2**40 + 1), DTYPES, strict=True):
+    for t, g_dtype in zip((1, 2, 1024, 2**40 + 1), DTYPES, strict=True):
         before = [rng.choice(special_values(kind), 5000) for kind in (p_dtype, g_dtype)]
         before += case.make_state(lambda: rng.choice(special_values(compute_dtype(p_dtype)), 5000))
         arrays = [put(xp, array) for array in before]
@@ -99,7 +99,7 @@ def test_special_state(xp: Any, case: Case, p_dtype: DType) -> None:
 
 
 @with_device
-def test_a_step_in_sixteen_flushes_averages(xp: Any) -> None:
+def test_some_steps_flush_averages(xp: Any) -> None:
     averages = []
     for place, backend in ((partial(put, xp), "native"), (np.copy, "reference")):
         opt = fo.OPTIMIZERS["sgd"](place(np.zeros(1030, np.float32)), ema=0.99, backend=backend)

@@ -33,7 +33,7 @@ from ..reference_math import (
 )
 from .base import NO_COUNTS, Counts, GroupSnapshot, GroupStep
 
-FLUSH_INTERVAL = 16  # steps; subnormal numbers in state live at most as long
+FLUSH_INTERVAL = 64  # steps; subnormal numbers in state live at most as long
 
 
 def unscaled(g: Array, group_step: GroupStep) -> Array:
