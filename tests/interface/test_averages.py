@@ -200,7 +200,7 @@ def test_an_average_may_be_switched_on_later(backend: Backend, switch: int, opti
 @each_backend
 @loop("between", [{"ema": None}, {"ema": None, "swa_start": 9}])
 def test_an_average_of_another_phase_starts_again(backend: Backend, between: Options) -> None:
-    """Also after a checkpoint of the phase without it, which has the average of the first phase."""
+    """A checkpoint of the phase without it has the average of the first phase, and changes nothing."""
     p = numbers(0)
     opt: Any = fo.Adam(p, ema=0.8, backend=backend)
     for t in range(2):

@@ -260,7 +260,7 @@ def test_options_that_changed_continue(optimizer: type[fo.Optimizer], backend: B
 @each_backend
 @loop("assigned", [True, False])
 def test_the_saved_options_hold(optimizer: type[fo.Optimizer], backend: Backend, assigned: bool) -> None:
-    """Also those assigned since the last step, and those of another variant than the loader's, as in PyTorch."""
+    """Options assigned since the last step are, and those of another variant than the loader's, as in PyTorch."""
     for before, after in permutations([case for case in PLAIN_CASES if case.optimizer is optimizer], 2):
         p = numbers(0)["w"]
         opt = before.optimize(p, backend)

@@ -43,7 +43,7 @@ def options_of(opt: fo.Optimizer) -> dict[str, Any]:
 
 @every_optimizer
 def test_options_that_were_not_saved_have_their_defaults(optimizer: type[fo.Optimizer]) -> None:
-    """As in a checkpoint from before these options; whatever they are in the optimizer that loads it."""
+    """A checkpoint from before these options has none of them, whatever they are in the optimizer that loads it."""
     opt = stepped(optimizer, lr=0.0625)
     saved = opt.state_dict()
     saved["groups"][0] = {"lr": 0.0625}
@@ -58,7 +58,7 @@ def test_options_that_were_not_saved_have_their_defaults(optimizer: type[fo.Opti
 
 @every_optimizer
 def test_none_is_saved(optimizer: type[fo.Optimizer]) -> None:
-    """Also where it is not the default."""
+    """The saved value need not be the default."""
     names = [name for name in optimizer.defaults if may_be_none(optimizer.annotations[name])]
     opt: Any = stepped(optimizer, **dict.fromkeys(names))
     saved = opt.state_dict()
@@ -329,7 +329,7 @@ def test_memory_that_runs_out_while_loading(optimizer: type[fo.Optimizer], monke
 
 
 def test_state_that_cannot_be_written() -> None:
-    """As that of a read-only memory map."""
+    """A read-only memory map has such arrays."""
     model = Model(fo.Adam, "native")
     saved = stepped(fo.Adam, model.params, lr=0.125).state_dict()
     model.opt.param_states[-1].state["v"].flags.writeable = False

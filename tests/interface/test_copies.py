@@ -136,7 +136,7 @@ def gradients(opt: fo.Optimizer, value: float) -> Any:
 @loop("kind", new_structures())
 @loop("make", [*COPIES.values(), through_joblib])
 def test_a_copy_s_parameters_are_those_that_it_steps(optimizer: type[fo.Optimizer], kind: str, make: Copy) -> None:
-    """Those of `params` and of `param_groups`; and a tuple with `params` holds them, too."""
+    """The arrays of `params` and of `param_groups` are the same; a tuple with `params` holds them, too."""
     opt: Any = optimizer(new_structures()[kind])
     opt.step(gradients(opt, 0.25))
     opt.param_groups[0]["weight_decay"] = 0.5  # not checked yet

@@ -201,7 +201,7 @@ def test_the_stub_names_what_a_native_class_has(node: ast.ClassDef) -> None:
 
 
 def test_all_public_names_are_there() -> None:
-    """And no others, whatever the package imports."""
+    """No other names are public, whatever the package imports."""
     names = {name: getattr(fo, name) for name in dir(fo) if not name.startswith("__")}
     assert sorted(names) == fo.__all__
     assert all(fo.__dir__().count(name) == 1 for name in names)

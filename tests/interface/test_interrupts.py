@@ -25,7 +25,7 @@ SHAPES = ((3,), (2, 2), (), (5,))
 
 
 class Interrupt(KeyboardInterrupt):
-    """What the handler raises."""
+    """The exception that the handler raises."""
 
 
 def run_interrupted(work: Callable[[], Any], at: int) -> int:

@@ -1,4 +1,4 @@
-"""What a schedule may do while a step calls it, and what the step then does; compared with the reference."""
+"""The things that a schedule may do while a step calls it, and their effect; compared with the reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from step_histories import a_list, a_rate, count_slow_steps, load, numbers, said
 @loop("number", [float, np.float32, int])
 @loop("grads", [numbers, lambda seed: numbers(seed, 10)[::2]])
 def test_a_schedule_is_called_once_a_step(number: Any, grads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a gradient is strided."""
+    """A strided gradient does not matter."""
     asked: list[int] = []
     opt = fo.Adam(numbers(0), lr=lambda step: asked.append(step) or number(1))  # type: ignore[func-returns-value]
     opt.step(numbers(1))
@@ -190,7 +190,7 @@ def shows_the_average(opt: fo.Optimizer) -> object:
 
 
 def loads_a_checkpoint(opt: fo.Optimizer) -> object:
-    """Of the same step, with less state."""
+    """The state dict is of the same step, with less state."""
     saved = opt.state_dict()
     for group, entry in zip(saved["groups"], saved["arrays"], strict=True):
         del group["ema"], entry["state"]["average"]

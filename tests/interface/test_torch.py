@@ -90,7 +90,7 @@ def test_missing_gradients_and_the_state(torch_name: str, backend: Backend) -> N
 
 
 def test_which_need_the_default_dtype_to_be_float64() -> None:
-    """As docs/coming_from.md says: PyTorch keeps some of their constants in the default dtype."""
+    """PyTorch, as docs/coming_from.md says, keeps some of their constants in the default dtype."""
     torch.set_default_dtype(torch.float32)
     differ = set()
     for name in NAMES:

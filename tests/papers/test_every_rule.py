@@ -159,7 +159,7 @@ def test_every_rule_has_a_setting() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_reaches_the_minimum(name: str) -> None:
-    """Of both functions at once, each in a group of its own."""
+    """Both functions are minimized at once, each in a group of its own."""
     params = [np.array([-1.2, 1.0]), np.array([-1.2, 1.0])]
     steps, setting = STEPS.get(name, 10_000), {**SETTINGS[name]}
     if name not in CONSTANT_RATE:

@@ -50,7 +50,7 @@ class GroupSnapshot(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What an optimizer counts, and what takes its place when a step is taken.
+    """The counts of an optimizer, and those that take their place when a step is taken.
 
     An engine assigns it in the same native call as the arrays: an exception of a signal handler, such as
     KeyboardInterrupt, finds a step that was taken and counted, or neither.

@@ -16,7 +16,7 @@ class Polynomial(Schedule):
         \eta_t = \eta_\text{end} + (\eta - \eta_\text{end}) (1 - \min(t, T) / T)^p
 
     Usual for segmentation, with a `power` of 0.9; PyTorch's ``PolynomialLR`` and optax's ``polynomial_schedule``.
-    Holds `end_value` from step :math:`T` on.  With `cycle` the decay goes on instead, to the next multiple of
+    Holds `end_value` from step :math:`T` on.  With `cycle` the decay continues instead, to the next multiple of
     :math:`T`: the rate falls at the same points to `end_value` and restarts lower each time, as with Keras's
     ``PolynomialDecay(cycle=True)``.
 
