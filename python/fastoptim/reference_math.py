@@ -184,6 +184,13 @@ def soft_threshold(x: Array, threshold: Array) -> Array:
     return np.copysign(maximum(abs(x) - threshold, x.dtype.type(0)), x)
 
 
+def proximal_step(p: Array, step: Array, rate: Array, l1: float, l2: float) -> None:
+    """Move p by ``-rate*step``, and apply the proximal operator of ``l1*|p| + l2/2*p^2`` at each element's rate."""
+    number = p.dtype.type
+    p -= rate * step
+    p[...] = soft_threshold(p, rate * number(l1)) / (1 + rate * number(l2))
+
+
 def sign(x: Array) -> Array:
     """Return -1, 0 or 1; NaN for NaN; +0 for either zero."""
     return np.asarray(np.sign(x))

@@ -11,7 +11,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import LearningRate, NonNegative
 from ..options.fields import argument
 from ..options.schema import StateArray
-from ..reference_math import Array, soft_threshold
+from ..reference_math import Array, proximal_step
 
 
 class Adagrad(Optimizer):
@@ -101,8 +101,6 @@ class Adagrad(Optimizer):
         s += g * g
         denominator = np.sqrt(s + number(eps_root)) + number(eps)
         if l1_regularization or l2_regularization:
-            rate = step_size / denominator
-            p -= rate * g
-            p[...] = soft_threshold(p, rate * number(l1_regularization)) / (1 + rate * number(l2_regularization))
+            proximal_step(p, g, step_size / denominator, l1_regularization, l2_regularization)
         else:
             p -= step_size * g / denominator

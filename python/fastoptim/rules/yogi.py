@@ -12,7 +12,7 @@ from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
 from ..options.schema import StateArray
-from ..reference_math import Array, bias_correction_of, decay, sign, soft_threshold
+from ..reference_math import Array, bias_correction_of, decay, proximal_step, sign
 
 
 class Yogi(Optimizer):
@@ -110,8 +110,6 @@ class Yogi(Optimizer):
         v -= one_minus_beta2 * sign(v - square) * square
         denominator = np.sqrt(v) + number(eps * math.sqrt(bias_correction2))
         if l1_regularization or l2_regularization:
-            rate = step_size / denominator
-            p -= rate * m
-            p[...] = soft_threshold(p, rate * number(l1_regularization)) / (1 + rate * number(l2_regularization))
+            proximal_step(p, m, step_size / denominator, l1_regularization, l2_regularization)
         else:
             p -= step_size * m / denominator
