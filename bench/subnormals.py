@@ -85,8 +85,8 @@ def compare_builds(other: str, names: list[str], rounds: int) -> None:
     print(format_table(rows))
 
 
-def main() -> None:
-    """Parse the command line and run one of the comparisons."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--optimizer", nargs="+", help="default: all, or with --against those with little arithmetic")
     parser.add_argument("--size", type=int, default=2**14, help="elements of an idle parameter")
@@ -95,7 +95,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of --against")
     parser.add_argument("--against", metavar="DIRECTORY", help="a PYTHONPATH with another fastoptim")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and run one of the comparisons."""
+    args = make_parser().parse_args()
     fo.set_num_threads(1)
     if args.serve:
         serve()

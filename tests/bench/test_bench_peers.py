@@ -26,6 +26,7 @@ import adapters  # noqa: E402
 import one_array  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+import subnormals  # noqa: E402
 import threads  # noqa: E402
 from adapters import OPTIONS, PEERS, Offer, Peer  # noqa: E402
 from fastoptim import __main__  # noqa: E402
@@ -34,7 +35,7 @@ from fastoptim.bench.timing import Budget  # noqa: E402
 from fastoptim.bench.workload import Workload  # noqa: E402
 from optional import optional  # noqa: E402
 
-SCRIPTS = (one_array, peers, report, threads)
+SCRIPTS = (one_array, peers, report, subnormals, threads)
 PARSERS = {f"bench/{script.__name__}.py": script.make_parser for script in SCRIPTS}
 OFFERS = [(peer, optimizer) for peer in PEERS.values() for optimizer in peer.offers]
 
