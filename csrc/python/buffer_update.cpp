@@ -60,10 +60,35 @@ double scale_of(py::handle value) {
     return scale;
 }
 
+// The numbers of an option: a float, or the items of a tuple of floats.
+struct Numbers {
+    PyObject* value;
+    std::size_t count;
+
+    explicit Numbers(py::handle given)
+        : value(given.ptr()),
+          count(PyTuple_CheckExact(value) ? static_cast<std::size_t>(PyTuple_GET_SIZE(value)) : 1) {}
+
+    double operator[](std::size_t i) const {
+        return number_of(PyTuple_CheckExact(value) ? PyTuple_GET_ITEM(value, static_cast<Py_ssize_t>(i)) : value);
+    }
+};
+
+bool can_read(py::handle value, const OptionSet::Readable& readable) {
+    const Numbers numbers(value);
+    if (numbers.count != readable.places.size()) return false;
+    for (std::size_t i = 0; i < numbers.count; ++i)
+        if (!(numbers[i] >= readable.low && numbers[i] <= readable.high)) return false;
+    return true;
+}
+
+bool is_free(py::handle name) { return is_name(name, "lr") || is_name(name, "grad_scale"); }
+
 }  // namespace
 
-OptionSet::OptionSet(std::shared_ptr<const UpdateConfig> config, const py::dict& given, double lr, double grad_scale,
-                     std::string when_nonfinite, py::object host_constants,
+OptionSet::OptionSet(std::shared_ptr<const UpdateConfig> config, const py::dict& given,
+                     const std::map<std::string, std::tuple<std::vector<int>, double, double>>& readable, double lr,
+                     double grad_scale, std::string when_nonfinite, py::object host_constants,
                      std::shared_ptr<const StateArguments> states)
     : config_(std::move(config)),
       lr_(lr),
@@ -72,24 +97,35 @@ OptionSet::OptionSet(std::shared_ptr<const UpdateConfig> config, const py::dict&
       host_constants_(std::move(host_constants)),
       states_(std::move(states)) {
     expect(config_ != nullptr, "options");
-    for (const auto& [name, value] : given)
-        given_.emplace_back(py::reinterpret_borrow<py::object>(name), py::reinterpret_borrow<py::object>(value));
+    for (const auto& [name, value] : given) {
+        Given& entry = given_.emplace_back(
+            Given{py::reinterpret_borrow<py::object>(name), py::reinterpret_borrow<py::object>(value), {{}, 0, 0}});
+        const auto known = readable.find(py::cast<std::string>(name));
+        if (known == readable.end()) continue;
+        std::tie(entry.readable.places, entry.readable.low, entry.readable.high) = known->second;
+        for (const int place : entry.readable.places)
+            expect(place == kWeightDecay || (place >= 0 && static_cast<std::size_t>(place) < config_->values.size()),
+                   "hyper-parameters of the rule");
+    }
     expect(
         states_ && states_->rule() == config_->rule && (states_->averages() || (!config_->ema && !config_->swa_start)),
         "the state arrays of these options");
+}
+
+const OptionSet::Given* OptionSet::find(py::handle name, std::size_t place) const {
+    const auto is_it = [name](const Given& entry) { return is_same_text(name, entry.name); };
+    if (place < given_.size() && is_it(given_[place])) return &given_[place];
+    const auto entry = std::find_if(given_.begin(), given_.end(), is_it);
+    return entry == given_.end() ? nullptr : &*entry;
 }
 
 bool OptionSet::matches(const py::dict& options) const {
     std::size_t found = 0;
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(options.ptr(), &at, &key, &value);) {
-        if (is_name(key, "lr") || is_name(key, "grad_scale")) continue;
-        // Calls usually pass their options in one order.
-        const auto is_it = [key](const auto& entry) { return is_same_text(key, entry.first); };
-        const auto entry = found < given_.size() && is_it(given_[found])
-                               ? given_.begin() + static_cast<std::ptrdiff_t>(found)
-                               : std::find_if(given_.begin(), given_.end(), is_it);
-        if (entry == given_.end() || !is_same(value, entry->second)) return false;
+        if (is_free(key)) continue;
+        const Given* const entry = find(key, found);
+        if (!entry || !(is_same(value, entry->value) || can_read(value, entry->readable))) return false;
         ++found;
     }
     return found == given_.size();
@@ -100,10 +136,22 @@ std::optional<StepConstants> OptionSet::constants(py::handle step, const py::dic
     const std::int64_t t = PyLong_CheckExact(step.ptr()) ? PyLong_AsLongLongAndOverflow(step.ptr(), &overflow) : 0;
     if (t < 1 || overflow) return std::nullopt;
     double lr = lr_, grad_scale = grad_scale_;
+    std::optional<UpdateConfig> changed;  // with the numbers of this call
+    std::size_t found = 0;
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(options.ptr(), &at, &key, &value);) {
         if (is_name(key, "lr")) lr = number_of(value);
         if (is_name(key, "grad_scale")) grad_scale = scale_of(value);
+        if (is_free(key)) continue;
+        const Given* const entry = find(key, found++);
+        if (is_same(value, entry->value)) continue;
+        if (!changed) changed = *config_;
+        const Numbers numbers(value);
+        for (std::size_t i = 0; i < numbers.count; ++i) {
+            const int place = entry->readable.places[i];
+            (place == kWeightDecay ? changed->weight_decay : changed->values[static_cast<std::size_t>(place)]) =
+                numbers[i];
+        }
     }
     if (!(lr >= 0 && lr < INFINITY && grad_scale >= 0x1p-126 && grad_scale <= 0x1p126)) return std::nullopt;
     std::vector<double> host_constants;
@@ -111,7 +159,7 @@ std::optional<StepConstants> OptionSet::constants(py::handle step, const py::dic
         const py::dict computed = host_constants_(t, lr);
         for (const auto& [name, number] : computed) host_constants.push_back(py::cast<double>(number));
     }
-    return config_->constants_for_step(lr, t, grad_scale, host_constants, types);
+    return (changed ? *changed : *config_).constants_for_step(lr, t, grad_scale, host_constants, types);
 }
 
 // ---- state arguments

@@ -1,13 +1,15 @@
 // The fast path of fo.functional on the CPU: one update of arrays that the caller passes with every call.
 //
 // An option set is what Python derived from the options of an earlier call; the options of a call are compared with it
-// by value.  No array is kept: each call reads and checks all of them natively.  If anything is not recognized it
-// returns without side effects, and Python takes the slow path, which produces the error messages.
+// by value, or read if they are plain hyper-parameters.  No array is kept: each call reads and checks all of them
+// natively.  If anything is not recognized it returns without side effects, and Python takes the slow path, which
+// produces the error messages.
 #pragma once
 
 #include "../update_config.h"
 
 #include <pybind11/stl.h>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,25 +49,43 @@ class StateArguments {
 
 class OptionSet {
   public:
-    // `given`: the options that calls pass, except for `lr` and `grad_scale`, which are read at each call; these are
-    // their values where a call does not pass them.  `when_nonfinite`: "" if a step is never skipped, else "skip" or
-    // "raise".  `host_constants`: None, or a function of (step number, learning rate) that returns a dict.  `states`:
-    // the arrays that these options use.
-    OptionSet(std::shared_ptr<const UpdateConfig> config, const py::dict& given, double lr, double grad_scale,
-              std::string when_nonfinite, py::object host_constants, std::shared_ptr<const StateArguments> states);
+    // An option whose value each call may change, and its range.  A tuple has a place for each of its items.
+    struct Readable {
+        std::vector<int> places;  // in the rule's hyper-parameters, or kWeightDecay
+        double low, high;
+    };
+    static constexpr int kWeightDecay = -1;  // that of the preparation
 
-    // Whether a call passes the same options, in whatever order.
+    // `given`: the options that calls pass, except for `lr` and `grad_scale`, which are read at each call; these are
+    // their values where a call does not pass them.  Those that are `readable` are read at each call as well.
+    // `when_nonfinite`: "" if a step is never skipped, else "skip" or "raise".  `host_constants`: None, or a function
+    // of (step number, learning rate) that returns a dict.  `states`: the arrays that these options use.
+    OptionSet(std::shared_ptr<const UpdateConfig> config, const py::dict& given,
+              const std::map<std::string, std::tuple<std::vector<int>, double, double>>& readable, double lr,
+              double grad_scale, std::string when_nonfinite, py::object host_constants,
+              std::shared_ptr<const StateArguments> states);
+
+    // Whether a call passes the same options, in whatever order, and readable ones within their range.
     bool matches(const py::dict& options) const;
 
-    // Return the constants of a step; nothing if the learning rate, the loss scale or the step number is unusual.
+    // Return the constants of a step by options that match; nothing if the learning rate, the loss scale or the step
+    // number is unusual.
     std::optional<StepConstants> constants(py::handle step, const py::dict& options, ComputeTypes types) const;
 
     const StateArguments& states() const { return *states_; }
     const std::string& when_nonfinite() const { return when_nonfinite_; }
 
   private:
+    struct Given {
+        py::object name, value;  // without anything mutable
+        Readable readable;
+    };
+
+    // Return the entry of that name, which calls usually pass at that place; null if there is none.
+    const Given* find(py::handle name, std::size_t place) const;
+
     std::shared_ptr<const UpdateConfig> config_;
-    std::vector<std::pair<py::object, py::object>> given_;  // names, and values without anything mutable
+    std::vector<Given> given_;
     double lr_, grad_scale_;
     std::string when_nonfinite_;
     py::object host_constants_;

@@ -201,10 +201,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .def(py::init<int, const std::vector<std::vector<StateArguments::Names>>&>(), py::arg("rule"),
              py::arg("alternatives"));
     py::class_<OptionSet>(m, "OptionSet")
-        .def(py::init<std::shared_ptr<const UpdateConfig>, const py::dict&, double, double, std::string, py::object,
-                      std::shared_ptr<const StateArguments>>(),
-             py::arg("config"), py::arg("given"), py::arg("lr"), py::arg("grad_scale"), py::arg("when_nonfinite"),
-             py::arg("host_constants"), py::arg("states"));
+        .def_readonly_static("WEIGHT_DECAY", &OptionSet::kWeightDecay)
+        .def(py::init<std::shared_ptr<const UpdateConfig>, const py::dict&,
+                      const std::map<std::string, std::tuple<std::vector<int>, double, double>>&, double, double,
+                      std::string, py::object, std::shared_ptr<const StateArguments>>(),
+             py::arg("config"), py::arg("given"), py::arg("readable"), py::arg("lr"), py::arg("grad_scale"),
+             py::arg("when_nonfinite"), py::arg("host_constants"), py::arg("states"));
     m.def("try_update", &try_update, py::arg("option_sets"), py::arg("p"), py::arg("g"), py::arg("state"),
           py::arg("step"), py::arg("options"));
 

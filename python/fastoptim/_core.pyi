@@ -1,6 +1,6 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, NotImplementedType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -129,10 +129,13 @@ class StateArguments:
     def __init__(self, rule: int, alternatives: list[list[tuple[str, int, str]]]) -> None: ...
 
 class OptionSet:
+    WEIGHT_DECAY: ClassVar[int]
+
     def __init__(
         self,
         config: UpdateConfig,
         given: dict[str, Any],
+        readable: Mapping[str, tuple[list[int], float, float]],
         lr: float,
         grad_scale: float,
         when_nonfinite: str,

@@ -5,8 +5,9 @@ from 1.  State arrays have the order of ``fo.OPTIMIZERS[NAME].state``, followed 
 that the options do not use may be omitted.  Hyper-parameters and defaults are those of the class.  The functions are
 made from the classes; ``help(fo.functional.adam)`` prints the docstring.
 
-A call costs about as much as a step of an optimizer.  A function keeps the options of its last calls, in checked form,
-but no array.  Different threads may call it at the same time with different arrays.
+A call costs about as much as a step of an optimizer, also with other rates and other numbers of the formula than
+before.  A function keeps the options of its last calls, in checked form, but no array.  Different threads may call it
+at the same time with different arrays.
 
 >>> import numpy as np, fastoptim as fo
 >>> p, m, v = np.ones(3), np.zeros(3), np.zeros(3)

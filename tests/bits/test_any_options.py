@@ -7,7 +7,7 @@ one rounding below 1, both values of every flag, and every shared option.  A rul
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf, isfinite, nextafter
+from math import inf, isfinite, nan, nextafter
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, Array, Case, DType, assert_same_bits, random_values, special_values
-from fastoptim.options.checks import Range, may_be_none
+from fastoptim.options.checks import Range, may_be_none, range_of
 from fastoptim.reference_math import compute_dtype
 from loops import each_isa, loop
 
@@ -128,6 +128,57 @@ def check_many(name: str, seed: int, count: int) -> None:
         except BaseException:
             print(f"failed with case = {case.id}")
             raise
+
+
+@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+def test_a_function_reads_numbers_at_each_call(name: str) -> None:
+    """The options of earlier calls are kept, but not their numbers: those of each call count, or are refused."""
+    rng, optimizer = np.random.default_rng([3, *name.encode()]), fo.OPTIMIZERS[name]
+    first, dtype = random_case(rng, optimizer), np.dtype(np.float32)
+    start = [random_array(rng, dtype), random_array(rng, dtype)]
+    start += first.make_state(lambda: np.abs(random_array(rng, dtype)))
+    options = first.options
+    for t in range(1, 60):
+        changed = str(rng.choice(list(optimizer.defaults)))
+        value = default = optimizer.defaults[changed]
+        if rng.random() < 0.7:
+            value = random_option(rng, optimizer.annotations[changed], default)
+        case = Case(optimizer, {**options, changed: value}, "")
+        arrays, wanted = ([array.copy() for array in start] for _ in range(2))
+        try:
+            if case.state != first.state:
+                continue
+        except ValueError:  # options that exclude each other
+            with pytest.raises(ValueError, match="expected"):
+                case.update(fo.functional, arrays[0], arrays[1], arrays[2:], t)
+            continue
+        options = case.options
+        found = outcome(case.update, fo.functional, arrays[0], arrays[1], arrays[2:], t)
+        assert found == outcome(case.update, fo.reference, wanted[0], wanted[1], wanted[2:], t)
+        for array, want in zip(arrays, wanted, strict=True):
+            assert_same_bits(array, want, f"{changed} = {value} at step {t}")
+
+
+@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+def test_a_function_refuses_numbers_out_of_range(name: str) -> None:
+    """Also if the call before had the same options with numbers in their range."""
+    optimizer = fo.OPTIMIZERS[name]
+    p = np.ones(3)
+    arrays = [p, np.ones(3), *optimizer(p).state.values()]
+    update = getattr(fo.functional, name)
+    for option, default in optimizer.defaults.items():
+        allowed = range_of(optimizer.annotations[option])
+        if allowed is None:
+            continue
+        update(*arrays, step=1, **{option: default})
+        before = [array.copy() for array in arrays]
+        low, high = allowed.closed
+        for bad in (nextafter(low, -inf), nextafter(high, inf), nan, -inf, inf):
+            value = (*default[:-1], bad) if isinstance(default, tuple) else bad
+            with pytest.raises(ValueError, match=rf"^{option}(\[\d\])?: expected a number"):
+                update(*arrays, step=2, **{option: value})
+        for array, old in zip(arrays, before, strict=True):
+            assert_same_bits(array, old, option)
 
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)

@@ -14,7 +14,7 @@ from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..core import RULES
-from ..options.checks import expand
+from ..options.checks import expand, range_of
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
@@ -138,7 +138,7 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
 def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> core.OptionSet:
     """Return the options `given` as later calls of `fo.functional` pass them.
 
-    These may pass other values of `lr` and `grad_scale`.  No object of the caller's is kept.
+    These may pass other values of `lr`, `grad_scale` and plain hyper-parameters.  No object of the caller's is kept.
     """
     free = {name: defaults[name] for name in ("lr", "grad_scale")}
     optimizer = settings.optimizer
@@ -146,12 +146,36 @@ def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[s
     return core.OptionSet(
         _update_config(lasting),
         {name: value for name, value in given.items() if name not in free},
+        _readable_options(optimizer, settings.variant),
         free["lr"],
         free["grad_scale"],
         lasting.when_nonfinite,
         lasting.host_constants_at if optimizer.host_constants else None,
         _state_arguments(optimizer, settings.variant, settings.state, settings.every_state),
     )
+
+
+@cache
+def _readable_options(optimizer: type[RuleClass], variant: str) -> Mapping[str, tuple[list[int], float, float]]:
+    """Return the options that native code may read and check at each call, with their places and their ranges.
+
+    These are the numbers that the rule's formula takes as they are, from which nothing else is derived.
+    """
+    hyper = RULES[variant].hyper
+    excluded = {"lr"} | optimizer.host_constants_takes | optimizer.variant_takes
+    readable = {}
+    for name, value in optimizer.defaults.items():
+        within = None if name in excluded else range_of(optimizer.annotations[name])
+        if within is None:
+            continue
+        if name == "weight_decay" and not optimizer.decays_itself:
+            places = [core.OptionSet.WEIGHT_DECAY]
+        elif set(names := expand({name: value})) <= set(hyper):
+            places = [hyper.index(each) for each in names]
+        else:
+            continue
+        readable[name] = (places, *within.closed)
+    return readable
 
 
 @cache

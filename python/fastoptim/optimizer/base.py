@@ -143,6 +143,9 @@ class Optimizer(FieldsAreArguments):
     host_constants_takes: ClassVar[frozenset[str]] = frozenset()
     """The arguments of `compute_host_constants`, found when the class is made."""
 
+    variant_takes: ClassVar[frozenset[str]]
+    """The arguments of `variant`, likewise."""
+
     decays_itself: ClassVar[bool] = False
     """True if `weight_decay` and `decoupled` are part of the formula; else they precede it."""
 
@@ -154,10 +157,11 @@ class Optimizer(FieldsAreArguments):
     """True if those sums run over all arrays of a group."""
 
     @classmethod
-    def variant(cls, *args: Any, **options: Any) -> str:
+    def variant(cls, *args: Any, **_: Any) -> str:
         """Return the variant that the options select, or raise ValueError if they exclude each other.
 
-        A class with one variant needs no method of its own.
+        The signature names the options that this depends on, the others are ``**_``.  A class with one variant needs no
+        method of its own.
         """
         (only,) = cls.variants
         return only
@@ -180,6 +184,7 @@ class Optimizer(FieldsAreArguments):
         cls.host_constants_takes = (
             _names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
         )
+        cls.variant_takes = _names_taken(cls.variant, options)
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
@@ -442,7 +447,7 @@ class Optimizer(FieldsAreArguments):
 
 
 def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
-    """Return the names of a function's arguments; all known names if it takes any."""
+    """Return the names of the arguments that a function reads; all known names if it takes any, but not as ``**_``."""
     parameters = inspect.signature(function).parameters.values()
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    takes_any = any(each.kind is each.VAR_KEYWORD and not each.name.startswith("_") for each in parameters)
     return frozenset(known if takes_any else (parameter.name for parameter in parameters))

@@ -42,6 +42,15 @@ class Range:
             raise ValueError(f"{place}: expected a number {self}, got {brief(value)}")
         return number
 
+    @property
+    def closed(self) -> tuple[float, float]:
+        """The smallest and the largest number within."""
+        below = self.below or self.high == math.inf
+        return (
+            math.nextafter(self.low, math.inf) if self.above else self.low,
+            math.nextafter(self.high, -math.inf) if below else self.high,
+        )
+
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"{'>' if self.above else '>='} {self.low:g}"
@@ -150,6 +159,15 @@ def plain_type(annotation: Any) -> Any:
 def may_be_none(annotation: Any) -> bool:
     """Return whether an option may be None."""
     return type(None) in get_args(annotation) and get_origin(annotation) is not Literal
+
+
+def range_of(annotation: Any) -> Range | None:
+    """Return the range of an option that is a float, or a tuple of floats with one range; None for any other option."""
+    args = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return args[1] if type(args[1]) is Range else None
+    ranges = {range_of(each) for each in args} if get_origin(annotation) is tuple else set()
+    return ranges.pop() if len(ranges) == 1 else None
 
 
 def as_float(value: Any, place: str, expected: str = "a number") -> float:

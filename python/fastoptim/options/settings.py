@@ -16,9 +16,11 @@ if TYPE_CHECKING:  # a protocol takes time to make
 
         name: ClassVar[str]
         defaults: ClassVar[dict[str, Any]]
+        annotations: ClassVar[dict[str, Any]]
         shared: ClassVar[frozenset[str]]
         variants: ClassVar[Mapping[str, tuple[str, ...]]]
         state_schema: ClassVar[Mapping[str, StateArray]]
+        variant_takes: ClassVar[frozenset[str]]
         host_constants: ClassVar[tuple[str, ...]]
         host_constants_takes: ClassVar[frozenset[str]]
         compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
