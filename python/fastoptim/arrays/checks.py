@@ -31,6 +31,9 @@ _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the canonical dtype object of this format, or None if it is not one of the four formats."""
+    for own in _BUILTIN:  # the usual case, in a fraction of the time
+        if dtype is own:
+            return own
     if not dtype.isnative:
         return None
     known: list[np.dtype[Any] | None] = [*_BUILTIN, bfloat16()]
@@ -61,6 +64,8 @@ def memory_of(metadata: Array) -> str:
 
 def check_same_memory(metadata: Array, place: str, p: Array) -> None:
     """Raise ValueError if an array is not in the same memory as the parameter."""
+    if isinstance(metadata, np.ndarray) and isinstance(p, np.ndarray):
+        return
     expected, got = memory_of(p), memory_of(metadata)
     if got != expected:
         raise ValueError(f"{place}: expected an array on {expected} as the parameter, got one on {got}")

@@ -59,6 +59,8 @@ class ArrayFamily(Protocol):
 
 def family_of(thing: Any) -> ArrayFamily | None:
     """Return the family of an array, or None if this is not an array."""
+    if type(thing) is np.ndarray:  # the usual case, in a fraction of the time
+        return NUMPY
     if isinstance(thing, np.ndarray):
         return NUMPY if NUMPY.owns(thing) else None
     return next((family for family in FAMILIES if family.owns(thing)), None)

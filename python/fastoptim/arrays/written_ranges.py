@@ -61,6 +61,8 @@ def address_of(array: Array) -> int:
 def _bounds(array: Array) -> tuple[int, int]:
     """Return the addresses of the first byte and past the last byte of a nonempty array."""
     begin = end = address_of(array)
+    if array.flags.c_contiguous:
+        return begin, begin + array.size * array.itemsize
     for stride, length in zip(array.strides, array.shape, strict=True):
         reach = stride * (length - 1)
         begin, end = begin + min(reach, 0), end + max(reach, 0)

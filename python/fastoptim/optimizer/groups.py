@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def _check_paths(optimizer: OptimizerParts) -> None:
     """Raise ValueError for two arrays of one path, as with the keys 1 and "1" of a type that prints alike."""
     places = [param.place for param in optimizer.param_states]
     if len(set(places)) != len(places):
-        twice = next(place for i, place in enumerate(places) if place in places[:i])
+        twice = next(place for place, count in Counter(places).items() if count > 1)
         raise ValueError(f"params: expected unique paths, got two arrays at params{twice}")
 
 
