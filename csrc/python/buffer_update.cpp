@@ -74,9 +74,11 @@ struct Numbers {
     }
 };
 
-bool can_read(py::handle value, const OptionSet::Readable& readable) {
+// Whether this is as many numbers in the range as the option has, in a tuple or not as in an earlier call.
+bool can_read(py::handle value, py::handle earlier, const OptionSet::Readable& readable) {
     const Numbers numbers(value);
-    if (numbers.count != readable.places.size()) return false;
+    if (readable.places.empty() || numbers.count != readable.places.size()) return false;
+    if (PyTuple_CheckExact(value.ptr()) != PyTuple_CheckExact(earlier.ptr())) return false;
     for (std::size_t i = 0; i < numbers.count; ++i)
         if (!(numbers[i] >= readable.low && numbers[i] <= readable.high)) return false;
     return true;
@@ -125,7 +127,7 @@ bool OptionSet::matches(const py::dict& options) const {
     for (Py_ssize_t at = 0; PyDict_Next(options.ptr(), &at, &key, &value);) {
         if (is_free(key)) continue;
         const Given* const entry = find(key, found);
-        if (!entry || !(is_same(value, entry->value) || can_read(value, entry->readable))) return false;
+        if (!entry || !(is_same(value, entry->value) || can_read(value, entry->value, entry->readable))) return false;
         ++found;
     }
     return found == given_.size();
