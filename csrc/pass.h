@@ -8,7 +8,7 @@
 namespace fo {
 
 enum class PassKind : std::uint8_t {
-    kReduceGradients,  // the squared norm of each gradient, and whether it is finite
+    kReduceGradients,  // the norm of each gradient, and whether it is finite
     kClip,             // the factor by which the bounds on norms scale each gradient; may skip the step
     kBeforeReduce,     // rules read their scalar state
     kReduceRule,       // the sums over a parameter that a rule needs

@@ -48,6 +48,24 @@ FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of) {
     return sum;
 }
 
+// Squares of float64 numbers overflow from 2^512 on, and lose digits below 2^-511.  Where an array's sum of squares is
+// infinite, or so small that such digits count, a second pass adds the squares of its elements times this power of two.
+// What vanishes under that scale is less than a rounding of the norm.  float32 has no such squares.
+FO_HD inline double square_scale(double sum) { return sum == INFINITY ? 0x1p-538 : sum < 0x1p-800 ? 0x1p537 : 1; }
+
+// Return the norm of all arrays from those of each, whose squares are added one after another.
+template <class NormOf>
+FO_HD inline double norm_in_order(std::uint32_t count, NormOf norm_of) {
+    const auto sum = [&](double scale) {
+        return add_in_order(count, [&](std::uint32_t i) {
+            const double x = scale * norm_of(i);
+            return x * x;
+        });
+    };
+    const double squares = sum(1), scale = square_scale(squares);
+    return scale == 1 ? std::sqrt(squares) : std::sqrt(sum(scale)) / scale;
+}
+
 // Return the factor that brings a norm below a bound, as torch.nn.utils.clip_grad_norm_ does.
 FO_HD inline double clip_factor(double bound, double norm) {
     if (bound == INFINITY) return 1;
@@ -55,16 +73,14 @@ FO_HD inline double clip_factor(double bound, double norm) {
     return factor > 1 ? 1 : factor;
 }
 
-// What clip_norm makes of the gradient of one parameter: its factor, and the square of the norm that remains.
+// What clip_norm makes of the gradient of one parameter: its factor, and the norm that remains.
 struct ClippedNorm {
-    double factor, sq_norm;
+    double factor = 1, norm = 0;
 };
 
-FO_HD inline ClippedNorm clip_to_norm(double sq_norm, double bound) {
-    const double norm = std::sqrt(sq_norm);
+FO_HD inline ClippedNorm clip_to_norm(double norm, double bound) {
     const double factor = clip_factor(bound, norm);
-    const double clipped = factor != 0 ? factor * norm : 0;
-    return {factor, clipped * clipped};
+    return {factor, factor != 0 ? factor * norm : 0};
 }
 
 }  // namespace fo::FO_TARGET

@@ -3,6 +3,7 @@
 
 #include "array_ref.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -35,7 +36,7 @@ struct Segment {
 // The gradient of a segment in one step; data is null where there is none.
 struct Gradient {
     const void* data;
-    double clip;             // the factor that the bounds on norms make necessary; 1 until that is known
+    double clip;             // the factor that the bounds on norms make necessary; 1, or a scale of squares, before
     std::int32_t constants;  // an index into StepArgs::constants
     Format format;
 };
@@ -66,6 +67,9 @@ struct StepArgs {
 
     std::int64_t params() const { return count ? segments[count - 1].param + 1 : 0; }
     const StepConstants& constants_of(std::int64_t i) const { return constants[gradients[i].constants]; }
+    bool bounds_norms() const {
+        return std::any_of(constants, constants + constants_count, [](auto& each) { return each.bounds_norms(); });
+    }
     // The elements of segment i that the step updates.
     std::int64_t stepped(std::int64_t i) const { return gradients[i].data ? segments[i].p.size : 0; }
 };

@@ -49,7 +49,7 @@ class Execution {
     // Return false if the step is to be skipped.
     bool run(const Pass& pass) {
         switch (pass.kind) {
-            case PassKind::kReduceGradients: reduce_gradients(pass); return true;
+            case PassKind::kReduceGradients: reduce_gradients(pass, step_.bounds_norms()); return true;
             case PassKind::kClip: return clip();
             case PassKind::kBeforeReduce: before_reduce(pass); return true;
             case PassKind::kReduceRule: reduce_rule(pass); return true;
@@ -62,15 +62,26 @@ class Execution {
         return true;
     }
 
-    void reduce_gradients(const Pass& pass) {
+    // `for_norms`: not only to find numbers that are not finite.
+    void reduce_gradients(const Pass& pass, bool for_norms) {
         reduce(pass, [this](Index i) -> Reduce {
             if (!step_.gradients[i].data) return nullptr;
             return choose(step_.segments[i].p.format, loops_.gradient.f32, loops_.gradient.f64);
         });
+        if (for_norms) reduce_scaled(pass);
     }
 
-    double sq_norm(Index param) const { return sums_of(param)[0]; }
-    bool is_finite(Index param) const { return sums_of(param)[1] == 0; }
+    // Return the factor of clip_norm of each parameter's gradient, and the norm that remains.
+    std::vector<FO_TARGET::ClippedNorm> clip_norms() const {
+        const DefaultFloatEnvironment environment;
+        std::vector<FO_TARGET::ClippedNorm> clipped(static_cast<std::size_t>(step_.params()));
+        for_params({PassKind::kClip, 0, step_.count}, [&](Index i) {
+            const double norm = std::sqrt(sums_of(param_of(i))[0]) / step_.gradients[i].clip;
+            clipped[static_cast<std::size_t>(param_of(i))] =
+                FO_TARGET::clip_to_norm(norm, step_.constants_of(i).clip_norm);
+        });
+        return clipped;
+    }
 
   private:
     const RuleInfo& rule_of(Index i) const { return rule_info(step_.constants_of(i).rule); }
@@ -103,13 +114,15 @@ class Execution {
             reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end,
                           tiles_.data() + (begins_[i] + begin) * kMaxSums);
         });
-        add_tiles(pass);
+        add_tiles(pass, reduce_of);
     }
 
-    void add_tiles(const Pass& pass) {
+    template <class ReduceOf>
+    void add_tiles(const Pass& pass, ReduceOf reduce_of) {
         const DefaultFloatEnvironment environment;
         const auto on_this_thread = [](auto f) { f(0); };
         for (Index i = pass.begin; i < pass.end; ++i) {
+            if (!reduce_of(i)) continue;
             const Index at = i - pass.begin, count = begins_[at + 1] - begins_[at];
             double* const own = tiles_.data() + begins_[at] * kMaxSums;
             FO_TARGET::add_pairwise({own, static_cast<std::uint32_t>(count), kMaxSums, kMaxSums, 1}, 1, on_this_thread);
@@ -122,28 +135,33 @@ class Execution {
         }
     }
 
-    bool clip() {
-        const DefaultFloatEnvironment environment;
-        const Pass all{PassKind::kClip, 0, step_.count};
-        bool skips = false;
-        for (Index k = 0; k < step_.constants_count; ++k) skips |= step_.constants[k].skip_nonfinite;
-        std::vector<FO_TARGET::ClippedNorm> clipped;
-        bool finite = true;
-        for_params(all, [&](Index i) {
-            finite &= is_finite(param_of(i));
-            clipped.push_back(FO_TARGET::clip_to_norm(sq_norm(param_of(i)), step_.constants_of(i).clip_norm));
-        });
-        if (skips && !finite) return false;
-        const double norm = std::sqrt(FO_TARGET::add_in_order(static_cast<std::uint32_t>(clipped.size()),
-                                                              [&](std::uint32_t i) { return clipped[i].sq_norm; }));
-        auto own = clipped.begin();
-        double factor = 1;
-        for (Index i = 0; i < step_.count; ++i) {
-            if (!step_.gradients[i].data) continue;
-            if (i == 0 || param_of(i) != param_of(i - 1))
-                factor = (own++)->factor * FO_TARGET::clip_factor(step_.constants_of(i).clip_global_norm, norm);
-            step_.gradients[i].clip = factor;
+    // Sum again, scaled, the squares that overflow or lose digits.
+    void reduce_scaled(const Pass& pass) {
+        bool scales = false;
+        for (Index i = pass.begin; i < pass.end; ++i) {
+            if (!step_.gradients[i].data || step_.segments[i].p.format != Format::kFloat64) continue;
+            step_.gradients[i].clip = FO_TARGET::square_scale(sums_of(param_of(i))[0]);
+            scales |= step_.gradients[i].clip != 1;
         }
+        if (scales)
+            reduce(pass, [this](Index i) -> Reduce {
+                return step_.gradients[i].clip != 1 ? loops_.gradient.scaled_f64 : nullptr;
+            });
+    }
+
+    bool clip() {
+        bool skips = false, finite = true;
+        for (Index k = 0; k < step_.constants_count; ++k) skips |= step_.constants[k].skip_nonfinite;
+        for_params({PassKind::kClip, 0, step_.count}, [&](Index i) { finite &= sums_of(param_of(i))[1] == 0; });
+        if (skips && !finite) return false;
+        const std::vector<FO_TARGET::ClippedNorm> clipped = clip_norms();
+        const DefaultFloatEnvironment environment;
+        const double norm = FO_TARGET::norm_in_order(static_cast<std::uint32_t>(clipped.size()),
+                                                     [&](std::uint32_t i) { return clipped[i].norm; });
+        for (Index i = 0; i < step_.count; ++i)
+            if (step_.gradients[i].data)
+                step_.gradients[i].clip = clipped[static_cast<std::size_t>(param_of(i))].factor *
+                                          FO_TARGET::clip_factor(step_.constants_of(i).clip_global_norm, norm);
         return true;
     }
 
@@ -233,18 +251,13 @@ class CpuDevice final : public Device {
         return true;
     }
 
-    std::vector<double> sq_norms(const StepArgs& step, void*) override {
+    std::optional<std::vector<double>> clipped_norms(const StepArgs& step, void*) override {
         const Pass pass{PassKind::kReduceGradients, 0, step.count};
         Execution execution(step, loops_, {pass});
-        execution.reduce_gradients(pass);
-        std::vector<double> squares;
-        squares.reserve(step.params());
-        for (Index param = 0; param < step.params(); ++param) squares.push_back(execution.sq_norm(param));
-        return squares;
-    }
-
-    std::optional<std::vector<double>> clipped_sq_norms(const StepArgs&, void*) override {
-        throw std::logic_error("all arrays of the CPU are on one device");
+        execution.reduce_gradients(pass, true);
+        std::vector<double> norms;
+        for (const FO_TARGET::ClippedNorm& each : execution.clip_norms()) norms.push_back(each.norm);
+        return norms;
     }
 
     void advance(const std::vector<StepConstants>&, void*) override { throw std::logic_error("the CPU has no graphs"); }

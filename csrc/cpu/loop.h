@@ -24,7 +24,7 @@ struct RuleLoops {
 
 // The terms of norms of gradients; see gradient_terms.
 struct GradientLoops {
-    Reduce f32, f64;
+    Reduce f32, f64, scaled_f64;
 };
 
 struct Loops {

@@ -65,28 +65,36 @@ void flush_subnormals(void* array, Index n) {
     for (Index i = 0; i < n; ++i) x[i].value = flush_subnormal(x[i].value);
 }
 
-template <class T>
+namespace {
+
+// The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
+template <class T, bool kScaled>
 void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
                      Index last, double* sums) {
     const Prepare<T> prepare(constants, gradient);
     alignas(64) Cell<T> g[kSumTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         decode<T>(gradient.format, element(gradient.data, gradient.format, begin), g, n);
-        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms(prepare, g[i].value); }, n, out);
+        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms<kScaled>(prepare, g[i].value); }, n,
+                                 out);
     });
 }
 
-// The functions above in one compute type.
+}  // namespace
+
+// The functions of stages.h in one compute type.
 #define FO_STAGES(T)                                                                                                  \
     template void decode<T>(Format, const void*, void*, Index);                                                       \
     template void encode<T>(Format, const void*, void*, Index);                                                       \
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
     template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
     template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \
-    template void flush_subnormals<T>(void*, Index);                                                                  \
-    template void reduce_gradient<T>(const Segment&, const Gradient&, const StepConstants&, Index, Index, double*);
+    template void flush_subnormals<T>(void*, Index);
 
 FO_STAGES(float)
 FO_STAGES(double)
+
+const GradientLoops kGradientLoops{&reduce_gradient<float, false>, &reduce_gradient<double, false>,
+                                   &reduce_gradient<double, true>};
 
 }  // namespace fo::cpu::FO_ISA

@@ -4,7 +4,7 @@
 // T is the compute type.  A tile is given by its address as it may lie anywhere (Cell in formats.h).
 #pragma once
 
-#include "../step.h"
+#include "loop.h"
 
 #include <cstdint>
 
@@ -32,9 +32,6 @@ void average_parameter(const StepConstants& constants, const void* p, void* aver
 template <class T>
 void flush_subnormals(void* array, std::int64_t n);
 
-// The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
-template <class T>
-void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
-                     std::int64_t first, std::int64_t last, double* sums);
+extern const GradientLoops kGradientLoops;
 
 }  // namespace fo::cpu::FO_ISA

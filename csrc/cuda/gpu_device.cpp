@@ -45,26 +45,18 @@ class GpuDevice final : public Device {
         return true;
     }
 
-    std::optional<std::vector<double>> clipped_sq_norms(const StepArgs& step, void* stream) override {
+    std::optional<std::vector<double>> clipped_norms(const StepArgs& step, void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
         prepare(step, stream);
-        reduce_gradients_to_read();
+        if (capturing_) throw std::runtime_error("norms cannot be read while a CUDA graph is captured");
+        reduce_gradients(true);
         if (skips_ && found_nonfinite()) return std::nullopt;
         has_reduced_gradients_ = true;
-        return read_doubles(workspace_.clipped_sq_norms, segments_.size());
-    }
-
-    std::vector<double> sq_norms(const StepArgs& step, void* stream) override {
-        const std::lock_guard lock(mutex_);
-        const OnDevice here(device_);
-        prepare(step, stream);
-        reduce_gradients_to_read();
-        const auto sums = read_doubles(workspace_.sums, segments_.size() * kMaxSums);
-        std::vector<double> squares;
-        for (std::size_t i = 0; i < segments_.size(); ++i)
-            squares.push_back(step.gradients[i].data ? sums[i * kMaxSums] : 0);
-        return squares;
+        std::vector<double> norms(segments_.size());
+        if (!norms.empty())
+            read(launcher_.stream(), norms.data(), workspace_.clipped_norms, norms.size() * sizeof(double));
+        return norms;
     }
 
     void advance(const std::vector<StepConstants>& constants, void* stream) override {
@@ -108,7 +100,7 @@ class GpuDevice final : public Device {
     bool run(PassKind kind) {
         switch (kind) {
             case PassKind::kReduceGradients:
-                if (!has_reduced_gradients_) reduce_gradients();
+                if (!has_reduced_gradients_) reduce_gradients(bounds_);
                 return true;
             case PassKind::kClip: return clip();
             case PassKind::kBeforeReduce: before_reduce(); return true;
@@ -132,7 +124,7 @@ class GpuDevice final : public Device {
     void reserve_norms() {
         reserve_sums();
         if (workspace_.clips) return;
-        workspace_.clipped_sq_norms = memory_->get<double>(segments_.size());
+        workspace_.clipped_norms = memory_->get<double>(segments_.size());
         workspace_.bounds = memory_->get<double>(segments_.size());
         workspace_.norm = memory_->get<double>(1);
         workspace_.found_nonfinite = memory_->get<std::int32_t>(1);
@@ -158,28 +150,20 @@ class GpuDevice final : public Device {
         return workspace;
     }
 
-    void reduce_gradients() {
+    // `for_norms`: not only to find numbers that are not finite.
+    void reduce_gradients(bool for_norms) {
         reserve_norms();
-        clear(launcher_.stream(), workspace_.clipped_sq_norms, segments_.size() * sizeof(double));
+        clear(launcher_.stream(), workspace_.clipped_norms, segments_.size() * sizeof(double));
         clear(launcher_.stream(), workspace_.found_nonfinite, sizeof *workspace_.found_nonfinite);
-        for_launches([this](const KernelGroup& group, const Launch& launch) {
+        for_launches([this, for_norms](const KernelGroup& group, const Launch& launch) {
             const LaunchConstants constants = constants_.of(group);
-            launcher_.launch(common_.sum_gradients[group.is_double], group, launch, constants, workspace_,
-                             launch.list.sum_chunks);
-            launcher_.launch(common_.finish_gradients[group.is_double], group, launch, constants, workspace_,
-                             launch.list.tensors, kGradientTerms);
+            const auto sum_and_finish = [&](const Kernel& sum, const Kernel& finish) {
+                launcher_.launch(sum, group, launch, constants, workspace_, launch.list.sum_chunks);
+                launcher_.launch(finish, group, launch, constants, workspace_, launch.list.tensors, kGradientTerms);
+            };
+            sum_and_finish(common_.sum_gradients[group.is_double], common_.finish_gradients[group.is_double]);
+            if (for_norms && group.is_double) sum_and_finish(common_.sum_scaled_f64, common_.finish_scaled_f64);
         });
-    }
-
-    void reduce_gradients_to_read() {
-        if (capturing_) throw std::runtime_error("norms cannot be read while a CUDA graph is captured");
-        reduce_gradients();
-    }
-
-    std::vector<double> read_doubles(const double* from, std::size_t count) {
-        std::vector<double> values(count);
-        if (count > 0) read(launcher_.stream(), values.data(), from, count * sizeof(double));
-        return values;
     }
 
     bool found_nonfinite() {
@@ -257,7 +241,7 @@ class GpuDevice final : public Device {
 
     // Of the step that is executed.
     bool capturing_ = false, skips_ = false, bounds_ = false, bounds_global_norm_ = false;
-    bool has_reduced_gradients_ = false;  // by clipped_sq_norms, for the step that follows
+    bool has_reduced_gradients_ = false;  // by clipped_norms, for the step that follows
     std::optional<double> global_norm_;
 };
 

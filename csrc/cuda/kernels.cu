@@ -51,10 +51,12 @@ RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
 #if FO_PART == 0
 CommonKernels common_kernels() {
     const char* const none = "";
-    return {{kernel_of<SumGradients<float>>(none, kTypeName<float>),
-             kernel_of<SumGradients<double>>(none, kTypeName<double>)},
-            {kernel_of<FinishGradients<float>>(none, kTypeName<float>),
-             kernel_of<FinishGradients<double>>(none, kTypeName<double>)},
+    return {{kernel_of<SumGradients<float, false>>(none, kTypeName<float>),
+             kernel_of<SumGradients<double, false>>(none, kTypeName<double>)},
+            {kernel_of<FinishGradients<float, false>>(none, kTypeName<float>),
+             kernel_of<FinishGradients<double, false>>(none, kTypeName<double>)},
+            kernel_of<SumGradients<double, true>>(none, kTypeName<double>),
+            kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
             kernel_of<Finish>(none, none),
             kernel_of<ClipAll>(none, none),
             kernel_of<AddGroups>(none, none),

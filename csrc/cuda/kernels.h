@@ -24,9 +24,10 @@ struct RuleKernels {
     Kernel update, before_reduce, reduce, finalize;
 };
 
-// By compute type: float32, float64.
+// Norms of gradients by compute type: float32, float64.
 struct CommonKernels {
     std::array<Kernel, 2> sum_gradients, finish_gradients;
+    Kernel sum_scaled_f64, finish_scaled_f64;
     Kernel finish, clip_all, add_groups, put;
 };
 

@@ -53,9 +53,10 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
     }
 }
 
-// Write the partial sums of each chunk of tiles.  terms(tensor, constants, begin) returns the `terms` of sum_lanes.
-template <class T, int kTerms, class Block, class Terms>
-FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms terms) {
+// Write the partial sums of each chunk of tiles of the tensors that `includes` selects.  terms(tensor, constants,
+// begin) returns the `terms` of sum_lanes.
+template <class T, int kTerms, class Block, class Includes, class Terms>
+FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Includes includes, Terms terms) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     const std::uint32_t end = begins[table.count()];
@@ -63,6 +64,7 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms
     for (std::uint32_t chunk = begins[0] + block.index(); chunk < end; chunk += block.count()) {
         i = find(begins, i, table.count(), chunk);
         const TensorDesc& tensor = table.tensor(i);
+        if (!includes(tensor)) continue;
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
         const std::int64_t left = tensor.size - begin;
         const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
@@ -83,16 +85,30 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Terms
     }
 }
 
-template <class T>
+// Selects the tensors whose sums of squares are infinite or tiny, or with kScaled = false all tensors.
+template <bool kScaled>
+struct NeedsScale {
+    const Workspace& workspace;
+
+    FO_DEVICE double scale_of(const TensorDesc& tensor) const {
+        return kScaled ? square_scale(workspace.sums[std::size_t(tensor.index) * kMaxSums]) : 1;
+    }
+    FO_DEVICE bool operator()(const TensorDesc& tensor) const { return !kScaled || scale_of(tensor) != 1; }
+};
+
+template <class T, bool kScaled>
 struct GradientTerms {
     const TensorDesc& tensor;
-    const Prepare<T> prepare;
+    Prepare<T> prepare;
     const char* array;
 
-    FO_DEVICE GradientTerms(const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin)
+    FO_DEVICE GradientTerms(const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin,
+                            double scale)
         : tensor(tensor),
           prepare(constants.prepare),
-          array(tensor.g + begin * std::int64_t(item_size(tensor.g_format))) {}
+          array(tensor.g + begin * std::int64_t(item_size(tensor.g_format))) {
+        prepare.clip = T(scale);
+    }
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
         T g[kItemsPerThread];
@@ -101,23 +117,26 @@ struct GradientTerms {
         FO_UNROLL
         for (int e = 0; e < kItemsPerThread; ++e) {
             if (!has<T>(span, e)) continue;
-            const auto terms = gradient_terms(prepare, g[e]);
+            const auto terms = gradient_terms<kScaled>(prepare, g[e]);
             FO_UNROLL
             for (int k = 0; k < kGradientTerms; ++k) lanes[k][e] += terms[k];
         }
     }
 };
 
-// The squared norm of each gradient before its norm is bounded, and whether it is finite.
-template <class T>
+// The squared norm of each gradient before its norm is bounded, and whether it is finite; with kScaled again, where it
+// has to be scaled.
+template <class T, bool kScaled>
 struct SumGradients : Body<kSumThreads, kSumThreads * kGradientTerms> {
-    static constexpr const char* name = "gradient norm";
+    static constexpr const char* name = kScaled ? "scaled gradient norm" : "gradient norm";
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const NeedsScale<kScaled> needs_scale{arguments.workspace};
         sum_chunks<T, kGradientTerms>(
-            block, arguments, [](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
-                return GradientTerms<T>(tensor, constants, begin);
+            block, arguments, needs_scale,
+            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
+                return GradientTerms<T, kScaled>(tensor, constants, begin, needs_scale.scale_of(tensor));
             });
     }
 };
@@ -168,28 +187,29 @@ struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        sum_chunks<T, R::sums>(block, arguments,
+        sum_chunks<T, R::sums>(block, arguments, NeedsScale<false>{arguments.workspace},
                                [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
                                    return RuleTerms<R, T>(arguments, tensor, constants, begin);
                                });
     }
 };
 
-// Add the partial sums of each array.  Then call f(table, tensor) in one thread.
-template <int kThreads, class Block, class F>
-FO_DEVICE inline void finish(Block& block, const Arguments& arguments, F f) {
+// Add the partial sums of each array that `includes` selects.  Then call f(table, tensor, sums) in one thread.
+template <int kThreads, class Block, class Includes, class F>
+FO_DEVICE inline void finish(Block& block, const Arguments& arguments, Includes includes, F f) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
+        const TensorDesc& tensor = table.tensor(i);
+        if (!includes(tensor)) continue;
         const std::uint32_t count = begins[i + 1] - begins[i];
         double* const partials = arguments.workspace.partials + std::size_t(begins[i]) * kMaxSums;
         add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1});
         block.each([&](int thread) {
             if (thread > 0) return;
-            const TensorDesc& tensor = table.tensor(i);
-            for (std::uint32_t k = 0; k < arguments.sums; ++k)
-                arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = count > 0 ? partials[k] : 0;
-            f(table, tensor);
+            double sums[kMaxSums];
+            for (std::uint32_t k = 0; k < arguments.sums; ++k) sums[k] = count > 0 ? partials[k] : 0;
+            f(table, tensor, sums);
         });
     }
 }
@@ -199,32 +219,40 @@ struct Finish : Body<256> {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        finish<kThreads>(block, arguments, [](const TensorTable&, const TensorDesc&) {});
-    }
-};
-
-// The sums of each gradient, the factor of clip_norm, and the squared norm that remains.
-template <class T>
-struct FinishGradients : Body<256> {
-    static constexpr const char* name = "gradient norms of arrays";
-
-    template <class Block>
-    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const Workspace& at = arguments.workspace;
-        finish<kThreads>(block, arguments, [&](const TensorTable& table, const TensorDesc& tensor) {
-            const KernelConstants<T>& constants = table.template constants<T>(tensor);
-            const double* sums = at.sums + std::size_t(tensor.index) * kMaxSums;
-            const ClippedNorm clipped = clip_to_norm(sums[0], constants.clip_norm);
-            at.clips[tensor.index] = clipped.factor;
-            at.clipped_sq_norms[tensor.index] = clipped.sq_norm;
-            at.bounds[tensor.index] = constants.clip_global_norm;
-            if (sums[1] != 0) *at.found_nonfinite = 1;
+        const NeedsScale<false> all{arguments.workspace};
+        finish<kThreads>(block, arguments, all, [&](const TensorTable&, const TensorDesc& tensor, const double* sums) {
+            for (std::uint32_t k = 0; k < arguments.sums; ++k)
+                arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = sums[k];
         });
     }
 };
 
+// The sum of each gradient's squares, the factor of clip_norm, and the norm that remains.
+template <class T, bool kScaled>
+struct FinishGradients : Body<256> {
+    static constexpr const char* name = kScaled ? "scaled gradient norms of arrays" : "gradient norms of arrays";
+
+    template <class Block>
+    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        const Workspace& at = arguments.workspace;
+        const NeedsScale<kScaled> needs_scale{at};
+        const auto store = [&](const TensorTable& table, const TensorDesc& tensor, const double* sums) {
+            const KernelConstants<T>& constants = table.template constants<T>(tensor);
+            const double norm = std::sqrt(sums[0]) / needs_scale.scale_of(tensor);
+            const ClippedNorm clipped = clip_to_norm(norm, constants.clip_norm);
+            at.clips[tensor.index] = clipped.factor;
+            at.clipped_norms[tensor.index] = clipped.norm;
+            at.bounds[tensor.index] = constants.clip_global_norm;
+            if (kScaled) return;
+            at.sums[std::size_t(tensor.index) * kMaxSums] = sums[0];
+            if (sums[1] != 0) *at.found_nonfinite = 1;
+        };
+        finish<kThreads>(block, arguments, needs_scale, store);
+    }
+};
+
 // The factor of clip_global_norm.  One thread adds the squares one after another.  Here `tensors` is the number of all
-// arrays of the model; the square of an array without a gradient is 0.
+// arrays of the model; the norm of an array without a gradient is 0.
 struct ClipAll : Body<256, 1> {
     static constexpr const char* name = "norm of all gradients";
 
@@ -233,9 +261,8 @@ struct ClipAll : Body<256, 1> {
         const Workspace& at = arguments.workspace;
         block.phase([&](int thread) {
             if (thread > 0) return;
-            block.shared[0] = at.norm ? *at.norm : std::sqrt(add_in_order(arguments.tensors, [&](std::uint32_t i) {
-                return at.clipped_sq_norms[i];
-            }));
+            const auto norm_of = [&](std::uint32_t i) { return at.clipped_norms[i]; };
+            block.shared[0] = at.norm ? *at.norm : norm_in_order(arguments.tensors, norm_of);
         });
         block.each([&](int thread) {
             for (std::uint32_t i = thread; i < arguments.tensors; i += kThreads)

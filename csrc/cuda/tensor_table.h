@@ -39,7 +39,7 @@ struct Workspace {
     double* partials;               // sums over each chunk of tiles, kMaxSums apart
     double* sums;                   // over each array, kMaxSums apart
     double* clips;                  // the factor of each gradient
-    double* clipped_sq_norms;       // of each gradient after clip_norm
+    double* clipped_norms;          // of each gradient after clip_norm
     double* bounds;                 // clip_global_norm
     double* norm;                   // of all gradients, if the host has computed it
     std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite

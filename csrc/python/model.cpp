@@ -266,14 +266,14 @@ py::tuple Model::step(const py::list& grads, const std::optional<std::vector<int
     return shown;
 }
 
-std::optional<std::vector<double>> Model::clipped_sq_norms(const py::list& grads,
-                                                           const std::optional<std::vector<int>>& step_of,
-                                                           const std::vector<GroupStep>& group_steps, Address stream) {
+std::optional<std::vector<double>> Model::clipped_norms(const py::list& grads,
+                                                        const std::optional<std::vector<int>>& step_of,
+                                                        const std::vector<GroupStep>& group_steps, Address stream) {
     Prepared prepared;
     const StepResult result = prepare(grads, step_of, group_steps, prepared);
     expect(result.status == StepResult::Status::kStepped, "gradients that were recognized before");
     const GilRelease unlocked;
-    return device_->clipped_sq_norms(arguments(prepared.gradients, prepared.constants), as_pointer(stream));
+    return device_->clipped_norms(arguments(prepared.gradients, prepared.constants), as_pointer(stream));
 }
 
 void Model::advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,
@@ -303,7 +303,7 @@ int Model::traverse(visitproc visit, void* arg) const {
     return visit_all(owners_);
 }
 
-std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream) {
+std::vector<double> norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream) {
     static constexpr ArrayRef kNoState[kMaxState]{};
     static constexpr double* kNoScalarState[kMaxScalarState]{};
     std::vector<Segment> segments;
@@ -320,7 +320,7 @@ std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::
     StepConstants constants = constants_without_options(0);  // of any rule: none is applied
     const GilRelease unlocked;
     const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
-    return make_device(where, segments)->sq_norms(step, as_pointer(stream));
+    return make_device(where, segments)->clipped_norms(step, as_pointer(stream)).value();
 }
 
 }  // namespace fo

@@ -82,10 +82,10 @@ class Model {
                    const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm,
                    const Counts& counts);
 
-    // See Device::clipped_sq_norms.
-    std::optional<std::vector<double>> clipped_sq_norms(const py::list& grads,
-                                                        const std::optional<std::vector<int>>& step_of,
-                                                        const std::vector<GroupStep>& group_steps, Address stream);
+    // See Device::clipped_norms.
+    std::optional<std::vector<double>> clipped_norms(const py::list& grads,
+                                                     const std::optional<std::vector<int>>& step_of,
+                                                     const std::vector<GroupStep>& group_steps, Address stream);
 
     // See Device::advance.
     void advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,
@@ -162,7 +162,7 @@ class Model {
     mutable std::unique_ptr<std::atomic<std::uintptr_t>[]> disjoint_;
 };
 
-// Return the sum of the squares of each array, dense and of a known format, as a step sums its gradients.
-std::vector<double> sq_norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream);
+// Return the norm of each array, dense and of a known format, as a step sums its gradients.
+std::vector<double> norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream);
 
 }  // namespace fo

@@ -134,7 +134,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("build_info", &build_info);
     m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
-    m.def("sq_norms", &sq_norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);
+    m.def("norms", &norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);
     m.def("set_threading", &cpu::set_threading);
     m.def("thread_info", &thread_info);
@@ -178,7 +178,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             },
             py::arg("grads"), py::arg("step_of"), py::arg("group_steps"), py::arg("now") = py::list(),
             py::arg("after") = py::tuple(), py::arg("stream") = 0, py::arg("global_norm") = py::none())
-        .def("clipped_sq_norms", &Model::clipped_sq_norms, py::arg("grads"), py::arg("step_of"), py::arg("group_steps"),
+        .def("clipped_norms", &Model::clipped_norms, py::arg("grads"), py::arg("step_of"), py::arg("group_steps"),
              py::arg("stream"))
         .def("advance", &Model::advance, py::arg("step_of"), py::arg("group_steps"), py::arg("stream"));
 

@@ -20,11 +20,11 @@ from ._core import cuda_device_of as cuda_device_of
 from ._core import cuda_status as cuda_status
 from ._core import end_threads as end_threads
 from ._core import get_num_threads as get_num_threads
+from ._core import norms as norms
 from ._core import quota_processors as quota_processors
 from ._core import register_dtype as register_dtype
 from ._core import set_num_threads as set_num_threads
 from ._core import set_threading as set_threading
-from ._core import sq_norms as sq_norms
 from ._core import stepping_threads as stepping_threads
 from ._core import thread_info as thread_info
 from ._core import try_update as try_update

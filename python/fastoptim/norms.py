@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from .arrays.cuda_families import ArrayMetadata
 from .arrays.families import family_of
 from .arrays.tree import structure_of
 from .engines import cuda, native
-from .reference_math import Array
+from .reference_math import Array, norm_in_order
 
 
 def global_norm(arrays: Any) -> float:
@@ -22,8 +21,8 @@ def global_norm(arrays: Any) -> float:
         \sqrt{\textstyle\sum_i \lVert a_i \rVert^2}
 
     The norm that `clip_global_norm` bounds, with the same bits: squares and sums are in double, in an order that
-    depends on the sizes alone.  The result is inf or NaN if an element is, and 0 without elements.  None instead of an
-    array contributes nothing.
+    depends on the sizes alone, and squares that overflow or underflow are scaled.  The result is inf or NaN if an
+    element is, and 0 without elements.  None instead of an array contributes nothing.
 
     Raises:
         TypeError: A leaf that is not an array, or has a dtype that no optimizer accepts.
@@ -35,11 +34,7 @@ def global_norm(arrays: Any) -> float:
     structure = structure_of(arrays)
     named = zip(structure.match(arrays, "arrays"), structure.paths("arrays"), strict=True)
     checked = [_readable(array, place) for array, place in named if array is not None]
-    whole = 0.0
-    for squared in _sq_norms(checked):  # as clip_global_norm adds; sum() would compensate from Python 3.12 on
-        norm = math.sqrt(squared)
-        whole += norm * norm
-    return math.sqrt(whole)
+    return norm_in_order(_norms(checked))
 
 
 class _Dense(NamedTuple):
@@ -63,14 +58,14 @@ def _readable(array: Any, place: str) -> _Dense:
     return _Dense(array, metadata, place)
 
 
-def _sq_norms(arrays: list[_Dense]) -> list[float]:
+def _norms(arrays: list[_Dense]) -> list[float]:
     on_gpu = [isinstance(dense.metadata, ArrayMetadata) for dense in arrays]
     if any(on_gpu):
         if not all(on_gpu):
             odd = arrays[on_gpu.index(False)]
             raise ValueError(f"{odd.place}: expected a CUDA array as its neighbours, got a NumPy array")
-        return cuda.sq_norms([dense.array for dense in arrays])
-    return native.sq_norms([_plain(dense.metadata) for dense in arrays])
+        return cuda.norms([dense.array for dense in arrays])
+    return native.norms([_plain(dense.metadata) for dense in arrays])
 
 
 def _plain(array: Array) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -100,6 +100,31 @@ def _pairwise(sums: Array) -> float:
         pairs = sums[: sums.size // 2 * 2]
         sums = np.concatenate([pairs[0::2] + pairs[1::2], sums[pairs.size :]])
     return float(sums[0])
+
+
+def norm(x: Array) -> float:
+    """Return the Euclidean norm in double."""
+    wide = x.astype(np.float64)
+    return _root(lambda scale: total(square(scale * wide)))
+
+
+def norm_in_order(norms: Sequence[float]) -> float:
+    """Return the norm of all arrays from those of each, whose squares are added one after another."""
+
+    def add(scale: float) -> float:
+        squares = 0.0
+        for each in norms:  # sum() would compensate from Python 3.12 on
+            squares += (scale * each) * (scale * each)
+        return squares
+
+    return _root(add)
+
+
+def _root(add_squares: Callable[[float], float]) -> float:
+    """Return the square root of a sum of squares: of numbers times a power of two if they overflow or lose digits."""
+    squares = add_squares(1.0)
+    scale = 2.0**-538 if squares == math.inf else 2.0**537 if squares < 2.0**-800 else 1.0
+    return math.sqrt(squares if scale == 1 else add_squares(scale)) / scale
 
 
 def square(x: Array) -> Array:

@@ -19,6 +19,7 @@ import pytest
 
 import fastoptim as fo
 from fastoptim.core import RULES
+from fastoptim.reference_math import norm_in_order
 
 pytestmark = pytest.mark.skipif(fo.build_info()["cuda"] != "emulated", reason="needs FASTOPTIM_CUDA=EMULATED")
 
@@ -240,20 +241,39 @@ def test_what_a_graph_cannot_do() -> None:
 def test_norms_over_several_plans(rule: str) -> None:
     """Devices reduce their own gradients, the host adds in the model's order, and each device steps."""
     model = Model(rule, AROUND["norms"], 9, 5)
-    squares = model.cuda.clipped_sq_norms(list(model.grads), None, model.group_steps(1), 0)
-    whole = 0.0
-    for square in squares:
-        whole += square
+    arguments = list(model.grads), None, model.group_steps(1), 0
+    norms = model.cuda.clipped_norms(*arguments)
+    assert norms == model.cpu.clipped_norms(*arguments)
     model.on_cpu(1)
-    model.on_cuda(1, global_norm=float(np.sqrt(whole)))
+    model.on_cuda(1, global_norm=norm_in_order(norms))
     model.check()
 
 
-def test_squared_norms_are_the_cpu_s() -> None:
-    model = Model("sgd", {}, 12, 9)
-    grads = [g for g in model.grads if g is not None]
-    expected = core.sq_norms(grads)
-    assert core.sq_norms(grads, 0) == expected
+@pytest.mark.parametrize("scale", [1, 1e200, 1e-200])
+def test_norms_are_the_cpu_s(scale: float) -> None:
+    grads = [g * scale if g.dtype == np.float64 else g for g in Model("sgd", {}, 12, 9).grads if g is not None]
+    expected = core.norms(grads)
+    assert core.norms(grads, 0) == expected
+
+
+@pytest.mark.parametrize("count", [30, 150])
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_squares_that_overflow_or_underflow(scale: float, count: int) -> None:
+    """Of some arrays in float64, in steps and in replays, in which the same arrays are ordinary at times."""
+    model = Model("sgd", AROUND["norms"], count, 8, (0, 1, 100, 5000, 40000))
+    captured(lambda: model.on_cuda(1))
+    doubles = [pair for pair in model.arrays if pair[0].dtype == np.float64 and any(pair[0] is g for g in model.grads)]
+    assert len(doubles) > 2
+    for t, factor in enumerate((scale, 1 / scale, scale), 1):
+        for g in sum(doubles[::2], ()):
+            g *= factor
+        model.on_cpu(t)
+        model.cuda.advance(None, model.group_steps(t), 0)
+        replay()
+        model.check()
+        model.on_cpu(t)
+        assert model.on_cuda(t)[0] == "stepped"
+        model.check()
 
 
 def test_an_address_between_elements_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges, address_of
 from ..options.settings import Settings
-from ..reference_math import Array
+from ..reference_math import Array, norm_in_order
 from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
 from .native import make_fast_path, native_steps, refuse_unsteady, register_dtypes, state_of
 
@@ -93,17 +92,14 @@ class Engine:
             calls.append((part, stream.pointer, (self._of(part, grads), self._of(part, step_of), steps)))
         norm = None
         if len(self._parts) > 1 and any(map(_depends_on_all, group_steps)):
-            squares = [0.0] * len(self._param_states)
+            norms = [0.0] * len(self._param_states)
             for part, pointer, arguments in calls:
-                own = part.model.clipped_sq_norms(*arguments, pointer)
+                own = part.model.clipped_norms(*arguments, pointer)
                 if own is None:
                     return False
-                for i, square in zip(part.indices, own, strict=True):
-                    squares[i] = square
-            whole = 0.0
-            for square in squares:  # in the arrays' order, as on one GPU; sum() compensates from Python 3.12 on
-                whole += square
-            norm = math.sqrt(whole)
+                for i, clipped in zip(part.indices, own, strict=True):
+                    norms[i] = clipped
+            norm = norm_in_order(norms)  # in the arrays' order, as on one GPU
         statuses = []
         for part, pointer, arguments in calls:
             own_counts = counts if part is self._parts[-1] else NO_COUNTS
@@ -288,8 +284,8 @@ def _metadata(array: Any) -> ArrayMetadata:
     return family.metadata(array, "")
 
 
-def sq_norms(arrays: Sequence[Any]) -> list[float]:
-    """Return the sum of the squares of each array, dense and of a known dtype; waits for them."""
+def norms(arrays: Sequence[Any]) -> list[float]:
+    """Return the norm of each array, dense and of a known dtype; waits for them."""
     register_dtypes()
     by_gpu: dict[int, list[int]] = {}
     metadata = [_metadata(array) for array in arrays]
@@ -299,7 +295,7 @@ def sq_norms(arrays: Sequence[Any]) -> list[float]:
     for gpu, indices in by_gpu.items():
         family = family_of(arrays[indices[0]])
         assert isinstance(family, Cuda)
-        squares = core.sq_norms([metadata[i] for i in indices], gpu, family.stream(gpu).pointer)
-        for i, value in zip(indices, squares, strict=True):
+        own = core.norms([metadata[i] for i in indices], gpu, family.stream(gpu).pointer)
+        for i, value in zip(indices, own, strict=True):
             found[i] = value
     return found

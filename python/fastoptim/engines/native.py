@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
 
-def sq_norms(arrays: list[Array]) -> list[float]:
-    """Return the sum of the squares of each array, dense and of a known dtype."""
+def norms(arrays: list[Array]) -> list[float]:
+    """Return the norm of each array, dense and of a known dtype."""
     register_dtypes()
-    return core.sq_norms(arrays)
+    return core.norms(arrays)
 
 
 class Engine:

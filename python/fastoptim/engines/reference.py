@@ -7,7 +7,6 @@ computes all arrays before it assigns the first, so that an exception at any mom
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,10 @@ from ..reference_math import (
     maximum,
     mean_of,
     minimum,
+    norm,
+    norm_in_order,
     shrink,
     sign,
-    square,
-    total,
 )
 from .base import NO_COUNTS, Counts, GroupSnapshot, GroupStep
 
@@ -56,25 +55,17 @@ def clip_factors(works: Sequence[_Work]) -> list[float | None]:
     options = [work.group_step.settings.options for work in works]
     if all(own["clip_norm"] is None and own["clip_global_norm"] is None for own in options):
         return [None] * len(works)
-    norms = [math.sqrt(total(square(work.g))) for work in works]
-    first = [_clip(own["clip_norm"], norm) for own, norm in zip(options, norms, strict=True)]
-    sq_norm = 0.0
-    for factor, norm in zip(first, norms, strict=True):
-        clipped = norm if factor is None else factor * norm if factor else 0.0
-        sq_norm += clipped * clipped
-    second = [_clip(own["clip_global_norm"], math.sqrt(sq_norm)) for own in options]
-    return [_product(a, b) for a, b in zip(first, second, strict=True)]
+    norms = [norm(work.g) for work in works]
+    first = [_clip(own["clip_norm"], each) for own, each in zip(options, norms, strict=True)]
+    whole = norm_in_order([factor * each if factor else 0.0 for factor, each in zip(first, norms, strict=True)])
+    return [factor * _clip(own["clip_global_norm"], whole) for factor, own in zip(first, options, strict=True)]
 
 
-def _clip(bound: float | None, norm: float) -> float | None:
+def _clip(bound: float | None, norm: float) -> float:
     if bound is None:
-        return None
+        return 1.0
     factor = bound / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
     return 1.0 if factor > 1 else factor
-
-
-def _product(a: float | None, b: float | None) -> float | None:
-    return b if a is None else a if b is None else a * b
 
 
 def penalized(p: Array, g: Array, group_step: GroupStep) -> Array:
