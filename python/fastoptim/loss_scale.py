@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from . import core
 from .arrays.tree import describe
 from .options.checks import SCALES, PositiveCount, Range, Whole, check_option
 from .reference_math import Array
@@ -70,15 +71,20 @@ class LossScaler:
             raise TypeError(
                 f"taken: expected True or False, as step returns with skip_nonfinite, got {describe(taken)}"
             )
-        self._taken = self._taken + 1 if taken else 0
-        if not taken:
-            self._multiply(self.backoff_factor)
-        elif self._taken == self.growth_interval:
-            self._taken = 0
-            self._multiply(self.growth_factor)
+        count = self._taken + 1 if taken else 0
+        grows = count == self.growth_interval
+        factor = self.growth_factor if grows else 1.0 if taken else self.backoff_factor
+        scale = min(max(float(self.scale) * factor, SCALES.low), SCALES.high)
+        self._assign(scale, {"_taken": 0 if grows else count})
 
-    def _multiply(self, factor: float) -> None:
-        self.scale[...] = min(max(float(self.scale) * factor, SCALES.low), SCALES.high)
+    def _assign(self, scale: float, attributes: Mapping[str, Any]) -> None:
+        """Assign everything or nothing, also where a signal handler raises an exception."""
+
+        def assign() -> None:
+            self.scale[...] = scale
+            vars(self).update(attributes)
+
+        core.complete(assign)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue, as numbers."""
@@ -101,9 +107,7 @@ class LossScaler:
             raise ValueError(f"state_dict: {error}") from None
         if taken >= loaded.growth_interval:
             raise ValueError(f"state_dict: taken: expected less than growth_interval, got {taken}")
-        scale = self.scale
-        vars(self).update(vars(loaded), scale=scale, _taken=taken)
-        scale[...] = loaded.scale
+        self._assign(float(loaded.scale), {**vars(loaded), "scale": self.scale, "_taken": taken})
 
     def __repr__(self) -> str:
         return f"<LossScaler at {float(self.scale):g}>"

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import Array
+from all_or_nothing import KINDS, step, trained
 from models import rate
 
 PACKAGE = str(Path(fo.__file__).parent)
-SHAPES = ((3,), (2, 2), (), (5,))
 
 
 class Interrupt(KeyboardInterrupt):
@@ -54,84 +53,6 @@ def run_interrupted(work: Callable[[], Any], at: int) -> int:
     finally:
         sys.settrace(None)
     return count
-
-
-class Trained(NamedTuple):
-    """An optimizer with its parameters and the gradients of the next step."""
-
-    params: list[Array]
-    opt: Any
-    grads: list[Any]
-
-    def seen(self) -> Any:
-        """Everything that the call under test may change."""
-        every = [param.state for param in self.opt.param_states]  # without new arrays, which are zero
-        state = [{name: array.tobytes() for name, array in own.items() if array.any()} for own in every]
-        counted = (self.opt.step_count, dict(self.opt._missed), self.opt._swapped_by)
-        return [p.tobytes() for p in self.params], state, counted
-
-
-def trained(
-    optimizer: type[fo.Optimizer] = fo.Adam, steps: int = 3, missing: int | None = None, **options: Any
-) -> Trained:
-    rng = np.random.default_rng(0)
-    params, grads = ([np.array(rng.random(shape), np.float32) for shape in SHAPES] for _ in range(2))
-    opt = optimizer(params, **options)
-    for _ in range(steps):
-        opt.step(grads)
-    return Trained(params, opt, [None if i == missing else g for i, g in enumerate(grads)])
-
-
-def step(case: Trained) -> None:
-    case.opt.step(case.grads)
-
-
-def step_strided(case: Trained) -> None:
-    case.opt.step([*case.grads[:3], np.repeat(case.grads[3], 2)[::2]])
-
-
-def step_of_other_kind(case: Trained) -> None:
-    case.opt.amsgrad = True
-    case.opt.step(case.grads)
-
-
-def lookahead(case: Trained) -> None:
-    with case.opt.lookahead():
-        pass
-
-
-def averaged(case: Trained) -> None:
-    with case.opt.averaged():
-        pass
-
-
-def load(case: Trained) -> None:
-    case.opt.load_state_dict(SAVED)
-
-
-SCALE = np.array(8.0)
-SAVED = trained(steps=5, amsgrad=True).opt.state_dict()
-KINDS: dict[str, tuple[Callable[[Trained], Any], dict[str, Any]]] = {
-    "the fast path": (step, {}),
-    "the first step": (step, {"steps": 0}),
-    "a schedule": (step, {"lr": rate}),
-    "constants of the step": (step, {"optimizer": fo.NAdam}),
-    "clipping": (step, {"clip_global_norm": 0.5}),
-    "an average": (step, {"ema": 0.9}),
-    "a loss scale": (step, {"grad_scale": SCALE, "skip_nonfinite": True}),
-    "no gradient": (step, {"missing": 1}),
-    "no gradient with a schedule": (step, {"missing": 2, "lr": rate}),
-    "a strided gradient": (step_strided, {}),
-    "new state": (step_of_other_kind, {}),
-    "sums": (step, {"optimizer": fo.LAMB}),
-    "sums of a group": (step, {"optimizer": fo.Prodigy}),
-    "the reference": (step, {"backend": "reference"}),
-    "the reference with sums": (step, {"backend": "reference", "optimizer": fo.NovoGrad, "missing": 0}),
-    "loading": (load, {}),
-    "lookahead": (lookahead, {"optimizer": fo.NAG}),
-    "averaged": (averaged, {"swa_start": 1}),
-    "eval": (lambda case: case.opt.eval(), {"optimizer": fo.ScheduleFreeSGD}),
-}
 
 
 each_kind = pytest.mark.parametrize("kind", KINDS)

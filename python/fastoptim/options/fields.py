@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
+from .. import core
 from .checks import Backend, check_option, plain_type
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ class Option:
 
     def __set__(self, instance: HasOptions, value: Any) -> None:
         checked = check_option(instance.annotations[self.name], value, self.name)
-        for group in instance.param_groups:
-            group[self.name] = checked
+
+        def assign() -> None:
+            for group in instance.param_groups:
+                group[self.name] = checked
+
+        core.complete(assign)  # for every group or for none, also where a signal handler raises an exception
 
 
 class Fixed:
