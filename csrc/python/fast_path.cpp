@@ -150,7 +150,8 @@ py::object FastPath::match_inputs(py::handle groups, const py::list& snapshots, 
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves)) return py::none();
-    py::list list(leaves.size());
+    const auto list = py::reinterpret_steal<py::object>(PyList_New(static_cast<Py_ssize_t>(leaves.size())));
+    if (!list) throw py::error_already_set();
     for (std::size_t i = 0; i < leaves.size(); ++i)
         PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), leaves[i].release().ptr());
     return list;

@@ -7,13 +7,14 @@ namespace fo {
 void complete(const py::object& work) {
     constexpr int kAttempts = 4;
     std::optional<py::error_already_set> first;
+    bool done = false;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
-        const auto done = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(work.ptr()));
+        done = static_cast<bool>(py::reinterpret_steal<py::object>(PyObject_CallNoArgs(work.ptr())));
         if (done) break;
         py::error_already_set error;
-        if (!first) first.emplace(std::move(error));
+        if (!first || first->matches(PyExc_MemoryError)) first.emplace(std::move(error));
     }
-    if (first) throw std::move(*first);
+    if (first && !(done && first->matches(PyExc_MemoryError))) throw std::move(*first);
 }
 
 void Temporarily::enter() const {

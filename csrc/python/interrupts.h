@@ -11,7 +11,8 @@ namespace fo {
 
 namespace py = pybind11;
 
-// Call `work` until it returns, at most four times.  Then throw the first exception, if there was one.
+// Call `work` until it returns, at most four times.  Then throw the first exception, if there was one, except a
+// MemoryError after which a call returned.
 void complete(const py::object& work);
 
 // A context manager that completes `end` after its block, whatever ends it, and where `begin` raises an exception.

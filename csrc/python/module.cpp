@@ -132,6 +132,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     m.attr("RULES") = rule_table();
     m.def("build_info", &build_info);
+    m.def(
+        "address_of", [](const py::array& array) { return reinterpret_cast<Address>(raw(array).data); },
+        py::arg("array"));
     m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
     m.def("norms", &norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);

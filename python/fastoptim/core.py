@@ -14,6 +14,7 @@ from ._core import OptionSet as OptionSet
 from ._core import StateArguments as StateArguments
 from ._core import Temporarily as Temporarily
 from ._core import UpdateConfig as UpdateConfig
+from ._core import address_of as address_of
 from ._core import build_info as build_info
 from ._core import complete as complete
 from ._core import cuda_device_of as cuda_device_of

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from ..core import address_of
 from ..reference_math import Array
 
 
@@ -51,11 +52,6 @@ class WrittenRanges:
         """All begins, with a sentinel at the end, and all ends."""
         begins = [begin for begin, _, _, _ in self._owned]
         return np.array([*begins, np.iinfo(np.int64).max]), np.array(self._ends, np.int64)
-
-
-def address_of(array: Array) -> int:
-    """Return the address of the first element."""
-    return int(array.__array_interface__["data"][0])
 
 
 def _bounds(array: Array) -> tuple[int, int]:

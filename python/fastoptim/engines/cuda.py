@@ -12,7 +12,7 @@ from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
-from ..arrays.written_ranges import WrittenRanges, address_of
+from ..arrays.written_ranges import WrittenRanges
 from ..options.settings import Settings
 from ..reference_math import Array, norm_in_order
 from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
@@ -153,7 +153,7 @@ class Engine:
         if self._reader is not None:
             return False
         params = zip(self._param_states, self._params, strict=True)
-        return any(address_of(_metadata(param.p)) != address_of(p) for param, p in params if p.size)
+        return any(core.address_of(_metadata(param.p)) != core.address_of(p) for param, p in params if p.size)
 
     def _make_parts(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> None:
         register_dtypes()

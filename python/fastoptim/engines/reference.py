@@ -192,10 +192,11 @@ class Engine:
                     dtype = compute_dtype(p.dtype)
                     state = {name: array.copy(order="K") for name, array in param.state.items()}
                     works.append(_Work(param, group_step, p.astype(dtype), grad.astype(dtype), state))
-            if not _step(works, group_steps):
-                return None
-            core.complete(lambda: _assign(works, counts))
-            return len(works)
+            taken = _step(works, group_steps)
+        if not taken:
+            return None
+        core.complete(lambda: _assign(works, counts))
+        return len(works)
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""

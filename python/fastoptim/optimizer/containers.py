@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays.families import family_of
 from ..arrays.tree import Structure, describe
-from ..arrays.written_ranges import address_of
+from ..core import address_of
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts

@@ -31,6 +31,10 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
         check_not_rebound(optimizer)
         flat = optimizer._structure.match(grads, "grads")
     group_steps = group_steps_of(optimizer, as_seen)
+    result = None  # of a step that is taken; determined before it, because that may raise MemoryError
+    for group_step in group_steps:
+        if group_step.settings.skips:
+            result = True
     if optimizer._swapped_by:  # a callable learning rate has entered averaged() or lookahead()
         optimizer.check_not_swapped()
     status = ""
@@ -38,10 +42,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
         status, _ = fast_path.step_with(flat, group_steps, optimizer._counts)
     if status == "skipped" or (status != "stepped" and not optimizer._step_by_engine(flat, group_steps)):
         return check_skipped(optimizer, group_steps, grads)  # a gradient is not finite
-    for group_step in group_steps:
-        if group_step.settings.skips:
-            return True
-    return None
+    return result
 
 
 def check_skipped(
@@ -69,9 +70,12 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     # Otherwise a callable has assigned options of its own group, which are valid from the next step on.
     optimizer._engine = engine if is_current else None
     stepped = engine.step(flat, group_steps, step_of, Counts(optimizer._counts, (now + 1, missed | absent)))
-    if is_current and stepped == len(flat) and not missed:
-        containers = mutable_containers(optimizer)
-        optimizer._fast_path = engine.fast_path(optimizer._structure, optimizer._resolved, containers)
+    try:
+        if is_current and stepped == len(flat) and not missed:
+            containers = mutable_containers(optimizer)
+            optimizer._fast_path = engine.fast_path(optimizer._structure, optimizer._resolved, containers)
+    except MemoryError:  # the step is taken; a later one prepares the fast path
+        pass
     return stepped is not None
 
 
