@@ -10,8 +10,8 @@ endif()
 if(FASTOPTIM_ISAS)
   set(fastoptim_isas ${FASTOPTIM_ISAS})
 endif()
-set(fastoptim_isa_avx2 -mavx2)
-set(fastoptim_isa_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
+set(fastoptim_isa_avx2 -mavx2 -mf16c)
+set(fastoptim_isa_avx512 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 
 # GCC prefetches in loops with enough arithmetic.  The out-of-order window covers too few iterations of such loops to
 # hide memory latency (docs/performance.md).

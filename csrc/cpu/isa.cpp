@@ -27,9 +27,10 @@ std::vector<Candidate> candidates() {
     std::vector<Candidate> all{{"baseline", units["baseline"], true}};
 #if defined(FO_X86)
     __builtin_cpu_init();
-    all.push_back({"avx2", units["avx2"], __builtin_cpu_supports("avx2") != 0});
+    const bool converts_halves = __builtin_cpu_supports("f16c") != 0;
+    all.push_back({"avx2", units["avx2"], converts_halves && __builtin_cpu_supports("avx2") != 0});
     all.push_back({"avx512", units["avx512"],
-                   __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   converts_halves && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")});
 #endif
     std::erase_if(all, [](const Candidate& each) { return each.units.empty(); });  // a build of fewer (FASTOPTIM_ISAS)

@@ -1,6 +1,7 @@
 #include "stages.h"
 
 #include "../prepare.h"
+#include "convert.h"
 #include "tile_sums.h"
 #include "vectorize.h"
 
@@ -8,25 +9,39 @@ namespace fo::cpu::FO_ISA {
 
 using namespace FO_TARGET;
 
+// Convert whole blocks, and return how many elements these have.
+template <class T, class ConvertBlock>
+Index in_blocks([[maybe_unused]] Format format, [[maybe_unused]] Index n, [[maybe_unused]] ConvertBlock convert) {
+    Index done = 0;
+    if constexpr (kConvertsBlocks<T>)
+        if (converts_blocks<T>(format))
+            for (; done + kBlock <= n; done += kBlock) convert(done);
+    return done;
+}
+
 template <class T>
 void decode(Format format, const void* from, void* to, Index n) {
+    auto* target = static_cast<Cell<T>*>(to);
+    const Index done =
+        in_blocks<T>(format, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
-        auto* target = static_cast<Cell<T>*>(to);
         FO_IVDEP
-        for (Index i = 0; i < n; ++i) target[i].value = Kind::template decode<T>(source[i].value);
+        for (Index i = done; i < n; ++i) target[i].value = Kind::template decode<T>(source[i].value);
     });
 }
 
 template <class T>
 void encode(Format format, const void* from, void* to, Index n) {
+    const auto* source = static_cast<const Cell<T>*>(from);
+    const Index done =
+        in_blocks<T>(format, n, [=](auto i) { store_block(format, source + i, element(to, format, i)); });
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
-        const auto* source = static_cast<const Cell<T>*>(from);
         auto* target = static_cast<Cell<typename Kind::type>*>(to);
         FO_IVDEP
-        for (Index i = 0; i < n; ++i) target[i].value = Kind::encode(source[i].value);
+        for (Index i = done; i < n; ++i) target[i].value = Kind::encode(source[i].value);
     });
 }
 

@@ -1,6 +1,7 @@
 // The loops of a step on the CPU: decode, prepare, rule, encode, over tiles that stay in the first-level cache.  Each
 // stage is a short loop that the compiler vectorizes; those that know no rule are in stages.h.  An array in its compute
-// type is updated in place.
+// type is updated in place.  Where convert.h has blocks, parameters and gradients of 16 bits are converted in
+// registers.
 //
 // Main types: ArrayTile, one array in the compute type; Tiles, all arrays of a segment.  Compiled once per instruction
 // set and group of rules; FO_TARGET names the copy.  Threads and the order of passes are in device.cpp.
@@ -9,6 +10,7 @@
 #include "../formats.h"
 #include "../prepare.h"
 #include "../rule_traits.h"
+#include "convert.h"
 #include "loop.h"
 #include "stages.h"
 #include "tile_sums.h"
@@ -73,6 +75,10 @@ class Tiles {
     }
 
     bool has_plain_gradient() const { return p_.in_place() && g_.in_place(); }
+
+    bool has_plain_state() const {
+        return std::all_of(state_, state_ + kState, [](const ArrayTile<T>& each) { return each.in_place(); });
+    }
 
     void open(Index begin, Index n) {
         p = p_.open(begin, n);
@@ -188,6 +194,45 @@ Index until_line(const T* array, Index begin, Index end) {
     return Index((kLine - after) / sizeof(T));
 }
 
+// Apply f to whole blocks of a parameter and gradient that are not both in the compute type, with their conversions in
+// the same loop; return how many elements these blocks have.  State is in the compute type.
+template <class T, class F>
+Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment& segment,
+                      [[maybe_unused]] const Gradient& gradient, [[maybe_unused]] Index begin,
+                      [[maybe_unused]] Index end) {
+    Index done = 0;
+    if constexpr (kConvertsBlocks<T>) {
+        constexpr std::size_t kState = F::state.size();
+        const Format p_format = segment.p.format, g_format = gradient.format;
+        const std::size_t p_bytes = kBlock * item_size(p_format), g_bytes = kBlock * item_size(g_format);
+        auto* p = static_cast<std::byte*>(element(segment.p.data, p_format, begin));
+        auto* g = static_cast<const std::byte*>(element(gradient.data, g_format, begin));
+        std::array<Cell<T>*, kState + 1> state;
+        for (std::size_t k = 0; k < kState; ++k) state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin;
+        for (; done + kBlock <= end - begin; done += kBlock, p += p_bytes, g += g_bytes) {
+            alignas(64) Cell<T> p_block[kBlock], g_block[kBlock];
+            load_block(p_format, p, p_block);
+            load_block(g_format, g, g_block);
+            std::array<Cell<T>*, kState + 1> here;
+            for (std::size_t k = 0; k < kState; ++k) here[k] = state[k] + done;
+            FO_IVDEP
+            for (Index i = 0; i < kBlock; ++i)
+                apply_one<true, T>(f, p_block, g_block, here.data(), i, std::make_index_sequence<kState>{});
+            store_block(p_format, p_block, p);
+        }
+    }
+    return done;
+}
+
+template <class R, class T>
+Index update_in_blocks(const R& rule, const Prepare<T>& prepare, const Segment& segment, const Gradient& gradient,
+                       Index begin, Index end) {
+    if (prepare.changes_gradient)
+        return apply_in_blocks<T>(Prepared<R, T>{rule, prepare}, segment, gradient, begin, end);
+    if (prepare.shrinks) return apply_in_blocks<T>(Shrunk<R, T>{rule, prepare.decay}, segment, gradient, begin, end);
+    return apply_in_blocks<T>(ApplyRule<R>{rule}, segment, gradient, begin, end);
+}
+
 template <class R, class T>
 void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
@@ -195,6 +240,9 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
     Tiles<R, T> tiles(segment, gradient);
     ArrayTile<T> average(segment.average);
     const bool plain = tiles.has_plain_gradient();
+    const bool only_updates = !prepare.averages && !prepare.flushes;
+    if (!plain && only_updates && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
+        begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
     Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);

@@ -1,0 +1,88 @@
+// Conversion of blocks of 16 numbers between the formats of 16 bits and float, with the instructions of AVX2 and F16C.
+// Equal to formats.h in every bit, except that a NaN may be another.  Other instruction sets have only the loops over
+// formats.h.
+#pragma once
+
+#include "../formats.h"
+
+#if defined(__AVX2__) && defined(__F16C__)
+#include <immintrin.h>
+#define FO_CONVERTS_BLOCKS
+#endif
+
+namespace fo::FO_TARGET {
+
+inline constexpr int kBlock = 16;
+
+// Whether there are blocks in this compute type.
+template <class T>
+inline constexpr bool kConvertsBlocks = false;
+
+#if defined(FO_CONVERTS_BLOCKS)
+
+template <>
+inline constexpr bool kConvertsBlocks<float> = true;
+
+inline __m256i widen(const void* from, int half) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from) + half));
+}
+
+// Always inlined: the compiler then keeps the block in registers.
+[[gnu::always_inline]] inline void load_block(Format format, const void* from, Cell<float>* block) {
+    auto* const to = reinterpret_cast<float*>(block);
+    if (format == Format::kFloat16) {
+        const auto* const halves = static_cast<const __m128i*>(from);
+        _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(halves)));
+        _mm256_storeu_ps(to + 8, _mm256_cvtph_ps(_mm_loadu_si128(halves + 1)));
+    } else if (format == Format::kBfloat16) {
+        _mm256_storeu_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(widen(from, 0), 16)));
+        _mm256_storeu_ps(to + 8, _mm256_castsi256_ps(_mm256_slli_epi32(widen(from, 1), 16)));
+    } else {
+        const auto* const floats = static_cast<const float*>(from);
+        _mm256_storeu_ps(to, _mm256_loadu_ps(floats));
+        _mm256_storeu_ps(to + 8, _mm256_loadu_ps(floats + 8));
+    }
+}
+
+// The upper halves after rounding to nearest-even, which carries into them; wrong for some NaNs.
+inline __m256i round_to_bfloat16(__m256 x) {
+    const __m256i all = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(all, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(all, odd), _mm256_set1_epi32(0x7fff)), 16);
+}
+
+[[gnu::always_inline]] inline void store_bfloat16(const float* from, void* to) {
+    const __m256 first = _mm256_loadu_ps(from), second = _mm256_loadu_ps(from + 8);
+    if (_mm256_movemask_ps(_mm256_cmp_ps(first, second, _CMP_UNORD_Q)) != 0) [[unlikely]] {
+        auto* const each = static_cast<Cell<std::uint16_t>*>(to);
+        for (int i = 0; i < kBlock; ++i) each[i].value = Bfloat16::encode(from[i]);
+        return;
+    }
+    const __m256i packed = _mm256_packus_epi32(round_to_bfloat16(first), round_to_bfloat16(second));
+    _mm256_storeu_si256(static_cast<__m256i*>(to), _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
+[[gnu::always_inline]] inline void store_block(Format format, const Cell<float>* block, void* to) {
+    const auto* const from = reinterpret_cast<const float*>(block);
+    if (format == Format::kFloat16) {
+        auto* const halves = static_cast<__m128i*>(to);
+        _mm_storeu_si128(halves, _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128(halves + 1, _mm256_cvtps_ph(_mm256_loadu_ps(from + 8), _MM_FROUND_TO_NEAREST_INT));
+    } else if (format == Format::kBfloat16) {
+        store_bfloat16(from, to);
+    } else {
+        auto* const floats = static_cast<float*>(to);
+        _mm256_storeu_ps(floats, _mm256_loadu_ps(from));
+        _mm256_storeu_ps(floats + 8, _mm256_loadu_ps(from + 8));
+    }
+}
+
+#endif
+
+// Whether blocks of that format can be converted to this compute type.
+template <class T>
+constexpr bool converts_blocks(Format format) {
+    return kConvertsBlocks<T> && format != Format::kFloat64;
+}
+
+}  // namespace fo::FO_TARGET
