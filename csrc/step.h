@@ -33,12 +33,21 @@ struct Segment {
     std::int32_t group;
 };
 
+// Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
+// the outermost first.
+struct Axes {
+    static constexpr int kMost = 4;
+    int count;
+    std::int64_t length[kMost], stride[kMost];  // strides in bytes
+};
+
 // The gradient of a segment in one step; data is null where there is none.
 struct Gradient {
     const void* data;
     double clip;             // the factor that the bounds on norms make necessary; 1, or a scale of squares, before
     std::int32_t constants;  // an index into StepArgs::constants
     Format format;
+    const Axes* axes = nullptr;  // null where its elements lie as the parameter's, as always on a GPU
 };
 
 // A rule with the constants of one step, once in each compute type, and what is done before and after it (prepare.h).

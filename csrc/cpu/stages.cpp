@@ -45,6 +45,46 @@ void encode(Format format, const void* from, void* to, Index n) {
     });
 }
 
+// Decode elements that are `stride` bytes apart.
+template <class T>
+void decode_strided(Format format, const char* from, Index stride, Cell<T>* to, Index n) {
+    if (stride == Index(item_size(format))) return decode<T>(format, from, to, n);
+    with_format(format, [=](auto kind) {
+        using Kind = decltype(kind);
+        for (Index i = 0; i < n; ++i) {
+            const auto* source = reinterpret_cast<const Cell<typename Kind::type>*>(from + i * stride);
+            to[i].value = Kind::template decode<T>(source->value);
+        }
+    });
+}
+
+template <class T>
+void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
+    if (!gradient.axes) return decode<T>(gradient.format, element(gradient.data, gradient.format, begin), to, n);
+    const Axes& axes = *gradient.axes;
+    const int inner = axes.count - 1;
+    auto* from = static_cast<const char*>(gradient.data);
+    auto* target = static_cast<Cell<T>*>(to);
+    Index at[Axes::kMost];
+    for (int k = inner; k >= 0; begin /= axes.length[k--]) {
+        at[k] = begin % axes.length[k];
+        from += at[k] * axes.stride[k];
+    }
+    while (n > 0) {
+        const Index run = std::min(n, axes.length[inner] - at[inner]);
+        decode_strided<T>(gradient.format, from, axes.stride[inner], target, run);
+        target += run;
+        n -= run;
+        at[inner] += run;
+        from += run * axes.stride[inner];
+        for (int k = inner; k > 0 && at[k] == axes.length[k]; --k) {
+            from += axes.stride[k - 1] - axes.length[k] * axes.stride[k];
+            at[k] = 0;
+            ++at[k - 1];
+        }
+    }
+}
+
 template <class T>
 void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,
                       Index n) {
@@ -89,7 +129,7 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
     const Prepare<T> prepare(constants, gradient);
     alignas(64) Cell<T> g[kSumTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
-        decode<T>(gradient.format, element(gradient.data, gradient.format, begin), g, n);
+        decode_gradient<T>(gradient, begin, g, n);
         sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms<kScaled>(prepare, g[i].value); }, n,
                                  out);
     });
@@ -101,6 +141,7 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
 #define FO_STAGES(T)                                                                                                  \
     template void decode<T>(Format, const void*, void*, Index);                                                       \
     template void encode<T>(Format, const void*, void*, Index);                                                       \
+    template void decode_gradient<T>(const Gradient&, Index, void*, Index);                                           \
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
     template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
     template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \

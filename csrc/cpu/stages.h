@@ -16,6 +16,10 @@ void decode(Format format, const void* from, void* to, std::int64_t n);
 template <class T>
 void encode(Format format, const void* from, void* to, std::int64_t n);
 
+// Decode elements of a gradient, which may lie anywhere, in the parameter's order.
+template <class T>
+void decode_gradient(const Gradient& gradient, std::int64_t begin, void* to, std::int64_t n);
+
 // Write to `to` what a rule receives as gradient.
 template <class T>
 void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,

@@ -70,11 +70,11 @@ class Tiles {
 
   public:
     Tiles(const Segment& segment, const Gradient& gradient)
-        : p_(segment.p), g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
+        : gradient_(gradient), p_(segment.p), g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
         for (std::size_t k = 0; k < kState; ++k) state_[k].bind(segment.state[k]);
     }
 
-    bool has_plain_gradient() const { return p_.in_place() && g_.in_place(); }
+    bool has_plain_gradient() const { return p_.in_place() && g_.in_place() && !gradient_.axes; }
 
     bool has_plain_state() const {
         return std::all_of(state_, state_ + kState, [](const ArrayTile<T>& each) { return each.in_place(); });
@@ -82,7 +82,12 @@ class Tiles {
 
     void open(Index begin, Index n) {
         p = p_.open(begin, n);
-        g = g_.open(begin, n);
+        if (gradient_.axes) {
+            cpu::FO_ISA::decode_gradient<T>(gradient_, begin, g_.copy(), n);
+            g = g_.copy();
+        } else {
+            g = g_.open(begin, n);
+        }
         for (std::size_t k = 0; k < kState; ++k) state[k] = state_[k].open(begin, n);
     }
 
@@ -119,6 +124,7 @@ class Tiles {
         ((writes<S, T>(f, all) ? state_[S].close(n) : void()), ...);
     }
 
+    const Gradient& gradient_;
     ArrayTile<T> p_, g_;
     ArrayTile<T> state_[kState + 1];
 };
@@ -241,7 +247,7 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
     ArrayTile<T> average(segment.average);
     const bool plain = tiles.has_plain_gradient();
     const bool only_updates = !prepare.averages && !prepare.flushes;
-    if (!plain && only_updates && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
+    if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
         begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
     Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {

@@ -89,9 +89,44 @@ bool Layout::fits_in_full(py::handle array) const {
     return true;
 }
 
+std::optional<Axes> Layout::axes_of(py::handle array) const {
+    const auto& other = raw(array);
+    if (other.nd != ndim_ || !std::equal(whole_shape_.begin(), whole_shape_.end(), other.dimensions)) return {};
+    std::vector<std::size_t> order;
+    for (std::size_t axis = 0; axis < whole_shape_.size(); ++axis) {
+        if (whole_shape_[axis] == 0) return {};
+        if (whole_shape_[axis] > 1) order.push_back(axis);
+    }
+    std::sort(order.begin(), order.end(), [this](auto a, auto b) { return strides_[a] > strides_[b]; });
+    Axes found{};
+    for (const std::size_t axis : order) {
+        const std::int64_t length = whole_shape_[axis], stride = other.strides[axis];
+        const int outer = found.count - 1;
+        if (found.count > 0 && found.stride[outer] == length * stride) {  // the two are one
+            found.length[outer] *= length;
+            found.stride[outer] = stride;
+        } else if (found.count < Axes::kMost) {
+            found.length[found.count] = length;
+            found.stride[found.count++] = stride;
+        } else {
+            return {};
+        }
+    }
+    return found.count > 0 ? std::optional(found) : std::nullopt;
+}
+
 Interval interval_of(const void* data, std::int64_t size, Format format) {
     const auto begin = reinterpret_cast<std::uintptr_t>(data);
     return {begin, begin + static_cast<std::uintptr_t>(size) * FO_TARGET::item_size(format)};
+}
+
+Interval interval_of(const void* data, const Axes& axes, Format format) {
+    Interval whole = interval_of(data, 1, format);
+    for (int k = 0; k < axes.count; ++k) {
+        const std::int64_t reach = axes.stride[k] * (axes.length[k] - 1);
+        (reach < 0 ? whole.begin : whole.end) += static_cast<std::uintptr_t>(reach);
+    }
+    return whole;
 }
 
 }  // namespace fo

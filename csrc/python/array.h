@@ -2,7 +2,7 @@
 // arrays quickly; all other cases, and every error message, are in Python (arrays/).
 #pragma once
 
-#include "../array_ref.h"
+#include "../step.h"
 
 #include <pybind11/numpy.h>
 #include <array>
@@ -35,6 +35,10 @@ ArrayRef make_array_ref(const py::array& array);
 class Layout {
   public:
     explicit Layout(const py::array& array);
+
+    // Where the elements of an array of the same shape are, in this order of memory; nothing if it has another shape,
+    // no elements or too many axes.
+    std::optional<Axes> axes_of(py::handle array) const;
 
     // Whether that array has the same shape and the same elements at the same places.
     bool fits(py::handle array) const {
@@ -83,5 +87,6 @@ struct Interval {
     std::uintptr_t begin, end;
 };
 Interval interval_of(const void* data, std::int64_t size, Format format);
+Interval interval_of(const void* data, const Axes& axes, Format format);
 
 }  // namespace fo

@@ -131,7 +131,7 @@ bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& cou
     std::vector<py::object> leaves;
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves) || leaves.size() != model_->count()) return false;
-    std::vector<Gradient> gradients = model_->no_gradients();
+    Gradients gradients = model_->no_gradients();
     const StepResult read = model_->read_gradients(leaves, gradients);
     if (read.status != StepResult::Status::kStepped || read.value != static_cast<std::int64_t>(leaves.size()))
         return false;
@@ -175,7 +175,7 @@ py::tuple FastPath::step_with(const py::list& grads, const py::list& group_steps
 
     const auto leaves = objects_of(grads);
     expect(leaves.size() == model_->count(), "one gradient an array");
-    std::vector<Gradient> gradients = model_->no_gradients();
+    Gradients gradients = model_->no_gradients();
     StepResult result = model_->read_gradients(leaves, gradients);
     if (result.status == StepResult::Status::kStepped && result.value < static_cast<std::int64_t>(leaves.size()))
         result = {StepResult::Status::kGradientUnrecognized, 0};

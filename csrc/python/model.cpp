@@ -154,12 +154,24 @@ bool Model::recognize_family(std::size_t i, py::handle grad, Gradient& gradient)
     return *address % FO_TARGET::item_size(like->format) == 0;
 }
 
-bool Model::recognize(std::size_t i, py::handle grad, Gradient& gradient) const {
+// Transposed, strided, reversed and broadcast arrays of the CPU are read where they are.
+bool Model::recognize_strided(std::size_t i, py::handle grad, Gradients& gradients) const {
+    Gradient& gradient = gradients.each[i];
+    const auto axes = on_gpu_ ? std::nullopt : layouts_[i].axes_of(grad);
+    if (!axes || overlaps_own(interval_of(gradient.data, *axes, gradient.format))) return false;
+    gradients.axes.push_back(std::make_unique<const Axes>(*axes));
+    gradient.axes = gradients.axes.back().get();
+    return true;
+}
+
+bool Model::recognize(std::size_t i, py::handle grad, Gradients& gradients) const {
+    Gradient& gradient = gradients.each[i];
     if (reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) == array_type_.ptr()) {
         const auto format = format_of(grad);
-        if (!format || !layouts_[i].fits(grad)) return false;
+        if (!format) return false;
         gradient.data = raw(grad).data;
         gradient.format = *format;
+        if (!layouts_[i].fits(grad)) return recognize_strided(i, grad, gradients);
     } else if (!recognize_family(i, grad, gradient)) {
         return false;
     }
@@ -185,20 +197,20 @@ void Model::remember(std::size_t i, const py::object& grad, const py::array& met
     recognized_[i] = std::make_shared<const Recognized>(Recognized{py::type::of(grad), reader_->key_of(grad), *format});
 }
 
-std::vector<Gradient> Model::no_gradients() const {
-    std::vector<Gradient> gradients(count());
+Gradients Model::no_gradients() const {
+    Gradients gradients{std::vector<Gradient>(count()), {}};
     for (std::size_t i = 0; i < count(); ++i)
-        gradients[i] = {.data = nullptr, .clip = 1, .constants = groups_[i], .format = {}};
+        gradients.each[i] = {.data = nullptr, .clip = 1, .constants = groups_[i], .format = {}};
     return gradients;
 }
 
-StepResult Model::read_gradients(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const {
+StepResult Model::read_gradients(const std::vector<py::object>& grads, Gradients& gradients) const {
     std::int64_t present = 0;
     for (std::size_t i = 0; i < count(); ++i) {
         const auto at = static_cast<std::int64_t>(i);
         if (!is_unchanged(i)) return {StepResult::Status::kParameterChanged, at};
         if (grads[i].is_none()) continue;
-        if (!recognize(i, grads[i], gradients[i])) return {StepResult::Status::kGradientUnrecognized, at};
+        if (!recognize(i, grads[i], gradients)) return {StepResult::Status::kGradientUnrecognized, at};
         ++present;
     }
     return {StepResult::Status::kStepped, present};
@@ -207,7 +219,7 @@ StepResult Model::read_gradients(const std::vector<py::object>& grads, std::vect
 StepResult Model::recognize(const py::list& grads) const {
     const auto held = objects_of(grads);
     expect(held.size() == count(), "one gradient an array");
-    std::vector<Gradient> gradients = no_gradients();
+    Gradients gradients = no_gradients();
     return read_gradients(held, gradients);
 }
 
@@ -223,8 +235,8 @@ std::vector<StepConstants> Model::constants_of(const std::vector<GroupStep>& gro
     return constants;
 }
 
-StepArgs Model::arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const {
-    return {segments_.data(), gradients.data(), static_cast<std::int64_t>(count()), constants.data(),
+StepArgs Model::arguments(Gradients& gradients, std::vector<StepConstants>& constants) const {
+    return {segments_.data(), gradients.each.data(), static_cast<std::int64_t>(count()), constants.data(),
             static_cast<std::int64_t>(constants.size())};
 }
 
@@ -238,16 +250,17 @@ StepResult Model::prepare(const py::list& grads, const std::optional<std::vector
     if (result.status != StepResult::Status::kStepped) return result;
     prepared.constants = constants_of(group_steps);
     for (std::size_t i = 0; i < count(); ++i) {
-        if (!prepared.gradients[i].data) continue;
+        Gradient& gradient = prepared.gradients.each[i];
+        if (!gradient.data) continue;
         const auto step = static_cast<std::size_t>(which[i]);
         expect(step < prepared.constants.size(), "a group's step");
         expect_state(i, prepared.constants[step]);
-        prepared.gradients[i].constants = which[i];
+        gradient.constants = which[i];
     }
     return result;
 }
 
-bool Model::run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants, void* stream,
+bool Model::run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream,
                 std::optional<double> global_norm) {
     const GilRelease unlocked;
     return device_->step(arguments(gradients, constants), stream, global_norm);

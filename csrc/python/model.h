@@ -1,7 +1,7 @@
 // A model: its parameters with their state, described once as segments, and the device that steps them.
 //
-// Recognizes ordinary gradients natively: arrays of the parameter's shape, memory order and family.  Everything else it
-// reports to Python, which converts the gradient or raises the error.
+// Recognizes ordinary gradients natively: arrays of the parameter's shape and family, on the CPU in any memory order.
+// Everything else it reports to Python, which converts the gradient or raises the error.
 #pragma once
 
 #include "../device.h"
@@ -45,6 +45,13 @@ py::tuple as_tuple(const StepResult& result);
 
 // Return the entries of a list, kept alive.
 std::vector<py::object> objects_of(const py::list& list);
+
+// The gradients of the arrays in one step, and where the elements of those are that lie otherwise than their
+// parameters.
+struct Gradients {
+    std::vector<Gradient> each;
+    std::vector<std::unique_ptr<const Axes>> axes;
+};
 
 // What an optimizer has counted: a list, and the entries that take the place of its first ones after a step.  They are
 // assigned in the same native call as the step is taken, so that an exception of a signal handler finds both or
@@ -94,16 +101,16 @@ class Model {
     // ---- for the fast path
 
     // Read gradients in the arrays' order; kStepped if all that are not None were recognized.
-    StepResult read_gradients(const std::vector<py::object>& grads, std::vector<Gradient>& gradients) const;
+    StepResult read_gradients(const std::vector<py::object>& grads, Gradients& gradients) const;
 
     // Execute a step by the constants that each gradient names; false if it was skipped.
-    bool run(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants, void* stream,
+    bool run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream,
              std::optional<double> global_norm = {});
 
-    StepArgs arguments(std::vector<Gradient>& gradients, std::vector<StepConstants>& constants) const;
+    StepArgs arguments(Gradients& gradients, std::vector<StepConstants>& constants) const;
 
     // Return gradients without data that name their group's constants.
-    std::vector<Gradient> no_gradients() const;
+    Gradients no_gradients() const;
 
     // Throw where a group's arrays lack state that these constants, one a group, need.
     void expect_groups(const std::vector<StepConstants>& constants) const;
@@ -125,13 +132,14 @@ class Model {
 
     struct Prepared {
         std::vector<py::object> held;
-        std::vector<Gradient> gradients;
+        Gradients gradients;
         std::vector<StepConstants> constants;
     };
 
     void add_segment(std::size_t i, int param);
     bool is_unchanged(std::size_t i) const;
-    bool recognize(std::size_t i, py::handle grad, Gradient& gradient) const;
+    bool recognize(std::size_t i, py::handle grad, Gradients& gradients) const;
+    bool recognize_strided(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const;
     bool overlaps_own(Interval grad) const;
     void expect_state(std::size_t i, const StepConstants& constants) const;

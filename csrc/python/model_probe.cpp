@@ -24,7 +24,7 @@ class BandwidthProbe {
         expect(grads_.size() == model_->count() &&
                    model_->read_gradients(grads_, gradients_).status == StepResult::Status::kStepped,
                "a gradient for each array");
-        for (Gradient& gradient : gradients_) gradient.constants = 0;
+        for (Gradient& gradient : gradients_.each) gradient.constants = 0;
     }
 
     // A mask of 0 changes nothing.
@@ -48,7 +48,7 @@ class BandwidthProbe {
     const std::vector<py::object> grads_;
     const bench::ProbeLoops loops_;
     const int rule_;
-    std::vector<Gradient> gradients_;
+    Gradients gradients_;
     std::vector<StepConstants> constants_;
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import DTYPES, FLOAT16, FLOAT32, Array, DType, assert_same_bits, ordinary_values
+from cases import DTYPES, FLOAT16, FLOAT32, MIN_SHARE, Array, DType, assert_same_bits, ordinary_values
+from fastoptim.engines import native
 from loops import loop
 from models import each_backend, each_dtype
 
@@ -122,6 +124,59 @@ def test_memory_orders(p_layout: Layout, g_layout: Layout, backend: Backend) -> 
     for i, p_dtype in enumerate(DTYPES):
         g_dtype = DTYPES[(i + 1) % 4] if p_layout is g_layout else p_dtype
         check(filled(p_layout(p_dtype), 0), [filled(g_layout(g_dtype), k) for k in range(1, 1 + STEPS)], backend)
+
+
+def packed_field(dtype: DType, shape: tuple[int, ...]) -> Array:
+    """A field of records of which the next begins at no multiple of its size."""
+    field: Array = np.zeros(shape, np.dtype([("key", "u1"), ("value", dtype)]))["value"]
+    return field
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [(fo.Adam, {}), (fo.LAMB, {}), (fo.SGD, {"momentum": 0.9, "clip_global_norm": 1.0, "weight_decay": 0.1})],
+)
+@each_dtype
+@loop("axes", [(0, 1, 2, 3), (3, 1, 0, 2)])
+def test_gradients_in_any_order_are_read_where_they_are(
+    optimizer: Any, options: dict[str, Any], dtype: DType, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also across tiles and threads; the same bits as from gradients in the parameter's order."""
+    whole = (7, 23, 5, 2 * MIN_SHARE // 805 + 4)
+    shape = tuple(whole[axis] for axis in axes)
+    places: list[Array] = [
+        *(
+            np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+            for order in permutations(range(4))
+        ),
+        np.empty((2 * shape[0], shape[1], shape[2], 3 * shape[3]), dtype)[::2, :, ::-1, ::-3],
+        packed_field(dtype, shape),
+    ]
+    places.append(np.broadcast_to(np.ones((shape[1], 1, 1), dtype), shape))
+    p = [filled(np.empty(whole, dtype).transpose(axes), 0) for _ in range(2)]
+    opt, dense = (optimizer(array, **options) for array in p)
+    dense.step(np.ones_like(p[0]))
+    opt.step(np.ones_like(p[0]))
+    monkeypatch.delattr(native, "check_one", raising=False)  # which copies what native code does not recognize
+    for seed, place in enumerate(places):
+        grad = filled(place, seed) if place.flags.writeable else place
+        ordered = np.empty_like(p[0])
+        ordered[...] = grad
+        opt.step(grad)
+        dense.step(ordered)
+        assert_same_bits(p[0], p[1], f"strides {grad.strides}")
+
+
+@each_backend
+def test_gradients_of_many_axes(backend: Backend) -> None:
+    """More than native code reads where they are."""
+    shape = (2, 3, 2, 3, 2, 3)
+    grads = [filled(np.empty(shape, np.float32).transpose(5, 3, 1, 0, 2, 4).reshape(shape, order="A"), 1)]
+    grads += [
+        filled(np.empty(shape[::-1], np.float32).transpose(axes), 2)
+        for axes in ((5, 4, 3, 2, 1, 0), (1, 4, 3, 2, 5, 0))
+    ]
+    check(filled(np.empty(shape, np.float32), 0), grads, backend)
 
 
 @each_backend
