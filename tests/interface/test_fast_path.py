@@ -16,7 +16,7 @@ import pytest
 import fastoptim as fo
 from cases import Case, assert_same_bits
 from loops import loop
-from models import Backend, every_variant
+from models import Backend, each_backend, every_variant
 from step_histories import a_list, a_rate, count_slow_steps, load, numbers, said_of_steps, same_in_both
 
 Change = tuple[Callable[[int], Any], str, Callable[[fo.Optimizer, Any], Any]]
@@ -44,6 +44,7 @@ def a_dict(seed: int) -> dict[str, Any]:
 KINDS: dict[str, dict[str, Any]] = {
     "steady": {"lr": 0.1},
     "schedule": {"lr": a_rate},
+    "known schedule": {"lr": fo.schedules.Cosine(0.1, 20)},
     "skipping": {"lr": 0.1, "skip_nonfinite": True},
     "scale": {"lr": a_rate, "grad_scale": np.array(2.0)},
 }
@@ -183,6 +184,44 @@ def test_steps_of_one_kind_go_the_fast_path(case: Case, monkeypatch: pytest.Monk
     opt.step(numbers(1))
     own = "t" in case.optimizer.host_constants_takes or case.skips
     assert count_slow_steps(monkeypatch, opt, numbers) == (10 if own else 0)
+
+
+KNOWN = fo.schedules.Warmup(fo.schedules.Cosine(0.1, 9), 3)
+AT_ONCE = fo.schedules.Sequence((KNOWN, 0.5), (4,))
+
+
+@loop(
+    ("optimizer", "lr", "slow"),
+    [
+        (fo.Adam, KNOWN, 0),
+        (fo.SGD, AT_ONCE, 0),
+        (fo.Adam, fo.schedules.ReduceOnPlateau(0.1), 0),
+        (fo.AdaBound, KNOWN, 10),  # whose bounds depend on the rate
+        (fo.Adam, fo.schedules.Sequence((a_rate, 0.5), (4,)), 10),
+        (fo.Adam, fo.schedules.Product((KNOWN, fo.schedules.Warmup(a_rate, 2))), 10),
+    ],
+)
+def test_schedules_of_this_package_go_the_fast_path(
+    optimizer: Any, lr: Any, slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a part is the user's own code."""
+    opt, expected = optimizer(p := numbers(0), lr=lr), optimizer(q := numbers(0), lr=lr, backend="reference")
+    opt.step(numbers(1))
+    assert count_slow_steps(monkeypatch, opt, numbers) == slow
+    expected.step(numbers(1))
+    count_slow_steps(monkeypatch, expected, numbers)
+    assert_same_bits(p, q)
+
+
+@each_backend
+def test_a_schedule_that_overflows_is_refused_at_its_step(backend: Backend) -> None:
+    opt = fo.SGD(p := np.zeros(3), lr=fo.schedules.Exponential(1e-9, 1e100), backend=backend)
+    for _ in range(4):
+        opt.step(np.zeros(3))
+    with pytest.raises(ValueError, match=r"^param_groups\[0\]\['lr'\] at step 4: expected a number >= 0, got inf"):
+        opt.step(np.ones(3))
+    assert opt.step_count == 4
+    assert not p.any()
 
 
 @every_variant
