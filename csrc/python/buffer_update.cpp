@@ -277,16 +277,26 @@ class Buffers {
     }
 
     bool read_gradient(py::handle g) {
-        if (!is_plain_array(g) || !has_layout(g)) return false;
+        if (!is_plain_array(g)) return false;
         const auto format = format_of(g);
-        if (!format || overlaps_written(interval_of(raw(g).data, size_, *format))) return false;
+        if (!format) return false;
+        if (!has_layout(g)) return read_strided_gradient(g, *format);
+        if (overlaps_written(interval_of(raw(g).data, size_, *format))) return false;
         const void* const anywhere = &segment_;  // an address that is not null; of an empty array nothing is read
         gradient_ = {.data = size_ > 0 ? raw(g).data : anywhere, .clip = 1, .constants = 0, .format = *format};
         return true;
     }
 
+    bool read_strided_gradient(py::handle g, Format format) {
+        axes_ = Layout(py::reinterpret_borrow<py::array>(p_)).axes_of(g);
+        if (!axes_ || overlaps_written(interval_of(raw(g).data, *axes_, format))) return false;
+        gradient_ = {.data = raw(g).data, .clip = 1, .constants = 0, .format = format, .axes = &*axes_};
+        return true;
+    }
+
     py::handle p_;
     std::int64_t size_ = 0;
+    std::optional<Axes> axes_;  // of the gradient, if it lies otherwise than the parameter
     Segment segment_{};
     Gradient gradient_{};
     std::array<ArrayRef, kMaxState> state_{};

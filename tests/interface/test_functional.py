@@ -210,6 +210,31 @@ def test_ordinary_arrays_take_the_fast_path(case: Case, dtype: DType, fast_path_
                 update(p, g, *arrays.values(), step=t, **(case.options | {"lr": lr}))
 
 
+GRADIENTS_IN_ANY_ORDER = [
+    np.arange(12.0).reshape(3, 4).T,
+    np.arange(24.0).reshape(4, 6)[:, ::2],
+    np.arange(12.0, dtype=np.float32).reshape(4, 3)[::-1, ::-1],
+    np.broadcast_to(np.arange(3.0), (4, 3)),
+]
+
+
+@loop("g", GRADIENTS_IN_ANY_ORDER)
+def test_gradients_in_any_order_take_the_fast_path(g: Array, fast_path_alone: None) -> None:
+    for p in (np.zeros((4, 3)), np.zeros((3, 4)).T):
+        fo.functional.sgd(p, g, step=1, lr=1.0)
+        assert_same_bits(p, 0 - g.astype(np.float64))
+
+
+@each_module
+def test_a_strided_gradient_within_the_parameter_is_refused(module: ModuleType) -> None:
+    square = np.arange(9.0).reshape(3, 3)
+    before = square.copy()
+    for g in (square.T, square[::-1], np.broadcast_to(square[1, 1:2], (3, 3))):
+        with pytest.raises(ValueError, match=r"^g: overlaps p"):
+            module.sgd(square, g, step=1, lr=1.0)
+    assert_same_bits(square, before)
+
+
 def test_a_number_as_gradient_takes_the_fast_path(fast_path_alone: None) -> None:
     p = np.ones(())
     fo.functional.sgd(p, np.float64(0.5), step=1, lr=1.0)
