@@ -46,6 +46,30 @@ def test_an_unknown_option_suggests_one(optimizer: type[fo.Optimizer], wrong: st
         getattr(fo.functional, optimizer.name)(p, p, step=1, **{wrong: 0.5})
 
 
+@loop(("optimizer", "wrong", "right"), [*OPTIONS, (fo.Adam, "weight_decy", "weight_decay")])
+def test_a_misspelled_attribute_suggests_an_option(optimizer: type[fo.Optimizer], wrong: str, right: str) -> None:
+    opt = optimizer(np.ones(2))
+    message = f"^{wrong}: not an attribute of {optimizer.__name__}; did you mean '{right}'\\?$"
+    with pytest.raises(AttributeError, match=message):
+        setattr(opt, wrong, 0.5)
+    assert not hasattr(opt, wrong)
+
+
+@every_optimizer
+def test_attributes_that_resemble_nothing_or_are_of_a_user_are_accepted(optimizer: type[fo.Optimizer]) -> None:
+    class Own(optimizer):  # type: ignore[misc, valid-type]
+        def __init__(self, params: Any) -> None:
+            self.decay = self.learning_rate = 0.5
+            super().__init__(params)
+            self.weight_decy = 0.5
+
+    own = Own(np.ones(2))
+    assert (own.decay, own.learning_rate, own.weight_decy) == (0.5, 0.5, 0.5)
+    opt: Any = optimizer(np.ones(2))
+    opt.scheduler = opt._lr = opt.step = "anything"  # as schedulers of other libraries replace methods
+    assert (opt.scheduler, opt._lr, opt.step) == ("anything",) * 3
+
+
 def test_nothing_is_suggested_for_what_resembles_nothing() -> None:
     with pytest.raises(TypeError, match=r"^xyzzy: not an option of Adam; the options are"):
         fo.Adam(np.ones(2), **{"xyzzy": 1})  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from ..options.fields import (
     check_convention,
     collect_options,
     hints_of,
+    names_taken,
     option,
 )
 from ..options.schema import StateArray, complete_schema
@@ -81,6 +82,9 @@ class Optimizer(FieldsAreArguments):
         swa_every: See `swa_start`.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         backend: "native", or "reference" for plain NumPy with the same bits.
+
+    Assigning a new attribute that resembles an option, such as ``opt.weight_decy``, raises AttributeError; classes of
+    your own that derive from an optimizer may have attributes of any name.
 
     A subclass declares its fields (the hyper-parameters with defaults, annotated with types and ranges), `variants`
     (its native rules and the state arrays of each) and `reference` (the formula in NumPy).  It defines `variant` if it
@@ -182,9 +186,9 @@ class Optimizer(FieldsAreArguments):
             raise ImportError(f"{cls.__name__}: state_schema has {sorted(unknown)}, which no variant has")
         cls.state_schema = complete_schema(names, cls._declared_schema())
         cls.host_constants_takes = (
-            _names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
+            names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
         )
-        cls.variant_takes = _names_taken(cls.variant, options)
+        cls.variant_takes = names_taken(cls.variant, options)
         check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
@@ -444,10 +448,3 @@ class Optimizer(FieldsAreArguments):
         chosen = "".join(f", {k}={brief(v)}" for k, v in options.items())
         elements = sum(param.metadata.size for param in self.param_states)
         return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"
-
-
-def _names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
-    """Return the names of the arguments that a function reads; all known names if it takes any, but not as ``**_``."""
-    parameters = inspect.signature(function).parameters.values()
-    takes_any = any(each.kind is each.VAR_KEYWORD and not each.name.startswith("_") for each in parameters)
-    return frozenset(known if takes_any else (parameter.name for parameter in parameters))

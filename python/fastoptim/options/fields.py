@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from .. import core
 from .checks import Backend, check_option, plain_type
+from .suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -109,6 +110,21 @@ def argument(*, default: T = None, kw_only: bool = False) -> T:  # type: ignore[
 class FieldsAreArguments:
     """A base class that tells type checkers to read the constructor's arguments from the fields."""
 
+    if not TYPE_CHECKING:  # which report every unknown attribute themselves
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Raise AttributeError for a new attribute of the package's own classes that resembles an option."""
+            cls = type(self)
+            is_new = not (name.startswith("_") or hasattr(cls, name) or name in vars(self))
+            if is_new and _is_own(cls) and (suggestion := did_you_mean(name, cls.defaults)):
+                raise AttributeError(f"{name}: not an attribute of {cls.__name__}{suggestion}")
+            object.__setattr__(self, name, value)
+
+
+def _is_own(cls: type) -> bool:
+    """Return whether the package defines the class."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
 
 @cache
 def _own_hints(cls: type) -> dict[str, Any]:
@@ -137,6 +153,13 @@ def collect_options(cls: type) -> dict[str, Option]:
             setattr(cls, field, positional)
     options = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items() if isinstance(v, Option)}
     return dict(sorted(options.items(), key=lambda item: item[1].keyword_only))
+
+
+def names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
+    """Return the names of the arguments that a function reads; all known names if it takes any, but not as ``**_``."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(each.kind is each.VAR_KEYWORD and not each.name.startswith("_") for each in parameters)
+    return frozenset(known if takes_any else (parameter.name for parameter in parameters))
 
 
 class Signature:
