@@ -82,6 +82,7 @@ def test_a_locked_parameter_is_rejected_with_and_without_a_gradient(
     assert opt.step_count == steps
 
 
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")  # NumPy 2.5
 def test_a_dtype_assigned_in_place_is_noticed() -> None:
     """Whatever address the new dtype object has."""
     p: Any = np.ones(8, np.float32)

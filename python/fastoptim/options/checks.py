@@ -17,7 +17,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import numpy as np
-import numpy.typing as npt
 
 from ..texts import brief
 
@@ -129,7 +128,7 @@ SCALES = Range(2.0**-126, 2.0**126)  # float32 represents these and their recipr
 _SCALE = _Live(SCALES.low, SCALES.high)
 _RATE = _Live()
 
-LearningRate: TypeAlias = Annotated[float | Callable[[int], float] | npt.NDArray[Any], _Rate()]
+LearningRate: TypeAlias = Annotated[float | Callable[[int], float] | np.ndarray[Any, Any], _Rate()]
 NonNegative: TypeAlias = Annotated[float, Range()]
 Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean; 1 would ignore every new value
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
@@ -140,7 +139,7 @@ Numbers: TypeAlias = Sequence[NonNegative]
 ScheduledRate: TypeAlias = Annotated[float | Callable[[int], float], _ScheduledRate()]
 ScheduledRates: TypeAlias = Sequence[ScheduledRate]
 Boundaries: TypeAlias = Annotated[Sequence[int], _Increasing()]
-Scale: TypeAlias = Annotated[float | npt.NDArray[Any], _SCALE]
+Scale: TypeAlias = Annotated[float | np.ndarray[Any, Any], _SCALE]
 Backend: TypeAlias = Literal["native", "reference"]
 
 
