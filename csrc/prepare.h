@@ -92,17 +92,17 @@ struct Prepared {
     }
 };
 
-// Terms of a gradient's norm: its square, and a term that is NaN where the gradient is not finite.
+// Terms of a gradient's norm: its square or absolute value, and one that is NaN where the gradient is not finite.
 inline constexpr int kGradientTerms = 2;
 
 // With kScaled the factor `clip` is square_scale of reduce.h.
-template <bool kScaled, class T>
+template <NormType kType, bool kScaled, class T>
 FO_HD inline std::array<double, kGradientTerms> gradient_terms(const Prepare<T>& prepare, T g) {
     const T scaled = prepare.scaled(g);
     const T nonfinite = scaled - scaled;  // 0 for a finite number, else NaN
     const T bounded = prepare.bounded(g);
     const double x(kScaled ? prepare.clip * bounded : bounded);
-    return {x * x, double(nonfinite)};
+    return {kType == NormType::kTwo ? x * x : abs(x), double(nonfinite)};
 }
 
 }  // namespace fo::FO_TARGET

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "rule.h"
+#include "step.h"
 
 namespace fo {
 
@@ -19,32 +20,37 @@ inline std::int64_t tiles_of(std::int64_t size) { return (size + kSumTile - 1) /
 
 namespace fo::FO_TARGET {
 
+// The sum of a and b, or for NormType::kInfinity the larger; NaN if either is.
+FO_HD inline double combine(bool largest, double a, double b) { return largest ? max(a, b) : a + b; }
+
 // Where `count` groups of `sums` values are reduced to the first of them.  Group i begins at values[i * stride], and
 // its values are `sum_stride` apart.
 struct PairwiseSums {
     double* values;
     std::uint32_t count;
     int stride, sums, sum_stride;
+    bool largest = false;
 };
 
-// Adds neighbours in pairs, an odd one carried.  Each value stays where it is until it is added to its left neighbour.
-// `phase(f)` calls f(thread) for each of `threads` threads and then synchronizes them.
+// Combines neighbours in pairs, an odd one carried.  Each value stays where it is until it is added to its left
+// neighbour. `phase(f)` calls f(thread) for each of `threads` threads and then synchronizes them.
 template <class Phase>
 FO_HD inline void add_pairwise(const PairwiseSums& at, int threads, Phase phase) {
     for (std::uint32_t width = 1; width < at.count; width *= 2)
         phase([&](int thread) {
             for (std::uint32_t i = thread * 2 * width; i + width < at.count; i += threads * 2 * width)
-                for (int k = 0; k < at.sums; ++k)
-                    at.values[std::size_t(i) * at.stride + k * at.sum_stride] +=
-                        at.values[std::size_t(i + width) * at.stride + k * at.sum_stride];
+                for (int k = 0; k < at.sums; ++k) {
+                    double& left = at.values[std::size_t(i) * at.stride + k * at.sum_stride];
+                    left = combine(at.largest, left, at.values[std::size_t(i + width) * at.stride + k * at.sum_stride]);
+                }
         });
 }
 
-// Add value_of(0), value_of(1), ... one after another.
+// Combine value_of(0), value_of(1), ... one after another.
 template <class ValueOf>
-FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of) {
+FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of, bool largest = false) {
     double sum = 0;
-    for (std::uint32_t i = 0; i < count; ++i) sum += value_of(i);
+    for (std::uint32_t i = 0; i < count; ++i) sum = combine(largest, sum, value_of(i));
     return sum;
 }
 
@@ -53,9 +59,15 @@ FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of) {
 // What vanishes under that scale is less than a rounding of the norm.  float32 has no such squares.
 FO_HD inline double square_scale(double sum) { return sum == INFINITY ? 0x1p-538 : sum < 0x1p-800 ? 0x1p537 : 1; }
 
-// Return the norm of all arrays from those of each, whose squares are added one after another.
+// Return the norm of a sum that was taken with this scale.
+FO_HD inline double norm_of_sum(NormType type, double sum, double scale) {
+    return type == NormType::kTwo ? std::sqrt(sum) / scale : sum;
+}
+
+// Return the norm of all arrays from those of each, whose squares or values are combined one after another.
 template <class NormOf>
-FO_HD inline double norm_in_order(std::uint32_t count, NormOf norm_of) {
+FO_HD inline double norm_in_order(NormType type, std::uint32_t count, NormOf norm_of) {
+    if (type != NormType::kTwo) return add_in_order(count, norm_of, type == NormType::kInfinity);
     const auto sum = [&](double scale) {
         return add_in_order(count, [&](std::uint32_t i) {
             const double x = scale * norm_of(i);
@@ -63,13 +75,13 @@ FO_HD inline double norm_in_order(std::uint32_t count, NormOf norm_of) {
         });
     };
     const double squares = sum(1), scale = square_scale(squares);
-    return scale == 1 ? std::sqrt(squares) : std::sqrt(sum(scale)) / scale;
+    return norm_of_sum(type, scale == 1 ? squares : sum(scale), scale);
 }
 
-// Return the factor that brings a norm below a bound, as torch.nn.utils.clip_grad_norm_ does.
-FO_HD inline double clip_factor(double bound, double norm) {
-    if (bound == INFINITY) return 1;
-    const double factor = bound / (norm + 1e-6);
+// Return the factor that brings a norm below a bound: with eps = 1e-6 as torch.nn.utils.clip_grad_norm_ does.
+FO_HD inline double clip_factor(double bound, double norm, double eps) {
+    if (bound == INFINITY || norm + eps == 0) return 1;
+    const double factor = bound / (norm + eps);
     return factor > 1 ? 1 : factor;
 }
 
@@ -78,8 +90,8 @@ struct ClippedNorm {
     double factor = 1, norm = 0;
 };
 
-FO_HD inline ClippedNorm clip_to_norm(double norm, double bound) {
-    const double factor = clip_factor(bound, norm);
+FO_HD inline ClippedNorm clip_to_norm(double norm, double bound, double eps) {
+    const double factor = clip_factor(bound, norm, eps);
     return {factor, factor != 0 ? factor * norm : 0};
 }
 

@@ -22,6 +22,10 @@ inline constexpr int kFlushInterval = 64;
 // How a pass uses an array's elements.  An element that is written was read before.
 enum class Access : std::uint8_t { kNone, kRead, kWrite };
 
+// The norm that clip_norm and clip_global_norm bound: the square root of the sum of squares, the sum of absolute
+// values, or the largest absolute value.
+enum class NormType : std::uint8_t { kTwo, kOne, kInfinity };
+
 // A part of a parameter with its state.  A parameter may consist of several segments, which follow one another: sums
 // run over all of them, and scalar state belongs to the parameter.
 struct Segment {
@@ -56,6 +60,8 @@ struct StepConstants {
     bool skip_nonfinite;
     double grad_multiplier;                          // the inverse loss scale, negative to maximize
     double clip_value, clip_norm, clip_global_norm;  // infinite where there is no bound
+    double clip_eps;                                 // added to a norm that a bound is divided by
+    NormType norm_type;
     double l1;
     double weight_decay;    // coupled: g += weight_decay*p
     double decay;           // decoupled: p -= decay*p
@@ -76,6 +82,8 @@ struct StepArgs {
 
     std::int64_t params() const { return count ? segments[count - 1].param + 1 : 0; }
     const StepConstants& constants_of(std::int64_t i) const { return constants[gradients[i].constants]; }
+    // Of all gradients together.  Where that norm is bounded, it is the type of all constants.
+    NormType norm_type() const { return constants_count ? constants[0].norm_type : NormType::kTwo; }
     bool bounds_norms() const {
         return std::any_of(constants, constants + constants_count, [](auto& each) { return each.bounds_norms(); });
     }

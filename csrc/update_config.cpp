@@ -38,6 +38,8 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.clip_value = clip_value;
     constants.clip_norm = clip_norm;
     constants.clip_global_norm = clip_global_norm;
+    constants.clip_eps = clip_eps;
+    constants.norm_type = norm_type;
     constants.l1 = l1;
     constants.weight_decay = decoupled ? 0 : weight_decay;
     constants.decay = decoupled ? lr * weight_decay : 0;
@@ -61,6 +63,11 @@ double UpdateConfig::average_weight(std::int64_t t) const {
     if (t < *swa_start) return 1;
     const std::int64_t before = (t - *swa_start) / swa_every;
     return (t - *swa_start) % swa_every ? 0 : 1 / double(before + 1);
+}
+
+NormType norm_type_of(double number) {
+    expect(number == 1 || number == 2 || number == INFINITY, "a norm of type 1, 2 or infinity");
+    return number == 2 ? NormType::kTwo : number == 1 ? NormType::kOne : NormType::kInfinity;
 }
 
 StepConstants constants_without_options(int rule) {

@@ -18,7 +18,8 @@ struct UpdateConfig {
     int lr_at;                   // the learning rate's place in `values`, or -1
     std::vector<int> host_constants_at;
     bool maximize, skip_nonfinite;
-    double clip_value, clip_norm, clip_global_norm;
+    double clip_value, clip_norm, clip_global_norm, clip_eps;
+    NormType norm_type;
     double l1, weight_decay;
     bool decoupled;
     std::optional<double> ema;
@@ -39,6 +40,9 @@ struct UpdateConfig {
   private:
     double average_weight(std::int64_t t) const;
 };
+
+// Return the type of the norm for 1, 2 or infinity; throws std::invalid_argument for another number.
+NormType norm_type_of(double number);
 
 // Return constants that prepare nothing and leave the rule's own bytes zero.
 StepConstants constants_without_options(int rule);

@@ -66,7 +66,8 @@ class Execution {
     void reduce_gradients(const Pass& pass, bool for_norms) {
         reduce(pass, [this](Index i) -> Reduce {
             if (!step_.gradients[i].data) return nullptr;
-            return choose(step_.segments[i].p.format, loops_.gradient.f32, loops_.gradient.f64);
+            const auto type = static_cast<std::size_t>(step_.constants_of(i).norm_type);
+            return choose(step_.segments[i].p.format, loops_.gradient.f32[type], loops_.gradient.f64[type]);
         });
         if (for_norms) reduce_scaled(pass);
     }
@@ -76,9 +77,11 @@ class Execution {
         const DefaultFloatEnvironment environment;
         std::vector<FO_TARGET::ClippedNorm> clipped(static_cast<std::size_t>(step_.params()));
         for_params({PassKind::kClip, 0, step_.count}, [&](Index i) {
-            const double norm = std::sqrt(sums_of(param_of(i))[0]) / step_.gradients[i].clip;
+            const StepConstants& constants = step_.constants_of(i);
+            const double norm =
+                FO_TARGET::norm_of_sum(constants.norm_type, sums_of(param_of(i))[0], step_.gradients[i].clip);
             clipped[static_cast<std::size_t>(param_of(i))] =
-                FO_TARGET::clip_to_norm(norm, step_.constants_of(i).clip_norm);
+                FO_TARGET::clip_to_norm(norm, constants.clip_norm, constants.clip_eps);
         });
         return clipped;
     }
@@ -125,12 +128,15 @@ class Execution {
             if (!reduce_of(i)) continue;
             const Index at = i - pass.begin, count = begins_[at + 1] - begins_[at];
             double* const own = tiles_.data() + begins_[at] * kMaxSums;
-            FO_TARGET::add_pairwise({own, static_cast<std::uint32_t>(count), kMaxSums, kMaxSums, 1}, 1, on_this_thread);
+            const bool largest =
+                pass.kind == PassKind::kReduceGradients && step_.constants_of(i).norm_type == NormType::kInfinity;
+            FO_TARGET::add_pairwise({own, static_cast<std::uint32_t>(count), kMaxSums, kMaxSums, 1, largest}, 1,
+                                    on_this_thread);
             const bool first = i == pass.begin || param_of(i) != param_of(i - 1);
             for (int k = 0; k < kMaxSums; ++k) {
                 double& sum = sums_of(param_of(i))[k];
                 const double segment = count > 0 ? own[k] : 0;
-                sum = first ? segment : sum + segment;
+                sum = first ? segment : FO_TARGET::combine(largest, sum, segment);
             }
         }
     }
@@ -139,7 +145,9 @@ class Execution {
     void reduce_scaled(const Pass& pass) {
         bool scales = false;
         for (Index i = pass.begin; i < pass.end; ++i) {
-            if (!step_.gradients[i].data || step_.segments[i].p.format != Format::kFloat64) continue;
+            if (!step_.gradients[i].data || step_.segments[i].p.format != Format::kFloat64 ||
+                step_.constants_of(i).norm_type != NormType::kTwo)
+                continue;
             step_.gradients[i].clip = FO_TARGET::square_scale(sums_of(param_of(i))[0]);
             scales |= step_.gradients[i].clip != 1;
         }
@@ -156,12 +164,14 @@ class Execution {
         if (skips && !finite) return false;
         const std::vector<FO_TARGET::ClippedNorm> clipped = clip_norms();
         const DefaultFloatEnvironment environment;
-        const double norm = FO_TARGET::norm_in_order(static_cast<std::uint32_t>(clipped.size()),
+        const double norm = FO_TARGET::norm_in_order(step_.norm_type(), static_cast<std::uint32_t>(clipped.size()),
                                                      [&](std::uint32_t i) { return clipped[i].norm; });
-        for (Index i = 0; i < step_.count; ++i)
-            if (step_.gradients[i].data)
-                step_.gradients[i].clip = clipped[static_cast<std::size_t>(param_of(i))].factor *
-                                          FO_TARGET::clip_factor(step_.constants_of(i).clip_global_norm, norm);
+        for (Index i = 0; i < step_.count; ++i) {
+            if (!step_.gradients[i].data) continue;
+            const StepConstants& constants = step_.constants_of(i);
+            step_.gradients[i].clip = clipped[static_cast<std::size_t>(param_of(i))].factor *
+                                      FO_TARGET::clip_factor(constants.clip_global_norm, norm, constants.clip_eps);
+        }
         return true;
     }
 

@@ -22,9 +22,9 @@ struct RuleLoops {
     Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
 };
 
-// The terms of norms of gradients; see gradient_terms.
+// The terms of norms of gradients, by NormType; see gradient_terms.
 struct GradientLoops {
-    Reduce f32, f64, scaled_f64;
+    Reduce f32[3], f64[3], scaled_f64;
 };
 
 struct Loops {

@@ -123,15 +123,15 @@ void flush_subnormals(void* array, Index n) {
 namespace {
 
 // The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
-template <class T, bool kScaled>
+template <class T, NormType kType, bool kScaled = false>
 void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
                      Index last, double* sums) {
     const Prepare<T> prepare(constants, gradient);
     alignas(64) Cell<T> g[kSumTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
         decode_gradient<T>(gradient, begin, g, n);
-        sum_tile<kGradientTerms>([&g, prepare](Index i) { return gradient_terms<kScaled>(prepare, g[i].value); }, n,
-                                 out);
+        sum_tile<kGradientTerms, kType == NormType::kInfinity>(
+            [&g, prepare](Index i) { return gradient_terms<kType, kScaled>(prepare, g[i].value); }, n, out);
     });
 }
 
@@ -150,7 +150,10 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
 FO_STAGES(float)
 FO_STAGES(double)
 
-const GradientLoops kGradientLoops{&reduce_gradient<float, false>, &reduce_gradient<double, false>,
-                                   &reduce_gradient<double, true>};
+const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &reduce_gradient<float, NormType::kOne>,
+                                    &reduce_gradient<float, NormType::kInfinity>},
+                                   {&reduce_gradient<double, NormType::kTwo>, &reduce_gradient<double, NormType::kOne>,
+                                    &reduce_gradient<double, NormType::kInfinity>},
+                                   &reduce_gradient<double, NormType::kTwo, true>};
 
 }  // namespace fo::cpu::FO_ISA

@@ -12,20 +12,20 @@ namespace fo::FO_TARGET {
 using Index = std::int64_t;
 
 // As add_pairwise, over the lanes of a tile, with every loop's end known to the compiler.
-template <int kCount>
+template <int kCount, bool kLargest>
 double add_lanes(const double* lanes) {
     if constexpr (kCount == 1) {
         return lanes[0];
     } else {
         static_assert(kCount % 2 == 0);
         double pairs[kCount / 2];
-        for (int i = 0; i < kCount / 2; ++i) pairs[i] = lanes[2 * i] + lanes[2 * i + 1];
-        return add_lanes<kCount / 2>(pairs);
+        for (int i = 0; i < kCount / 2; ++i) pairs[i] = combine(kLargest, lanes[2 * i], lanes[2 * i + 1]);
+        return add_lanes<kCount / 2, kLargest>(pairs);
     }
 }
 
 // Write the sums of one tile: `terms(i)` returns those of element i.
-template <std::size_t kSums, class Terms>
+template <std::size_t kSums, bool kLargest = false, class Terms>
 void sum_tile(const Terms terms, Index n, double* sums) {
     double lanes[kSums][kLanes] = {};
     Index i = 0;
@@ -33,14 +33,14 @@ void sum_tile(const Terms terms, Index n, double* sums) {
         FO_IVDEP
         for (int lane = 0; lane < kLanes; ++lane) {
             const auto each = terms(i + lane);
-            for (std::size_t k = 0; k < kSums; ++k) lanes[k][lane] += each[k];
+            for (std::size_t k = 0; k < kSums; ++k) lanes[k][lane] = combine(kLargest, lanes[k][lane], each[k]);
         }
     }
     for (; i < n; ++i) {
         const auto each = terms(i);
-        for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] += each[k];
+        for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] = combine(kLargest, lanes[k][i % kLanes], each[k]);
     }
-    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes>(lanes[k]);
+    for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes, kLargest>(lanes[k]);
 }
 
 // Call f(begin, n, sums) for each of these tiles.

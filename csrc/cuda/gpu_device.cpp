@@ -71,9 +71,12 @@ class GpuDevice final : public Device {
         launcher_.set_stream({device_, stream});
         capturing_ = is_capturing(launcher_.stream());
         skips_ = bounds_ = bounds_global_norm_ = false;
+        norm_type_ = step.norm_type();
+        has_norm_type_ = {};
         for (std::int64_t k = 0; k < step.constants_count; ++k) {
             skips_ |= step.constants[k].skip_nonfinite;
             bounds_ |= step.constants[k].bounds_norms();
+            has_norm_type_[std::size_t(step.constants[k].norm_type)] = true;
             bounds_global_norm_ |= step.constants[k].clip_global_norm < INFINITY;
         }
         tables_.prepare(step, capturing_);
@@ -125,7 +128,7 @@ class GpuDevice final : public Device {
         reserve_sums();
         if (workspace_.clips) return;
         workspace_.clipped_norms = memory_->get<double>(segments_.size());
-        workspace_.bounds = memory_->get<double>(segments_.size());
+        workspace_.bounds = memory_->get<GlobalBound>(segments_.size());
         workspace_.norm = memory_->get<double>(1);
         workspace_.found_nonfinite = memory_->get<std::int32_t>(1);
         workspace_.clips = memory_->get<double>(segments_.size());
@@ -157,12 +160,18 @@ class GpuDevice final : public Device {
         clear(launcher_.stream(), workspace_.found_nonfinite, sizeof *workspace_.found_nonfinite);
         for_launches([this, for_norms](const KernelGroup& group, const Launch& launch) {
             const LaunchConstants constants = constants_.of(group);
-            const auto sum_and_finish = [&](const Kernel& sum, const Kernel& finish) {
-                launcher_.launch(sum, group, launch, constants, workspace_, launch.list.sum_chunks);
-                launcher_.launch(finish, group, launch, constants, workspace_, launch.list.tensors, kGradientTerms);
+            const auto sum = [&](const Kernel& kernel) {
+                launcher_.launch(kernel, group, launch, constants, workspace_, launch.list.sum_chunks);
             };
-            sum_and_finish(common_.sum_gradients[group.is_double], common_.finish_gradients[group.is_double]);
-            if (for_norms && group.is_double) sum_and_finish(common_.sum_scaled_f64, common_.finish_scaled_f64);
+            const auto finish = [&](const Kernel& kernel) {
+                launcher_.launch(kernel, group, launch, constants, workspace_, launch.list.tensors, kGradientTerms);
+            };
+            for (std::size_t type = 0; type < has_norm_type_.size(); ++type)
+                if (has_norm_type_[type]) sum(common_.sum_gradients[group.is_double][type]);
+            finish(common_.finish_gradients[group.is_double]);
+            if (!for_norms || !group.is_double || !has_norm_type_[std::size_t(NormType::kTwo)]) return;
+            sum(common_.sum_scaled_f64);
+            finish(common_.finish_scaled_f64);
         });
     }
 
@@ -183,7 +192,7 @@ class GpuDevice final : public Device {
         } else {
             workspace.norm = nullptr;
         }
-        launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()));
+        launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()), norm_type_);
         return true;
     }
 
@@ -241,6 +250,8 @@ class GpuDevice final : public Device {
 
     // Of the step that is executed.
     bool capturing_ = false, skips_ = false, bounds_ = false, bounds_global_norm_ = false;
+    NormType norm_type_{};
+    std::array<bool, 3> has_norm_type_{};
     bool has_reduced_gradients_ = false;  // by clipped_norms, for the step that follows
     std::optional<double> global_norm_;
 };

@@ -51,11 +51,15 @@ RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
 #if FO_PART == 0
 CommonKernels common_kernels() {
     const char* const none = "";
-    return {{kernel_of<SumGradients<float, false>>(none, kTypeName<float>),
-             kernel_of<SumGradients<double, false>>(none, kTypeName<double>)},
+    const auto sums = [&]<class T>(T) {
+        return std::array{kernel_of<SumGradients<T, NormType::kTwo, false>>(none, kTypeName<T>),
+                          kernel_of<SumGradients<T, NormType::kOne, false>>(none, kTypeName<T>),
+                          kernel_of<SumGradients<T, NormType::kInfinity, false>>(none, kTypeName<T>)};
+    };
+    return {{sums(float()), sums(double())},
             {kernel_of<FinishGradients<float, false>>(none, kTypeName<float>),
              kernel_of<FinishGradients<double, false>>(none, kTypeName<double>)},
-            kernel_of<SumGradients<double, true>>(none, kTypeName<double>),
+            kernel_of<SumGradients<double, NormType::kTwo, true>>(none, kTypeName<double>),
             kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
             kernel_of<Finish>(none, none),
             kernel_of<ClipAll>(none, none),

@@ -24,9 +24,10 @@ struct RuleKernels {
     Kernel update, before_reduce, reduce, finalize;
 };
 
-// Norms of gradients by compute type: float32, float64.
+// Norms of gradients by compute type (float32, float64), and their sums by NormType, too.
 struct CommonKernels {
-    std::array<Kernel, 2> sum_gradients, finish_gradients;
+    std::array<std::array<Kernel, 3>, 2> sum_gradients;
+    std::array<Kernel, 2> finish_gradients;
     Kernel sum_scaled_f64, finish_scaled_f64;
     Kernel finish, clip_all, add_groups, put;
 };

@@ -58,9 +58,10 @@ void Launcher::launch(const Kernel& kernel, const Launch& launch, const Workspac
     run(kernel, blocks);
 }
 
-void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params) {
+void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params, NormType norm_type) {
     arguments_.workspace = workspace;
     arguments_.tensors = params;
+    arguments_.norm_type = norm_type;
     run(kernel, 1);
 }
 

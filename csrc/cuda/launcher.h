@@ -48,7 +48,8 @@ class Launcher {
                 std::uint32_t blocks);
 
     // Launch a kernel over the workspace of so many parameters.
-    void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params);
+    void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params,
+                NormType norm_type);
 
   private:
     void set_table(const Launch& launch, std::size_t table_at);

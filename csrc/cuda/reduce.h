@@ -36,7 +36,7 @@ FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums
 
 // Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of 8 elements to
 // the running sums in lanes[kTerms][kItemsPerThread].
-template <int kTerms, class Terms>
+template <int kTerms, bool kLargest, class Terms>
 FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
                                 Terms terms) {
     double lanes[kTerms][kItemsPerThread] = {};
@@ -47,7 +47,8 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
         FO_UNROLL
         for (int width = 1; width < kItemsPerThread; width *= 2) {
             FO_UNROLL
-            for (int e = 0; e < kItemsPerThread; e += 2 * width) lanes[k][e] += lanes[k][e + width];
+            for (int e = 0; e < kItemsPerThread; e += 2 * width)
+                lanes[k][e] = combine(kLargest, lanes[k][e], lanes[k][e + width]);
         }
         sums[k * stride] = lanes[k][0];
     }
@@ -55,7 +56,7 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
 
 // Write the partial sums of each chunk of tiles of the tensors that `includes` selects.  terms(tensor, constants,
 // begin) returns the `terms` of sum_lanes.
-template <class T, int kTerms, class Block, class Includes, class Terms>
+template <class T, int kTerms, bool kLargest, class Block, class Includes, class Terms>
 FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Includes includes, Terms terms) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
@@ -64,19 +65,21 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Inclu
     for (std::uint32_t chunk = begins[0] + block.index(); chunk < end; chunk += block.count()) {
         i = find(begins, i, table.count(), chunk);
         const TensorDesc& tensor = table.tensor(i);
-        if (!includes(tensor)) continue;
+        const KernelConstants<T>& constants = table.template constants<T>(tensor);
+        if (!includes(tensor, constants)) continue;
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
         const std::int64_t left = tensor.size - begin;
         const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
-        const auto of_chunk = terms(tensor, table.template constants<T>(tensor), begin);
+        const auto of_chunk = terms(tensor, constants, begin);
         block.phase([&](int thread) {
             const std::int32_t tile = thread / (kLanes / kItemsPerThread) * std::int32_t(kSumTile);
-            sum_lanes<kTerms>(tile, thread % (kLanes / kItemsPerThread) * kItemsPerThread, high, kGroup<T>,
-                              block.shared + thread, kSumThreads, of_chunk);
+            sum_lanes<kTerms, kLargest>(tile, thread % (kLanes / kItemsPerThread) * kItemsPerThread, high, kGroup<T>,
+                                        block.shared + thread, kSumThreads, of_chunk);
         });
         const int tiles = int((high + kSumTile - 1) / kSumTile);
-        add_pairwise(block, kSumThreads,
-                     {block.shared, std::uint32_t(tiles * (kLanes / kItemsPerThread)), 1, kTerms, kSumThreads});
+        add_pairwise(
+            block, kSumThreads,
+            {block.shared, std::uint32_t(tiles * (kLanes / kItemsPerThread)), 1, kTerms, kSumThreads, kLargest});
         block.phase([&](int thread) {
             if (thread < kTerms)
                 arguments.workspace.partials[std::size_t(chunk) * kMaxSums + thread] =
@@ -85,18 +88,14 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Inclu
     }
 }
 
-// Selects the tensors whose sums of squares are infinite or tiny, or with kScaled = false all tensors.
-template <bool kScaled>
-struct NeedsScale {
-    const Workspace& workspace;
+// Return the scale of a gradient's squares: with kScaled that of the second pass, 1 where none is needed.
+template <bool kScaled, class T>
+FO_DEVICE inline double scale_of(const Workspace& at, const TensorDesc& tensor, const KernelConstants<T>& constants) {
+    if (!kScaled || constants.norm_type != NormType::kTwo) return 1;
+    return square_scale(at.sums[std::size_t(tensor.index) * kMaxSums]);
+}
 
-    FO_DEVICE double scale_of(const TensorDesc& tensor) const {
-        return kScaled ? square_scale(workspace.sums[std::size_t(tensor.index) * kMaxSums]) : 1;
-    }
-    FO_DEVICE bool operator()(const TensorDesc& tensor) const { return !kScaled || scale_of(tensor) != 1; }
-};
-
-template <class T, bool kScaled>
+template <class T, NormType kType, bool kScaled>
 struct GradientTerms {
     const TensorDesc& tensor;
     Prepare<T> prepare;
@@ -117,26 +116,32 @@ struct GradientTerms {
         FO_UNROLL
         for (int e = 0; e < kItemsPerThread; ++e) {
             if (!has<T>(span, e)) continue;
-            const auto terms = gradient_terms<kScaled>(prepare, g[e]);
+            const auto terms = gradient_terms<kType, kScaled>(prepare, g[e]);
             FO_UNROLL
-            for (int k = 0; k < kGradientTerms; ++k) lanes[k][e] += terms[k];
+            for (int k = 0; k < kGradientTerms; ++k)
+                lanes[k][e] = combine(kType == NormType::kInfinity, lanes[k][e], terms[k]);
         }
     }
 };
 
-// The squared norm of each gradient before its norm is bounded, and whether it is finite; with kScaled again, where it
-// has to be scaled.
-template <class T, bool kScaled>
+// The sum for the norm of each gradient with this type of norm, and whether the gradient is finite; with kScaled again,
+// where squares have to be scaled.
+template <class T, NormType kType, bool kScaled>
 struct SumGradients : Body<kSumThreads, kSumThreads * kGradientTerms> {
     static constexpr const char* name = kScaled ? "scaled gradient norm" : "gradient norm";
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const NeedsScale<kScaled> needs_scale{arguments.workspace};
-        sum_chunks<T, kGradientTerms>(
-            block, arguments, needs_scale,
+        const auto scale = [&](const TensorDesc& tensor, const KernelConstants<T>& constants) {
+            return scale_of<kScaled>(arguments.workspace, tensor, constants);
+        };
+        sum_chunks<T, kGradientTerms, kType == NormType::kInfinity>(
+            block, arguments,
+            [&](const TensorDesc& tensor, const KernelConstants<T>& constants) {
+                return constants.norm_type == kType && (!kScaled || scale(tensor, constants) != 1);
+            },
             [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
-                return GradientTerms<T, kScaled>(tensor, constants, begin, needs_scale.scale_of(tensor));
+                return GradientTerms<T, kType, kScaled>(tensor, constants, begin, scale(tensor, constants));
             });
     }
 };
@@ -187,24 +192,30 @@ struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        sum_chunks<T, R::sums>(block, arguments, NeedsScale<false>{arguments.workspace},
-                               [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
-                                   return RuleTerms<R, T>(arguments, tensor, constants, begin);
-                               });
+        sum_chunks<T, R::sums, false>(
+            block, arguments, [](const TensorDesc&, const KernelConstants<T>&) { return true; },
+            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
+                return RuleTerms<R, T>(arguments, tensor, constants, begin);
+            });
     }
 };
 
-// Add the partial sums of each array that `includes` selects.  Then call f(table, tensor, sums) in one thread.
-template <int kThreads, class Block, class Includes, class F>
-FO_DEVICE inline void finish(Block& block, const Arguments& arguments, Includes includes, F f) {
+// What finish does with the partial sums of an array.
+enum class Partials : std::uint8_t { kSkip, kAdd, kLargest };
+
+// Combine the partial sums of each array as use_of(table, tensor) says.  Then call f(table, tensor, sums) in one
+// thread.
+template <int kThreads, class Block, class UseOf, class F>
+FO_DEVICE inline void finish(Block& block, const Arguments& arguments, UseOf use_of, F f) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
         const TensorDesc& tensor = table.tensor(i);
-        if (!includes(tensor)) continue;
+        const Partials use = use_of(table, tensor);
+        if (use == Partials::kSkip) continue;
         const std::uint32_t count = begins[i + 1] - begins[i];
         double* const partials = arguments.workspace.partials + std::size_t(begins[i]) * kMaxSums;
-        add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1});
+        add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1, use == Partials::kLargest});
         block.each([&](int thread) {
             if (thread > 0) return;
             double sums[kMaxSums];
@@ -219,15 +230,16 @@ struct Finish : Body<256> {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const NeedsScale<false> all{arguments.workspace};
-        finish<kThreads>(block, arguments, all, [&](const TensorTable&, const TensorDesc& tensor, const double* sums) {
-            for (std::uint32_t k = 0; k < arguments.sums; ++k)
-                arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = sums[k];
-        });
+        finish<kThreads>(
+            block, arguments, [](const TensorTable&, const TensorDesc&) { return Partials::kAdd; },
+            [&](const TensorTable&, const TensorDesc& tensor, const double* sums) {
+                for (std::uint32_t k = 0; k < arguments.sums; ++k)
+                    arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = sums[k];
+            });
     }
 };
 
-// The sum of each gradient's squares, the factor of clip_norm, and the norm that remains.
+// The sum for each gradient's norm, the factor of clip_norm, and the norm that remains.
 template <class T, bool kScaled>
 struct FinishGradients : Body<256> {
     static constexpr const char* name = kScaled ? "scaled gradient norms of arrays" : "gradient norms of arrays";
@@ -235,19 +247,23 @@ struct FinishGradients : Body<256> {
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         const Workspace& at = arguments.workspace;
-        const NeedsScale<kScaled> needs_scale{at};
+        const auto use_of = [&](const TensorTable& table, const TensorDesc& tensor) {
+            const KernelConstants<T>& constants = table.template constants<T>(tensor);
+            if (kScaled && scale_of<kScaled>(at, tensor, constants) == 1) return Partials::kSkip;
+            return constants.norm_type == NormType::kInfinity ? Partials::kLargest : Partials::kAdd;
+        };
         const auto store = [&](const TensorTable& table, const TensorDesc& tensor, const double* sums) {
             const KernelConstants<T>& constants = table.template constants<T>(tensor);
-            const double norm = std::sqrt(sums[0]) / needs_scale.scale_of(tensor);
-            const ClippedNorm clipped = clip_to_norm(norm, constants.clip_norm);
+            const double norm = norm_of_sum(constants.norm_type, sums[0], scale_of<kScaled>(at, tensor, constants));
+            const ClippedNorm clipped = clip_to_norm(norm, constants.clip_norm, constants.clip_eps);
             at.clips[tensor.index] = clipped.factor;
             at.clipped_norms[tensor.index] = clipped.norm;
-            at.bounds[tensor.index] = constants.clip_global_norm;
+            at.bounds[tensor.index] = {constants.clip_global_norm, constants.clip_eps};
             if (kScaled) return;
             at.sums[std::size_t(tensor.index) * kMaxSums] = sums[0];
             if (sums[1] != 0) *at.found_nonfinite = 1;
         };
-        finish<kThreads>(block, arguments, needs_scale, store);
+        finish<kThreads>(block, arguments, use_of, store);
     }
 };
 
@@ -262,11 +278,11 @@ struct ClipAll : Body<256, 1> {
         block.phase([&](int thread) {
             if (thread > 0) return;
             const auto norm_of = [&](std::uint32_t i) { return at.clipped_norms[i]; };
-            block.shared[0] = at.norm ? *at.norm : norm_in_order(arguments.tensors, norm_of);
+            block.shared[0] = at.norm ? *at.norm : norm_in_order(arguments.norm_type, arguments.tensors, norm_of);
         });
         block.each([&](int thread) {
             for (std::uint32_t i = thread; i < arguments.tensors; i += kThreads)
-                at.clips[i] *= clip_factor(at.bounds[i], block.shared[0]);
+                at.clips[i] *= clip_factor(at.bounds[i].bound, block.shared[0], at.bounds[i].eps);
         });
     }
 };

@@ -18,7 +18,8 @@ std::vector<std::byte> encode_constants(std::span<const StepConstants> constants
     for (std::size_t i = 0; i < constants.size(); ++i) {
         const StepConstants& each = constants[i];
         const Gradient unclipped{nullptr, 1, 0, kComputeFormat<T>};
-        KernelConstants<T> encoded{each.clip_norm, each.clip_global_norm, {}, Prepare<T>(each, unclipped)};
+        KernelConstants<T> encoded{
+            each.clip_norm, each.clip_global_norm, each.clip_eps, each.norm_type, {}, Prepare<T>(each, unclipped)};
         std::memcpy(encoded.rule, sizeof(T) == 8 ? each.rule_f64 : each.rule_f32, kRuleBytes);
         std::memcpy(bytes.data() + i * sizeof encoded, &encoded, sizeof encoded);
     }
@@ -146,7 +147,8 @@ void ConstantsBuffer::note_capture(const StepArgs& step, bool has_norms) {
         captured_on_device_[is_double].grow_to(memory_, std::max(bytes, 64 * sizeof(KernelConstants<double>)));
     }
     captured_.emplace(Captured{{}, has_norms});
-    for (std::int64_t k = 0; k < step.constants_count; ++k) captured_->rules.push_back(step.constants[k].rule);
+    for (std::int64_t k = 0; k < step.constants_count; ++k)
+        captured_->updates.emplace_back(step.constants[k].rule, step.constants[k].norm_type);
 }
 
 LaunchConstants ConstantsBuffer::of(const KernelGroup& group) const {
@@ -159,10 +161,10 @@ void ConstantsBuffer::advance(const std::vector<StepConstants>& constants) {
     if (!captured_) throw std::runtime_error("no step of these arrays was captured in a CUDA graph");
     if (is_capturing(launcher_.stream()))  // every replay would restore the constants of this step
         throw std::runtime_error("graph_step: expected to be called before a replay, not while a graph is captured");
-    bool fits = constants.size() == captured_->rules.size();
+    bool fits = constants.size() == captured_->updates.size();
     for (std::size_t i = 0; fits && i < constants.size(); ++i)
-        fits = constants[i].rule == captured_->rules[i] && !constants[i].skip_nonfinite &&
-               (captured_->has_norms || !constants[i].bounds_norms());
+        fits = std::pair(constants[i].rule, constants[i].norm_type) == captured_->updates[i] &&
+               !constants[i].skip_nonfinite && (captured_->has_norms || !constants[i].bounds_norms());
     if (!fits)
         throw std::runtime_error(
             "the options are no longer those of the step that was captured in a CUDA graph: capture it again");

@@ -64,7 +64,7 @@ class ConstantsBuffer {
 
   private:
     struct Captured {
-        std::vector<std::int32_t> rules;
+        std::vector<std::pair<std::int32_t, NormType>> updates;  // rule and type of norm of each
         bool has_norms;
     };
 

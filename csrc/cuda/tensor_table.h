@@ -29,9 +29,15 @@ static_assert(kAlignedState << kMaxState <= 1 << 16);
 // The constants of one group's step.
 template <class T>
 struct alignas(16) KernelConstants {
-    double clip_norm, clip_global_norm;
+    double clip_norm, clip_global_norm, clip_eps;
+    NormType norm_type;
     alignas(16) std::byte rule[kRuleBytes];
     Prepare<T> prepare;
+};
+
+// A bound of the norm of all gradients, and what is added to that norm.
+struct GlobalBound {
+    double bound, eps;
 };
 
 // The results of passes in device memory, indexed by the array's index in its model; null if unused.
@@ -40,7 +46,7 @@ struct Workspace {
     double* sums;                   // over each array, kMaxSums apart
     double* clips;                  // the factor of each gradient
     double* clipped_norms;          // of each gradient after clip_norm
-    double* bounds;                 // clip_global_norm
+    GlobalBound* bounds;            // clip_global_norm
     double* norm;                   // of all gradients, if the host has computed it
     std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite
     std::byte* rules;               // rules with an array's own constants, kRuleBytes apart
@@ -59,6 +65,7 @@ struct ArgumentsHead {
     std::uint32_t tensors;
     std::uint32_t desc_bytes;
     std::uint32_t sums;  // the number for each array
+    NormType norm_type;  // of all gradients
 };
 
 inline constexpr std::size_t kTableBytes = (FO_ARGUMENT_BYTES - sizeof(ArgumentsHead)) / 16 * 16 - 16;

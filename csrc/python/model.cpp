@@ -316,7 +316,8 @@ int Model::traverse(visitproc visit, void* arg) const {
     return visit_all(owners_);
 }
 
-std::vector<double> norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream) {
+std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type, const Model::Where& where,
+                          Address stream) {
     static constexpr ArrayRef kNoState[kMaxState]{};
     static constexpr double* kNoScalarState[kMaxScalarState]{};
     std::vector<Segment> segments;
@@ -331,6 +332,7 @@ std::vector<double> norms(const std::vector<py::array>& arrays, const Model::Whe
         segments.push_back(segment);
     }
     StepConstants constants = constants_without_options(0);  // of any rule: none is applied
+    constants.norm_type = norm_type_of(norm_type);
     const GilRelease unlocked;
     const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
     return make_device(where, segments)->clipped_norms(step, as_pointer(stream)).value();

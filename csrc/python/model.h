@@ -171,6 +171,7 @@ class Model {
 };
 
 // Return the norm of each array, dense and of a known format, as a step sums its gradients.
-std::vector<double> norms(const std::vector<py::array>& arrays, const Model::Where& where, Address stream);
+std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type, const Model::Where& where,
+                          Address stream);
 
 }  // namespace fo

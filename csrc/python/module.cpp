@@ -45,9 +45,10 @@ py::dict rule_table() {
 std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> values, int lr_at,
                                                  std::vector<int> host_constants_at, bool maximize, bool skip_nonfinite,
                                                  double clip_value, double clip_norm, double clip_global_norm,
-                                                 double l1, double weight_decay, bool decoupled,
-                                                 std::optional<double> ema, std::int64_t ema_start, bool ema_debias,
-                                                 std::optional<std::int64_t> swa_start, std::int64_t swa_every) {
+                                                 double norm_type, double clip_eps, double l1, double weight_decay,
+                                                 bool decoupled, std::optional<double> ema, std::int64_t ema_start,
+                                                 bool ema_debias, std::optional<std::int64_t> swa_start,
+                                                 std::int64_t swa_every) {
     const UpdateConfig config{rule,
                               std::move(values),
                               lr_at,
@@ -57,6 +58,8 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                               clip_value,
                               clip_norm,
                               clip_global_norm,
+                              clip_eps,
+                              norm_type_of(norm_type),
                               l1,
                               weight_decay,
                               decoupled,
@@ -137,7 +140,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("array"));
     m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
-    m.def("norms", &norms, py::arg("arrays"), py::arg("where") = "", py::arg("stream") = 0);
+    m.def("norms", &norms, py::arg("arrays"), py::arg("norm_type") = 2.0, py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);
     m.def("set_threading", &cpu::set_threading);
     m.def("thread_info", &thread_info);
@@ -154,9 +157,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     py::class_<UpdateConfig, std::shared_ptr<UpdateConfig>>(m, "UpdateConfig")
         .def(py::init(&make_update_config), py::kw_only(), py::arg("rule"), py::arg("values"), py::arg("lr_at"),
              py::arg("host_constants_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
-             py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("l1"), py::arg("weight_decay"),
-             py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"), py::arg("ema_debias"), py::arg("swa_start"),
-             py::arg("swa_every"));
+             py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("norm_type"), py::arg("clip_eps"),
+             py::arg("l1"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"),
+             py::arg("ema_debias"), py::arg("swa_start"), py::arg("swa_every"));
 
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));

@@ -102,29 +102,33 @@ def _pairwise(sums: Array) -> float:
     return float(sums[0])
 
 
-def norm(x: Array) -> float:
-    """Return the Euclidean norm in double."""
-    wide = x.astype(np.float64)
-    return _root(lambda scale: total(square(scale * wide)))
+def norm(x: Array, norm_type: float) -> float:
+    """Return the norm in double, of type 1, 2 or inf."""
+    return _norm(x.astype(np.float64), norm_type, total)
 
 
-def norm_in_order(norms: Sequence[float]) -> float:
-    """Return the norm of all arrays from those of each, whose squares are added one after another."""
-
-    def add(scale: float) -> float:
-        squares = 0.0
-        for each in norms:  # sum() would compensate from Python 3.12 on
-            squares += (scale * each) * (scale * each)
-        return squares
-
-    return _root(add)
+def norm_in_order(norms: Sequence[float], norm_type: float) -> float:
+    """Return the norm of all arrays from those of each, whose squares or values are added one after another."""
+    with np.errstate(all="ignore"):
+        return _norm(np.array(norms, np.float64), norm_type, _add_in_order)
 
 
-def _root(add_squares: Callable[[float], float]) -> float:
-    """Return the square root of a sum of squares: of numbers times a power of two if they overflow or lose digits."""
-    squares = add_squares(1.0)
+def _add_in_order(terms: Array) -> float:
+    sum_so_far = 0.0
+    for term in terms.tolist():  # sum() would compensate from Python 3.12 on
+        sum_so_far += term
+    return sum_so_far
+
+
+def _norm(x: Array, norm_type: float, add: Callable[[Array], float]) -> float:
+    """Return the norm: for type 2 of x times a power of two if squares overflow or lose digits."""
+    if norm_type == math.inf:
+        return float(np.max(np.abs(x), initial=0))
+    if norm_type == 1:
+        return add(np.abs(x))
+    squares = add(square(x))
     scale = 2.0**-538 if squares == math.inf else 2.0**537 if squares < 2.0**-800 else 1.0
-    return math.sqrt(squares if scale == 1 else add_squares(scale)) / scale
+    return math.sqrt(squares if scale == 1 else add(square(scale * x))) / scale
 
 
 def square(x: Array) -> Array:

@@ -15,7 +15,7 @@ import pytest
 
 import fastoptim as fo
 from cases import DTYPES, Array, Case, DType, assert_same_bits, random_values, special_values
-from fastoptim.options.checks import Range, may_be_none, range_of
+from fastoptim.options.checks import OneOf, Range, may_be_none, range_of
 from fastoptim.reference_math import compute_dtype
 from loops import each_isa, loop
 
@@ -50,6 +50,8 @@ def random_option(rng: np.random.Generator, annotation: Any, default: Any) -> An
     if get_origin(annotation) is tuple:
         return tuple(random_option(rng, part, own) for part, own in zip(args, default, strict=True))
     assert get_origin(annotation) is Annotated, f"no values are known for {annotation!r}"
+    if isinstance(args[1], OneOf):
+        return args[1].numbers[rng.integers(len(args[1].numbers))]
     if args[0] is int:
         low, high = args[1].low, args[1].high
         return int(min(low + int(2 ** rng.uniform(0, 62)), high)) if rng.random() < 0.3 else low + int(rng.integers(4))

@@ -35,7 +35,7 @@ from cases import (
     assert_same_bits,
     ordinary_values,
 )
-from fastoptim.reference_math import square, total
+from fastoptim.reference_math import norm, square, total
 from loops import each_case, each_isa, loop, using_isa
 from models import NO_ARRAYS, ODD_DTYPES, Backend, FakeCuda, each_backend, each_dtype, without_cuda
 
@@ -48,6 +48,8 @@ SIZES = sorted(
 NORM_CLIPS: dict[str, dict[str, Any]] = {
     "clip_norm": {"clip_norm": 0.7},
     "clip_global_norm": {"clip_global_norm": 0.7, "clip_value": 2.0},
+    "norm_type=1": {"clip_norm": 0.7, "clip_global_norm": 0.3, "norm_type": 1.0, "clip_eps": 0.0},
+    "norm_type=inf": {"clip_norm": 0.7, "clip_global_norm": 0.3, "norm_type": math.inf, "clip_eps": 0.1},
     "both": {"clip_norm": 3.0, "clip_global_norm": 2.0, "grad_scale": 1.3, "skip_nonfinite": True},
 }
 
@@ -123,8 +125,16 @@ def test_the_order_is_that_of_memory() -> None:
 # ---- one norm
 
 
-def naive_norm(*arrays: Array) -> float:
+NORM_TYPES = (1.0, 2.0, math.inf)
+
+
+def naive_norm(*arrays: Array, norm_type: float = 2.0) -> float:
     """Each array's norm, whose squares are added one after another."""
+    sizes = [np.abs(array.astype(FLOAT64)).reshape(-1).tolist() for array in arrays]
+    if norm_type == math.inf:
+        return max((max(each, default=0.0) for each in sizes), default=0.0)
+    if norm_type == 1:
+        return _plain_sum(naive_total(each) for each in sizes)
     whole = 0.0
     for array in arrays:
         norm = math.sqrt(naive_total(square(array).reshape(-1).tolist()))
@@ -133,10 +143,12 @@ def naive_norm(*arrays: Array) -> float:
 
 
 @loop("size", SIZES)
+@loop("norm_type", NORM_TYPES)
 @each_dtype
-def test_a_norm_at_every_kind_of_size(size: int, dtype: DType) -> None:
+@each_isa
+def test_a_norm_at_every_kind_of_size(size: int, dtype: DType, norm_type: float) -> None:
     x = wild(size, dtype)
-    assert fo.global_norm(x) == naive_norm(x)
+    assert fo.global_norm(x, norm_type) == naive_norm(x, norm_type=norm_type)
 
 
 @each_dtype
@@ -153,10 +165,10 @@ def test_a_norm_at_every_offset(dtype: DType) -> None:
 @loop("size", [k * MIN_SHARE + d for k in (2, 3, 7) for d in (-TILE, -1, 0, 1, TILE)])
 def test_a_norm_on_several_threads(dtype: DType, size: int) -> None:
     x = wild(size, dtype)
-    expected = math.sqrt(total(square(x)))
+    expected = [norm(x, norm_type) for norm_type in NORM_TYPES]
     for threads in (1, 2, 3, 7):
         fo.set_num_threads(threads)
-        assert fo.global_norm(x) == expected, f"{threads} threads"
+        assert [fo.global_norm(x, norm_type) for norm_type in NORM_TYPES] == expected, f"{threads} threads"
 
 
 PRINT_NORMS = """
@@ -211,7 +223,8 @@ def test_a_norm_of_many_arrays(count: int, threads: int) -> None:
     fo.set_num_threads(threads)
     rng = np.random.default_rng(count)
     arrays = [wild(int(rng.integers(0, 300)), DTYPES[i % 4], seed=i) for i in range(count)]
-    assert fo.global_norm(arrays) == naive_norm(*arrays)
+    for norm_type in NORM_TYPES:
+        assert fo.global_norm(arrays, norm_type) == naive_norm(*arrays, norm_type=norm_type)
 
 
 def test_a_norm_of_large_and_small_arrays() -> None:
@@ -277,7 +290,8 @@ def test_nestings(arrays: Any, expected: float) -> None:
 def test_what_is_not_finite_shows(bad: float, dtype: DType) -> None:
     x = np.ones(100, dtype)
     x[70] = bad
-    assert str(fo.global_norm([np.ones(3), x])) == str(abs(bad))
+    for norm_type in NORM_TYPES:
+        assert str(fo.global_norm([np.ones(3), x, np.ones(2)], norm_type)) == str(abs(bad))
 
 
 # Float64 numbers whose squares overflow or underflow, alone and next to others, and the borders of their scaling.
@@ -369,6 +383,12 @@ def test_what_is_no_array_is_rejected(thing: Any, got: str) -> None:
 def test_other_dtypes_are_rejected(dtype: np.dtype[Any]) -> None:
     with pytest.raises(TypeError, match=re.escape("arrays: expected dtype float64, float32, float16 or bfloat16")):
         fo.global_norm(np.zeros(3, dtype))
+
+
+@loop(("norm_type", "error"), [(3, ValueError), (-1.0, ValueError), (math.nan, ValueError), ("2", TypeError)])
+def test_other_types_of_norms_are_rejected(norm_type: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=re.escape("norm_type: expected 1, 2 or inf, got ")):
+        fo.global_norm(np.ones(3), norm_type)
 
 
 @without_cuda

@@ -18,7 +18,7 @@ SHARE = 1 << 17  # elements of a batch on one thread, kBatchShare in csrc/cpu/sh
 RULES = [name for name, rule in core.RULES.items() if rule.sums or not rule.scalar_state]
 
 
-def config_of(rule: core.Rule, swa_every: int = 1) -> core.UpdateConfig:
+def config_of(rule: core.Rule, swa_every: int = 1, norm_type: float = 2.0) -> core.UpdateConfig:
     values = {name: 0.9 if name.startswith("beta") else 0.1 for name in rule.hyper} | {"growth_rate": inf}
     return core.UpdateConfig(
         rule=rule.number,
@@ -30,6 +30,8 @@ def config_of(rule: core.Rule, swa_every: int = 1) -> core.UpdateConfig:
         clip_value=inf,
         clip_norm=0.7,
         clip_global_norm=0.6,
+        norm_type=norm_type,
+        clip_eps=1e-6,
         l1=0.0,
         weight_decay=0.01,
         decoupled=False,

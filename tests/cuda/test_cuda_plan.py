@@ -37,6 +37,8 @@ AROUND: dict[str, dict[str, Any]] = {
     "value": {"clip_value": 0.5},
     "norm": {"clip_norm": 0.7},
     "norms": {"clip_norm": 0.7, "clip_global_norm": 1.1},
+    "norms of type 1": {"clip_norm": 0.7, "clip_global_norm": 1.1, "norm_type": 1.0, "clip_eps": 0.0},
+    "norms of type inf": {"clip_norm": 0.7, "clip_global_norm": 1.1, "norm_type": inf, "clip_eps": 0.1},
     "penalty": {"l1": 0.01, "weight_decay": 0.02},
     "decay": {"weight_decay": 0.02, "decoupled": True},
     "average": {"ema": 0.9},
@@ -90,6 +92,8 @@ class Model:
             "clip_value": inf,
             "clip_norm": inf,
             "clip_global_norm": inf,
+            "norm_type": 2.0,
+            "clip_eps": 1e-6,
             "l1": 0.0,
             "weight_decay": 0.0,
         }
@@ -206,7 +210,7 @@ def replay() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 150])
-@pytest.mark.parametrize("around", ["nothing", "norms", "average"])
+@pytest.mark.parametrize("around", ["nothing", "norms", "norms of type inf", "average"])
 @pytest.mark.parametrize("rule", ["adam", "novograd", "prodigy", "schedule_free_adamw"])
 def test_a_captured_step_takes_the_numbers_it_is_given(rule: str, around: str, count: int) -> None:
     model = Model(rule, AROUND[around], count, 3, (3, 100, 5000))
@@ -245,15 +249,30 @@ def test_norms_over_several_plans(rule: str) -> None:
     norms = model.cuda.clipped_norms(*arguments)
     assert norms == model.cpu.clipped_norms(*arguments)
     model.on_cpu(1)
-    model.on_cuda(1, global_norm=norm_in_order(norms))
+    model.on_cuda(1, global_norm=norm_in_order(norms, 2.0))
     model.check()
 
 
-@pytest.mark.parametrize("scale", [1, 1e200, 1e-200])
-def test_norms_are_the_cpu_s(scale: float) -> None:
+@pytest.mark.parametrize("scale", [1, 1e200, 1e-200, float("nan")])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, inf])
+def test_norms_are_the_cpu_s(scale: float, norm_type: float) -> None:
     grads = [g * scale if g.dtype == np.float64 else g for g in Model("sgd", {}, 12, 9).grads if g is not None]
-    expected = core.norms(grads)
-    assert core.norms(grads, 0) == expected
+    expected = core.norms(grads, norm_type)
+    assert str(core.norms(grads, norm_type, 0)) == str(expected)
+
+
+def test_norms_of_a_type_in_each_group() -> None:
+    model = Model("sgd", {}, 30, 4)
+    model.configs = [model.hyper({"clip_norm": 0.7, "norm_type": norm_type}, False) for norm_type in (1.0, inf)]
+    captured(lambda: model.on_cuda(1))
+    for t in (1, 2):
+        model.on_cpu(t)
+        model.cuda.advance(None, model.group_steps(t), 0)
+        replay()
+        model.check()
+    model.configs.reverse()
+    with pytest.raises(RuntimeError, match="capture it again"):
+        model.cuda.advance(None, model.group_steps(3), 0)
 
 
 @pytest.mark.parametrize("count", [30, 150])

@@ -33,8 +33,15 @@ DEFAULTS: Options = {k: v for k, v in fo.SGD.defaults.items() if k not in ("damp
 # ---- the oracle
 
 
-def norm(*gradients: Array) -> float:
-    return math.sqrt(math.fsum(float(x) ** 2 for g in gradients for x in g.reshape(-1)))
+def norm(norm_type: float, *gradients: Array) -> float:
+    sizes = [abs(float(x)) for g in gradients for x in g.reshape(-1)]
+    if norm_type == math.inf:
+        return max(sizes, default=0.0)
+    return float(math.fsum(x**norm_type for x in sizes) ** (1 / norm_type))
+
+
+def clip_factor(own: Options, bound: float, size: float) -> float:
+    return min(1, bound / (size + own["clip_eps"])) if size + own["clip_eps"] else 1
 
 
 class Naive:
@@ -60,13 +67,13 @@ class Naive:
             if own["clip_value"] is not None:
                 g = np.clip(g, -own["clip_value"], own["clip_value"])
             if own["clip_norm"] is not None:
-                g = g * min(1, own["clip_norm"] / (norm(g) + 1e-6))
+                g = g * clip_factor(own, own["clip_norm"], norm(own["norm_type"], g))
             prepared[i, k] = g
-        whole = norm(*prepared.values())
+        whole = norm(self.options[0]["norm_type"], *prepared.values())
         for (i, k), g in prepared.items():
             own, p = self.options[i], self.groups[i][k]
             if own["clip_global_norm"] is not None:
-                g = g * min(1, own["clip_global_norm"] / (whole + 1e-6))
+                g = g * clip_factor(own, own["clip_global_norm"], whole)
             g = g + own["l1"] * np.sign(p)
             if own["decoupled"]:
                 p[...] = (1 - own["lr"] * own["weight_decay"]) * p
@@ -94,6 +101,7 @@ def follow(backend: Backend, options: list[Options], steps: list[Grads], changes
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15, err_msg=f"step {t}")
 
 
+NORM_TYPES = (2.0, 1.0, math.inf)
 BASE = {"lr": 0.1, "momentum": 0.9}
 SINGLE: list[Options] = [
     {},
@@ -109,6 +117,10 @@ SINGLE: list[Options] = [
     {"clip_global_norm": 2.5},
     {"clip_global_norm": 1e6},
     {"clip_norm": 0.8, "clip_global_norm": 0.9},
+    {"clip_norm": 0.8, "norm_type": 1},
+    {"clip_norm": 0.8, "norm_type": math.inf, "clip_eps": 0.3},
+    {"clip_norm": 1.5, "clip_eps": 0},
+    {"norm_type": 1, "clip_eps": 0.1},
     {"grad_scale": 3.0},
     {"grad_scale": np.array([0.7])},
     {"skip_nonfinite": True},
@@ -147,6 +159,7 @@ def some_options(rng: np.random.Generator) -> Options:
         "skip_nonfinite": bool(rng.integers(2)),
         "maximize": bool(rng.integers(2)),
         "lr": float(rng.uniform(0.01, 0.2)),
+        "clip_eps": float(rng.choice([0, 0.1])),
     }
     return BASE | {name: value for name, value in every.items() if rng.random() < 0.6}
 
@@ -168,7 +181,8 @@ def some_steps(rng: np.random.Generator, count: int, seed: int) -> list[Grads]:
 @loop("seed", range(30))
 def test_combinations(seed: int, backend: Backend) -> None:
     rng = np.random.default_rng(seed)
-    options = [some_options(rng) for _ in range(1 + seed % 3)]
+    norm_type = NORM_TYPES[seed % 3]
+    options = [some_options(rng) | {"norm_type": norm_type} for _ in range(1 + seed // 3 % 3)]
     steps = some_steps(rng, len(options), seed)
     if seed % 4 == 0 and any(own.get("skip_nonfinite") for own in options):
         steps[1][0][1] = np.array([1, 2, math.inf, 3, 4.0])
@@ -182,6 +196,10 @@ def test_combinations_have_the_same_bits(seed: int) -> None:
     rng = np.random.default_rng(seed)
     optimizer = OPTIMIZERS[seed % len(OPTIMIZERS)]
     options = [{k: v for k, v in some_options(rng).items() if k != "momentum"} for _ in range(3)]
+    for i, own in enumerate(options):  # of different types only where no norm is of all gradients
+        own["norm_type"] = NORM_TYPES[(seed + i * (seed % 2)) % 3]
+        if seed % 2:
+            own.pop("clip_global_norm", None)
     options[seed % 3]["ema"] = 0.7
     results: list[Any] = []
     backends: tuple[Backend, ...] = ("native", "reference")
@@ -232,12 +250,30 @@ def test_gradients_are_only_read(optimizer: type[fo.Optimizer], backend: Backend
 
 
 @each_backend
-def test_a_zero_norm_is_not_divided_by(backend: Backend) -> None:
+@loop("bound", [1.0, 0.0])
+@loop("eps", [1e-6, 0.0])
+@loop("norm_type", NORM_TYPES)
+def test_a_zero_norm_is_not_divided_by(backend: Backend, bound: float, eps: float, norm_type: float) -> None:
     params = arrays(0)
     before = [p.copy() for p in params]
-    fo.SGD(params, lr=0.5, clip_norm=1.0, clip_global_norm=1.0, backend=backend).step([0 * p for p in params])
+    options: Options = {"clip_norm": bound, "clip_global_norm": bound, "clip_eps": eps, "norm_type": norm_type}
+    fo.SGD(params, lr=0.5, **options, backend=backend).step([0 * p for p in params])
     for p, expected in zip(params, before, strict=True):
         assert_same_bits(p, expected)
+
+
+@each_backend
+@loop("norm_type", NORM_TYPES)
+def test_without_eps_the_factor_is_that_of_keras_and_optax(backend: Backend, norm_type: float) -> None:
+    """min(1, bound/norm), of each array or of all."""
+    grads = arrays(1)
+    for option, bound in product(("clip_norm", "clip_global_norm"), (0.7, 1e3)):
+        params = [np.zeros_like(g) for g in grads]
+        options: Options = {option: bound, "clip_eps": 0, "norm_type": norm_type}
+        fo.SGD(params, lr=1.0, **options, backend=backend).step(grads)
+        for p, g in zip(params, grads, strict=True):
+            size = fo.global_norm(g if option == "clip_norm" else grads, norm_type)
+            assert_same_bits(p, -((min(1, bound / size) if size else 1) * g))
 
 
 # ---- loss scales
@@ -329,14 +365,14 @@ def test_the_ends_of_the_range_keep_numbers(backend: Backend, dtype: DType, scal
 # ---- PyTorch
 
 
-def clip_each(utils: Any, tensors: list[Any], bound: float) -> None:
+def clip_each(utils: Any, tensors: list[Any], bound: float, norm_type: float) -> None:
     for tensor in tensors:
-        utils.clip_grad_norm_([tensor], bound)
+        utils.clip_grad_norm_([tensor], bound, norm_type)
 
 
-CLIPS: dict[str, Callable[[Any, list[Any], float], Any]] = {
-    "clip_global_norm": lambda utils, tensors, bound: utils.clip_grad_norm_(tensors, bound),
-    "clip_value": lambda utils, tensors, bound: utils.clip_grad_value_(tensors, bound),
+CLIPS: dict[str, Callable[[Any, list[Any], float, float], Any]] = {
+    "clip_global_norm": lambda utils, tensors, bound, norm_type: utils.clip_grad_norm_(tensors, bound, norm_type),
+    "clip_value": lambda utils, tensors, bound, _: utils.clip_grad_value_(tensors, bound),
     "clip_norm": clip_each,
 }
 
@@ -354,18 +390,22 @@ def spoilt(name: str, t: int) -> list[Array]:
 @loop("name", CLIPS)
 @loop("bound", [0.0, 0.3, 1e6])
 @loop("kind", ["ordinary", "zero", "-inf", "nan"])
-def test_clipping_is_pytorch_s(backend: Backend, name: str, bound: float, kind: str, torch: Any) -> None:
+@loop("norm_type", NORM_TYPES)
+def test_clipping_is_pytorch_s(
+    backend: Backend, name: str, bound: float, kind: str, norm_type: float, torch: Any
+) -> None:
     """Followed by its SGD; an inf or NaN spoils the same elements."""
     params = arrays(0)
     tensors = [torch.tensor(p, requires_grad=True) for p in params]
-    options: Options = {name: bound}
+    options: Options = {name: bound, "norm_type": norm_type}
     ours = fo.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1, **options, backend=backend)
     theirs = torch.optim.SGD(tensors, lr=0.1, momentum=0.9, weight_decay=0.1)
     for t in range(1, 5):
         grads = spoilt(kind, t)
         for tensor, g in zip(tensors, grads, strict=True):
             tensor.grad = torch.tensor(g)
-        CLIPS[name](torch.nn.utils, tensors, bound)
+        full = [tensor for tensor in tensors if tensor.numel()]  # it has no largest element of an empty one
+        CLIPS[name](torch.nn.utils, full, bound, norm_type)
         theirs.step()
         ours.step(grads)
         for p, tensor in zip(params, tensors, strict=True):

@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
-from fastoptim.options.checks import LearningRate, Scale, may_be_none
+from fastoptim.options.checks import LearningRate, OneOf, Scale, may_be_none
 from loops import Test, iteration, loop, without_arguments
 from models import (
     Backend,
@@ -72,6 +72,9 @@ def wrong_values(annotation: Any, default: Any) -> Iterator[Wrong]:
     elif annotation == LearningRate:
         yield from (Wrong(np.array(value), ValueError) for value in (-1.0, math.nan, [0.1, 0.2], []))
         yield from (each for each in wrong_numbers(0, math.inf, True) if not isinstance(each.value, np.ndarray))
+    elif origin is Annotated and isinstance(args[1], OneOf):
+        yield from (Wrong(value, ValueError) for value in (0.0, 3, -1.0, 1.5, math.nan, -math.inf))
+        yield from (Wrong(value, TypeError) for value in [*NO_NUMBERS, "inf", None])
     elif origin is Annotated and args[0] is int:
         yield from wrong_counts(args[1].low)
         yield Wrong(None, TypeError)
@@ -192,6 +195,39 @@ def test_the_promised_ranges(option: str, value: Any) -> None:
 def test_a_number_beyond_every_float(optimizer: type[fo.Optimizer]) -> None:
     with pytest.raises(ValueError, match=r"^lr: expected "):
         optimizer(np.ones(2), lr=10**400)
+
+
+DIFFERENT = "norm_type: expected 2 as in {}[0], as clip_global_norm bounds the norm over all groups, got 1"
+
+
+@each_kind
+@each_backend
+def test_norms_of_different_types_are_not_added(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    options: dict[str, Any] = {"clip_norm": 1.0, "backend": backend}
+    p, grads = [[np.full(n, x) for n in (2, 3)] for x in (1.0, 0.5)]
+
+    def groups() -> list[dict[str, Any]]:
+        return [{"params": p[0]}, {"params": p[1], "norm_type": 1}]
+
+    with pytest.raises(ValueError, match=re.escape("params[1]: " + DIFFERENT.format("params"))):
+        optimizer(groups(), clip_global_norm=1.0, **options)
+    opt = optimizer(groups(), **options)
+    opt.step(grads)
+    before, wrong = [each.copy() for each in p], opt.state_dict()
+    opt.param_groups[0]["clip_global_norm"] = 1.0
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape("param_groups[1]: " + DIFFERENT.format("param_groups"))):
+            opt.step(grads)
+    opt.param_groups[0]["clip_global_norm"] = None
+    wrong["groups"][1]["clip_global_norm"] = 0.5
+    with pytest.raises(ValueError, match=re.escape("state_dict['groups'][1]: norm_type: expected 2")):
+        opt.load_state_dict(wrong)
+    assert opt.step_count == 1
+    for each, expected in zip(p, before, strict=True):
+        np.testing.assert_array_equal(each, expected)
+    opt.norm_type = 1
+    opt.clip_global_norm = 1.0
+    opt.step(grads)
 
 
 @each_grouped_model

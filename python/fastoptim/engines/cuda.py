@@ -99,7 +99,9 @@ class Engine:
                     return False
                 for i, clipped in zip(part.indices, own, strict=True):
                     norms[i] = clipped
-            norm = norm_in_order(norms)  # in the arrays' order, as on one GPU
+            norm = norm_in_order(
+                norms, group_steps[0].settings.options["norm_type"]
+            )  # in the arrays' order, as on one GPU
         statuses = []
         for part, pointer, arguments in calls:
             own_counts = counts if part is self._parts[-1] else NO_COUNTS
@@ -284,7 +286,7 @@ def _metadata(array: Any) -> ArrayMetadata:
     return family.metadata(array, "")
 
 
-def norms(arrays: Sequence[Any]) -> list[float]:
+def norms(arrays: Sequence[Any], norm_type: float) -> list[float]:
     """Return the norm of each array, dense and of a known dtype; waits for them."""
     register_dtypes()
     by_gpu: dict[int, list[int]] = {}
@@ -295,7 +297,7 @@ def norms(arrays: Sequence[Any]) -> list[float]:
     for gpu, indices in by_gpu.items():
         family = family_of(arrays[indices[0]])
         assert isinstance(family, Cuda)
-        own = core.norms([metadata[i] for i in indices], gpu, family.stream(gpu).pointer)
+        own = core.norms([metadata[i] for i in indices], norm_type, gpu, family.stream(gpu).pointer)
         for i, value in zip(indices, own, strict=True):
             found[i] = value
     return found

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
 
-def norms(arrays: list[Array]) -> list[float]:
+def norms(arrays: list[Array], norm_type: float) -> list[float]:
     """Return the norm of each array, dense and of a known dtype."""
     register_dtypes()
-    return core.norms(arrays)
+    return core.norms(arrays, norm_type)
 
 
 class Engine:
@@ -215,6 +215,8 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         host_constants_at=[rule.hyper.index(name) for name in optimizer.host_constants],
         maximize=options["maximize"],
         skip_nonfinite=bool(settings.when_nonfinite),
+        norm_type=options["norm_type"],
+        clip_eps=options["clip_eps"],
         l1=options["l1"],
         weight_decay=0.0 if optimizer.decays_itself else options["weight_decay"],
         decoupled=options["decoupled"],

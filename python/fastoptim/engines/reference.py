@@ -55,16 +55,18 @@ def clip_factors(works: Sequence[_Work]) -> list[float | None]:
     options = [work.group_step.settings.options for work in works]
     if all(own["clip_norm"] is None and own["clip_global_norm"] is None for own in options):
         return [None] * len(works)
-    norms = [norm(work.g) for work in works]
-    first = [_clip(own["clip_norm"], each) for own, each in zip(options, norms, strict=True)]
-    whole = norm_in_order([factor * each if factor else 0.0 for factor, each in zip(first, norms, strict=True)])
-    return [factor * _clip(own["clip_global_norm"], whole) for factor, own in zip(first, options, strict=True)]
+    norms = [norm(work.g, own["norm_type"]) for work, own in zip(works, options, strict=True)]
+    first = [_clip(own["clip_norm"], each, own["clip_eps"]) for own, each in zip(options, norms, strict=True)]
+    clipped = [factor * each if factor else 0.0 for factor, each in zip(first, norms, strict=True)]
+    whole = norm_in_order(clipped, options[0]["norm_type"])
+    second = [_clip(own["clip_global_norm"], whole, own["clip_eps"]) for own in options]
+    return [a * b for a, b in zip(first, second, strict=True)]
 
 
-def _clip(bound: float | None, norm: float) -> float:
-    if bound is None:
+def _clip(bound: float | None, norm: float, eps: float) -> float:
+    if bound is None or norm + eps == 0:
         return 1.0
-    factor = bound / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
+    factor = bound / (norm + eps)
     return 1.0 if factor > 1 else factor
 
 

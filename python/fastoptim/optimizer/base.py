@@ -14,7 +14,7 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
 from ..engines.select import engine_for
-from ..options.checks import Backend, Count, Decay, NonNegative, PositiveCount, Scale, check_option
+from ..options.checks import Backend, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
 from ..options.fields import (
     FieldsAreArguments,
     Signature,
@@ -46,7 +46,7 @@ class Optimizer(FieldsAreArguments):
     .. math::
         g &= g / \text{grad\_scale} \quad (-g \text{ to maximize}) \\
         g &= \min(\max(g, -\text{clip\_value}), \text{clip\_value}) \\
-        g &= g \cdot \min(1, \text{clip\_norm} / (\lVert g \rVert + 10^{-6})) \quad
+        g &= g \cdot \min(1, \text{clip\_norm} / (\lVert g \rVert + \text{clip\_eps})) \quad
              \text{and the same of all gradients' norm with clip\_global\_norm} \\
         g &= g + \text{l1} \cdot \operatorname{sign}(p), \qquad g = g + \text{weight\_decay} \cdot p \\
         p &= (1 - \eta \cdot \text{weight\_decay})\, p \quad \text{in place of the last, if decoupled}
@@ -62,8 +62,11 @@ class Optimizer(FieldsAreArguments):
         decoupled: Shrinks the parameters by ``lr * weight_decay`` themselves instead, as AdamW does.
         l1: Adds ``l1 * sign(p)`` to the gradient.
         clip_value: Bounds every element of the gradient.
-        clip_norm: Bounds the Euclidean norm of each array's gradient.
+        clip_norm: Bounds the norm of each array's gradient.
         clip_global_norm: Bounds the norm of all gradients together, those of every group.
+        norm_type: Their type: 2 (Euclidean), 1 (sum of absolute values) or inf (the largest absolute value).
+            ValueError if groups differ in it and one of them has `clip_global_norm`.
+        clip_eps: Added to the norm that a bound is divided by: 1e-6 as in PyTorch, 0 as in Keras and optax.
         grad_scale: Divides the gradients by this loss scale, by a multiplication with its rounded reciprocal: a number
             from 2^-126 to 2^126, or an array or tensor of one element that is read at every step.
         skip_nonfinite: If any gradient holds an inf or NaN, nothing changes and `step` returns False, else True.
@@ -101,6 +104,8 @@ class Optimizer(FieldsAreArguments):
     clip_value: NonNegative | None = option(default=None, kw_only=True)
     clip_norm: NonNegative | None = option(default=None, kw_only=True)
     clip_global_norm: NonNegative | None = option(default=None, kw_only=True)
+    norm_type: NormType = option(default=2.0, kw_only=True)
+    clip_eps: NonNegative = option(default=1e-6, kw_only=True)
     grad_scale: Scale = option(default=1.0, kw_only=True)
     skip_nonfinite: bool = option(default=False, kw_only=True)
     on_nonfinite: Literal["skip", "raise"] | None = option(default=None, kw_only=True)
@@ -311,10 +316,7 @@ class Optimizer(FieldsAreArguments):
         return self._structure.build(iter([dict(views) for views in self._views]))
 
     def lookahead(self) -> AbstractContextManager[None]:
-        """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`.
-
-        With it one training loop works for every optimizer.
-        """
+        """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`."""
         return nullcontext()
 
     def averaged(self) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ from ..options.schema import AVERAGE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
-from .groups import options_of, take_settings
+from .groups import check_norm_types, options_of, take_settings
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -141,6 +141,7 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
 
     groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
     checked_groups = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+    check_norm_types([settings for settings, _ in checked_groups], "state_dict['groups']")
     saved = _list(state_dict.get("schedules", [[]] * len(groups)), len(groups), "state_dict['schedules']")
     schedules = [
         pair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import core
@@ -56,6 +56,7 @@ def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) 
         raise ValueError("params: expected at least one array, got none")
     optimizer.check_arrays()
     _check_paths(optimizer)
+    check_norm_types([snapshot.settings for snapshot in optimizer._resolved], "params")
     return optimizer._trees if grouped else optimizer._trees[0]
 
 
@@ -156,6 +157,17 @@ def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: 
         raise ValueError(
             f"{place}swa_start: expected a step after the {taken} taken, as swa_start or swa_every has changed, "
             f"got {start}"
+        )
+
+
+def check_norm_types(groups: Sequence[Settings], place: str) -> None:
+    """Raise ValueError if a bound on the norm of all gradients would add norms of different types."""
+    types = [settings.options["norm_type"] for settings in groups]
+    if any(settings.options["clip_global_norm"] is not None for settings in groups) and len(set(types)) > 1:
+        index = next(i for i, own in enumerate(types) if own != types[0])
+        raise ValueError(
+            f"{place}[{index}]: norm_type: expected {types[0]:g} as in {place}[0], as clip_global_norm bounds the norm "
+            f"over all groups, got {types[index]:g}"
         )
 
 

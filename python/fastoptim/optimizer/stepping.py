@@ -14,7 +14,7 @@ from ..engines import cuda
 from ..engines.base import Counts, GroupStep, group_step_at
 from ..options.checks import rate_at
 from .containers import check_not_rebound, mutable_containers
-from .groups import check_group_count
+from .groups import check_group_count, check_norm_types
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -105,6 +105,8 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
             lr = rate_at(lr, optimizer._step_count, place, "['lr']")
             as_seen = False  # it may have assigned options of the groups that follow
         group_steps.append(group_step_at(settings, lr, before + 1, place))
+    if not optimizer._fast_path:  # else no option has changed
+        check_norm_types([group_step.settings for group_step in group_steps], "param_groups")
     if optimizer._step_count != before or optimizer._missed is not missed:
         did = "took it" if optimizer._step_count == before + 1 else "loaded a state dict"
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that {did}")

@@ -79,6 +79,24 @@ class Whole:
         return f">= {self.low}" if self.high == Whole.high else f"in [{self.low}, {self.high}]"
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """One of these numbers."""
+
+    numbers: tuple[float, ...]
+
+    def check(self, value: Any, place: str) -> float:
+        """Return the value as a float."""
+        number = as_float(value, place, str(self))
+        if number not in self.numbers:
+            raise ValueError(f"{place}: expected {self}, got {brief(value)}")
+        return number
+
+    def __str__(self) -> str:
+        *others, last = (f"{number:g}" for number in self.numbers)
+        return f"{', '.join(others)} or {last}"
+
+
 class _Increasing:
     """Strictly increasing steps."""
 
@@ -133,6 +151,7 @@ NonNegative: TypeAlias = Annotated[float, Range()]
 Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mean; 1 would ignore every new value
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
 Positive: TypeAlias = Annotated[float, Range(above=True)]
+NormType: TypeAlias = Annotated[float, OneOf((1.0, 2.0, math.inf))]
 Count: TypeAlias = Annotated[int, Whole()]
 PositiveCount: TypeAlias = Annotated[int, Whole(1)]
 Numbers: TypeAlias = Sequence[NonNegative]
