@@ -203,7 +203,7 @@ struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
 // What finish does with the partial sums of an array.
 enum class Partials : std::uint8_t { kSkip, kAdd, kLargest };
 
-// Combine the partial sums of each array as use_of(table, tensor) says.  Then call f(table, tensor, sums) in one
+// Combine the partial sums of each array as use_of(table, tensor) says.  Then call f(table, tensor, sum) in one
 // thread.
 template <int kThreads, class Block, class UseOf, class F>
 FO_DEVICE inline void finish(Block& block, const Arguments& arguments, UseOf use_of, F f) {
@@ -218,9 +218,7 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, UseOf use
         add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1, use == Partials::kLargest});
         block.each([&](int thread) {
             if (thread > 0) return;
-            double sums[kMaxSums];
-            for (std::uint32_t k = 0; k < arguments.sums; ++k) sums[k] = count > 0 ? partials[k] : 0;
-            f(table, tensor, sums);
+            f(table, tensor, [=](std::uint32_t k) { return count > 0 ? partials[k] : 0.0; });
         });
     }
 }
@@ -232,9 +230,9 @@ struct Finish : Body<256> {
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         finish<kThreads>(
             block, arguments, [](const TensorTable&, const TensorDesc&) { return Partials::kAdd; },
-            [&](const TensorTable&, const TensorDesc& tensor, const double* sums) {
+            [&](const TensorTable&, const TensorDesc& tensor, auto sum) {
                 for (std::uint32_t k = 0; k < arguments.sums; ++k)
-                    arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = sums[k];
+                    arguments.workspace.sums[std::size_t(tensor.index) * kMaxSums + k] = sum(k);
             });
     }
 };
@@ -252,16 +250,16 @@ struct FinishGradients : Body<256> {
             if (kScaled && scale_of<kScaled>(at, tensor, constants) == 1) return Partials::kSkip;
             return constants.norm_type == NormType::kInfinity ? Partials::kLargest : Partials::kAdd;
         };
-        const auto store = [&](const TensorTable& table, const TensorDesc& tensor, const double* sums) {
+        const auto store = [&](const TensorTable& table, const TensorDesc& tensor, auto sum) {
             const KernelConstants<T>& constants = table.template constants<T>(tensor);
-            const double norm = norm_of_sum(constants.norm_type, sums[0], scale_of<kScaled>(at, tensor, constants));
+            const double norm = norm_of_sum(constants.norm_type, sum(0), scale_of<kScaled>(at, tensor, constants));
             const ClippedNorm clipped = clip_to_norm(norm, constants.clip_norm, constants.clip_eps);
             at.clips[tensor.index] = clipped.factor;
             at.clipped_norms[tensor.index] = clipped.norm;
             at.bounds[tensor.index] = {constants.clip_global_norm, constants.clip_eps};
             if (kScaled) return;
-            at.sums[std::size_t(tensor.index) * kMaxSums] = sums[0];
-            if (sums[1] != 0) *at.found_nonfinite = 1;
+            at.sums[std::size_t(tensor.index) * kMaxSums] = sum(0);
+            if (sum(1) != 0) *at.found_nonfinite = 1;
         };
         finish<kThreads>(block, arguments, use_of, store);
     }
