@@ -134,16 +134,14 @@ class Optimizer(FieldsAreArguments):
     """The formula in NumPy, in place: ``reference(p, g, *, t, **state, **options)``, all of the compute type."""
 
     state_schema: ClassVar[Mapping[str, StateArray]] = {}
-    """The shape, format and initial value of the state arrays.  A subclass declares those that differ from the default;
-    the class completes them."""
+    """The shape, format and initial value of the state arrays: a subclass declares those that differ from the default."""
 
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The frameworks whose formula and defaults the class offers, by name: the options that differ from the class's own
     defaults.  The first is the default, and the default of the field `convention`."""
 
     host_constants: ClassVar[tuple[str, ...]] = ()
-    """Constants of a step that rule and reference receive in addition to the options, or instead of those of the same
-    name."""
+    """Constants of a step that rule and reference receive besides the options, or instead of those of the same name."""
 
     compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
     """Compute the host constants in double, in that order.  A pure function of those of `t`, `lr` and the options that

@@ -191,10 +191,3 @@ def check_convention(cls: type[HasOptions]) -> None:
     field = vars(cls).get("convention")
     if first is not None and field is not None and field.default != first:
         raise ImportError(f"{cls.__name__}: its field convention is {field.default!r}, not {first!r}")
-
-
-def names_taken(function: Callable[..., Any], known: Iterable[str]) -> frozenset[str]:
-    """Return the names of the arguments that a function reads; all known names if it takes any, but not as ``**_``."""
-    parameters = inspect.signature(function).parameters.values()
-    takes_any = any(each.kind is each.VAR_KEYWORD and not each.name.startswith("_") for each in parameters)
-    return frozenset(known if takes_any else (parameter.name for parameter in parameters))
