@@ -134,7 +134,7 @@ class Optimizer(FieldsAreArguments):
     """The formula in NumPy, in place: ``reference(p, g, *, t, **state, **options)``, all of the compute type."""
 
     state_schema: ClassVar[Mapping[str, StateArray]] = {}
-    """The shape, format and initial value of the state arrays: a subclass declares those that differ from the default."""
+    """Shape, format and initial value of the state arrays: a subclass declares those that differ from the default."""
 
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """The frameworks whose formula and defaults the class offers, by name: the options that differ from the class's own
