@@ -4,6 +4,7 @@
 #include "../cpu/isa.h"
 #include "../device.h"
 #include "../expect.h"
+#include "../float_environment.h"
 #include "../rule_info.h"
 #include "array.h"
 #include "gil.h"
@@ -25,11 +26,17 @@ bool is_same_text(py::handle a, py::handle b) { return a.is(b) || PyUnicode_Comp
 
 bool is_name(py::handle key, const char* name) { return PyUnicode_CompareWithASCIIString(key.ptr(), name) == 0; }
 
+// Whether it is Python's float or NumPy's float64.  Another subclass may be a callable, or convert in its own way.
+bool is_float(py::handle value) {
+    static const py::handle float64 = py::object(py::module_::import("numpy").attr("float64")).release();
+    return PyFloat_CheckExact(value.ptr()) || py::type::handle_of(value).is(float64);
+}
+
 // Whether a value that was passed equals one that Python has checked, in type and in every bit.  Values of other types
 // than options have are never equal.
 bool is_same(py::handle given, py::handle checked) {
     PyObject *const a = given.ptr(), *const b = checked.ptr();
-    if (PyFloat_Check(a) && PyFloat_Check(b)) {
+    if (is_float(a) && is_float(b)) {
         const double x = PyFloat_AS_DOUBLE(a), y = PyFloat_AS_DOUBLE(b);
         return std::memcmp(&x, &y, sizeof x) == 0;
     }
@@ -42,14 +49,13 @@ bool is_same(py::handle given, py::handle checked) {
     return true;
 }
 
-// Return a float, an int or the element of an array of one; NaN for anything else, which no range contains.
+// Return a float or an int as a number; NaN for anything else, which no range contains.
 double number_of(py::handle value) {
-    if (PyFloat_Check(value.ptr()) && !PyCallable_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
-    if (PyLong_CheckExact(value.ptr())) {
-        const double number = PyLong_AsDouble(value.ptr());
-        if (number == -1 && PyErr_Occurred()) PyErr_Clear();
-        return number;
-    }
+    if (is_float(value)) return PyFloat_AS_DOUBLE(value.ptr());
+    if (!PyLong_CheckExact(value.ptr())) return NAN;
+    const double number = PyLong_AsDouble(value.ptr());
+    if (number != -1 || !PyErr_Occurred()) return number;
+    PyErr_Clear();  // too large
     return NAN;
 }
 
@@ -122,6 +128,7 @@ const OptionSet::Given* OptionSet::find(py::handle name, std::size_t place) cons
 }
 
 bool OptionSet::matches(const py::dict& options) const {
+    const DefaultFloatEnvironment environment;  // in the caller's, a subnormal bound may be a zero
     std::size_t found = 0;
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(options.ptr(), &at, &key, &value);) {

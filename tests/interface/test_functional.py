@@ -9,7 +9,7 @@ import pydoc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from cases import (
 )
 from fastoptim import core, functional
 from fastoptim.engines import native, reference
+from fastoptim.options.checks import Range
 from loops import each_case, loop
 from models import each_dtype, each_module, every_variant
 
@@ -251,6 +252,60 @@ def test_a_rate_or_scale_of_one_call_does_not_outlive_it() -> None:
             fo.functional.sgd(results[-1], np.ones(3), step=1, dampening=0.25)
         assert_same_bits(results[0], results[1])
         assert_same_bits(results[0], np.full(3, 1 - fo.SGD.defaults["lr"]))
+
+
+class Converted(float):
+    """A number whose conversion is its own."""
+
+    def __float__(self) -> float:
+        return 0.75
+
+
+@each_module
+def test_numbers_of_other_kinds_mean_what_they_convert_to(module: ModuleType) -> None:
+    """In every call alike."""
+    results = []
+    for value in (0.75, Converted(0.25), np.float64(0.75), np.float32(0.75), np.array(0.75)):
+        p = np.ones(3)
+        for t in (1, 2):
+            module.sgd(p, np.ones(3), step=t, lr=value)
+        results.append(p)
+        if not isinstance(value, np.ndarray):
+            module.adam(p, np.ones(3), np.zeros(3), np.zeros(3), step=1, eps=value, betas=(value, 0.5))
+            module.adam(p, np.ones(3), np.zeros(3), np.zeros(3), step=1, eps=value, betas=(value, 0.5))
+    for p in results[1:-1]:
+        assert_same_bits(p, results[0])
+    assert_same_bits(results[-1], np.full(3, -0.5))
+
+
+@each_module
+def test_an_integer_too_large_for_a_float_is_refused(module: ModuleType) -> None:
+    """Also where -1 is in the range."""
+
+    class Shifted(fo.LaProp):
+        name = "shifted"
+        eps: Annotated[float, Range(-1, 1)] = 0.5
+
+    update = getattr(module, Shifted.name)
+    del fo.OPTIMIZERS[Shifted.name]
+    arrays = [np.ones(1), np.ones(1), np.zeros(1), np.zeros(1)]
+    update(*arrays, step=1, eps=0.5)
+    before = [array.copy() for array in arrays]
+    for value in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match=r"^eps: expected a number"):
+            update(*arrays, step=2, eps=value)
+    for array, old in zip(arrays, before, strict=True):
+        assert_same_bits(array, old)
+
+
+@every_optimizer
+def test_a_subclass_may_have_a_name_of_its_own(optimizer: type[fo.Optimizer]) -> None:
+    own: Any = type("Own", (optimizer,), {"__module__": __name__})
+    p, q = numbers(0), numbers(0)
+    own.name = "own"
+    own(p).step(numbers(1))
+    optimizer(q).step(numbers(1))
+    assert_same_bits(p, q)
 
 
 @every_optimizer

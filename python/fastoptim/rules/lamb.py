@@ -72,7 +72,7 @@ class LAMB(Optimizer):
         """Return the rule; ValueError for bounds that exclude every ratio."""
         if max_trust is not None and max_trust < min_trust:
             raise ValueError(f"max_trust: expected at least min_trust, {min_trust}, got {max_trust}")
-        return cls.name
+        return super().variant()
 
     @staticmethod
     def reduce_terms(p: Array, g: Array, m: Array, v: Array, **options: Any) -> tuple[float, ...]:
