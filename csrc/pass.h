@@ -12,7 +12,7 @@ enum class PassKind : std::uint8_t {
     kClip,             // the factor by which the bounds on norms scale each gradient; may skip the step
     kBeforeReduce,     // rules read their scalar state
     kReduceRule,       // the sums over a parameter that a rule needs
-    kReduceGroup,      // the sums over a parameter group that a rule needs
+    kReduceAll,        // the sums over all parameters that a rule needs
     kFinalize,         // rules complete their constants from the sums, and write their scalar state
     kUpdate,           // the rule, with preparation before and the average after it
 };

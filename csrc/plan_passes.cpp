@@ -1,12 +1,14 @@
 #include "pass.h"
 #include "rule_info.h"
 
+#include <algorithm>
+
 namespace fo {
 namespace {
 
 // Which passes the rules and options of a step need.
 struct Needs {
-    bool norms = false, before_reduce = false, reduce_rule = false, reduce_group = false, finalize = false;
+    bool norms = false, before_reduce = false, reduce_rule = false, reduce_all = false, finalize = false;
     bool batches = false;
 
     explicit Needs(const StepArgs& step) {
@@ -16,9 +18,9 @@ struct Needs {
             norms |= constants.skip_nonfinite || constants.bounds_norms();
             before_reduce |= rule.before_reduce != nullptr;
             reduce_rule |= rule.sums > 0;
-            reduce_group |= rule.reduces_group;
+            reduce_all |= rule.reduces_all;
             finalize |= rule.finalize != nullptr;
-            batches |= rule.finalize && !rule.reduces_group;
+            batches |= rule.finalize && !rule.reduces_all;
         }
     }
 };
@@ -36,6 +38,8 @@ std::int64_t batch_end(const StepArgs& step, std::int64_t begin, std::int64_t ba
 }  // namespace
 
 std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)()) {
+    const auto has_data = [](const Gradient& gradient) { return gradient.data != nullptr; };
+    if (std::none_of(step.gradients, step.gradients + step.count, has_data)) return {};
     const Needs needs(step);
     const std::int64_t batch = needs.batches && batch_elements ? batch_elements() : INT64_MAX;
     std::vector<Pass> passes;
@@ -49,7 +53,7 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_element
         end = batch < INT64_MAX ? batch_end(step, begin, batch) : step.count;
         add(needs.before_reduce, PassKind::kBeforeReduce, begin, end);
         add(needs.reduce_rule, PassKind::kReduceRule, begin, end);
-        add(needs.reduce_group, PassKind::kReduceGroup, begin, end);
+        add(needs.reduce_all, PassKind::kReduceAll, begin, end);
         add(needs.finalize, PassKind::kFinalize, begin, end);
         add(true, PassKind::kUpdate, begin, end);
     }

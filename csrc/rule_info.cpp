@@ -61,7 +61,7 @@ constexpr RuleInfo describe() {
     info.construct_f64 = &construct<target::Rule<kRule, double>, &StepConstants::rule_f64>;
     if constexpr (target::kSums<R> > 0) info.reduced = target::kReduceAccess<R, float>;
     if constexpr (requires { R::scalar_state; }) info.scalar_state = R::scalar_state;
-    if constexpr (requires { R::reduces_group; }) info.reduces_group = R::reduces_group;
+    if constexpr (requires { R::reduces_all; }) info.reduces_all = R::reduces_all;
     if constexpr (target::kHasBeforeReduce<R>) info.before_reduce = &before_reduce<kRule>;
     if constexpr (target::kFinalizes<R>) info.finalize = &finalize<kRule>;
     return info;

@@ -13,7 +13,7 @@ struct RuleInfo {
     std::span<const char* const> state;         // state arrays
     std::span<const char* const> scalar_state;  // state of one number per parameter
     int sums;                                   // sums over an array that the rule reduces before its update
-    bool reduces_group;                         // whether they are sums over all arrays of a group
+    bool reduces_all;                           // whether they are sums over all parameters
     std::span<const Access> reduced;            // accesses of the reduction to p, g and each state array; or empty
     std::span<const Access> updated;            // accesses of the update
     // Construct StepConstants::rule_f32 or rule_f64 from the hyper-parameters.
@@ -29,5 +29,11 @@ struct RuleInfo {
 std::span<const RuleInfo> rules();
 
 inline const RuleInfo& rule_info(int rule) { return rules()[static_cast<std::size_t>(rule)]; }
+
+// Return whether the step changes the parameter of segment i or its scalar state.  Sums over all parameters change the
+// scalar state of those without a gradient, too, which then are like parameters without elements.
+inline bool takes_part(const StepArgs& step, std::int64_t i) {
+    return step.gradients[i].data || rule_info(step.constants_of(i).rule).reduces_all;
+}
 
 }  // namespace fo

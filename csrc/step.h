@@ -34,7 +34,6 @@ struct Segment {
     const ArrayRef* state;        // the rule's arrays, in its order
     double* const* scalar_state;  // state that is one number for the whole parameter
     std::int32_t param;           // counts up from 0
-    std::int32_t group;
 };
 
 // Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,

@@ -184,7 +184,7 @@ def random_entry(rng: np.random.Generator, case: Case, shape: tuple[int, ...], p
 @lru_cache(maxsize=1)
 def one_at_a_time(name: str) -> list[tuple[Array, Arrays]]:
     """Each array with an optimizer of its own, by the reference; a step without its gradient never was."""
-    if fo.OPTIMIZERS[name].reduces_group:  # whose arrays depend on each other
+    if fo.OPTIMIZERS[name].reduces_all:  # whose arrays depend on each other
         return list(by_groups(name, "reference"))
     results = []
     for case, p, grads in model(name):

@@ -37,13 +37,13 @@ def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
     return (
         bool(optimizer.state),
         any(optimizer.state_schema[name].is_scalar for name in optimizer.state),
-        optimizer.reduces_group,
+        optimizer.reduces_all,
         frozenset(methods & own),
     )
 
 
 KINDS = [*{kind_of(cls): cls for cls in reversed(OPTIMIZERS)}.values()]  # the first of each kind
-INDEPENDENT = [cls for cls in OPTIMIZERS if not cls.reduces_group]  # one array's update depends on no other's
+INDEPENDENT = [cls for cls in OPTIMIZERS if not cls.reduces_all]  # one array's update depends on no other's
 GUARD = 64
 SHAPES = {"w0": (3, 4), "w1": (5,), "w2": (2, 3)}
 LAST = "w2"  # whose faults must leave those before it alone

@@ -1,8 +1,8 @@
 // Executes the passes of a step: reductions and updates in parallel shares of all segments, the rest on the calling
 // thread.
 //
-// A pass that is not parallel is a loop over segments or parameters.  Sums over a parameter and over a group are added
-// in the order of reduce.h.  Everything is allocated before the first write, so that a step is taken or nothing
+// A pass that is not parallel is a loop over segments or parameters.  Sums over a parameter and over all are added in
+// the order of reduce.h.  Everything is allocated before the first write, so that a step is taken or nothing
 // happens.
 #include "device.h"
 
@@ -14,7 +14,6 @@
 #include "shares.h"
 
 #include <cmath>
-#include <map>
 #include <stdexcept>
 
 namespace fo::cpu {
@@ -35,7 +34,6 @@ class Execution {
         for (const Pass& pass : passes) {
             most_segments = std::max(most_segments, pass.end - pass.begin);
             if (pass.kind != PassKind::kUpdate) params = step.params();
-            if (pass.kind == PassKind::kReduceGroup) find_groups();
             if (pass.kind != PassKind::kReduceGradients && pass.kind != PassKind::kReduceRule) continue;
             Index tiles = 0;
             for (Index i = pass.begin; i < pass.end; ++i) tiles += tiles_of(step.stepped(i));
@@ -53,7 +51,7 @@ class Execution {
             case PassKind::kClip: return clip();
             case PassKind::kBeforeReduce: before_reduce(pass); return true;
             case PassKind::kReduceRule: reduce_rule(pass); return true;
-            case PassKind::kReduceGroup: reduce_group(); return true;
+            case PassKind::kReduceAll: reduce_all(); return true;
             case PassKind::kFinalize: finalize(pass); return true;
             case PassKind::kUpdate:
                 update_shares(step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, begins_);
@@ -93,11 +91,13 @@ class Execution {
     double* sums_of(Index param) { return sums_.data() + param * kMaxSums; }
     const double* sums_of(Index param) const { return sums_.data() + param * kMaxSums; }
 
-    // Call f(i) for the first segment of each parameter of the pass that has a gradient.
+    static bool has_gradient(const StepArgs& step, Index i) { return step.gradients[i].data != nullptr; }
+
+    // Call f(i) for the first segment of each parameter of the pass that has a gradient, or for which `is_one` is true.
     template <class F>
-    void for_params(const Pass& pass, F f) const {
+    void for_params(const Pass& pass, F f, bool (*is_one)(const StepArgs&, Index) = &has_gradient) const {
         for (Index i = pass.begin; i < pass.end; ++i)
-            if (step_.gradients[i].data && (i == pass.begin || param_of(i) != param_of(i - 1))) f(i);
+            if ((i == pass.begin || param_of(i) != param_of(i - 1)) && is_one(step_, i)) f(i);
     }
 
     // Sum over each parameter: `reduce_of(i)` is the function for segment i, or null.
@@ -177,10 +177,11 @@ class Execution {
 
     void before_reduce(const Pass& pass) {
         const DefaultFloatEnvironment environment;
-        for_params(pass, [this](Index i) {
+        const auto prepare = [this](Index i) {
             if (const auto f = rule_of(i).before_reduce)
                 f(constants_of(i), step_.segments[i].p.format, step_.segments[i].scalar_state);
-        });
+        };
+        for_params(pass, prepare, &takes_part);
     }
 
     void reduce_rule(const Pass& pass) {
@@ -190,39 +191,33 @@ class Execution {
         });
     }
 
-    void find_groups() {
-        for_params({PassKind::kReduceGroup, 0, step_.count}, [this](Index i) {
-            if (rule_of(i).reduces_group) groups_[step_.segments[i].group].push_back(param_of(i));
-        });
-    }
-
-    // Replace the sums of parameters whose rule needs those of its whole group.
-    void reduce_group() {
+    // Replace the sums of each parameter by those of all.
+    void reduce_all() {
         const DefaultFloatEnvironment environment;
-        for (const auto& [group, params] : groups_)
-            for (int k = 0; k < kMaxSums; ++k) {
-                const double sum = FO_TARGET::add_in_order(static_cast<std::uint32_t>(params.size()),
-                                                           [&](std::uint32_t j) { return sums_of(params[j])[k]; });
-                for (const Index param : params) sums_of(param)[k] = sum;
-            }
+        const Index params = step_.params();
+        for (int k = 0; k < kMaxSums; ++k) {
+            const double sum = FO_TARGET::add_in_order(static_cast<std::uint32_t>(params),
+                                                       [&](std::uint32_t param) { return sums_of(param)[k]; });
+            for (Index param = 0; param < params; ++param) sums_of(param)[k] = sum;
+        }
     }
 
     void finalize(const Pass& pass) {
         const DefaultFloatEnvironment environment;
-        for_params(pass, [this](Index i) {
+        const auto complete = [this](Index i) {
             if (const auto f = rule_of(i).finalize)
                 f(constants_of(i), step_.segments[i].p.format, sums_of(param_of(i)), step_.segments[i].scalar_state);
-        });
+        };
+        for_params(pass, complete, &takes_part);
     }
 
     StepConstants& constants_of(Index i) const { return step_.constants[step_.gradients[i].constants]; }
 
     const StepArgs& step_;
     const Loops& loops_;
-    std::vector<Index> begins_;                          // of the segments of the pass
-    std::vector<double> tiles_;                          // the sums of each tile of the pass, kMaxSums apart
-    std::vector<double> sums_;                           // over each parameter, kMaxSums apart
-    std::map<std::int32_t, std::vector<Index>> groups_;  // the parameters whose sums run over the group
+    std::vector<Index> begins_;  // of the segments of the pass
+    std::vector<double> tiles_;  // the sums of each tile of the pass, kMaxSums apart
+    std::vector<double> sums_;   // over each parameter, kMaxSums apart
 };
 
 bool some_rule_finalizes(const StepArgs& step) {
@@ -235,7 +230,7 @@ StepArgs with_own_constants(const StepArgs& step, std::vector<StepConstants>& co
     constants.assign(step.constants, step.constants + step.constants_count);
     for (Index i = 0; i < step.count; ++i) {
         Gradient& gradient = step.gradients[i];
-        if (!gradient.data || !rule_info(constants[gradient.constants].rule).finalize) continue;
+        if (!takes_part(step, i) || !rule_info(constants[gradient.constants].rule).finalize) continue;
         if (i > 0 && step.segments[i].param == step.segments[i - 1].param) {
             gradient.constants = step.gradients[i - 1].constants;
         } else {

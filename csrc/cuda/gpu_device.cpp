@@ -108,9 +108,8 @@ class GpuDevice final : public Device {
             case PassKind::kClip: return clip();
             case PassKind::kBeforeReduce: before_reduce(); return true;
             case PassKind::kReduceRule: reduce_rule(); return true;
-            case PassKind::kReduceGroup:
-                launcher_.launch(common_.add_groups, tables_.group_sums(), workspace_,
-                                 tables_.group_sums().list.tensors);
+            case PassKind::kReduceAll:
+                launcher_.launch(common_.add_all, workspace_, std::uint32_t(segments_.size()));
                 return true;
             case PassKind::kFinalize: finalize(); return true;
             case PassKind::kUpdate: update(); return true;

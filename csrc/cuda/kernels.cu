@@ -63,7 +63,7 @@ CommonKernels common_kernels() {
             kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
             kernel_of<Finish>(none, none),
             kernel_of<ClipAll>(none, none),
-            kernel_of<AddGroups>(none, none),
+            kernel_of<AddAll>(none, none),
             kernel_of<Put>(none, none)};
 }
 #endif

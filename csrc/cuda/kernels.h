@@ -29,7 +29,7 @@ struct CommonKernels {
     std::array<std::array<Kernel, 3>, 2> sum_gradients;
     std::array<Kernel, 2> finish_gradients;
     Kernel sum_scaled_f64, finish_scaled_f64;
-    Kernel finish, clip_all, add_groups, put;
+    Kernel finish, clip_all, add_all, put;
 };
 
 // The rules are divided among several sources, which are compiled at the same time: rule I is in source I % kParts.

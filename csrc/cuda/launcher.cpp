@@ -52,12 +52,6 @@ void Launcher::launch(const Kernel& kernel, const KernelGroup& group, const Laun
     run(kernel, blocks);
 }
 
-void Launcher::launch(const Kernel& kernel, const Launch& launch, const Workspace& workspace, std::uint32_t blocks) {
-    arguments_.workspace = workspace;
-    set_table(launch, 0);
-    run(kernel, blocks);
-}
-
 void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params, NormType norm_type) {
     arguments_.workspace = workspace;
     arguments_.tensors = params;

@@ -43,13 +43,9 @@ class Launcher {
                 const LaunchConstants& constants, const FO_TARGET::Workspace& workspace, std::uint32_t blocks,
                 int sums = 0);
 
-    // Launch a kernel over a table that is no table of arrays.
-    void launch(const FO_TARGET::Kernel& kernel, const Launch& launch, const FO_TARGET::Workspace& workspace,
-                std::uint32_t blocks);
-
     // Launch a kernel over the workspace of so many parameters.
     void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params,
-                NormType norm_type);
+                NormType norm_type = {});
 
   private:
     void set_table(const Launch& launch, std::size_t table_at);

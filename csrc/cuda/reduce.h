@@ -1,7 +1,7 @@
 // The reduction kernels, with the shape that ../reduce.h defines, and the kernels that use the sums.
 //
 // SumGradients and Reduce add tiles to partial sums, one for each chunk.  Finish, FinishGradients, ClipAll and
-// AddGroups complete the sums of arrays and groups.  BeforeReduce and Finalize change the constants of each array.  Put
+// AddAll complete the sums of each array and of all.  BeforeReduce and Finalize change the constants of each array. Put
 // uploads.
 #pragma once
 
@@ -285,26 +285,22 @@ struct ClipAll : Body<256, 1> {
     }
 };
 
-// Replaces the sums of arrays by those of their group.  The table contains the first member of each group and the end
-// of the last group, followed by the members.
-struct AddGroups : Body<32, kMaxSums> {
-    static constexpr const char* name = "sums of groups";
+// Replaces the sums of each array by those of all.  Here `tensors` is the number of all arrays of the model.
+struct AddAll : Body<256, kMaxSums> {
+    static constexpr const char* name = "sums of all arrays";
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
-        const auto* begins =
-            reinterpret_cast<const std::uint32_t*>(arguments.table ? arguments.table : arguments.bytes);
-        const std::uint32_t* members = begins + arguments.tensors + 1;
-        for (std::uint32_t group = block.index(); group < arguments.tensors; group += block.count())
-            block.each([&](int thread) {
-                if (thread >= kMaxSums) return;
-                double* const sums = arguments.workspace.sums + thread;
-                const double whole = add_in_order(begins[group + 1] - begins[group], [&](std::uint32_t j) {
-                    return sums[std::size_t(members[begins[group] + j]) * kMaxSums];
-                });
-                for (std::uint32_t j = begins[group]; j < begins[group + 1]; ++j)
-                    sums[std::size_t(members[j]) * kMaxSums] = whole;
-            });
+        double* const sums = arguments.workspace.sums;
+        block.phase([&](int thread) {
+            if (thread < kMaxSums)
+                block.shared[thread] = add_in_order(
+                    arguments.tensors, [&](std::uint32_t i) { return sums[std::size_t(i) * kMaxSums + thread]; });
+        });
+        block.each([&](int thread) {
+            for (std::size_t i = thread; i < std::size_t(arguments.tensors) * kMaxSums; i += kThreads)
+                sums[i] = block.shared[i % kMaxSums];
+        });
     }
 };
 

@@ -55,7 +55,7 @@ void StepTables::make_groups(const StepArgs& step) {
     for (std::int64_t k = 0; k < step.constants_count; ++k) rules_.push_back(step.constants[k].rule);
     for (std::size_t i = 0; i < segments_.size(); ++i) {
         const Gradient& gradient = gradients_in_tables_[i];
-        if (!gradient.data) continue;
+        if (!takes_part(step, std::int64_t(i))) continue;
         const int rule = rules_[std::size_t(gradient.constants)];
         const bool is_double = segments_[i].p.format == Format::kFloat64;
         auto group = std::find_if(groups_.begin(), groups_.end(), [=](const KernelGroup& each) {
@@ -66,7 +66,6 @@ void StepTables::make_groups(const StepArgs& step) {
     }
     sum_chunks_ = 0;
     for (KernelGroup& group : groups_) make_launches(group, rules_.size());
-    make_group_sums();
 }
 
 // One launch if the table fits into the arguments, else one whose table is in device memory.  The arguments of a graph
@@ -84,27 +83,6 @@ void StepTables::make_launches(KernelGroup& group, std::size_t constants_count) 
         sum_chunks_ += launch.list.sum_chunks;
         if (!fits && !capturing_) launch.on_device = upload_table({group.rule, group.is_double}, launch.list.table);
         group.launches.push_back(std::move(launch));
-    }
-}
-
-// The parameters whose rule reduces its group, by parameter group and in order.
-void StepTables::make_group_sums() {
-    std::map<std::int32_t, std::vector<std::uint32_t>> groups;
-    for (const KernelGroup& group : groups_)
-        if (rule_info(group.rule).reduces_group)
-            for (const Item& item : group.items) groups[item.segment->group].push_back(item.index);
-    std::vector<std::uint32_t> table{0}, members;
-    for (auto& [group, arrays] : groups) {
-        std::sort(arrays.begin(), arrays.end());
-        members.insert(members.end(), arrays.begin(), arrays.end());
-        table.push_back(std::uint32_t(members.size()));
-    }
-    table.insert(table.end(), members.begin(), members.end());
-    const auto* bytes = reinterpret_cast<const std::byte*>(table.data());
-    group_sums_ = {{std::uint32_t(groups.size()), 0, 0, {bytes, bytes + table.size() * sizeof table[0]}}};
-    if (group_sums_.list.table.size() > kTableBytes) {
-        if (capturing_) throw std::runtime_error("too many arrays with sums over their group for a CUDA graph");
-        group_sums_.on_device = upload_table({-1, false}, group_sums_.list.table);
     }
 }
 

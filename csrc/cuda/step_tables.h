@@ -23,14 +23,12 @@ class StepTables {
     void prepare(const StepArgs& step, bool capturing);
 
     const std::vector<KernelGroup>& groups() const { return groups_; }
-    const Launch& group_sums() const { return group_sums_; }  // the parameters whose rule reduces its group
     std::uint32_t sum_chunks() const { return sum_chunks_; }
 
   private:
     bool is_same(const StepArgs& step) const;
     void make_groups(const StepArgs& step);
     void make_launches(KernelGroup& group, std::size_t constants_count);
-    void make_group_sums();
     const std::byte* upload_table(std::pair<int, bool> which, const std::vector<std::byte>& table);
 
     const std::vector<Segment>& segments_;
@@ -41,7 +39,6 @@ class StepTables {
     std::vector<std::int32_t> rules_;  // of its constants
     std::vector<Gradient> gradients_in_tables_;
     std::vector<KernelGroup> groups_;
-    Launch group_sums_;
     std::uint32_t sum_chunks_ = 0;
     std::map<std::pair<int, bool>, GrowBuffer> tables_;
 };

@@ -41,7 +41,7 @@ TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
     tensor.p = static_cast<char*>(item.segment->p.data);
     tensor.g = static_cast<const char*>(item.gradient->data);
     tensor.average = static_cast<char*>(item.segment->average.data);
-    tensor.size = item.segment->p.size;
+    tensor.size = item.gradient->data ? item.segment->p.size : 0;
     tensor.index = item.index;
     tensor.constants = std::uint32_t(item.gradient->constants);
     tensor.p_format = item.segment->p.format;

@@ -95,7 +95,6 @@ void Model::add_segment(std::size_t i, int param) {
     Segment segment{};
     segment.p = own(params_[i]);
     segment.param = param;
-    segment.group = groups_[i];
     (compute_format(segment.p.format) == Format::kFloat64 ? types_.f64 : types_.f32) = true;
     segment.state = state_refs_.data() + state_refs_.size();
     segment.scalar_state = scalar_states_.data() + scalar_states_.size();
@@ -250,12 +249,11 @@ StepResult Model::prepare(const py::list& grads, const std::optional<std::vector
     if (result.status != StepResult::Status::kStepped) return result;
     prepared.constants = constants_of(group_steps);
     for (std::size_t i = 0; i < count(); ++i) {
-        Gradient& gradient = prepared.gradients.each[i];
-        if (!gradient.data) continue;
         const auto step = static_cast<std::size_t>(which[i]);
         expect(step < prepared.constants.size(), "a group's step");
-        expect_state(i, prepared.constants[step]);
-        gradient.constants = which[i];
+        prepared.gradients.each[i].constants = which[i];
+        if (takes_part(arguments(prepared.gradients, prepared.constants), static_cast<std::int64_t>(i)))
+            expect_state(i, prepared.constants[step]);
     }
     return result;
 }

@@ -37,7 +37,7 @@ py::dict rule_table() {
         const RuleInfo& rule = all[i];
         if (table.contains(rule.name)) throw std::runtime_error(std::string("two rules are named ") + rule.name);
         table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
-                                          rule.reduces_group, accesses(rule.reduced), accesses(rule.updated));
+                                          rule.reduces_all, accesses(rule.reduced), accesses(rule.updated));
     }
     return table;
 }

@@ -24,7 +24,7 @@ struct Prodigy {
     static constexpr std::array state{"m", "v", "s", "p0"};
     static constexpr std::array scalar_state{"d", "d_max", "d_numerator"};
     static constexpr int sums = 2;
-    static constexpr bool reduces_group = true;
+    static constexpr bool reduces_all = true;
 
     double beta3, eps, d0, d_coef, growth_rate, corrected_lr;  // corrected_lr: with bias correction, without d
     Ema<T> mean1, mean2;
@@ -64,17 +64,19 @@ struct Prodigy {
         m = mean1.beta * m + m_weight * penalized;
         v = mean2.beta * v + v_weight * penalized * penalized;
         s = s_decay * s + s_weight * penalized;
-        return {double(penalized) * double(p0 - p), double(abs(s))};
+        return {corrected_lr * (double(penalized) * double(p0 - p)), double(abs(s))};
     }
 
-    FO_HD void finalize(const double* group_sums, double* const* scalar_state) {
+    // The sums are those of all arrays.  The estimate does not depend on lr, which may differ between groups and be 0
+    // in some of them.
+    FO_HD void finalize(const double* sums, double* const* scalar_state) {
         double &d = *scalar_state[0], &d_max = *scalar_state[1], &numerator = *scalar_state[2];
-        numerator = beta3 * numerator + d / d0 * (d * corrected_lr) * group_sums[0];
-        if (group_sums[1] == 0) return;  // every gradient so far was zero
+        numerator = beta3 * numerator + d / d0 * d * sums[0];
+        if (sums[1] == 0) return;  // every gradient so far was zero
         is_enabled = true;
         const double scaled_lr = d * corrected_lr;
-        if (corrected_lr > 0) {
-            const double estimate = d_coef * numerator / group_sums[1];
+        if (corrected_lr > 0 || sums[0] != 0) {
+            const double estimate = d_coef * numerator / sums[1];
             if (d == d0 && estimate > d) d = estimate;
             if (estimate > d_max) d_max = estimate;
             d = d * growth_rate < d_max ? d * growth_rate : d_max;

@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     state: tuple[str, ...]
     scalar_state: tuple[str, ...]
     sums: int
-    reduces_group: bool
+    reduces_all: bool
     reduces: tuple[str, ...]
     """The access of the reduction to p, g and each array of `state`: "", "r" or "rw"; empty without a reduction."""
     updates: tuple[str, ...]

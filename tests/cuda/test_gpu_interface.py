@@ -381,13 +381,12 @@ def test_a_gradient_on_another_device(xp: Any, devices: list[int]) -> None:
 
 
 @with_device
-def test_sums_over_a_group_on_two_devices(xp: Any, devices: list[int]) -> None:
+def test_sums_over_all_arrays_on_two_devices(xp: Any, devices: list[int]) -> None:
     arrays = [put_on(xp, d, np.ones(3)) for d in devices]
-    opt = fo.Prodigy(arrays)
-    with pytest.raises(ValueError, match=r"^params\[1\]: expected an array on CUDA device 0 as params\[0\], as sums"):
+    opt: Any = fo.Prodigy([{"params": array} for array in arrays])
+    message = r"^params\[1\]\['params'\]: expected an array on CUDA device 0 as params\[0\]\['params'\], as sums"
+    with pytest.raises(ValueError, match=message):
         opt.step([put_on(xp, d, np.ones(3)) for d in devices])
-    groups: Any = fo.Prodigy([{"params": array} for array in arrays])
-    groups.step([put_on(xp, d, np.ones(3)) for d in devices])
 
 
 # ---- the page

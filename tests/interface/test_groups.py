@@ -15,7 +15,7 @@ import fastoptim as fo
 from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
 from fastoptim.options.settings import Settings
 from loops import loop
-from models import Make, each_backend, each_kind, each_make
+from models import KINDS, Make, each_backend, each_kind, each_make, name_of
 
 Backend = Literal["native", "reference"]
 
@@ -37,7 +37,7 @@ def many_params(count: int) -> list[dict[str, Any]]:
     return [{"w": numbers(i), "b": [numbers(i + 100, 2)]} for i in range(count)]
 
 
-@each_kind
+@pytest.mark.parametrize("optimizer", [cls for cls in KINDS if not cls.reduces_all], ids=name_of)
 @each_backend
 def test_groups_step_as_optimizers_of_their_own(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     """Each variant a group, all in one optimizer."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import fsum, inf, sqrt
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 import fastoptim as fo
 from cases import assert_same_bits
@@ -17,7 +19,11 @@ from oracles import Options
 
 
 class Oracle(GroupOracle):
-    """The authors' loop over a group; its numbers are kept with each array, which has those of its own last step."""
+    """The authors' loop.  Its numbers are those of the optimizer, and each array has a copy."""
+
+    def __init__(self, params: Sequence[Floats], options: Options) -> None:
+        super().__init__(params, options)
+        self.t, self.numbers = 0, {"d": options["d0"], "d_max": options["d0"], "d_numerator": 0.0}
 
     def first(self, p: Floats, options: Options) -> dict[str, Any]:
         zeros = [0.0] * len(p)
@@ -25,21 +31,21 @@ class Oracle(GroupOracle):
         return {"m": zeros, "v": zeros, "s": zeros, "p0": list(p), **numbers}
 
     def step(self, grads: Grads) -> None:
-        o = self.options
+        o, numbers = self.options, self.numbers
         beta1, beta2 = o["betas"]
         beta3 = sqrt(beta2) if o["beta3"] is None else o["beta3"]
         growth_rate = inf if o["growth_rate"] is None else o["growth_rate"]
         inner: Floats = []
         d_denom: Floats = []
-        rates = {}
-        for i, g in enumerate(grads):
-            if g is None:
-                continue
-            self.times[i] += 1
-            t, p, state = self.times[i], self.params[i], self.state[i]
-            correction = sqrt(1 - beta2**t) / (1 - beta1**t) if o["bias_correction"] else 1.0
-            d = state["d"]
-            rates[i] = dlr = d * o["lr"] * correction
+        self.t += 1
+        correction = sqrt(1 - beta2**self.t) / (1 - beta1**self.t) if o["bias_correction"] else 1.0
+        d = numbers["d"]
+        dlr = d * o["lr"] * correction
+        present = [i for i, g in enumerate(grads) if g is not None]
+        if not present:
+            return
+        for i in present:
+            g, p, state = grads[i] or [], self.params[i], self.state[i]
             if not o["decoupled"]:
                 g = [y + o["weight_decay"] * x for x, y in zip(p, g, strict=True)]
             inner += [y * (x0 - x) for x, x0, y in zip(p, state["p0"], g, strict=True)]
@@ -48,22 +54,22 @@ class Oracle(GroupOracle):
             weight = d / o["d0"] * (d if o["safeguard_warmup"] else dlr)
             state["s"] = [beta3 * s + weight * y for s, y in zip(state["s"], g, strict=True)]
             d_denom += [abs(s) for s in state["s"]]
-        for i, dlr in rates.items():
-            state, d = self.state[i], self.state[i]["d"]
-            state["d_numerator"] = beta3 * state["d_numerator"] + d / o["d0"] * dlr * fsum(inner)
-            if fsum(d_denom) == 0:
-                continue
-            if o["lr"] > 0:
-                d_hat = o["d_coef"] * state["d_numerator"] / fsum(d_denom)
-                if d == o["d0"]:
-                    d = max(d, d_hat)
-                state["d_max"] = max(state["d_max"], d_hat)
-                state["d"] = d = min(state["d_max"], d * growth_rate)
-            decay = o["weight_decay"] * dlr if o["decoupled"] else 0.0
-            self.params[i] = [
-                x - decay * x - dlr * m / (sqrt(v) + d * o["eps"])
-                for x, m, v in zip(self.params[i], state["m"], state["v"], strict=True)
-            ]
+        numbers["d_numerator"] = beta3 * numbers["d_numerator"] + d / o["d0"] * dlr * fsum(inner)
+        is_enabled = fsum(d_denom) != 0
+        if is_enabled and o["lr"] > 0:
+            d_hat = o["d_coef"] * numbers["d_numerator"] / fsum(d_denom)
+            if d == o["d0"]:
+                d = max(d, d_hat)
+            numbers["d_max"] = max(numbers["d_max"], d_hat)
+            numbers["d"] = d = min(numbers["d_max"], d * growth_rate)
+        decay = o["weight_decay"] * dlr if o["decoupled"] else 0.0
+        for i, state in enumerate(self.state):
+            state.update(numbers)
+            if is_enabled and i in present:
+                self.params[i] = [
+                    x - decay * x - dlr * m / (sqrt(v) + d * o["eps"])
+                    for x, m, v in zip(self.params[i], state["m"], state["v"], strict=True)
+                ]
 
 
 SETTINGS: list[Options] = [
@@ -84,16 +90,85 @@ ROWS = SETTINGS
 @loop("options", SETTINGS)
 def test_follows_the_formula(options: Options, backend: Backend) -> None:
     assert_group_follows(fo.Prodigy, Oracle, options, backend)
+    assert_group_follows(fo.Prodigy, Oracle, options, backend, lambda t, array: (t + array) % 3 > 0 and t != 7)
+
+
+def numbers_of(opt: Any) -> list[list[float]]:
+    """The copies of each array."""
+    return [[float(state[name]) for name in ("d", "d_max", "d_numerator")] for state in opt.state]
 
 
 @each_backend
-def test_prodigy_has_one_estimate_for_a_group(backend: Backend) -> None:
-    opt = fo.Prodigy(initial_params(), backend=backend)
+def test_groups_have_one_estimate(backend: Backend) -> None:
+    params = [initial_params(), initial_params()]
+    opt = fo.Prodigy(params[0], backend=backend)
+    grouped: Any = fo.Prodigy([{"params": p} for p in params[1]], backend=backend)
     for t in range(20):
         opt.step(gradients(t))
-        for name in ("d", "d_max", "d_numerator"):
-            assert len({float(state[name]) for state in opt.state}) == 1, name
-    assert float(opt.state[0]["d"]) > 1e-6
+        grouped.step(gradients(t))
+        first, *others = [*numbers_of(opt), *numbers_of(grouped)]
+        assert others == [first] * len(others)
+    assert first[0] > 1e-6
+    for p, q in zip(*params, strict=True):
+        assert_same_bits(p, q)
+
+
+@each_backend
+def test_a_group_without_a_rate_has_the_estimate_of_the_others(backend: Backend) -> None:
+    """It contributes nothing to it, whether its array is the first or the last."""
+    alone = initial_params()[0]
+    expected = fo.Prodigy(alone, backend=backend)
+    params = [initial_params()[0] for _ in range(3)]
+    groups = [{"params": p, "lr": lr} for p, lr in zip(params, (0.0, 1.0, 0.0), strict=True)]
+    opt: Any = fo.Prodigy(groups, backend=backend)
+    for t in range(20):
+        g = gradients(t)[0]
+        expected.step(g)
+        opt.step([g, g, g])
+        assert numbers_of(opt) == [[float(array) for name, array in expected.state.items() if name[0] == "d"]] * 3
+    assert_same_bits(params[1], alone)
+    for frozen in (params[0], params[2]):
+        assert_same_bits(frozen, initial_params()[0])
+
+
+@each_backend
+@loop("seen", [True, False])
+def test_a_late_array_uses_the_estimate_of_the_others(backend: Backend, seen: bool) -> None:
+    """Also after a checkpoint between, and not in a step that is refused, skipped or without gradients."""
+    target = np.random.default_rng(0).standard_normal(10) * 5
+    first, late = np.zeros(10), np.zeros(10)
+    opt = fo.Prodigy([first, late], backend=backend, skip_nonfinite=True)
+    for step in range(200):
+        opt.step([first - target, late - target if step == 0 and seen else None])
+        assert numbers_of(opt)[0] == numbers_of(opt)[1]
+    before = numbers_of(opt)
+    loaded = fo.Prodigy([first, late], backend=backend, skip_nonfinite=True)
+    loaded.load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="shape"):
+        loaded.step([first - target, np.ones(3)])
+    assert not loaded.step([first - target, late * np.nan])
+    assert not loaded.step([first * np.nan, None])
+    assert loaded.step([None, None])
+    assert numbers_of(loaded) == before
+    for _ in range(200):
+        loaded.step([first - target, late - target])
+    assert np.linalg.norm(late - target) < 0.2 * np.linalg.norm(target)
+
+
+@each_backend
+def test_a_late_array_of_an_old_checkpoint_takes_the_numbers_of_the_others(backend: Backend) -> None:
+    """There each array had numbers of its own."""
+    params = [np.zeros(4) for _ in range(4)]
+    opt = fo.Prodigy(params, backend=backend)
+    for _ in range(9):
+        opt.step([p - 1 for p in params])
+    saved = opt.state_dict()
+    for entry, steps in zip(saved["arrays"], (3, 7, 7, 0), strict=True):
+        entry["steps"] = steps
+        entry["state"] |= {name: np.array(0.125 * (steps + 1)) for name in ("d", "d_max", "d_numerator")}
+    opt.load_state_dict(saved)
+    assert numbers_of(opt) == [[1.0] * 3] * 4
+    assert [entry["steps"] for entry in opt.state_dict()["arrays"]] == [9] * 4
 
 
 @each_module

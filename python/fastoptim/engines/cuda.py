@@ -173,24 +173,23 @@ class Engine:
         by_gpu: dict[int, list[int]] = {}
         for i, p in enumerate(self._params):
             by_gpu.setdefault(p.gpu, []).append(i)
-        self._check_groups(used, group_steps)
+        self._check_sums(group_steps)
         self._parts = [
             _Part(gpu, indices, self._make_model(gpu, indices, [group_steps[used[i]].settings for i in indices]))
             for gpu, indices in by_gpu.items()
         ]
         self._recorded = None
 
-    def _check_groups(self, used: list[int], group_steps: Sequence[GroupStep]) -> None:
-        first: dict[int, int] = {}
-        for i, param in enumerate(self._param_states):
-            if group_steps[used[i]].settings.optimizer.reduces_group:
-                j = first.setdefault(param.group, i)
-                expected, got = memory_of(self._params[j]), memory_of(self._params[i])
-                if got != expected:
-                    raise ValueError(
-                        f"{param.p_place}: expected an array on {expected} as {self._param_states[j].p_place}, as sums "
-                        f"run over the whole group, got one on {got}"
-                    )
+    def _check_sums(self, group_steps: Sequence[GroupStep]) -> None:
+        if not group_steps[0].settings.optimizer.reduces_all:
+            return
+        expected = memory_of(self._params[0])
+        for param, metadata in zip(self._param_states, self._params, strict=True):
+            if (got := memory_of(metadata)) != expected:
+                raise ValueError(
+                    f"{param.p_place}: expected an array on {expected} as {self._param_states[0].p_place}, as sums run "
+                    f"over all arrays, got one on {got}"
+                )
 
     def _make_model(self, gpu: int, indices: list[int], settings: list[Settings]) -> core.Model:
         params = [self._param_states[i] for i in indices]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -111,7 +113,23 @@ class _Work:
     g: Array
     state: dict[str, Array]
     """Copies of the state arrays, which the step updates."""
+    is_present: bool
     sums: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, param: ParamState, group_step: GroupStep, grad: Array | None) -> _Work:
+        """Make it.  An array without a gradient takes part with its scalar state and none of its elements."""
+        p = param.metadata
+        dtype = compute_dtype(p.dtype)
+        if grad is not None:
+            state = {name: array.copy(order="K") for name, array in param.state.items()}
+            return cls(param, group_step, p.astype(dtype), grad.astype(dtype), state, True)
+        none = np.zeros(0, dtype)
+        state = {
+            name: array.copy() if param.schema_of(name).is_scalar else np.zeros(0, array.dtype)
+            for name, array in param.state.items()
+        }
+        return cls(param, group_step, none, none, state, False)
 
     def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
         """Call a formula with the state in the compute type, and store the state that it has updated.
@@ -147,8 +165,10 @@ class _Work:
     def assign(self) -> None:
         """Assign the parameter and the state that the step has computed."""
         for name, array in self.state.items():
-            self.param.state[name][...] = array
-        self.param.metadata[...] = self.p
+            if self.is_present or self.param.schema_of(name).is_scalar:
+                self.param.state[name][...] = array
+        if self.is_present:
+            self.param.metadata[...] = self.p
 
     def _decoded(self, name: str) -> Array:
         """A state array in the compute type: the copy itself if it is stored in that type, or is a scalar."""
@@ -185,20 +205,18 @@ class Engine:
             None if grad is None else check_one(param, grad, written)
             for param, grad in zip(self._param_states, grads, strict=True)
         ]
+        present = sum(grad is not None for grad in checked)
         with np.errstate(all="ignore"):
             works = []
             for i, (param, grad) in enumerate(zip(self._param_states, checked, strict=True)):
-                if grad is not None:
-                    group_step = group_steps[param.group if step_of is None else step_of[i]]
-                    p = param.metadata
-                    dtype = compute_dtype(p.dtype)
-                    state = {name: array.copy(order="K") for name, array in param.state.items()}
-                    works.append(_Work(param, group_step, p.astype(dtype), grad.astype(dtype), state))
+                group_step = group_steps[param.group if step_of is None else step_of[i]]
+                if grad is not None or (present and group_step.settings.optimizer.reduces_all):
+                    works.append(_Work.of(param, group_step, grad))
             taken = _step(works, group_steps)
         if not taken:
             return None
         core.complete(lambda: _assign(works, counts))
-        return len(works)
+        return present
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
@@ -238,16 +256,11 @@ def _assign(works: list[_Work], counts: Counts) -> None:
 
 
 def _reduce(works: list[_Work]) -> None:
-    """Compute the sums that some formulas need, of each array or over a group's arrays in their order."""
-    of_group: dict[int, tuple[float, ...]] = {}
+    """Compute the sums that some formulas need, of each array or over all of them in their order."""
     for work in works:
-        optimizer = work.group_step.settings.optimizer
-        if optimizer.reduce_terms is None:
-            continue
-        work.sums = work.call(optimizer.reduce_terms)
-        if optimizer.reduces_group:
-            before = of_group.get(work.param.group, (0.0,) * len(work.sums))
-            of_group[work.param.group] = tuple(a + b for a, b in zip(before, work.sums, strict=True))
-    for work in works:
-        if work.group_step.settings.optimizer.reduces_group:
-            work.sums = of_group[work.param.group]
+        if work.group_step.settings.optimizer.reduce_terms is not None:
+            work.sums = work.call(work.group_step.settings.optimizer.reduce_terms)
+    if works and works[0].group_step.settings.optimizer.reduces_all:
+        whole = tuple(reduce(add, sums, 0.0) for sums in zip(*(work.sums for work in works), strict=True))
+        for work in works:
+            work.sums = whole

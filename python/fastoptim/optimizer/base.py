@@ -160,8 +160,9 @@ class Optimizer(FieldsAreArguments):
     """The sums over an array that the formula needs, with the arguments of `reference`; may update state.  They are of
     the parameter before decoupled decay.  `reference` then takes them as `sums`."""
 
-    reduces_group: ClassVar[bool] = False
-    """True if those sums run over all arrays of a group."""
+    reduces_all: ClassVar[bool] = False
+    """True if those sums run over all arrays.  The step count is then the optimizer's, and every step updates the
+    scalar state of all arrays, also of those without a gradient."""
 
     @classmethod
     def variant(cls, *args: Any, **_: Any) -> str:
@@ -353,8 +354,9 @@ class Optimizer(FieldsAreArguments):
         """Update the parameters in place.
 
         `grads` has the structure and shapes of `params`.  None instead of an array leaves that parameter, its state and
-        its own step count unchanged.  Gradients are only read.  A call that raises an error has written nothing.
-        Different threads may step different optimizers at the same time, but not the same one.
+        its own step count unchanged, except `Prodigy`'s numbers, which are those of all arrays.  Gradients are only
+        read.  A call that raises an error has written nothing.  Different threads may step different optimizers at the
+        same time, but not the same one.
 
         Returns None; with `skip_nonfinite` whether the step was taken; False during the capture of a CUDA graph, see
         `graph_step`.

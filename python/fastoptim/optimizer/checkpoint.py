@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,8 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
     """Load a state dict; see `Optimizer.load_state_dict`."""
     optimizer.check_not_swapped()
     step_count, groups, schedules, arrays = check(optimizer, state_dict, check_option(bool, convert, "convert"))
+    if optimizer.reduces_all:
+        arrays = _without_late_ones(optimizer, step_count, arrays)
     targets = [_targets(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
     missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
 
@@ -107,6 +110,18 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
 
     _try_schedules(schedules)
     core.complete(assign)
+
+
+def _without_late_ones(
+    optimizer: OptimizerParts, step_count: int, arrays: Sequence[tuple[int, dict[str, Array]]]
+) -> list[tuple[int, dict[str, Array]]]:
+    """Return the state of an optimizer whose arrays have one step count, from one in which each had its own.
+
+    Such checkpoints are of earlier versions.  Arrays that have missed steps take the numbers of the one with the most.
+    """
+    most, latest = max(arrays, key=itemgetter(0))
+    numbers = {name: array for name, array in latest.items() if optimizer.state_schema[name].is_scalar}
+    return [(step_count, state if steps == most else state | numbers) for steps, state in arrays]
 
 
 def _targets(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:

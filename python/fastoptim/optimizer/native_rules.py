@@ -35,6 +35,8 @@ def check_against_native(cls: type[RuleClass]) -> None:
             )
         if (rule.sums > 0) != (cls.reduce_terms is not None):
             raise ImportError(f"{cls.__name__}: the rule {variant!r} takes {rule.sums} sums")
+        if rule.reduces_all != cls.reduces_all:
+            raise ImportError(f"{cls.__name__}: reduces_all of {variant!r} is {rule.reduces_all} in the rule")
     for name, value in expand(own).items():
         number = isinstance(value, float) and not name.startswith("initial_")
         if number and name not in used and not cls.host_constants:  # which may be derived from it

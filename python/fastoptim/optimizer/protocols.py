@@ -25,6 +25,7 @@ class OptimizerParts(Protocol):
     defaults: ClassVar[dict[str, Any]]
     annotations: ClassVar[dict[str, Any]]
     state_schema: ClassVar[Mapping[str, StateArray]]
+    reduces_all: ClassVar[bool]
 
     backend: Backend
     params: Any  # in containers of the optimizer's own

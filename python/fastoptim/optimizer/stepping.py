@@ -63,13 +63,14 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     optimizer._fast_path = None
     missed, now = optimizer._missed, optimizer._step_count
     step_of = _add_late_group_steps(optimizer, group_steps) if missed else None
-    absent = {i: missed.get(i, 0) + 1 for i, grad in enumerate(flat) if grad is None}
     engine = optimizer._engine or optimizer.engine_for(optimizer.param_states)
     pairs = zip(group_steps, optimizer._resolved, strict=False)
     is_current = all(group_step.settings is seen.settings for group_step, seen in pairs)
     # Otherwise a callable has assigned options of its own group, which are valid from the next step on.
     optimizer._engine = engine if is_current else None
-    stepped = engine.step(flat, group_steps, step_of, Counts(optimizer._counts, (now + 1, missed | absent)))
+    absent = [i for i, grad in enumerate(flat) if grad is None]
+    counts = Counts(optimizer._counts, (now + 1, _missed_with(optimizer, absent)))
+    stepped = engine.step(flat, group_steps, step_of, counts)
     try:
         if is_current and stepped == len(flat) and not missed:
             containers = mutable_containers(optimizer)
@@ -86,8 +87,7 @@ def graph_step(optimizer: OptimizerParts) -> None:
     if not isinstance(optimizer._engine, cuda.Engine):
         raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
     absent = optimizer._engine.replay(group_steps, optimizer._missed)
-    missed = optimizer._missed | {i: optimizer._missed.get(i, 0) + 1 for i in absent}
-    optimizer._counts[:] = optimizer._step_count + 1, missed
+    optimizer._counts[:] = optimizer._step_count + 1, _missed_with(optimizer, absent)
 
 
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:
@@ -111,6 +111,12 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
         did = "took it" if optimizer._step_count == before + 1 else "loaded a state dict"
         raise RuntimeError(f"lr: expected a schedule that leaves step {before + 1} alone, got one that {did}")
     return group_steps
+
+
+def _missed_with(optimizer: OptimizerParts, absent: list[int]) -> dict[int, int]:
+    """Return how many steps each array has missed after a step in which these have no gradient."""
+    missed = optimizer._missed
+    return missed if optimizer.reduces_all else missed | {i: missed.get(i, 0) + 1 for i in absent}
 
 
 def _add_late_group_steps(optimizer: OptimizerParts, group_steps: list[GroupStep]) -> list[int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a protocol takes time to make
         compute_host_constants: ClassVar[Callable[..., dict[str, float]]]
         decays_itself: ClassVar[bool]
         reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None]
-        reduces_group: ClassVar[bool]
+        reduces_all: ClassVar[bool]
         reference: ClassVar[Callable[..., None]]
 
 

@@ -26,10 +26,11 @@ class Prodigy(Optimizer):
         p &= p - \eta d\, m / (\sqrt v + d' \epsilon)
 
     with :math:`p_0` the parameters before the first step.  Leave `lr` at 1, or use a schedule that ends at 0.  The sums
-    run over all arrays of a group, in their order (the authors' code sums over all groups).  Each array stores a copy
-    of the group's three numbers, which a step without its gradient does not update.  An array whose gradients begin
-    late, after the estimate of the others has grown, hardly moves: put it into a group of its own.  16-bit parameters
-    need a larger `d0`: at 1e-6 they do not change at all, and the estimate cannot grow.
+    run over all arrays of all groups, in their order, and the estimate and the step count are the optimizer's.  Each
+    array stores a copy of the three numbers, which every step updates, also one without its gradient: an array whose
+    gradients begin late uses the present estimate.  A group whose `d0`, `beta3`, `d_coef` or `growth_rate` is its own
+    has an estimate of its own from the same sums; `lr` may differ, too.  16-bit parameters need a larger `d0`: at 1e-6
+    they do not change at all, and the estimate cannot grow.
 
     The sums are in double with a fixed order, so the result does not depend on the number of threads.
 
@@ -76,7 +77,7 @@ class Prodigy(Optimizer):
         "d_numerator": StateArray("scalar"),
     }
     decays_itself = True
-    reduces_group = True
+    reduces_all = True
     host_constants = ("beta3", "growth_rate")
 
     lr: LearningRate = 1.0
@@ -111,17 +112,18 @@ class Prodigy(Optimizer):
         decoupled: bool,
         **_: Any,
     ) -> tuple[float, ...]:
-        """Update the moving averages; return the inner product of g and p0 - p, and the L1 norm of s."""
+        """Update the moving averages; return the inner product of lr*g and p0 - p, and the L1 norm of s."""
         number, previous_d = p.dtype.type, float(d)
+        corrected_lr = _corrected_lr(p, t, lr, betas, bias_correction)
         if not decoupled:
             g = g + number(weight_decay) * p
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2 = number(1 - float(beta1)), number(1 - float(beta2))
-        scaled_lr = previous_d if safeguard_warmup else previous_d * _corrected_lr(p, t, lr, betas, bias_correction)
         m[...] = beta1 * m + number(previous_d * float(one_minus_beta1)) * g
         v[...] = beta2 * v + number(previous_d * previous_d * float(one_minus_beta2)) * g * g
-        s[...] = decay(p.dtype, beta3) * s + number(previous_d / d0 * scaled_lr) * g
-        return total(g.astype(np.float64) * (p0 - p).astype(np.float64)), total(np.abs(s))
+        s_lr = previous_d if safeguard_warmup else previous_d * corrected_lr
+        s[...] = decay(p.dtype, beta3) * s + number(previous_d / d0 * s_lr) * g
+        return total(corrected_lr * (g.astype(np.float64) * (p0 - p).astype(np.float64))), total(np.abs(s))
 
     @staticmethod
     def reference(
@@ -154,10 +156,10 @@ class Prodigy(Optimizer):
         inner_product, s_norm = sums
         corrected_lr = _corrected_lr(p, t, lr, betas, bias_correction)
         scaled_lr = previous_d * corrected_lr
-        d_numerator[...] = beta3 * float(d_numerator) + previous_d / d0 * scaled_lr * inner_product
+        d_numerator[...] = beta3 * float(d_numerator) + previous_d / d0 * previous_d * inner_product
         if s_norm == 0:
             return
-        if corrected_lr > 0:
+        if corrected_lr > 0 or inner_product != 0:
             estimate = d_coef * float(d_numerator) / s_norm
             current_d = estimate if previous_d == d0 and estimate > previous_d else previous_d
             d_max[...] = estimate if estimate > d_max else d_max
