@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import assert_same_bits
 from loops import loop
 from models import Backend, each_backend
 from oracles import OTHERS, Options, Row, State, assert_follows
@@ -86,3 +93,53 @@ ROWS = [
 @loop("row", ROWS)
 def test_follows_the_formula(row: Row, backend: Backend) -> None:
     assert_follows("sgd", row, backend)
+
+
+@each_backend
+@loop("nesterov", [False, True])
+@loop("resumes", [False, True])
+def test_momentum_that_is_switched_on_starts_as_pytorch_s(backend: Backend, nesterov: bool, resumes: bool) -> None:
+    """Each array's buffer is its first gradient from then on; one that misses that step starts later."""
+    rng = np.random.default_rng(0)
+    starts = [rng.standard_normal(3) for _ in range(3)]
+    p, expected = ([start.copy() for start in starts] for _ in range(2))
+    groups: Any = [{"params": p[:2]}, {"params": [p[2]], "momentum": 0.5, "dampening": 0.5}]
+    opt = fo.SGD(groups, lr=0.1, backend=backend)
+    buffers: list[Any] = [None] * 3
+    dampening = 0.0 if nesterov else 0.3
+    for t in range(8):
+        if t == 3:
+            opt.param_groups[0].update(momentum=0.9, dampening=dampening, nesterov=nesterov)
+        if resumes and t == 4:
+            opt, state = fo.SGD(groups, backend=backend), opt.state_dict()
+            opt.load_state_dict(state)
+        grads = [None if t in (i, i + 3) and i != 0 else rng.standard_normal(3) for i in range(3)]
+        opt.step([grads[:2], [grads[2]]])
+        for i, g in enumerate(grads):
+            momentum, damped = (0.5, 0.5) if i == 2 else (0.9, dampening) if t >= 3 else (0.0, 0.0)
+            if g is None:
+                continue
+            step = g
+            if momentum:
+                buffers[i] = g if buffers[i] is None else momentum * buffers[i] + (1 - damped) * g
+                step = g + momentum * buffers[i] if nesterov and i != 2 else buffers[i]
+            expected[i] -= 0.1 * step
+    for i in range(3):
+        np.testing.assert_allclose(p[i], expected[i], rtol=1e-12)
+
+
+@each_backend
+def test_a_refused_or_skipped_step_does_not_start_the_buffer(backend: Backend) -> None:
+    p, q = np.zeros(3), np.zeros(3)
+    opt, expected = (fo.SGD(array, lr=0.1, skip_nonfinite=True, backend=backend) for array in (p, q))
+    for each in (opt, expected):
+        each.step(np.ones(3))
+        each.momentum, each.dampening = 0.9, 0.5
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(np.ones(4))
+    assert not opt.step(np.full(3, np.nan))
+    for _ in range(3):
+        opt.step(np.ones(3))
+        expected.step(np.ones(3))
+    assert_same_bits(p, q)
+    np.testing.assert_allclose(q, -0.1 * (1 + 1 + 1.4 + 1.76), rtol=1e-12)

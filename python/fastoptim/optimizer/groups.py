@@ -101,12 +101,25 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
         raise TypeError(f"{param.p_place}: {error}") from None
 
 
-def _change_state(optimizer: OptimizerParts, params: list[ParamState], settings: Settings, restarts: bool) -> None:
+def _starts_count(param: ParamState, settings: Settings) -> bool:
+    """Return whether a parameter is to count its steps from now on, as it does not yet have a state array."""
+    missing = (param.schema_of(name) for name in settings.state if name not in param.state)
+    return not settings.averages and any(schema.starts_count for schema in missing)
+
+
+def _change_state(optimizer: OptimizerParts, index: int, settings: Settings, restarts: bool) -> None:
     """Add what a group's new settings need and restart its averages: for every array, or after an error for none."""
+    params = [param for param in optimizer.param_states if param.group == index]
     made = [missing_state(param, settings) for param in params]
+    started = {
+        i: optimizer._step_count
+        for i, param in enumerate(optimizer.param_states)
+        if param.group == index and optimizer._step_count and _starts_count(param, settings)
+    }
 
     def change() -> None:
         optimizer._views = optimizer._engine = None
+        optimizer._missed.update(started)
         for param, arrays in zip(params, made, strict=True):
             if restarts and AVERAGE in param.state:  # of an earlier phase
                 param.family.assign(param.state[AVERAGE], param.p)
@@ -132,10 +145,9 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     extras_of(group, place)
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
-    params = [param for param in optimizer.param_states if param.group == index]
     restarts = changed.average_kind not in (settings.average_kind, None)
     if restarts or changed.state != settings.state or changed.variant != settings.variant:
-        _change_state(optimizer, params, changed, restarts)
+        _change_state(optimizer, index, changed, restarts)
     take_settings(optimizer, index, changed)
     return changed
 

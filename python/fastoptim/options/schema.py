@@ -54,11 +54,14 @@ class StateArray:
         format: One of `STATE_FORMATS`; scalars are float64.
         initial: The value of every element before the first step: a number, "p" for a copy of the parameter, or a
             function of the options that returns either.
+        starts_count: True if a parameter counts its steps from the first that uses the array, where an option that is
+            assigned in mid-run calls for it.  Not while an average is kept, which depends on the count.
     """
 
     shape: str = "param"
     format: str = "compute"
     initial: Initial | Callable[[Mapping[str, Any]], Initial] = 0.0
+    starts_count: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("shape", list(SHAPES)), ("format", list(STATE_FORMATS))):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array
 
 
@@ -26,8 +27,8 @@ class SGD(Optimizer):
         params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
         momentum: :math:`\mu`, in [0, 1].  With 0 there is no state.  Default 0.0.
-        dampening: :math:`\tau`, in [0, 1].  The undampened first step is that of the array, t = 1: momentum that is
-            switched on later starts from a zero buffer, with dampening.  Default 0.0.
+        dampening: :math:`\tau`, in [0, 1].  The first step of an array is undampened, also where momentum is switched
+            on in mid-run, unless an average is kept.  Default 0.0.
         nesterov: Use the step :math:`g + \mu b`; requires momentum, and no dampening.  Default False.
         lr_inside: Multiply the terms of the buffer by the learning rate instead of the buffer.  The steps are the same
             while the learning rate is constant; when it changes, the buffer keeps the previous ones.  Default False.
@@ -57,6 +58,8 @@ class SGD(Optimizer):
         "optax": {},
         "paper": {"lr_inside": True, "dampen_first": True},
     }
+
+    state_schema = {"b": StateArray(starts_count=True)}
 
     lr: LearningRate = 1e-3
     momentum: Fraction = 0.0
