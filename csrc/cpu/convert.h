@@ -1,6 +1,6 @@
-// Conversion of blocks of 16 numbers between the formats of 16 bits and float, with the instructions of AVX2 and F16C.
-// Equal to formats.h in every bit, except that a NaN may be another.  Other instruction sets have only the loops over
-// formats.h.
+// Conversion of blocks of 16 numbers between the formats of 16 bits and float, with the instructions of AVX2 and F16C,
+// or of AVX-512.  Equal to formats.h in every bit, except that a NaN may be another.  Other instruction sets have only
+// the loops over formats.h.
 #pragma once
 
 #include "../formats.h"
@@ -23,11 +23,62 @@ inline constexpr bool kConvertsBlocks = false;
 template <>
 inline constexpr bool kConvertsBlocks<float> = true;
 
+// All are always inlined: the compiler then keeps the block in registers.
+
+// For blocks with a NaN.
+inline void encode_bfloat16_block(const float* from, void* to) {
+    auto* const each = static_cast<Cell<std::uint16_t>*>(to);
+    for (int i = 0; i < kBlock; ++i) each[i].value = Bfloat16::encode(from[i]);
+}
+
+#if defined(__AVX512F__)
+
+// A block is one vector.  Two halves would be stored to memory and loaded as one, which waits for both stores.
+// GCC 12 warns of the intrinsics without a mask; this one is optimised away.
+inline constexpr __mmask16 kAll = 0xffff;
+
+[[gnu::always_inline]] inline void load_block(Format format, const void* from, Cell<float>* block) {
+    const auto* const halves = static_cast<const __m256i*>(from);
+    __m512 x;
+    if (format == Format::kFloat16)
+        x = _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(halves));
+    else if (format == Format::kBfloat16)
+        x = _mm512_castsi512_ps(
+            _mm512_maskz_slli_epi32(kAll, _mm512_maskz_cvtepu16_epi32(kAll, _mm256_loadu_si256(halves)), 16));
+    else
+        x = _mm512_loadu_ps(from);
+    _mm512_storeu_ps(block, x);
+}
+
+[[gnu::always_inline]] inline void store_bfloat16(__m512 x, void* to) {
+    if (_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0) [[unlikely]] {
+        float from[kBlock];
+        _mm512_storeu_ps(from, x);
+        return encode_bfloat16_block(from, to);
+    }
+    const __m512i all = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(kAll, all, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(all, odd), _mm512_set1_epi32(0x7fff));
+    _mm256_storeu_si256(static_cast<__m256i*>(to),
+                        _mm512_maskz_cvtepi32_epi16(kAll, _mm512_maskz_srli_epi32(kAll, rounded, 16)));
+}
+
+[[gnu::always_inline]] inline void store_block(Format format, const Cell<float>* block, void* to) {
+    const __m512 x = _mm512_loadu_ps(block);
+    if (format == Format::kFloat16)
+        _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(kAll, x, _MM_FROUND_TO_NEAREST_INT));
+    else if (format == Format::kBfloat16)
+        store_bfloat16(x, to);
+    else
+        _mm512_storeu_ps(to, x);
+}
+
+#else
+
 inline __m256i widen(const void* from, int half) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from) + half));
 }
 
-// Always inlined: the compiler then keeps the block in registers.
 [[gnu::always_inline]] inline void load_block(Format format, const void* from, Cell<float>* block) {
     auto* const to = reinterpret_cast<float*>(block);
     if (format == Format::kFloat16) {
@@ -53,11 +104,8 @@ inline __m256i round_to_bfloat16(__m256 x) {
 
 [[gnu::always_inline]] inline void store_bfloat16(const float* from, void* to) {
     const __m256 first = _mm256_loadu_ps(from), second = _mm256_loadu_ps(from + 8);
-    if (_mm256_movemask_ps(_mm256_cmp_ps(first, second, _CMP_UNORD_Q)) != 0) [[unlikely]] {
-        auto* const each = static_cast<Cell<std::uint16_t>*>(to);
-        for (int i = 0; i < kBlock; ++i) each[i].value = Bfloat16::encode(from[i]);
-        return;
-    }
+    if (_mm256_movemask_ps(_mm256_cmp_ps(first, second, _CMP_UNORD_Q)) != 0) [[unlikely]]
+        return encode_bfloat16_block(from, to);
     const __m256i packed = _mm256_packus_epi32(round_to_bfloat16(first), round_to_bfloat16(second));
     _mm256_storeu_si256(static_cast<__m256i*>(to), _mm256_permute4x64_epi64(packed, 0xd8));
 }
@@ -76,6 +124,8 @@ inline __m256i round_to_bfloat16(__m256 x) {
         _mm256_storeu_ps(floats + 8, _mm256_loadu_ps(from + 8));
     }
 }
+
+#endif
 
 #endif
 
