@@ -4,7 +4,6 @@
 #include "references.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace fo {
 namespace {
@@ -95,7 +94,7 @@ FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
     }
     if (!fixed_) return;
     expect(fixed_->size() == configs_.size(), "the options of each group");
-    fixed_constants(1, rates(1));
+    fixed_constants(1);
 }
 
 FastPath::Stream FastPath::current_stream() const {
@@ -104,23 +103,12 @@ FastPath::Stream FastPath::current_stream() const {
     return {reinterpret_cast<void*>(address), captures};
 }
 
-// The learning rates of the groups in step t.
-std::vector<double> FastPath::rates(std::int64_t t) const {
-    std::vector<double> found;
-    found.reserve(fixed_->size());
-    for (const FixedGroup& group : *fixed_) {
-        const py::object& lr = std::get<py::object>(group);
-        found.push_back(as_number(PyFloat_CheckExact(lr.ptr()) ? lr : lr(t - 1)));
-    }
-    return found;
-}
-
-std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t, const std::vector<double>& rates) const {
+std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
     std::vector<StepConstants> constants;
     constants.reserve(fixed_->size());
     for (std::size_t i = 0; i < fixed_->size(); ++i) {
         const auto& [seen, lr, grad_scale, host_constants] = (*fixed_)[i];
-        constants.push_back(configs_[i]->constants_for_step(rates[i], t, grad_scale, host_constants, model_->types()));
+        constants.push_back(configs_[i]->constants_for_step(lr, t, grad_scale, host_constants, model_->types()));
     }
     return constants;
 }
@@ -138,8 +126,6 @@ bool FastPath::has_same_containers() const {
 bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& counts) const {
     if (!fixed_) return false;
     const std::int64_t t = as_integer(counts[0]) + 1;
-    const std::vector<double> lr = rates(t);  // first, since a schedule is Python code, in which threads may change
-    if (!std::all_of(lr.begin(), lr.end(), [](double rate) { return rate >= 0 && rate < INFINITY; })) return false;
     const auto seen_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
     if (!are_as_seen(groups, fixed_->size(), seen_of) || !has_same_containers()) return false;
     std::vector<py::object> leaves;
@@ -151,7 +137,7 @@ bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& cou
         return false;
     const Stream stream = current_stream();
     if (stream.captures) return false;
-    std::vector<StepConstants> constants = fixed_constants(t, lr);
+    std::vector<StepConstants> constants = fixed_constants(t);
     const Counts counted{counts, py::make_tuple(t)};
     if (!model_->run(gradients, constants, stream.address)) return false;
     counted.advance();
@@ -203,10 +189,8 @@ py::tuple FastPath::step_with(const py::list& grads, const py::list& group_steps
 
 int FastPath::traverse(visitproc visit, void* arg) const {
     if (const int stop = nesting_.traverse(visit, arg)) return stop;
-    for (std::size_t i = 0; fixed_ && i < fixed_->size(); ++i) {
+    for (std::size_t i = 0; fixed_ && i < fixed_->size(); ++i)
         if (const int stop = visit(std::get<py::tuple>((*fixed_)[i]).ptr(), arg)) return stop;
-        if (const int stop = visit(std::get<py::object>((*fixed_)[i]).ptr(), arg)) return stop;
-    }
     for (const Container& each : containers_)
         if (const int stop = visit(each.object.ptr(), arg)) return stop;
     return stream_ ? visit(stream_.ptr(), arg) : 0;

@@ -16,13 +16,12 @@ namespace fo {
 class FastPath {
   public:
     // A group whose steps differ in their number alone: the keys and values of its options, the learning rate, the loss
-    // scale and the host constants.  Instead of the rate, a schedule: a function of the step, from 0, that has no other
-    // effects.
-    using FixedGroup = std::tuple<py::tuple, py::object, double, std::vector<double>>;
+    // scale and the host constants.
+    using FixedGroup = std::tuple<py::tuple, double, double, std::vector<double>>;
 
     // `fixed`: nothing if some group's constants differ from step to step.  `stream`: None for the CPU; for a GPU a
     // function that returns (address of the current stream, whether a graph captures it).  `containers`: the caller's
-    // dicts and lists, whose entries must stay as they are now.  No callable of the user's is stored here.
+    // dicts and lists, whose entries must stay as they are now.  No option that may be a callable is stored here.
     FastPath(std::shared_ptr<Model> model, const py::object& nesting,
              std::vector<std::shared_ptr<const UpdateConfig>> configs, std::optional<std::vector<FixedGroup>> fixed,
              py::object stream, const py::list& containers);
@@ -56,8 +55,7 @@ class FastPath {
 
     Stream current_stream() const;
     bool has_same_containers() const;
-    std::vector<double> rates(std::int64_t t) const;
-    std::vector<StepConstants> fixed_constants(std::int64_t t, const std::vector<double>& rates) const;
+    std::vector<StepConstants> fixed_constants(std::int64_t t) const;
 
     std::shared_ptr<Model> model_;
     Nesting nesting_;

@@ -101,14 +101,13 @@ class Model:
 Nesting = None | tuple["Nesting", ...] | dict[Any, "Nesting"]
 
 class FastPath:
-    # `fixed`: of each group the values of its options, the learning rate or a schedule, the loss scale and the host
-    # constants
+    # `fixed`: of each group the values of its options, the learning rate, the loss scale and the host constants
     def __init__(
         self,
         model: Model,
         nesting: Nesting,
         configs: list[UpdateConfig],
-        fixed: list[tuple[tuple[Any, ...], float | Callable[[int], float], float, tuple[float, ...]]] | None,
+        fixed: list[tuple[tuple[Any, ...], float, float, tuple[float, ...]]] | None,
         stream: Callable[[], tuple[int, bool]] | None,
         containers: list[Any],
     ) -> None: ...

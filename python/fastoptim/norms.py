@@ -22,9 +22,10 @@ def global_norm(arrays: Any, norm_type: float = 2.0) -> float:
         \sqrt{\textstyle\sum_i \lVert a_i \rVert^2}, \quad \textstyle\sum_i \lVert a_i \rVert_1, \quad
         \max_i \lVert a_i \rVert_\infty \quad \text{for norm\_type 2, 1, inf}
 
-    The norm that `clip_global_norm` bounds, with the same bits: squares and sums are in double, in an order that
-    depends on the sizes alone, and squares that overflow or underflow are scaled.  The result is inf or NaN if an
-    element is, and 0 without elements.  None instead of an array contributes nothing.
+    The norm that `clip_global_norm` bounds, with the same bits where gradients have their parameters' dtype: squares
+    and sums are in double, in an order that depends on the sizes alone, and squares that overflow or underflow are
+    scaled.  The result is inf or NaN if an element is, and 0 without elements.  None instead of an array contributes
+    nothing.
 
     Raises:
         TypeError: A leaf that is not an array, or has a dtype that no optimizer accepts; `norm_type` is not a number.

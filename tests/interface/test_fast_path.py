@@ -186,33 +186,6 @@ def test_steps_of_one_kind_go_the_fast_path(case: Case, monkeypatch: pytest.Monk
     assert count_slow_steps(monkeypatch, opt, numbers) == (10 if own else 0)
 
 
-KNOWN = fo.schedules.Warmup(fo.schedules.Cosine(0.1, 9), 3)
-AT_ONCE = fo.schedules.Sequence((KNOWN, 0.5), (4,))
-
-
-@loop(
-    ("optimizer", "lr", "slow"),
-    [
-        (fo.Adam, KNOWN, 0),
-        (fo.SGD, AT_ONCE, 0),
-        (fo.Adam, fo.schedules.ReduceOnPlateau(0.1), 0),
-        (fo.AdaBound, KNOWN, 10),  # whose bounds depend on the rate
-        (fo.Adam, fo.schedules.Sequence((a_rate, 0.5), (4,)), 10),
-        (fo.Adam, fo.schedules.Product((KNOWN, fo.schedules.Warmup(a_rate, 2))), 10),
-    ],
-)
-def test_schedules_of_this_package_go_the_fast_path(
-    optimizer: Any, lr: Any, slow: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unless a part is the user's own code."""
-    opt, expected = optimizer(p := numbers(0), lr=lr), optimizer(q := numbers(0), lr=lr, backend="reference")
-    opt.step(numbers(1))
-    assert count_slow_steps(monkeypatch, opt, numbers) == slow
-    expected.step(numbers(1))
-    count_slow_steps(monkeypatch, expected, numbers)
-    assert_same_bits(p, q)
-
-
 @each_backend
 def test_a_schedule_that_overflows_is_refused_at_its_step(backend: Backend) -> None:
     opt = fo.SGD(p := np.zeros(3), lr=fo.schedules.Exponential(1e-9, 1e100), backend=backend)

@@ -123,8 +123,7 @@ def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
     ]
 
 
-def _constants_of_every_step(group: GroupSnapshot) -> tuple[Any, float, tuple[float, ...]]:
-    """Return the learning rate or its schedule, the loss scale and the host constants."""
+def _constants_of_every_step(group: GroupSnapshot) -> tuple[float, float, tuple[float, ...]]:
     _, lr, _, scale, constants = group_step_at(group.settings, group.settings.options["lr"], 1, group.place)
     return lr, scale, (*constants.values(),)
 

@@ -52,7 +52,9 @@ class Checked(NamedTuple):
 def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     """Return the state dict; see `Optimizer.state_dict`."""
     optimizer.check_not_swapped()
-    groups = [optimizer._settings(index).options for index in range(len(optimizer.param_groups))]
+    settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
+    check_norm_types(settings, "param_groups")
+    groups = [own.options for own in settings]
     return {
         "version": STATE_DICT_VERSION,
         "optimizer": optimizer.name,

@@ -65,12 +65,10 @@ class Settings:
 
     @cached_property
     def is_steady(self) -> bool:
-        """True if native code can compute the constants of every step: they depend on its number, and on a schedule."""
+        """True if the step count is the only constant that differs from step to step."""
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        is_float = type(rate) is float  # a subclass may be callable
-        known = is_float or getattr(rate, "is_pure", False) is True
-        changing = {"t"} if is_float else {"t", "lr"}
-        return known and isinstance(scale, float) and changing.isdisjoint(self._host_constant_arguments)
+        fixed = type(rate) is float and isinstance(scale, float)  # a subclass may be callable
+        return fixed and "t" not in self._host_constant_arguments
 
     @cached_property
     def _host_constant_arguments(self) -> dict[str, Any]:

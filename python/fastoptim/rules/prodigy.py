@@ -28,9 +28,9 @@ class Prodigy(Optimizer):
     with :math:`p_0` the parameters before the first step.  Leave `lr` at 1, or use a schedule that ends at 0.  The sums
     run over all arrays of all groups, in their order, and the estimate and the step count are the optimizer's.  Each
     array stores a copy of the three numbers, which every step updates, also one without its gradient: an array whose
-    gradients begin late uses the present estimate.  A group whose `d0`, `beta3`, `d_coef` or `growth_rate` is its own
-    has an estimate of its own from the same sums; `lr` may differ, too.  16-bit parameters need a larger `d0`: at 1e-6
-    they do not change at all, and the estimate cannot grow.
+    gradients begin late uses the present estimate.  A group whose `d0`, `betas`, `beta3`, `d_coef` or `growth_rate` is
+    its own has an estimate of its own from the same sums; `lr` may differ, too.  16-bit parameters need a larger `d0`:
+    at 1e-6 they do not change at all, and the estimate cannot grow.
 
     The sums are in double with a fixed order, so the result does not depend on the number of threads.
 

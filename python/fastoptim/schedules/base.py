@@ -25,15 +25,6 @@ class Schedule(ABC):
         """Return the learning rate of a step, counted from 0."""
         return self._at(_STEP.check(step, "step"))
 
-    @property
-    def is_pure(self) -> bool:
-        """True if no code outside this package computes the rate: a step may then ask for it at any time."""
-        fields = (part for value in vars(self).values() for part in (value if isinstance(value, tuple) else (value,)))
-        parts = [part for part in fields if callable(part)]
-        return type(self).__module__.startswith(__package__ + ".") and all(
-            isinstance(part, Schedule) and part.is_pure for part in parts
-        )
-
     @abstractmethod
     def _at(self, step: int) -> float:
         """Return the learning rate of a checked step."""
