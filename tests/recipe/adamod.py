@@ -8,7 +8,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
-from ..reference_math import Array, decay, minimum, power
+from ..reference_math import Array, bias_correction_of, decay, minimum
 
 
 class RecipeAdaMod(Optimizer):
@@ -67,7 +67,7 @@ class RecipeAdaMod(Optimizer):
         number = p.dtype.type
         beta1, beta2, beta3 = (decay(p.dtype, beta) for beta in betas)
         one_minus_beta1, one_minus_beta2, one_minus_beta3 = (number(1 - float(beta)) for beta in (beta1, beta2, beta3))
-        bias_correction1, bias_correction2 = (1 - power(float(beta), t) for beta in (beta1, beta2))
+        bias_correction1, bias_correction2 = (bias_correction_of(float(beta), t) for beta in (beta1, beta2))
         m[...] = beta1 * m + one_minus_beta1 * g
         v[...] = beta2 * v + one_minus_beta2 * g * g
         size = number(lr * math.sqrt(bias_correction2) / bias_correction1) / (np.sqrt(v) + number(eps))
