@@ -163,7 +163,7 @@ def test_a_function_reads_numbers_at_each_call(name: str) -> None:
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
 def test_a_function_refuses_wrong_numbers(name: str) -> None:
-    """Also if the call before had the same option with a right one."""
+    """An earlier call with a right value of the same option makes no difference."""
     optimizer = fo.OPTIMIZERS[name]
     p = np.ones(3)
     arrays = [p, np.ones(3), *optimizer(p).state.values()]

@@ -141,7 +141,7 @@ def packed_field(dtype: DType, shape: tuple[int, ...]) -> Array:
 def test_gradients_in_any_order_are_read_where_they_are(
     optimizer: Any, options: dict[str, Any], dtype: DType, axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also across tiles and threads; the same bits as from gradients in the parameter's order."""
+    """The bits are those from gradients in the parameter's order, across tiles and threads, too."""
     whole = (7, 23, 5, 2 * MIN_SHARE // 805 + 4)
     shape = tuple(whole[axis] for axis in axes)
     places: list[Array] = [

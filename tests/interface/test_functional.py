@@ -280,7 +280,7 @@ def test_numbers_of_other_kinds_mean_what_they_convert_to(module: ModuleType) ->
 
 @each_module
 def test_an_integer_too_large_for_a_float_is_refused(module: ModuleType) -> None:
-    """Also where -1 is in the range."""
+    """A range that contains -1 makes no difference."""
 
     class Shifted(fo.LaProp):
         name = "shifted"

@@ -134,7 +134,7 @@ def test_a_group_without_a_rate_has_the_estimate_of_the_others(backend: Backend)
 @each_backend
 @loop("seen", [True, False])
 def test_a_late_array_uses_the_estimate_of_the_others(backend: Backend, seen: bool) -> None:
-    """Also after a checkpoint between, and not in a step that is refused, skipped or without gradients."""
+    """A checkpoint between makes no difference, and a step that is refused, skipped or empty changes nothing."""
     target = np.random.default_rng(0).standard_normal(10) * 5
     first, late = np.zeros(10), np.zeros(10)
     opt = fo.Prodigy([first, late], backend=backend, skip_nonfinite=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,16 @@ def test_a_refused_or_skipped_step_does_not_start_the_buffer(backend: Backend) -
         expected.step(np.ones(3))
     assert_same_bits(p, q)
     np.testing.assert_allclose(q, -0.1 * (1 + 1 + 1.4 + 1.76), rtol=1e-12)
+
+
+@each_backend
+def test_a_copy_does_not_start_its_buffer_with_the_original(backend: Backend) -> None:
+    opt = fo.SGD(np.zeros(3), lr=0.1, backend=backend)
+    opt.step(np.ones(3))
+    other = copy.copy(opt)
+    opt.momentum = 0.9
+    opt.step(np.ones(3))
+    assert other.state_dict()["arrays"][0]["steps"] == 1
+    assert opt.state_dict()["arrays"][0]["steps"] == 1  # counted from the buffer on
+    assert other.step_count == 1
+    assert opt.step_count == 2

@@ -101,29 +101,23 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
         raise TypeError(f"{param.p_place}: {error}") from None
 
 
-def _starts_count(param: ParamState, settings: Settings) -> bool:
-    """Return whether a parameter is to count its steps from now on, as it does not yet have a state array."""
-    missing = (param.schema_of(name) for name in settings.state if name not in param.state)
-    return not settings.averages and any(schema.starts_count for schema in missing)
-
-
 def _change_state(optimizer: OptimizerParts, index: int, settings: Settings, restarts: bool) -> None:
     """Add what a group's new settings need and restart its averages: for every array, or after an error for none."""
-    params = [param for param in optimizer.param_states if param.group == index]
-    made = [missing_state(param, settings) for param in params]
-    started = {
-        i: optimizer._step_count
-        for i, param in enumerate(optimizer.param_states)
-        if param.group == index and optimizer._step_count and _starts_count(param, settings)
-    }
+    params = {i: param for i, param in enumerate(optimizer.param_states) if param.group == index}
+    made = {i: missing_state(param, settings) for i, param in params.items()}
+    started = {}  # those that count their steps from now on
+    if optimizer._step_count and not settings.averages:
+        for i, arrays in made.items():
+            if any(params[i].schema_of(name).starts_count for name in arrays):
+                started[i] = optimizer._step_count
 
     def change() -> None:
         optimizer._views = optimizer._engine = None
         optimizer._missed.update(started)
-        for param, arrays in zip(params, made, strict=True):
+        for i, param in params.items():
             if restarts and AVERAGE in param.state:  # of an earlier phase
                 param.family.assign(param.state[AVERAGE], param.p)
-            param.state.update(arrays)
+            param.state.update(made[i])
 
     core.complete(change)
 

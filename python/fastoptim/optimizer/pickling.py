@@ -29,7 +29,7 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
         "_is_grouped": optimizer.params is optimizer._trees,
         "_trees": _own_trees(optimizer),
         "_resolved": [GroupSnapshot((), *snapshot[1:]) for snapshot in optimizer._resolved],  # checked at the next step
-        "_counts": [*optimizer._counts],
+        "_counts": [optimizer._step_count, dict(optimizer._missed)],  # of its own: options may change it in place
         "_given": None,
         "_views": None,
         "_engine": None,
