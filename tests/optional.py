@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 PIP = {
     **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
+    "scipy": "'.[scipy]'",
 }
+
+
+def import_needs(code: str) -> None:
+    """Skip the test unless the packages that the code imports, or whose front end it imports, are installed."""
+    for package in re.findall(r"^(?:>>> )?(?:import|from) (?:fastoptim\.)?(\w+)", code, flags=re.MULTILINE):
+        if package in PIP:
+            optional(package)
 
 
 def optional(name: str) -> Any:

@@ -16,6 +16,7 @@ from . import _interpreter as _interpreter
 from . import functional as functional
 from . import reference as reference
 from .core import build_info as build_info
+from .early_stopping import EarlyStopping as EarlyStopping
 from .loss_scale import LossScaler as LossScaler
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS

@@ -20,11 +20,14 @@ LAYERS = (
     ("arrays",),
     ("engines",),
     ("schedules", "loss_scale", "norms", "threads"),
+    ("early_stopping",),
     ("optimizer",),
     ("rules",),
     ("functional",),
     ("reference",),
     ("",),  # fastoptim/__init__.py
+    ("frontends",),
+    ("autograd", "scipy", "thinc"),
     ("bench",),
     ("__main__",),
 )

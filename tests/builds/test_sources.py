@@ -239,7 +239,8 @@ def test_an_optimizer_imports_the_base_and_other_optimizers_alone(path: Path) ->
 @loop("path", MODULES)
 def test_numpy_is_the_only_package_imported(path: Path) -> None:
     absolute = {module.split(".")[0] for module, _ in imports(path) if not module.startswith(".")}
-    assert absolute <= {"numpy", "fastoptim", *sys.stdlib_module_names}
+    library = {path.stem} if path.parent.name == "frontends" else set()
+    assert absolute <= {"numpy", "fastoptim", *library, *sys.stdlib_module_names}
 
 
 def imported_by_name(path: Path) -> set[str]:

@@ -17,6 +17,7 @@ import pytest
 import fastoptim as fo
 from cases import CHECKOUT
 from loops import loop
+from optional import import_needs
 
 README = CHECKOUT / "README.md"
 SCHEDULES_PAGE = CHECKOUT / "docs" / "schedules.md"
@@ -37,12 +38,18 @@ every_optimizer = loop("optimizer", OPTIMIZERS)
 every_schedule = loop("schedule", SCHEDULES)
 
 
+def imported(name: str) -> ModuleType:
+    """Import a module; a front end, which has its library's name, needs that."""
+    import_needs(f"import {name.rpartition('.')[2]}")
+    return importlib.import_module(name)
+
+
 # ---- examples in docstrings
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str) -> None:
-    failed, _ = doctest.testmod(importlib.import_module(name))
+    failed, _ = doctest.testmod(imported(name))
     assert failed == 0
 
 
@@ -139,9 +146,9 @@ def test_every_public_method_is_documented(optimizer: type[fo.Optimizer]) -> Non
     assert [method.__qualname__ for method in methods if not inspect.getdoc(method)] == []
 
 
-@loop("name", MODULES)
+@pytest.mark.parametrize("name", MODULES)
 def test_every_public_thing_is_documented(name: str) -> None:
-    module = importlib.import_module(name)
+    module = imported(name)
     own = [thing for _, thing in inspect.getmembers(module) if getattr(thing, "__module__", None) == name]
     own = [thing for thing in own if inspect.isclass(thing) or inspect.isfunction(thing)]
     assert module.__doc__
@@ -164,6 +171,7 @@ BLOCKS = [(path.name, block) for path in PAGES for block in blocks(path.read_tex
 def test_the_pages_code_runs(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    import_needs(block)
     if block.lstrip().startswith(">>>"):
         test = doctest.DocTestParser().get_doctest(block, {"__name__": "__main__"}, page, page, 0)
         assert doctest.DocTestRunner().run(test).failed == 0
