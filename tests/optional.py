@@ -10,6 +10,7 @@ import pytest
 PIP = {
     **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
+    "autograd": "autograd==1.9.1",
     "scipy": "'.[scipy]'",
 }
 
