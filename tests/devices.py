@@ -12,12 +12,12 @@ import pytest
 
 import fastoptim as fo
 from cases import Array
-from fastoptim.arrays import cuda_families
+from fastoptim.arrays import cuda_families, families
 
 IS_EMULATED = fo.build_info()["cuda"] == "emulated"
 
 if IS_EMULATED:
-    cuda_families.FAMILIES.insert(0, cuda_families.CuPy("cupy_on_host"))
+    families.FAMILIES.insert(0, cuda_families.CuPy("cupy_on_host"))
 
 #: The modules that arrays are made with.
 MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytest.mark.gpu)]

@@ -138,7 +138,7 @@ bool Model::overlaps_own(Interval grad) const {
 }
 
 bool Model::is_unchanged(std::size_t i) const {
-    if (!on_gpu_) return identities_[i].is_of(params_[i]) && layouts_[i].fits(params_[i]);
+    if (!on_gpu_ && !(identities_[i].is_of(params_[i]) && layouts_[i].fits(params_[i]))) return false;
     if (owners_.empty() || segments_[i].p.size == 0) return true;
     return as_pointer(reader_->address_of(owners_[i])) == segments_[i].p.data;
 }

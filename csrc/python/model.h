@@ -68,11 +68,11 @@ class Model {
     // The instruction set's name (the default if empty), or the number of a GPU.
     using Where = std::variant<std::string, int>;
 
-    // Arrays of a GPU are described by metadata arrays.  Python has checked all arrays: dense, writeable, disjoint.
-    // `array_type` is the type of arrays and metadata arrays that are gradients as they are.  `owners` are the arrays
-    // that may come to use other memory, or empty; `reader` reads them, and gradients of their family.
-    // `param_of` names the parameter of each array where a parameter consists of several, which follow one another; by
-    // default each array is one.
+    // Arrays of a GPU are described by metadata arrays, and those of another library by NumPy arrays over their memory.
+    // Python has checked all arrays: dense, writeable, disjoint.  `array_type` is the type of arrays and metadata
+    // arrays that are gradients as they are.  `owners` are the arrays that may come to use other memory, or empty;
+    // `reader` reads them, and gradients of their family.  `param_of` names the parameter of each array where a
+    // parameter consists of several, which follow one another; by default each array is one.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
           const std::optional<std::vector<int>>& param_of);

@@ -148,7 +148,7 @@ def test_a_bfloat16_gradient_of_anybody_s(xp: Any) -> None:
 def bad_parameters(xp: Any) -> list[tuple[Any, Refusal, list[str]]]:
     fits = put(xp, ones(4, 6))
     return [
-        (ones(3), ValueError, ["params['b']: expected CuPy's array as params['a']", "got NumPy's"]),
+        (ones(3), ValueError, ["params['b']: expected an array of CuPy as params['a']", "got one of NumPy"]),
         (Shown(fits, data=(fits.data.ptr, True)), ValueError, ["params['b']: expected a writeable array"]),
         (fits[:, ::2], ValueError, ["params['b']: expected a dense array"]),
         (fits[::-1], ValueError, ["params['b']: expected a dense array"]),

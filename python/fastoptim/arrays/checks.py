@@ -13,17 +13,19 @@ import numpy as np
 from ..options.schema import StateArray
 from ..reference_math import Array, bfloat16
 from .cuda_families import ArrayMetadata
+from .exported_family import library_of
 from .families import family_of
 from .tree import describe
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
 #: The end of the message for an array of another library, by the package of its type.
 _CONVERSIONS = {
-    "torch": "; pass tensor.detach().numpy(), which has the tensor's memory",
-    "jax": "; JAX arrays are immutable: keep the parameters as np.array(x), and pass gradients as np.asarray(g)",
+    "torch": "; pass tensors on the CPU or on CUDA",
+    "jax": "; JAX arrays are immutable: keep the parameters as np.array(x), and pass gradients as they are",
     "tensorflow": "; pass x.numpy(), a copy that an update does not write back",
     "pandas": "; pass x.to_numpy()",
     "mlx": "; pass np.array(x), a copy that an update does not write back",
+    "pyarrow": "; Arrow's arrays are immutable: keep the parameters as x.to_numpy().copy()",
 }
 _CONVERSIONS["jaxlib"] = _CONVERSIONS["jax"]
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
@@ -44,7 +46,7 @@ def metadata_of(array: Any, place: str) -> Array:
     """Return the metadata of an array; a plain NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
-        hint = _CONVERSIONS.get(type(array).__module__.partition(".")[0], "")
+        hint = _CONVERSIONS.get(library_of(array), "")
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}{hint}")
     return family.metadata(array, place)
 
@@ -73,13 +75,13 @@ def check_same_memory(metadata: Array, place: str, p: Array) -> None:
 
 def check_target(array: Any, place: str) -> Array:
     """Return the metadata of a parameter: an array that a step may write."""
-    return check_writeable(check_array(array, place), place)
+    return check_writeable(check_array(array, place), place, _CONVERSIONS.get(library_of(array), ""))
 
 
-def check_writeable(checked: Array, place: str) -> Array:
+def check_writeable(checked: Array, place: str, remedy: str = "") -> Array:
     """Return the metadata of a writeable and dense array."""
     if not checked.flags.writeable:
-        raise ValueError(f"{place}: expected a writeable array, got a read-only one")
+        raise ValueError(f"{place}: expected a writeable array, got a read-only one{remedy}")
     if not is_dense(checked):
         raise ValueError(
             f"{place}: expected a dense array (C, Fortran or any permuted order without gaps), "

@@ -1,4 +1,4 @@
-"""The array families of a GPU's memory: CuPy, PyTorch, and any array with a `__cuda_array_interface__`.
+"""The array families of a GPU's memory: CuPy, and any array with a `__cuda_array_interface__`.
 
 No package is imported here: a user who passes their arrays has imported them.
 """
@@ -36,7 +36,10 @@ class ArrayMetadata(np.ndarray[Any, Any]):
 class _Interface:
     """An `__array_interface__` over an address, from which NumPy makes an array without access to its memory."""
 
-    def __init__(self, address: int, shape: tuple[int, ...], strides: Any, itemsize: int, writeable: bool) -> None:
+    def __init__(
+        self, address: int, shape: tuple[int, ...], strides: Any, itemsize: int, writeable: bool, owner: Any
+    ) -> None:
+        self._owner = owner  # of the memory, kept alive
         self.__array_interface__ = {
             "version": 3,
             "data": (address, not writeable),
@@ -46,20 +49,23 @@ class _Interface:
         }
 
 
-def make_metadata(
+def array_at(
     address: int,
     shape: Sequence[int],
     strides: Sequence[int] | None,
     dtype: np.dtype[Any],
     *,
     writeable: bool = True,
-    gpu: int,
-) -> ArrayMetadata:
-    """Return the metadata of an array; strides are in bytes, None for C order."""
-    interface = _Interface(
-        address, tuple(shape), None if strides is None else tuple(strides), dtype.itemsize, writeable
-    )
-    metadata = np.asarray(interface).view(dtype).view(ArrayMetadata)
+    owner: Any = None,
+) -> Array:
+    """Return the array at an address, which keeps the memory's owner alive; strides are in bytes, None for C order."""
+    in_bytes = None if strides is None else tuple(strides)
+    return np.asarray(_Interface(address, tuple(shape), in_bytes, dtype.itemsize, writeable, owner)).view(dtype)
+
+
+def make_metadata(*array: Any, writeable: bool = True, gpu: int) -> ArrayMetadata:
+    """Return the metadata of an array; the arguments are those of `array_at`."""
+    metadata = array_at(*array, writeable=writeable).view(ArrayMetadata)
     metadata.gpu = gpu
     return metadata
 
@@ -217,94 +223,6 @@ class CuPy(Cuda):
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which the array's device is CuPy's current one, on which it allocates."""
         return self._cupy.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
-
-
-class Torch(Cuda):
-    """PyTorch tensors on CUDA, detached from autograd."""
-
-    name = "PyTorch"
-    reader = (("shape", "stride()", "dtype", "device"), "data_ptr()")
-
-    @property
-    def _torch(self) -> Any:
-        return sys.modules["torch"]
-
-    def owns(self, thing: Any) -> bool:
-        """Return whether this is a tensor on CUDA."""
-        module = sys.modules.get("torch")
-        return module is not None and isinstance(thing, getattr(module, "Tensor", ())) and self._on_device(thing)
-
-    def _on_device(self, tensor: Any) -> bool:
-        return bool(tensor.is_cuda)
-
-    def _metadata(self, array: Any, place: str) -> ArrayMetadata:
-        if array.layout is not self._torch.strided:
-            raise TypeError(f"{place}: expected a strided tensor, got one of layout {array.layout}")
-        dtype = self._dtype(array, place)
-        strides = [stride * dtype.itemsize for stride in array.stride()]
-        return make_metadata(array.data_ptr(), array.shape, strides, dtype, gpu=array.device.index or 0)
-
-    def _dtype(self, tensor: Any, place: str) -> np.dtype[Any]:
-        name = str(tensor.dtype).removeprefix("torch.")
-        kind = getattr(sys.modules.get("ml_dtypes", np), name, None)  # NumPy has no bfloat16 of its own
-        try:
-            return np.dtype(kind or name)
-        except TypeError:
-            after = " after `import ml_dtypes`" * (name == "bfloat16")
-            expected = f"float64, float32, float16 or bfloat16{after}"
-            raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
-
-    def stream(self, gpu: int) -> Stream:
-        """Return PyTorch's current stream."""
-        cuda = self._torch.cuda
-        with cuda.device(gpu):
-            return Stream(cuda.current_stream().cuda_stream, cuda.is_current_stream_capturing())
-
-    def _named(self, dtype: np.dtype[Any]) -> Any:
-        return getattr(self._torch, dtype.name)
-
-    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
-        """Return zeros that require no gradient."""
-        return self._torch.zeros_like(like, dtype=self._named(dtype), requires_grad=False)
-
-    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
-        """Return a tensor of that shape on the device of `like`."""
-        return self._torch.full(shape, value, dtype=self._named(dtype), device=like.device)
-
-    def copy(self, array: Any) -> Any:
-        """Return a copy in the same memory order."""
-        return array.detach().clone()
-
-    def contiguous(self, array: Any) -> Any:
-        """Return a copy in C order."""
-        return array.detach().contiguous()
-
-    def view(self, array: Any) -> Any:
-        """Return a view of the same memory."""
-        return array.detach()
-
-    def assign(self, target: Any, source: Any) -> None:
-        """Assign a number, a NumPy array, or any array that PyTorch can convert."""
-        if isinstance(source, (int, float)):
-            target.detach().fill_(source)
-        else:
-            target.detach().copy_(self._torch.as_tensor(source))
-
-    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        """Return a copy in that dtype."""
-        return array.detach().to(self._named(dtype), copy=True)
-
-    def to_numpy(self, array: Any) -> Array:
-        """Return a NumPy copy, after a wait for the current stream."""
-        return np.array(array.detach().cpu().numpy())
-
-    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
-        """Return a context in which autograd records nothing."""
-        return self._torch.no_grad()  # type: ignore[no-any-return]
-
-
-#: The families, the more specific ones first.
-FAMILIES: list[Cuda] = [CuPy(), Torch(), Cuda()]
 
 
 def refuse_without_cuda(array: Any, place: str) -> None:

@@ -1,6 +1,7 @@
 """Array families: the operations that an optimizer needs of an array, for each library that arrays come from.
 
-A plain NumPy array is its own metadata.  An array in a GPU's memory has an `ArrayMetadata`, which every check accepts.
+A plain NumPy array is its own metadata, and that of any other array of the CPU is a NumPy array over its memory.  An
+array in a GPU's memory has an `ArrayMetadata`, which every check accepts.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..reference_math import Array
-from .cuda_families import FAMILIES
+from .cuda_families import Cuda, CuPy
+from .exported_family import Exported
 from .numpy_family import NUMPY
+from .torch_families import TorchCpu, TorchCuda
 
 
 class ArrayFamily(Protocol):
@@ -57,6 +60,10 @@ class ArrayFamily(Protocol):
         """Return a context in which the family's operators do plain arithmetic in the memory of that array."""
 
 
+#: The families of other libraries, the more specific ones first.
+FAMILIES: list[ArrayFamily] = [CuPy(), TorchCuda(), TorchCpu(), Cuda(), Exported()]
+
+
 def family_of(thing: Any) -> ArrayFamily | None:
     """Return the family of an array, or None if this is not an array."""
     if type(thing) is np.ndarray:  # the usual case, in a fraction of the time
@@ -64,3 +71,12 @@ def family_of(thing: Any) -> ArrayFamily | None:
     if isinstance(thing, np.ndarray):
         return NUMPY if NUMPY.owns(thing) else None
     return next((family for family in FAMILIES if family.owns(thing)), None)
+
+
+def in_numpy(array: Any) -> Array:
+    """Return a CPU's array as a NumPy array over the same memory: one of NumPy itself, which may change later."""
+    if isinstance(array, np.ndarray):
+        return array
+    family = family_of(array)
+    assert family is not None
+    return family.metadata(array, "")

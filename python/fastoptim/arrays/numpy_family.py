@@ -19,10 +19,10 @@ def plain(array: Any) -> Array:
     return array if type(array) is np.ndarray else np.asarray(array)
 
 
-class _Window:
-    """The interface of an array, which it keeps alive."""
+class Window:
+    """The interface of an array, which it keeps alive, without its other protocols."""
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: Any) -> None:
         self.__array_interface__ = array.__array_interface__
         self._array = array
 
@@ -38,6 +38,9 @@ class NumPy:
 
     def metadata(self, array: Any, place: str) -> Array:
         """Return the array itself, or a view of the base class."""
+        return self._plain(array)
+
+    def _plain(self, array: Any) -> Array:
         return plain(array)
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
@@ -46,7 +49,7 @@ class NumPy:
         Vector loads then straddle cache lines in both arrays or in neither.  Equal page offsets avoid 4K aliasing, in
         which a load waits for an earlier store because the last twelve bits of their addresses are equal.
         """
-        like = plain(like)
+        like = self._plain(like)
         nbytes = like.size * dtype.itemsize
         place = next((place for least, place in STATE_ALIGNMENT if nbytes >= least), 0)
         if not place:
@@ -67,28 +70,28 @@ class NumPy:
 
     def copy(self, array: Any) -> Any:
         """Return a copy in the same memory order."""
-        return plain(array).copy(order="K")
+        return self._plain(array).copy(order="K")
 
     def contiguous(self, array: Any) -> Any:
         """Return a copy in C order."""
-        return plain(array).copy(order="C")
+        return self._plain(array).copy(order="C")
 
     def view(self, array: Any) -> Any:
         """Return a view of the same memory whose `base` is no array, so that nobody reaches and resizes `array`."""
-        return np.asarray(_Window(array)).view(array.dtype)
+        return np.asarray(Window(array)).view(array.dtype)
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign with a cast, without warnings."""
         with np.errstate(all="ignore"):
-            plain(target)[...] = source
+            self._plain(target)[...] = source if isinstance(source, (int, float)) else self._plain(source)
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""
-        return plain(array).astype(dtype)
+        return self._plain(array).astype(dtype)
 
     def to_numpy(self, array: Any) -> Array:
         """Return a copy in the same memory order."""
-        return plain(array).copy(order="K")  # type: ignore[no-any-return]
+        return self._plain(array).copy(order="K")  # type: ignore[no-any-return]
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context without floating-point warnings."""

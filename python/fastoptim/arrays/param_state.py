@@ -74,7 +74,8 @@ def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
     for param in param_states:
         if param.family is not param_states[0].family:
             first, name = param_states[0], param.family.name
-            raise ValueError(f"{param.p_place}: expected {first.family.name}'s array as {first.p_place}, got {name}'s")
+            expected = f"expected an array of {first.family.name} as {first.p_place}"
+            raise ValueError(f"{param.p_place}: {expected}, got one of {name}")
         p = check_target(param.p, param.p_place)
         targets.append((param.p_place, p))
         for name, array in param.state.items():

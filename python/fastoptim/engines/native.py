@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import core
+from ..arrays.checks import same_layout
+from ..arrays.families import family_of, in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
@@ -41,6 +43,9 @@ class Engine:
         self._param_states = param_states
         self._model: core.Model | None = None
         self._written = WrittenRanges([])
+        self._family = param_states[0].family
+        reader = getattr(self._family, "reader", None)  # of a library whose arrays native code reads
+        self._reader = None if reader is None else core.ArrayReader(*reader)
 
     def step(
         self,
@@ -67,8 +72,16 @@ class Engine:
             register_dtypes()  # the user may have imported it since
             for i in range(value, min(value + checked, len(grads))):
                 if grads[i] is not None:
-                    grads[i] = check_one(self._param_states[i], grads[i], self._written)
+                    grads[i] = self._check_gradient(model, i, grads[i])
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
+
+    def _check_gradient(self, model: core.Model, index: int, grad: Any) -> Array:
+        """Return a gradient as a NumPy array; the next ones like it are recognized by native code."""
+        param = self._param_states[index]
+        checked = check_one(param, grad, self._written)
+        if self._reader and family_of(grad) is self._family and same_layout(self._family.metadata(grad, ""), checked):
+            model.remember(index, grad, checked)
+        return checked
 
     def fast_path(
         self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
@@ -82,11 +95,16 @@ class Engine:
         groups = [param.group for param in self._param_states]
         used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
         self._model = core.Model(
-            params=[param.p for param in self._param_states],
-            states=[state_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)],
+            params=[in_numpy(param.p) for param in self._param_states],
+            states=[
+                tuple([*map(in_numpy, arrays)] for arrays in state_of(param, settings))  # type: ignore[misc]
+                for param, settings in zip(self._param_states, used, strict=True)
+            ],
             groups=groups,
             where=self.isa,
             array_type=np.ndarray,
+            reader=self._reader,
+            owners=[param.p for param in self._param_states] if self._reader else [],
         )
         return self._model
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import core
+from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.tree import Structure
 from ..options.schema import AVERAGE
@@ -122,11 +123,11 @@ class _Work:
         p = param.metadata
         dtype = compute_dtype(p.dtype)
         if grad is not None:
-            state = {name: array.copy(order="K") for name, array in param.state.items()}
+            state = {name: in_numpy(array).copy(order="K") for name, array in param.state.items()}
             return cls(param, group_step, p.astype(dtype), grad.astype(dtype), state, True)
         none = np.zeros(0, dtype)
         state = {
-            name: array.copy() if param.schema_of(name).is_scalar else np.zeros(0, array.dtype)
+            name: in_numpy(array).copy() if param.schema_of(name).is_scalar else np.zeros(0, in_numpy(array).dtype)
             for name, array in param.state.items()
         }
         return cls(param, group_step, none, none, state, False)
@@ -166,7 +167,7 @@ class _Work:
         """Assign the parameter and the state that the step has computed."""
         for name, array in self.state.items():
             if self.is_present or self.param.schema_of(name).is_scalar:
-                self.param.state[name][...] = array
+                in_numpy(self.param.state[name])[...] = array
         if self.is_present:
             self.param.metadata[...] = self.p
 

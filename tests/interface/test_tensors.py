@@ -1,9 +1,10 @@
-"""PyTorch's tensors in a GPU's memory; in an emulated build those of the CPU stand for them."""
+"""PyTorch's tensors as arrays of the core, on the CPU and on a GPU; in an emulated build the CPU's are the GPU's."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,29 +16,30 @@ import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_values
 from devices import IS_EMULATED
 from fastoptim.arrays import families
-from fastoptim.arrays.cuda_families import Stream, Torch
-from optional import optional
-
-if not IS_EMULATED:
-    pytestmark = pytest.mark.gpu
+from fastoptim.arrays.cuda_families import Stream
+from fastoptim.arrays.torch_families import TorchCuda
 
 SHAPES = ((4, 5), (3,), (), (0,), (2, 3, 4))
+PLACES = ["cpu", pytest.param("gpu", marks=[] if IS_EMULATED else pytest.mark.gpu)]
+device = "cpu"  # that tensors are made on
 
 
-class TorchOnTheCpu(Torch):
+class TorchOnTheCpu(TorchCuda):
     """The device of an emulated build is the CPU."""
 
-    def _on_device(self, tensor: Any) -> bool:
+    def _is_here(self, tensor: Any) -> bool:
         return True
 
     def stream(self, gpu: int) -> Stream:
         return Stream(0, False)
 
 
-@pytest.fixture(name="torch")
-def torch_on_the_device(torch: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    if IS_EMULATED:
+@pytest.fixture(name="torch", params=PLACES)
+def torch_on_the_device(request: pytest.FixtureRequest, torch: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param == "gpu" and IS_EMULATED:
         monkeypatch.setattr(families, "FAMILIES", [TorchOnTheCpu()])
+    elif request.param == "gpu":
+        monkeypatch.setattr(sys.modules[__name__], "device", "cuda")
     return torch
 
 
@@ -46,7 +48,7 @@ def tensor_of(torch: Any, array: Array) -> Any:
     plain = array.view(np.int16) if array.dtype == BFLOAT16 else array
     tensor = torch.from_numpy(plain.copy(order="K"))
     tensor = tensor.view(torch.bfloat16) if array.dtype == BFLOAT16 else tensor
-    return tensor if IS_EMULATED else tensor.cuda()
+    return tensor.to(device)
 
 
 def array_of(torch: Any, tensor: Any) -> Array:
@@ -187,18 +189,13 @@ def test_what_is_rejected(torch: Any) -> None:
         (g.to(torch.float8_e4m3fn), TypeError, "expected dtype"),
         (g.to(torch.complex64), TypeError, "expected dtype"),
         (g.reshape(2, 2).to_sparse(), TypeError, "expected a strided tensor"),
-        (np.ones(4, np.float32), ValueError, "got one on the CPU"),
     ):
         with pytest.raises(error, match=match):
             fo.Adam({"w": p}).step({"w": thing})
     with pytest.raises(ValueError, match="expected a dense array"):
         fo.Adam(tensor_of(torch, np.ones((4, 4), FLOAT32))[:, ::2])
+    with pytest.raises(TypeError, match="lazy negation"):
+        fo.Adam(tensor_of(torch, np.ones(1, np.complex64)).conj().imag)
     with pytest.raises(ValueError, match="is the same memory as"):
         fo.Adam([p, p])
     assert array_of(torch, p).tolist() == [1.0] * 4
-
-
-def test_tensors_of_the_cpu_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = optional("torch")
-    with pytest.raises(TypeError, match=r"^params: expected a NumPy array, got torch\.Tensor"):
-        fo.SGD(torch.ones(3))

@@ -1,0 +1,143 @@
+"""PyTorch's tensors, detached from autograd: one array family for the CPU's memory and one for CUDA.
+
+PyTorch is not imported here: a user who passes tensors has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from ..reference_math import Array
+from .cuda_families import ArrayMetadata, Cuda, Stream, array_at, make_metadata
+from .numpy_family import NUMPY
+
+
+class _Torch:
+    """The operations on tensors of both families."""
+
+    reader: tuple[Sequence[str], str] | None = (("shape", "stride()", "dtype", "device"), "data_ptr()")
+    """See `Cuda.reader`."""
+
+    @property
+    def _torch(self) -> Any:
+        return sys.modules["torch"]
+
+    def owns(self, thing: Any) -> bool:
+        """Return whether this is a tensor in the family's memory."""
+        module = sys.modules.get("torch")
+        return module is not None and isinstance(thing, getattr(module, "Tensor", ())) and self._is_here(thing)
+
+    def _is_here(self, tensor: Any) -> bool:
+        raise NotImplementedError
+
+    def _description(self, tensor: Any, place: str) -> tuple[int, Any, list[int], np.dtype[Any]]:
+        """Return address, shape, strides in bytes and dtype; raise TypeError for a tensor without plain elements."""
+        if tensor.layout is not self._torch.strided:
+            raise TypeError(f"{place}: expected a strided tensor, got one of layout {tensor.layout}")
+        dtype, address = self._dtype(tensor, place), tensor.data_ptr()
+        if tensor.is_neg():
+            raise TypeError(f"{place}: expected a tensor without lazy negation; pass tensor.resolve_neg()")
+        if not address and tensor.numel():
+            raise TypeError(f"{place}: expected a tensor with memory of its own, got {type(tensor).__name__}")
+        return address, tensor.shape, [stride * dtype.itemsize for stride in tensor.stride()], dtype
+
+    def _dtype(self, tensor: Any, place: str) -> np.dtype[Any]:
+        name = str(tensor.dtype).removeprefix("torch.")
+        kind = getattr(sys.modules.get("ml_dtypes", np), name, None)  # NumPy has no bfloat16 of its own
+        try:
+            return np.dtype(kind or name)
+        except TypeError:
+            after = " after `import ml_dtypes`" * (name == "bfloat16")
+            expected = f"float64, float32, float16 or bfloat16{after}"
+            raise TypeError(f"{place}: expected dtype {expected}, got {tensor.dtype}") from None
+
+    def _named(self, dtype: np.dtype[Any]) -> Any:
+        return getattr(self._torch, dtype.name)
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """Return zeros that require no gradient."""
+        return self._torch.zeros_like(like, dtype=self._named(dtype), requires_grad=False)
+
+    def full(self, like: Any, shape: tuple[int, ...], value: float, dtype: np.dtype[Any]) -> Any:
+        """Return a tensor of that shape on the device of `like`."""
+        return self._torch.full(shape, value, dtype=self._named(dtype), device=like.device)
+
+    def copy(self, array: Any) -> Any:
+        """Return a copy in the same memory order."""
+        return array.detach().clone()
+
+    def contiguous(self, array: Any) -> Any:
+        """Return a copy in C order."""
+        return array.detach().contiguous()
+
+    def view(self, array: Any) -> Any:
+        """Return a view of the same memory."""
+        return array.detach()
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Assign a number, a NumPy array, or any array that PyTorch can convert."""
+        if isinstance(source, (int, float)):
+            target.detach().fill_(source)
+        else:
+            target.detach().copy_(self._torch.as_tensor(source))
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """Return a copy in that dtype."""
+        return array.detach().to(self._named(dtype), copy=True)
+
+    def to_numpy(self, array: Any) -> Array:
+        """Return a NumPy copy, after a wait for the current stream."""
+        return np.array(array.detach().cpu().numpy())
+
+    def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
+        """Return a context in which autograd records nothing."""
+        return self._torch.no_grad()  # type: ignore[no-any-return]
+
+
+class TorchCuda(_Torch, Cuda):
+    """Tensors on CUDA."""
+
+    name = "PyTorch on CUDA"
+
+    def _is_here(self, tensor: Any) -> bool:
+        return bool(tensor.is_cuda)
+
+    def _metadata(self, array: Any, place: str) -> ArrayMetadata:
+        return make_metadata(*self._description(array, place), gpu=array.device.index or 0)
+
+    def stream(self, gpu: int) -> Stream:
+        """Return PyTorch's current stream."""
+        cuda = self._torch.cuda
+        with cuda.device(gpu):
+            return Stream(cuda.current_stream().cuda_stream, cuda.is_current_stream_capturing())
+
+
+class TorchCpu(_Torch):
+    """Tensors in the CPU's memory; their metadata is a NumPy array over the same memory."""
+
+    name = "PyTorch on the CPU"
+
+    def _is_here(self, tensor: Any) -> bool:
+        return bool(tensor.is_cpu)
+
+    def metadata(self, array: Any, place: str) -> Array:
+        """Return a NumPy array over the tensor's memory."""
+        return array_at(*self._description(array, place), owner=array)
+
+    def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
+        """Return zeros that lie in memory as NumPy's state arrays do."""
+        if dtype.kind == "V":  # NumPy's type for another package's bfloat16
+            return super().zeros(like, dtype)
+        return self._torch.from_numpy(NUMPY.zeros(self.metadata(like, ""), dtype))
+
+    def check_takes_place(self, array: Any) -> None:
+        """Do nothing: the CPU executes at once."""
+
+    def to_numpy(self, array: Any) -> Array:
+        """Return a NumPy copy."""
+        return NUMPY.to_numpy(self.metadata(array, ""))
