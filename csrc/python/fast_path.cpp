@@ -4,6 +4,7 @@
 #include "references.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fo {
 namespace {
@@ -68,6 +69,21 @@ void read_values(py::handle dict, std::vector<double>& values) {
     for (const py::object& value : objects_of(list)) values.push_back(as_number(value));
 }
 
+// Read (step number, rate, ...) with a rate for each group; return false if that is not `t`, or a rate is not valid.
+bool read_rates(py::handle scheduled, std::size_t groups, std::int64_t t, std::vector<double>& rates) {
+    PyObject* const all = scheduled.ptr();
+    expect(PyTuple_Check(all) && PyTuple_GET_SIZE(all) == Py_ssize_t(groups) + 1, "a rate for each group");
+    if (as_integer(PyTuple_GET_ITEM(all, 0)) != t) return false;
+    rates.reserve(groups);
+    for (std::size_t i = 1; i <= groups; ++i) {
+        PyObject* const rate = PyTuple_GET_ITEM(all, Py_ssize_t(i));
+        if (!PyFloat_CheckExact(rate)) return false;
+        rates.push_back(PyFloat_AS_DOUBLE(rate));
+        if (!(rates.back() >= 0 && rates.back() < INFINITY)) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
@@ -94,7 +110,7 @@ FastPath::FastPath(std::shared_ptr<Model> model, const py::object& nesting,
     }
     if (!fixed_) return;
     expect(fixed_->size() == configs_.size(), "the options of each group");
-    fixed_constants(1);
+    fixed_constants(1, {});
 }
 
 FastPath::Stream FastPath::current_stream() const {
@@ -103,12 +119,13 @@ FastPath::Stream FastPath::current_stream() const {
     return {reinterpret_cast<void*>(address), captures};
 }
 
-std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t) const {
+std::vector<StepConstants> FastPath::fixed_constants(std::int64_t t, const std::vector<double>& rates) const {
     std::vector<StepConstants> constants;
     constants.reserve(fixed_->size());
     for (std::size_t i = 0; i < fixed_->size(); ++i) {
         const auto& [seen, lr, grad_scale, host_constants] = (*fixed_)[i];
-        constants.push_back(configs_[i]->constants_for_step(lr, t, grad_scale, host_constants, model_->types()));
+        const double rate = rates.empty() ? lr : rates[i];
+        constants.push_back(configs_[i]->constants_for_step(rate, t, grad_scale, host_constants, model_->types()));
     }
     return constants;
 }
@@ -123,9 +140,11 @@ bool FastPath::has_same_containers() const {
     });
 }
 
-bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& counts) const {
+bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& counts, py::handle scheduled) const {
     if (!fixed_) return false;
     const std::int64_t t = as_integer(counts[0]) + 1;
+    std::vector<double> rates;
+    if (!scheduled.is_none() && !read_rates(scheduled, fixed_->size(), t, rates)) return false;
     const auto seen_of = [this](std::size_t i) -> const py::tuple& { return std::get<py::tuple>((*fixed_)[i]); };
     if (!are_as_seen(groups, fixed_->size(), seen_of) || !has_same_containers()) return false;
     std::vector<py::object> leaves;
@@ -137,7 +156,7 @@ bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& cou
         return false;
     const Stream stream = current_stream();
     if (stream.captures) return false;
-    std::vector<StepConstants> constants = fixed_constants(t);
+    std::vector<StepConstants> constants = fixed_constants(t, rates);
     const Counts counted{counts, py::make_tuple(t)};
     if (!model_->run(gradients, constants, stream.address)) return false;
     counted.advance();

@@ -15,8 +15,8 @@ namespace fo {
 
 class FastPath {
   public:
-    // A group whose steps differ in their number alone: the keys and values of its options, the learning rate, the loss
-    // scale and the host constants.
+    // A group whose steps differ in their number alone, and in a learning rate that the caller of try_step computes:
+    // the keys and values of its options, the fixed learning rate, the loss scale and the host constants.
     using FixedGroup = std::tuple<py::tuple, double, double, std::vector<double>>;
 
     // `fixed`: nothing if some group's constants differ from step to step.  `stream`: None for the CPU; for a GPU a
@@ -27,7 +27,8 @@ class FastPath {
              py::object stream, const py::list& containers);
 
     // Return whether it took the step after the first entry of `counts`, which then counts it.
-    bool try_step(py::handle groups, py::handle grads, const py::list& counts) const;
+    // `scheduled`: None, or the number of the step that the caller means and the learning rate of each group in it.
+    bool try_step(py::handle groups, py::handle grads, const py::list& counts, py::handle scheduled) const;
 
     // Return the gradients as a list in the order of the model's arrays.  None if a group has other options than in
     // `snapshots`, whose entries begin with the options' keys and values, or if the gradients have another structure.
@@ -55,7 +56,7 @@ class FastPath {
 
     Stream current_stream() const;
     bool has_same_containers() const;
-    std::vector<StepConstants> fixed_constants(std::int64_t t) const;
+    std::vector<StepConstants> fixed_constants(std::int64_t t, const std::vector<double>& rates) const;
 
     std::shared_ptr<Model> model_;
     Nesting nesting_;

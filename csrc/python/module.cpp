@@ -193,7 +193,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                       std::optional<std::vector<FastPath::FixedGroup>>, py::object, const py::list&>(),
              py::arg("model"), py::arg("nesting"), py::arg("configs"), py::arg("fixed"), py::arg("stream"),
              py::arg("containers"))
-        .def("try_step", &FastPath::try_step, py::arg("groups"), py::arg("grads"), py::arg("counts"))
+        .def("try_step", &FastPath::try_step, py::arg("groups"), py::arg("grads"), py::arg("counts"),
+             py::arg("scheduled") = py::none())
         .def("match_inputs", &FastPath::match_inputs, py::arg("groups"), py::arg("snapshots"), py::arg("grads"))
         .def("step_with", &FastPath::step_with, py::arg("grads"), py::arg("group_steps"), py::arg("counts"));
 

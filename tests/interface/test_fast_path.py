@@ -6,6 +6,7 @@ The reference has no such way: what it does after the same history is what must 
 from __future__ import annotations
 
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -184,6 +185,86 @@ def test_steps_of_one_kind_go_the_fast_path(case: Case, monkeypatch: pytest.Monk
     opt.step(numbers(1))
     own = "t" in case.optimizer.host_constants_takes or case.skips
     assert count_slow_steps(monkeypatch, opt, numbers) == (10 if own else 0)
+
+
+KNOWN = fo.schedules.Warmup(fo.schedules.Cosine(0.1, 9), 3)
+AT_ONCE = fo.schedules.Sequence((KNOWN, 0.5), (4,))
+
+
+@loop(
+    ("optimizer", "lr", "slow"),
+    [
+        (fo.Adam, KNOWN, 0),
+        (fo.SGD, AT_ONCE, 0),
+        (fo.Adam, fo.schedules.ReduceOnPlateau(0.1), 0),
+        (fo.AdaBound, KNOWN, 10),  # whose bounds depend on the rate
+        (fo.Adam, fo.schedules.Sequence((a_rate, 0.5), (4,)), 10),
+        (fo.Adam, fo.schedules.Product((KNOWN, fo.schedules.Warmup(a_rate, 2))), 10),
+    ],
+)
+def test_schedules_of_this_package_go_the_fast_path(
+    optimizer: Any, lr: Any, slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless a part is the user's own code."""
+    opt, expected = optimizer(p := numbers(0), lr=lr), optimizer(q := numbers(0), lr=lr, backend="reference")
+    opt.step(numbers(1))
+    assert count_slow_steps(monkeypatch, opt, numbers) == slow
+    expected.step(numbers(1))
+    count_slow_steps(monkeypatch, expected, numbers)
+    assert_same_bits(p, q)
+
+
+def while_the_schedule_computes(action: Callable[[], Any]) -> None:
+    """Have the next call of a schedule run this first."""
+
+    def on_call(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "_at":
+            sys.setprofile(None)
+            action()
+
+    sys.setprofile(on_call)
+
+
+def restore(opt: fo.Optimizer) -> None:
+    opt.load_state_dict(opt.state_dict())
+
+
+def take_a_step(opt: fo.Optimizer) -> None:
+    opt.step(numbers(2))
+
+
+def assign_a_rate(opt: fo.Optimizer) -> None:
+    opt.param_groups[0]["lr"] = 0.5
+
+
+@loop("change", [restore, take_a_step, assign_a_rate])
+def test_a_change_while_the_schedule_computes_comes_first(change: Callable[[fo.Optimizer], None]) -> None:
+    """As by a signal handler, a finalizer or another thread, which may run wherever Python code does."""
+    opt, expected = (fo.Adam(numbers(0), lr=KNOWN) for _ in range(2))
+    for each in (opt, expected):
+        each.step(numbers(1))
+
+    while_the_schedule_computes(lambda: change(opt))
+    opt.step(numbers(3))
+    assert sys.getprofile() is None
+    change(expected)
+    expected.step(numbers(3))
+    assert opt.step_count == expected.step_count
+    assert_same_bits(opt.params, expected.params)
+
+
+def test_averages_shown_while_the_schedule_computes_are_not_stepped() -> None:
+    opt = fo.Adam(p := numbers(0), lr=KNOWN, ema=0.5)
+    for t in (1, 2):
+        opt.step(numbers(t))
+    entered = opt.averaged()
+    while_the_schedule_computes(entered.__enter__)
+    with pytest.raises(RuntimeError, match="averaged"):
+        opt.step(numbers(2))
+    shown = p.copy()
+    entered.__exit__(None, None, None)
+    assert opt.step_count == 2
+    assert not np.array_equal(shown, p)
 
 
 @each_backend

@@ -67,10 +67,14 @@ NO_COUNTS = Counts([], ())
 class FastPath(NamedTuple):
     """The fast path of an engine: the methods of `core.FastPath`, bound once."""
 
-    try_step: Callable[[list[Any], Any, list[Any]], bool] | None
-    """None if the constants of a step depend on more than its number."""
     match_inputs: Callable[[list[Any], list[GroupSnapshot], Any], list[Any] | None]
     step_with: Callable[[list[Any], list[GroupStep], list[Any]], tuple[str, int]]
+    try_step: Callable[[list[Any], Any, list[Any]], bool] | None = None
+    """None if the constants of a step depend on more than its number."""
+    try_scheduled_step: Callable[[list[Any], Any, list[Any], tuple[float, ...]], bool] | None = None
+    """The same with the number of the step and its learning rates; None if the constants depend on more than these."""
+    rates: tuple[Callable[[int], float], ...] = ()
+    """The learning rate of each group as a function of the step, from 0, for `try_scheduled_step`; else empty."""
 
 
 class Engine(Protocol):

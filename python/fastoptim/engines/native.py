@@ -130,7 +130,19 @@ def make_fast_path(
         fixed = [(group.seen, *_constants_of_every_step(group)) for group in groups]
     configs = [_update_config(group.settings) for group in groups]
     path = core.FastPath(model, structure.nesting(), configs, fixed, stream, containers)
-    return FastPath(path.try_step if fixed else None, path.match_inputs, path.step_with)
+    rates = [group.settings.options["lr"] for group in groups] if fixed else []
+    scheduled = any(type(rate) is not float for rate in rates)
+    return FastPath(
+        path.match_inputs,
+        path.step_with,
+        try_step=path.try_step if fixed and not scheduled else None,
+        try_scheduled_step=path.try_step if scheduled else None,
+        rates=tuple(map(_rate_function, rates)) if scheduled else (),
+    )
+
+
+def _rate_function(rate: Any) -> Callable[[int], float]:
+    return (lambda step: rate) if type(rate) is float else rate
 
 
 def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
@@ -142,7 +154,9 @@ def native_steps(group_steps: Iterable[GroupStep]) -> core.GroupSteps:
 
 
 def _constants_of_every_step(group: GroupSnapshot) -> tuple[float, float, tuple[float, ...]]:
-    _, lr, _, scale, constants = group_step_at(group.settings, group.settings.options["lr"], 1, group.place)
+    rate = group.settings.options["lr"]
+    fixed = rate if type(rate) is float else 0.0  # each step has its own
+    _, lr, _, scale, constants = group_step_at(group.settings, fixed, 1, group.place)
     return lr, scale, (*constants.values(),)
 
 

@@ -361,13 +361,12 @@ class Optimizer(FieldsAreArguments):
         Returns None; with `skip_nonfinite` whether the step was taken; False during the capture of a CUDA graph, see
         `graph_step`.
         """
-        if (
-            (fast_path := self._fast_path)
-            and (try_step := fast_path.try_step)
-            and not self._swapped_by
-            and try_step(self.param_groups, grads, self._counts)
-        ):
-            return None
+        if fast_path := self._fast_path:
+            if try_step := fast_path.try_step:
+                if not self._swapped_by and try_step(self.param_groups, grads, self._counts):
+                    return None
+            elif fast_path.rates and stepping.try_scheduled_step(self, fast_path, grads):
+                return None
         return self._step_slow_path(grads)
 
     def _step_slow_path(self, grads: Any) -> bool | None:

@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..arrays.checks import raise_nonfinite
 from ..engines import cuda
-from ..engines.base import Counts, GroupStep, group_step_at
+from ..engines.base import Counts, FastPath, GroupStep, group_step_at
 from ..options.checks import rate_at
 from .containers import check_not_rebound, mutable_containers
 from .groups import check_group_count, check_norm_types
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
+
+
+def try_scheduled_step(optimizer: OptimizerParts, fast_path: FastPath, grads: Any) -> bool:
+    """Take a step on the fast path with learning rates of the package's schedules; return whether it was taken."""
+    step = optimizer._step_count
+    scheduled = (step + 1, *[rate(step) for rate in fast_path.rates])
+    # The schedules are Python code, in which other threads, signal handlers and finalizers may run: the checks follow.
+    if optimizer._fast_path is not fast_path or optimizer._swapped_by or fast_path.try_scheduled_step is None:
+        return False
+    return fast_path.try_scheduled_step(optimizer.param_groups, grads, optimizer._counts, scheduled)
 
 
 def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:

@@ -65,10 +65,18 @@ class Settings:
 
     @cached_property
     def is_steady(self) -> bool:
-        """True if the step count is the only constant that differs from step to step."""
+        """True if native code can compute the constants of every step from its number and its learning rate.
+
+        The rate is a number or a schedule whose code is all known, which may be called at any time.
+        """
         rate, scale = self.options["lr"], self.options["grad_scale"]
-        fixed = type(rate) is float and isinstance(scale, float)  # a subclass may be callable
-        return fixed and "t" not in self._host_constant_arguments
+        is_float = type(rate) is float  # a subclass may be callable
+        varying = {"t"} if is_float else {"t", "lr"}
+        return (
+            (is_float or getattr(rate, "is_pure", False) is True)
+            and isinstance(scale, float)
+            and varying.isdisjoint(self._host_constant_arguments)
+        )
 
     @cached_property
     def _host_constant_arguments(self) -> dict[str, Any]:

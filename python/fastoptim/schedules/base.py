@@ -23,7 +23,17 @@ class Schedule(ABC):
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        return self._at(_STEP.check(step, "step"))
+        usual = type(step) is int and 0 <= step <= _STEP.high  # in a fraction of the check's time
+        return self._at(step if usual else _STEP.check(step, "step"))
+
+    @property
+    def is_pure(self) -> bool:
+        """True if no code outside this package computes the rate: a step may then ask for it at any time."""
+        fields = (part for value in vars(self).values() for part in (value if isinstance(value, tuple) else (value,)))
+        parts = [part for part in fields if callable(part)]
+        return type(self).__module__.startswith(__package__ + ".") and all(
+            isinstance(part, Schedule) and part.is_pure for part in parts
+        )
 
     @abstractmethod
     def _at(self, step: int) -> float:
