@@ -9,6 +9,7 @@ import pytest
 
 PIP = {
     **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
+    "safetensors": "'.[files]'",
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
     "autograd": "autograd==1.9.1",
     "scipy": "'.[scipy]'",

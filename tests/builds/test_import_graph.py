@@ -19,6 +19,7 @@ LAYERS = (
     ("options",),
     ("arrays",),
     ("engines",),
+    ("files",),
     ("schedules", "loss_scale", "norms", "threads"),
     ("early_stopping",),
     ("optimizer",),

@@ -6,8 +6,10 @@ import copy
 import io
 import json
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import cycle, permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from cases import (
     assert_same_bits,
     ordinary_values,
 )
+from fastoptim.files import document
 from loops import each_case, loop
 from models import BACKENDS, Backend, Make, each_backend, each_kind, each_make, every_variant
 
@@ -422,6 +425,13 @@ def through_npz(state_dict: dict[str, Any]) -> Any:
         return put_back(json.loads(str(loaded["text"])), [loaded[str(i)] for i in range(len(arrays))])
 
 
+def through_file(state_dict: dict[str, Any]) -> Any:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "checkpoint"
+        document.save(path, state_dict)
+        return document.load(path)
+
+
 def with_tuples(thing: Any) -> Any:
     """Return the same with tuples, as other libraries make of lists."""
     if isinstance(thing, dict):
@@ -432,7 +442,7 @@ def with_tuples(thing: Any) -> Any:
 @each_case(PLAIN_CASES)
 @loop(
     ("through", "dtype"),
-    zip([through_json, through_pickle, through_npz, with_tuples, copy.deepcopy], cycle(DTYPES)),
+    zip([through_json, through_pickle, through_npz, with_tuples, through_file, copy.deepcopy], cycle(DTYPES)),
 )
 def test_it_survives_storage(case: Case, through: Through, dtype: DType) -> None:
     check_continues(case, dtype=dtype, through=through)

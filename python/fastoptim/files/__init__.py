@@ -1,0 +1,1 @@
+"""Checkpoint files: durable replacement, the safetensors layout, and nested values as one document with arrays."""

@@ -1,0 +1,123 @@
+"""Checkpoints in files: parameters, optimizer and numbers together, or the optimizer alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from .. import core
+from ..arrays.checks import check_target, metadata_of
+from ..arrays.families import ArrayFamily, family_of
+from ..arrays.tree import structure_of
+from ..files import document
+
+Path = str | os.PathLike[str]
+
+
+class HasStateDict(Protocol):
+    """An optimizer, or anything else with a state dict."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        """Continue from a state dict, or raise an error and change nothing."""
+
+
+def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = None, **numbers: Any) -> None:
+    """Write a checkpoint of parameters, optimizer and numbers to one file, atomically and durably.
+
+    The file is written as ``path + ".new"``, flushed to the disk and then renamed.  If the process is killed at any
+    moment, `path` is the old checkpoint or the new one, and whole.  It is a safetensors file, with everything but the
+    arrays as JSON in its metadata, and contains no pickle.
+
+    Args:
+        path: The file to write or to replace.
+        params: The parameters: any nesting of dicts, lists and tuples of arrays, whose keys are strings or numbers.
+        optimizer: An optimizer, or another object with `state_dict`.
+        **numbers: Anything else to save, such as ``epoch=3``: numbers, strings, None, arrays and nestings of these.
+
+    Raises:
+        TypeError: Something that a file cannot store, such as a function.  The old file stays as it is.
+        OSError: The file cannot be written.  The old file stays as it is.
+
+    >>> import numpy as np, fastoptim as fo
+    >>> params = {"w": np.ones(2)}
+    >>> opt = fo.Adam(params)
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "checkpoint.safetensors"
+    >>> fo.save(path, params=params, optimizer=opt, epoch=3)
+    >>> opt.step({"w": np.ones(2)})
+    >>> fo.load(path, params=params, optimizer=opt)["epoch"]
+    3
+    >>> params, opt.step_count
+    ({'w': array([1., 1.])}, 0)
+    """
+    values = {} if params is None else {"params": params}
+    if optimizer is not None:
+        values["optimizer"] = optimizer.state_dict()
+    document.save(path, {**values, **numbers})
+
+
+def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = None) -> dict[str, Any]:
+    """Read a file of `save`, and return its contents: a dict with the arguments of `save` by name.
+
+    ``["optimizer"]`` is a state dict for `load_state_dict`.  Arrays are new NumPy arrays in C order.
+
+    Args:
+        path: The file.
+        params: Arrays of the saved structure, shapes and dtypes that take the saved values in place.
+        optimizer: An optimizer that continues from the saved state.
+
+    Raises:
+        ValueError: The file is damaged, of another version or of another origin, or what it contains does not fit
+            `params` or `optimizer`.  Nothing has changed.
+
+    See `save` for an example.
+    """
+    saved = document.load(path)
+    targets = [] if params is None else _targets(params, _entry(saved, "params", path), path)
+    if optimizer is not None:
+        optimizer.load_state_dict(_entry(saved, "optimizer", path))
+
+    def assign() -> None:
+        for family, target, source in targets:
+            family.assign(target, source)
+
+    core.complete(assign)
+    return saved
+
+
+def load_optimizer(optimizer: Any, path: Path, convert: bool) -> None:
+    """Load the optimizer's part of a file; see `Optimizer.load`."""
+    optimizer.load_state_dict(_entry(document.load(path), "optimizer", path), convert=convert)
+
+
+def _entry(saved: Mapping[str, Any], name: str, path: Path) -> Any:
+    if name not in saved:
+        raise ValueError(f"{os.fspath(path)}: expected a checkpoint with {name!r}, got one with {sorted(saved)}")
+    return saved[name]
+
+
+def _targets(params: Any, saved: Any, path: Path) -> list[tuple[ArrayFamily, Any, Any]]:
+    """Return the family of each parameter, the parameter, and the saved array that fits it."""
+    structure = structure_of(params)
+    arrays = structure.match(params, "params")
+    try:
+        sources = structure.match(saved, f"{os.fspath(path)}: params")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    targets = []
+    for p, source, place in zip(arrays, sources, structure.paths("params"), strict=True):
+        expected = check_target(p, place)
+        got = metadata_of(source, place)
+        if (got.dtype, got.shape) != (expected.dtype, expected.shape):
+            raise ValueError(
+                f"{os.fspath(path)}: {place}: expected {expected.dtype} of shape {expected.shape}, "
+                f"got {got.dtype} of shape {got.shape}"
+            )
+        family = family_of(p)
+        assert family is not None
+        targets.append((family, p, source))
+    return targets
