@@ -1,12 +1,12 @@
-"""Write the generated tables of docs/*.md.
+"""Write the generated tables of docs/*.md, and the entry points in pyproject.toml.
 
     python docs/tables.py            write the tables
     python docs/tables.py --check    write nothing; exit with 1 if a page is out of date
 
-A table is the text between the markers ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->`` of a page.  The optimizers'
-table comes from docstrings and class attributes, the accuracies from docs/data/choosing.json.  Bytes per step are
-counted from the access lists of the compiled rules, which the compiler derives from their signatures.  The speed tables
-are made by bench/report.py, not here.
+A table is the text between the markers ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->`` of a page, comments in
+TOML.  The optimizers' table comes from docstrings and class attributes, the accuracies from docs/data/choosing.json.
+Bytes per step are counted from the access lists of the compiled rules, which the compiler derives from their
+signatures.  The speed tables are made by bench/report.py, not here.
 """
 
 from __future__ import annotations
@@ -179,18 +179,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def entry_points() -> str:
+    """Return the names by which thinc and spaCy find the optimizers."""
+    classes = (fo.OPTIMIZERS[name].__name__ for names in GROUPS.values() for name in names)
+    return "\n".join(f'"fastoptim.{name}.v1" = "fastoptim.thinc:{name}"' for name in sorted(classes))
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/optimizers.md": {"optimizers": optimizers},
     "docs/choosing.md": {"measured": measured},
+    "pyproject.toml": {"thinc": entry_points},
 }
 
 
 def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     """Return the page with its tables replaced by newly made ones."""
     for name, make in tables.items():
-        between = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end of {name} -->\n)", flags=re.DOTALL)
+        between = re.compile(rf"((?:<!--|#) {name}: [^\n]*\n).*?((?:<!--|#) end of {name}[^\n]*\n)", flags=re.DOTALL)
         if len(between.findall(text)) != 1:
-            raise ValueError(f"expected one place between <!-- {name}: ... --> and <!-- end of {name} -->")
+            raise ValueError(f"expected one place between the markers {name!r} and 'end of {name}'")
         (place,) = between.finditer(text)
         text = f"{text[: place.start()]}{place[1]}\n{make()}\n\n{place[2]}{text[place.end() :]}"
     return text

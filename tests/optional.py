@@ -11,8 +11,8 @@ PIP = {
     **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
     "safetensors": "'.[files]'",
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
-    "autograd": "autograd==1.9.1",
-    "scipy": "'.[scipy]'",
+    **{name: f"'.[{name}]'" for name in ("scipy", "thinc")},
+    **dict.fromkeys(("autograd", "spacy"), ".ci/run has the version"),
 }
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FRONT_ENDS = ("scipy",)
+FRONT_ENDS = ("scipy", "thinc")
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)

@@ -45,7 +45,7 @@ def check_not_rebound(optimizer: OptimizerParts) -> None:
     for structure, entry, place in _nodes(optimizer):
         if structure.kind is not None or entry is None or id(entry) in own:
             continue
-        if not _is_same_memory(entry, expected[place]):
+        if not is_same_memory(entry, expected[place]):
             raise ValueError(
                 f"{place}: expected the array that the optimizer updates, got another one ({describe(entry)}); "
                 f"assign in place, as in {place}[...] = value or {place} -= change, or make a new optimizer"
@@ -70,7 +70,8 @@ def _descend(structure: Structure, tree: Any, place: str) -> Iterator[Node]:
             yield from _descend(child, tree[key], f"{place}[{key!r}]")
 
 
-def _is_same_memory(entry: Any, p: Any) -> bool:
+def is_same_memory(entry: Any, p: Any) -> bool:
+    """Return whether two arrays have the same elements in memory."""
     family = family_of(entry)
     if family is None or family is not family_of(p):
         return False
