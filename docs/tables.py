@@ -185,9 +185,32 @@ def entry_points() -> str:
     return "\n".join(f'"fastoptim.{name}.v1" = "fastoptim.thinc:{name}"' for name in sorted(classes))
 
 
+def scikit_learn() -> str:
+    """Return the recipe of examples/scikit_learn.py as a block of code that also runs it."""
+    source = (CHECKOUT / "examples" / "scikit_learn.py").read_text(encoding="utf-8")
+    recipe = source.split("# ---- the recipe\n")[1].split("# ---- the comparison")[0].strip()
+    recipe = re.sub(r"  # type: ignore.*", "", recipe)
+    return f"```python\n{RECIPE_IMPORTS}\n\n\n{recipe}\n\n\n{RECIPE_USE}\n```"
+
+
+RECIPE_IMPORTS = """from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+import fastoptim as fo"""
+
+RECIPE_USE = """x, y = load_digits(return_X_y=True)
+options = {"batch_size": 100, "tol": 0.01, "n_iter_no_change": 3, "random_state": 0}
+theirs = MLPClassifier((32,), **options).fit(x, y)
+ours = FastMLPClassifier((32,), **options).fit(x, y)
+assert np.allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-6)"""
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/optimizers.md": {"optimizers": optimizers},
     "docs/choosing.md": {"measured": measured},
+    "docs/other_libraries.md": {"scikit-learn": scikit_learn},
     "pyproject.toml": {"thinc": entry_points},
 }
 

@@ -1,12 +1,17 @@
-"""Every optimizer learns: the digits of examples/digits.py at the setting it has there.  Some ten seconds in all."""
+"""The examples: every optimizer learns the digits, and scikit-learn learns the same.  Some ten seconds in all."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import islice
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fastoptim as fo
@@ -19,21 +24,21 @@ pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="needs examples/: 
 
 
 @pytest.fixture(scope="module")
-def digits() -> Iterator[ModuleType]:
+def examples() -> Iterator[Callable[[str], ModuleType]]:
+    """Import an example by its name."""
     for library in ("sklearn", "matplotlib", "tqdm"):
         optional(library)
+    before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
-        before = set(sys.modules)
-        import digits as example
-
-        yield example
-        for name in {"digits", "common"} - before:
-            del sys.modules[name]
+        yield import_module
+    for name in {path.stem for path in EXAMPLES.glob("*.py")} & (set(sys.modules) - before):
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
-def test_every_optimizer_learns_the_digits_at_its_setting(name: str, digits: ModuleType) -> None:
+def test_every_optimizer_learns_the_digits_at_its_setting(name: str, examples: Callable[[str], ModuleType]) -> None:
+    digits = examples("digits")
     data = digits.load()
     run = digits.Run(name, digits.setting_of(name, 1.0))
     accuracies = []
@@ -42,3 +47,38 @@ def test_every_optimizer_learns_the_digits_at_its_setting(name: str, digits: Mod
         if accuracies[-1] >= 0.93:
             return
     pytest.fail(f"{max(accuracies):.3f} is the best of {len(accuracies) - 1} epochs")
+
+
+# ---- scikit-learn's classifier with fastoptim's updates
+
+OPTIONS: list[dict[str, Any]] = [
+    {"solver": "adam", "beta_1": 0.8, "epsilon": 1e-4},
+    {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 1},
+    {"solver": "sgd", "learning_rate": "invscaling", "nesterovs_momentum": False},
+    {"solver": "adam", "early_stopping": True, "n_iter_no_change": 2, "tol": 0.01},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_scikit_learn_learns_the_same_with_our_updates(
+    options: dict[str, Any], examples: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    recipe = examples("scikit_learn")
+    x, y = recipe.load_digits(return_X_y=True)
+    x, y = x[:300] / 16, y[:300]
+    models = []
+    for made in recipe.CLASSES.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", recipe.ConvergenceWarning)
+            model = made((16,), max_iter=15, batch_size=50, random_state=0, **options).fit(x, y)
+        if not model.early_stopping:  # which scikit-learn does not continue
+            optional("joblib").dump(model, tmp_path / "model")
+            model = optional("joblib").load(tmp_path / "model")
+            for _ in range(3):
+                model.partial_fit(x, y)
+        models.append(model)
+    assert len(models[0].loss_curve_) > 3
+    np.testing.assert_allclose(models[1].loss_curve_, models[0].loss_curve_, rtol=1e-6)
+    for theirs, ours in zip(models[0].coefs_, models[1].coefs_, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+    assert models[1]._optimizer.update_params.opt.step_count > 0
