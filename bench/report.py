@@ -1,8 +1,12 @@
-"""Write the speed tables of README.md and docs/performance.md, and their pictures, from bench/results/*.json.
+"""Write the speed tables of README.md and docs/performance.md, and their pictures, from bench/results/*/*.json.
 
 python bench/report.py                      write the tables and, if matplotlib is installed, the pictures
 python bench/report.py --record             first repeat all recorded runs: some twenty minutes on two cores
 python bench/report.py --record gpt2 cold   first repeat some of them
+
+Each folder of bench/results/ has the runs of one machine; --machine names that of this one, by default after the
+instruction set.  The tables have a line for each machine, and only rows that count: a dash stands for one that is too
+noisy.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from fastoptim.bench.table import duration
 from fastoptim.bench.timing import QUIET
 
 CHECKOUT = Path(__file__).parents[1]
+RESULTS = CHECKOUT / "bench" / "results"
 sys.path.append(str(CHECKOUT / "docs"))
 
 from tables import table, update  # noqa: E402
@@ -32,7 +37,7 @@ from tables import table, update  # noqa: E402
 Run = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-#: Python's arguments for each file of bench/results/.
+#: Python's arguments for each file of a folder of bench/results/.
 RUNS: Mapping[str, str] = {
     "small": "bench/peers.py --work one mlp many --seconds 2",
     "large": "bench/peers.py --work 1e5 1e6 1.6e7 --seconds 2",
@@ -46,18 +51,31 @@ RUNS: Mapping[str, str] = {
 ADAM = ("small", "large", "gpt2")
 #: Two medians that differ by less are called equal.
 TIE = 0.05
+#: In the place of a number that does not count.
+NOISY = "-"
 
 
-def file_of(name: str) -> Path:
-    return CHECKOUT / "bench" / "results" / f"{name}.json"
+def machines() -> list[str]:
+    return sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
 
 
-def recorded(*names: str) -> list[Run]:
-    return [json.loads(file_of(name).read_text(encoding="utf-8")) for name in names]
+def recorded(*names: str) -> dict[str, list[Run]]:
+    """Return the runs by machine; a machine may have only some of them."""
+    files = {machine: [RESULTS / machine / f"{name}.json" for name in names] for machine in machines()}
+    return {
+        machine: [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+        for machine, paths in files.items()
+        if any(path.exists() for path in paths)
+    }
 
 
 def rows_of(runs: Sequence[Run]) -> list[Row]:
     return [row for run in runs for row in run["rows"]]
+
+
+def counting(runs: Sequence[Run]) -> list[Row]:
+    """Return the rows that are not too noisy to conclude from."""
+    return [row for row in rows_of(runs) if row["noise"] == QUIET]
 
 
 # ---- tables
@@ -74,22 +92,26 @@ def times(number: float) -> str:
     return f"{number:.0f}" if number < 100 else f"{round(number, -2 if number >= 1000 else -1):,.0f}"
 
 
-def marked(text: str, row: Row) -> str:
-    """Return a number, in italics if the row is noisy."""
-    return text if row["noise"] == QUIET else f"*{text}*"
+def describe(*names: str) -> str:
+    """Return the commands, and the date and versions on each machine."""
+    commands = "; ".join(f"`{shlex.join(['python', *shlex.split(RUNS[name])])}`" for name in names)
+    lines = filter(None, (versions(names, machine) for machine in machines()))
+    return "\n".join([f"{commands}.", "", *(f"- {line}" for line in lines)])
 
 
-def describe(name: str) -> str:
-    """Return the command, date, machine and versions."""
-    (run,) = recorded(name)
-    machine, settings = run["machine"], run["settings"]
-    command = shlex.join(["python", *shlex.split(RUNS[name])])
-    peers = dict.fromkeys(f"{name.split()[0]} {version}" for name, version in settings.get("peers", {}).items())
+def versions(names: Sequence[str], machine: str) -> str:
+    """Return the date, machine and versions of these runs on a machine, and how many of their rows count."""
+    if not (runs := recorded(*names).get(machine)):
+        return ""
+    about, count, every = runs[0]["machine"], len(counting(runs)), len(rows_of(runs))
+    peers = dict.fromkeys(
+        f"{name.split()[0]} {version}" for run in runs for name, version in run["settings"].get("peers", {}).items()
+    )
     with_peers = f" with {', '.join(peers)}" if peers else ""
     return (
-        f"`{command}` on {settings['date'][:10]}: {machine['processor']}, {machine['threads']} threads, "
-        f"fastoptim {machine['fastoptim']} ({machine['isa']}), Python {machine['python']}, "
-        f"NumPy {machine['numpy']}{with_peers}."
+        f"{machine}, {runs[0]['settings']['date'][:10]}: {about['processor']}, {about['threads']} threads, "
+        f"fastoptim {about['fastoptim']} ({about['isa']}), Python {about['python']}, "
+        f"NumPy {about['numpy']}{with_peers}; {count} of {every} rows count."
     )
 
 
@@ -97,22 +119,29 @@ def class_name(row: Row) -> str:
     return fo.OPTIMIZERS[row["optimizer"]].__name__
 
 
-def peer_table(runs: Sequence[Run], by: str, heading: str) -> str:
-    """Return a line for each workload or optimizer: fastoptim's time, its ratio to each peer, and a summary."""
-    rows = rows_of(runs)
-    found = {(row[by], row["peer"]): row for row in rows}
-    names = {row[by]: row["title"] if by == "work" else f"`{class_name(row)}`" for row in rows}
-    peers = [peer for peer in PEERS if any((line, peer) in found for line in names)]
+def peer_table(names: Sequence[str], by: str, heading: str) -> str:
+    """Return lines for each workload or optimizer and machine: fastoptim's time, its ratio to each peer; a summary."""
+    by_machine = recorded(*names)
+    every = [row for runs in by_machine.values() for row in rows_of(runs)]
+    titles = {row[by]: row["title"] if by == "work" else f"`{class_name(row)}`" for row in every}
+    peers = [peer for peer in PEERS if any(row["peer"] == peer for row in every)]
     lines = []
-    for line, name in names.items():
-        ours = [row["ours_seconds"]["median"] for row in rows if row[by] == line and "ours_seconds" in row]
-        ratios = [ratio(found[line, peer]) if (line, peer) in found else "" for peer in peers]
-        lines.append([name, duration(median(ours), 2) if ours else "", *ratios])
-    return f"{table([heading, 'fastoptim', *peers], lines)}\n\n{name_faster(rows)}"
+    for line, title in titles.items():
+        for machine, runs in by_machine.items():
+            if not (of_line := {row["peer"]: row for row in rows_of(runs) if row[by] == line}):
+                continue
+            counted = [row["ours_seconds"]["median"] for row in counting(runs) if row[by] == line]
+            ratios = [ratio(of_line[peer]) if peer in of_line else "" for peer in peers]
+            ours = duration(median(counted), 2) if counted else NOISY
+            lines.append([title, machine, ours, *ratios])
+    summary = "\n".join(f"{machine}: {name_faster(counting(runs))}" for machine, runs in by_machine.items())
+    return f"{table([heading, 'machine', 'fastoptim', *peers], lines)}\n\n{summary}"
 
 
 def ratio(row: Row) -> str:
-    return "n/a" if row["times_as_fast"] is None else marked(times(row["times_as_fast"]), row)
+    if row["times_as_fast"] is None:
+        return "n/a"
+    return times(row["times_as_fast"]) if row["noise"] == QUIET else NOISY
 
 
 def name_faster(rows: Sequence[Row]) -> str:
@@ -127,29 +156,32 @@ def name_faster(rows: Sequence[Row]) -> str:
         return ", ".join(f"{peer} ({'; '.join(found)})" for peer, found in places.items()) or "none"
 
     faster, equal = named(0, 1 - TIE), named(1 - TIE, 1 + TIE)
-    return f"Faster than fastoptim here: {faster}.  As fast, within {100 * TIE:.0f} %: {equal}."
+    return f"faster than fastoptim: {faster}; as fast, within {100 * TIE:.0f} %: {equal}."
 
 
 def one_run(name: str) -> str:
-    return f"{describe(name)}\n\n{peer_table(recorded(name), 'work', 'Adam, float32')}"
+    return f"{describe(name)}\n\n{peer_table([name], 'work', 'Adam, float32')}"
 
 
 def shares() -> str:
-    """Return the share of the bandwidth probe by optimizer and size."""
-    (run,) = recorded("limit")
-    lines: dict[str, dict[str, str]] = {}
-    for row in run["rows"]:
-        lines.setdefault(f"`{class_name(row)}`", {})[row["work"]] = marked(f"{row['share']:.2f}", row)
-    sizes = list(dict.fromkeys(row["work"] for row in run["rows"]))
-    cells = [[name, *(of_size[size] for size in sizes)] for name, of_size in lines.items()]
-    return f"{describe('limit')}\n\n{table(['elements', *sizes], cells)}"
+    """Return the share of the bandwidth probe by optimizer, machine and size."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    sizes: dict[str, None] = {}
+    for machine, runs in recorded("limit").items():
+        for row in rows_of(runs):
+            share = f"{row['share']:.2f}" if row["noise"] == QUIET else NOISY
+            lines.setdefault((f"`{class_name(row)}`", machine), {})[row["work"]] = share
+            sizes[row["work"]] = None
+    ordered = sorted(lines.items(), key=lambda line: line[0])
+    cells = [[*name, *(of_size.get(size, "") for size in sizes)] for name, of_size in ordered]
+    return f"{describe('limit')}\n\n{table(['elements', 'machine', *sizes], cells)}"
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "README.md": {"adam": lambda: peer_table(recorded(*ADAM), "work", "Adam, float32")},
+    "README.md": {"adam": lambda: peer_table(ADAM, "work", "Adam, float32")},
     "docs/performance.md": {
-        "every optimizer": lambda: peer_table(recorded("optimizers"), "optimizer", "1 array of 1.6e7"),
-        "recorded": lambda: "\n\n".join(map(describe, (*ADAM, "optimizers"))),
+        "every optimizer": lambda: peer_table(["optimizers"], "optimizer", "1 array of 1.6e7"),
+        "recorded": lambda: "\n\n".join((describe(*ADAM), describe("optimizers"))),
         "in cache": partial(one_run, "cache"),
         "cold": partial(one_run, "cold"),
         "limit": shares,
@@ -158,31 +190,38 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
 
 # ---- pictures
 
-INK, OURS, THEIRS = "#333333", "#2a6f97", "#c44536"
+INK, COLORS = "#333333", ("#2a6f97", "#e09f3e", "#6a994e", "#9d4edd")
 
 
 def draw(
     runs: Sequence[str], panel_of: Callable[[Row], str], bar_of: Callable[[Row], str], heading: str, path: Path
 ) -> None:
-    """Draw bars from 1 on a logarithmic axis, to the right where fastoptim is faster, pale where noisy."""
+    """Draw bars from 1 on a logarithmic axis, to the right where fastoptim is faster, of the rows that count."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    panels: dict[str, dict[str, Row]] = {}
-    for row in rows_of(recorded(*runs)):
-        panels.setdefault(panel_of(row), {})[bar_of(row)] = row
-    labels = list(dict.fromkeys(label for bars in panels.values() for label in bars))[::-1]
+    panels: dict[str, list[tuple[str, str, float]]] = {}
+    by_machine = recorded(*runs)
+    for machine, found in by_machine.items():
+        for row in counting(found):
+            if row["times_as_fast"]:
+                panels.setdefault(panel_of(row), []).append((bar_of(row), machine, row["times_as_fast"]))
+    labels = list(dict.fromkeys(label for bars in panels.values() for label, _, _ in bars))[::-1]
+    height = 0.8 / len(by_machine)
+    offset = {machine: 0.4 - height * (i + 0.5) for i, machine in enumerate(by_machine)}
+    color = dict(zip(by_machine, COLORS, strict=False))
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 * columns + 1, lines * (0.24 * len(labels) + 0.6) + 0.5), layout="constrained")
+    tall = 0.16 * len(by_machine) * len(labels) + 0.6
+    figure = Figure(figsize=(2.6 * columns + 1, lines * tall + 0.5), layout="constrained")
     figure.suptitle(heading, color=INK)
-    every = [row["times_as_fast"] for bars in panels.values() for row in bars.values() if row["times_as_fast"]]
+    every = [number for bars in panels.values() for _, _, number in bars]
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat
-    for axis, (name, bars) in zip(axes, [*panels.items(), *[("", {})] * (lines * columns - len(panels))], strict=True):
-        for label, row in bars.items():
-            if number := row["times_as_fast"]:
-                place, alpha = labels.index(label), 1 if row["noise"] == QUIET else 0.5
-                axis.barh(place, number - 1, left=1, color=OURS if number >= 1 else THEIRS, alpha=alpha, height=0.7)
-                axis.text(max(number, 1) * 1.15, place, times(number), va="center", fontsize=8, color=INK)
+    for axis, (name, bars) in zip(axes, [*panels.items(), *[("", [])] * (lines * columns - len(panels))], strict=True):
+        for label, machine, number in bars:
+            place = labels.index(label) + offset[machine]
+            axis.barh(place, number - 1, left=1, color=color[machine], height=height)
+            axis.text(max(number, 1) * 1.15, place, times(number), va="center", fontsize=7, color=INK)
         axis.axvline(1, color=INK, linewidth=0.8)
         axis.set(xscale="log", xlim=(min(0.6, *every) * 0.8, max(every) * 3), ylim=(-0.6, len(labels) - 0.4))
         axis.set_yticks(range(len(labels)), labels)
@@ -193,6 +232,8 @@ def draw(
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.set_visible(bool(bars))
+    handles = [Patch(color=color[machine], label=machine) for machine in by_machine]
+    figure.legend(handles=handles, loc="upper right", fontsize=8, frameon=False, ncols=len(handles))
     figure.savefig(path, dpi=110)
 
 
@@ -202,20 +243,21 @@ PICTURES: Mapping[str, Callable[[Path], None]] = {
         ADAM,
         lambda row: row["title"],
         lambda row: row["peer"],
-        "Adam, float32: how many times as fast as each peer fastoptim is (pale: noisy)",
+        "Adam, float32: how many times as fast as each peer fastoptim is",
     ),
     "docs/images/speed_optimizers.png": partial(
         draw,
         ["optimizers"],
         lambda row: "torch fused" if row["peer"] == "torch fused" else "torch foreach (Lion: eager)",
         class_name,
-        "1.6e7 elements: times as fast as PyTorch (pale: noisy)",
+        "1.6e7 elements: times as fast as PyTorch",
     ),
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", default=fo.build_info()["isa"], help="folder of this machine's runs")
     parser.add_argument("--record", nargs="*", choices=RUNS, metavar="RUN", help=f"repeat {', '.join(RUNS)}")
     return parser
 
@@ -224,7 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(arguments)
     for name in list(RUNS) if args.record == [] else args.record or ():
         print(f"\n== python {RUNS[name]}", flush=True)
-        command = [sys.executable, *shlex.split(RUNS[name]), "--json", str(file_of(name))]
+        (RESULTS / args.machine).mkdir(exist_ok=True)
+        path = RESULTS / args.machine / f"{name}.json"
+        command = [sys.executable, *shlex.split(RUNS[name]), "--json", str(path)]
         subprocess.run(command, cwd=CHECKOUT, check=True)
     update(PAGES)
     for path, make in PICTURES.items() if find_spec("matplotlib") else ():

@@ -23,12 +23,41 @@ void probe_average(const WordOf<T> mask, Cell<T>* average, Index n) {
     for (Index i = 0; i < n; ++i) average[i].value = bits<T>(bits<WordOf<T>>(average[i].value) ^ mask);
 }
 
+// As apply_in_blocks of tile_loop.h, several blocks at a time: GCC does not vectorise the probe's loop over one block.
+template <class R, class T>
+Index probe_in_blocks([[maybe_unused]] const R& rule, [[maybe_unused]] const Segment& segment,
+                      [[maybe_unused]] const Gradient& gradient, [[maybe_unused]] Index begin,
+                      [[maybe_unused]] Index end) {
+    Index done = 0;
+    if constexpr (kConvertsBlocks<T>) {
+        constexpr Index kMany = 8 * kBlock;
+        alignas(64) Cell<T> p[kMany], g[kMany];
+        Cell<T>* state[R::state.size() + 1];
+        for (; done + kMany <= end - begin; done += kMany) {
+            const auto p_at = [&](Index i) { return element(segment.p.data, segment.p.format, begin + done + i); };
+            for (Index i = 0; i < kMany; i += kBlock) {
+                load_block(segment.p.format, p_at(i), p + i);
+                load_block(gradient.format, element(gradient.data, gradient.format, begin + done + i), g + i);
+            }
+            for (std::size_t k = 0; k < R::state.size(); ++k)
+                state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin + done;
+            apply<ApplyRule<R>>({rule}, p, g, state, kMany);
+            for (Index i = 0; i < kMany; i += kBlock) store_block(segment.p.format, p + i, p_at(i));
+        }
+    }
+    return done;
+}
+
 // As update() of tile_loop.h without preparation; the mask is in the place of the rule's constants.
 template <class R, class T>
 void probe(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
     Tiles<R, T> tiles(segment, gradient);
     ArrayTile<T> average(segment.average);
+    if constexpr (kUpdateAccess<R, T>[0] == Access::kWrite)
+        if (!tiles.has_plain_gradient() && tiles.has_plain_state() && !segment.average.data && !gradient.axes &&
+            converts_blocks<T>(gradient.format))
+            begin += probe_in_blocks<R, T>(rule, segment, gradient, begin, end);
     Index most = tiles.has_plain_gradient() ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);

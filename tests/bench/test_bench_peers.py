@@ -142,26 +142,45 @@ def test_invalid_arguments_are_rejected(arguments: list[str], message: str, caps
 
 @pytest.mark.parametrize("name", report.RUNS)
 def test_a_recorded_run_is_what_its_command_asks_for(name: str) -> None:
-    command, (run,) = shlex.split(report.RUNS[name]), report.recorded(name)
+    command, rows = (
+        shlex.split(report.RUNS[name]),
+        [row for runs in report.recorded(name).values() for row in report.rows_of(runs)],
+    )
+    assert rows
     if command[0] == "-m":
         made = {(w.name, w.optimizer) for w in cli.workloads_of(__main__.make_parser().parse_args(command[2:]))}
-        assert made >= {(row["work"], row["optimizer"]) for row in run["rows"]}
+        assert made >= {(row["work"], row["optimizer"]) for row in rows}
     else:
         args = peers.make_parser().parse_args(command[1:])
         args.peers = [peer for peer in PEERS if peer.startswith(tuple(args.peer))]
         assert {name for name, _ in peers.jobs_of(args)} >= {
-            f"{row['peer']} {row['optimizer']} {row['work']}" for row in run["rows"]
+            f"{row['peer']} {row['optimizer']} {row['work']}" for row in rows
         }
-        assert all(row["title"] == peers.WORKLOADS[row["work"]][0] for row in run["rows"])
+        assert all(row["title"] == peers.WORKLOADS[row["work"]][0] for row in rows)
 
 
 def test_a_run_is_recorded_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "RUNS", {"one": "bench/peers.py --work one --peer numpy --seconds 0"})
-    monkeypatch.setattr(report, "file_of", lambda name: tmp_path / name)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "PAGES", {})
     monkeypatch.setattr(report, "PICTURES", {})
-    report.main(["--record"])
-    assert re.match(r"`python bench/peers.py --work one --peer numpy --seconds 0` on \d{4}-", report.describe("one"))
+    report.main(["--record", "--machine", "mine"])
+    said = report.describe("one")
+    assert said.startswith("`python bench/peers.py --work one --peer numpy --seconds 0`.\n\n- mine, ")
+    assert said.endswith(" of 1 rows count.")
+
+
+def test_a_noisy_row_gives_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"median": 1.0}
+    row = {"optimizer": "adam", "work": "one", "title": "one", "ours_seconds": seconds, "times_as_fast": 3.0}
+    rows = [row | {"peer": "numpy", "noise": "noisy: 4 rounds"}, row | {"peer": "numba", "noise": "quiet"}]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "small.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert "| one | mine | 1.0 s | 3.0 | - |" in report.peer_table(["small"], "work", "Adam")
+    rows[1]["noise"] = rows[0]["noise"]
+    (tmp_path / "mine" / "small.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    assert "| one | mine | - | - | - |" in report.peer_table(["small"], "work", "Adam")
 
 
 @pytest.mark.parametrize("page", report.PAGES)

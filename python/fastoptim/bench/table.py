@@ -116,8 +116,9 @@ def conclude(noise: Mapping[str, Any]) -> str:
         seen.append(f"{100 * noise['others']:.0f} % of the processors for others")
     measured = f" ({'; '.join(seen)})" if seen else ""
     if noise["verdict"] == QUIET:
-        return f"The machine was quiet{measured}."
-    return f"The machine was too noisy for conclusions: {noise['verdict'].removeprefix('noisy: ')}{measured}."
+        return f"The machine was quiet: every row counts{measured}."
+    why = noise["verdict"].removeprefix("noisy: ")
+    return f"The machine was noisy: {why}{measured}.  Rows that are marked noisy do not count."
 
 
 # ---- numbers

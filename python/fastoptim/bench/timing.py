@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
@@ -19,8 +20,8 @@ FEWEST_ROUNDS = 5
 BLOCK_SECONDS = 1e-3
 #: The same for steps that are only submitted: a block starts on an idle device, whose first step overlaps with nothing.
 SUBMITTED_BLOCK_SECONDS = 2e-2
-#: From the 10th to the 90th percentile, as a part of the median: an idle machine stays far below.
-WIDEST_SPREAD = 0.5
+#: The length of the 95 % interval of the ratio of two steps, as a part of the ratio.
+WIDEST_INTERVAL = 0.1
 #: The ratio of two medians in the first half of the rounds, compared with that in the second half.
 WIDEST_DRIFT = 0.1
 
@@ -130,20 +131,23 @@ def summarize(times: Sequence[float]) -> Times:
 def verdict(times: Sequence[float], others: Sequence[float]) -> str:
     """Judge whether the ratio of two steps' medians, timed alternately, is reliable: `QUIET`, or the reasons why not.
 
-    It is not after fewer than `FEWEST_ROUNDS` rounds, if the times of either spread by more than `WIDEST_SPREAD` of
-    their median, or if the ratio differs by more than `WIDEST_DRIFT` between the halves of the rounds.
+    It is not after fewer than `FEWEST_ROUNDS` rounds, if the 95 % interval of the median of the rounds' ratios is
+    longer than `WIDEST_INTERVAL`, or if the ratio differs by more than `WIDEST_DRIFT` between the halves of the rounds.
+    Times that vary are no reason, if those of both steps vary alike.
 
     >>> verdict([1.0, 1.01, 1.0, 1.02, 1.0], [2.0, 2.01, 2.0, 2.0, 2.02])
     'quiet'
     >>> verdict([1.0, 1.01, 1.0, 1.5, 1.5, 1.6], [2.0, 2.01, 2.0, 2.0, 2.02, 2.0])
-    'noisy: halves differ by 50 %'
+    'noisy: ratio uncertain by 60 %, halves differ by 50 %'
     """
     if len(times) < FEWEST_ROUNDS:
         return f"noisy: {len(times)} rounds"
     reasons = []
-    spread = max((found["high"] - found["low"]) / found["median"] for found in map(summarize, (times, others)))
-    if spread > WIDEST_SPREAD:
-        reasons.append(f"spread {100 * spread:.0f} %")
+    pairs = sorted(a / b for a, b in zip(times, others, strict=True))
+    first = max(0, int(len(pairs) / 2 - math.sqrt(len(pairs))))  # of the interval, by the binomial distribution
+    interval = pairs[-1 - first] / pairs[first] - 1
+    if interval > WIDEST_INTERVAL:
+        reasons.append(f"ratio uncertain by {100 * interval:.0f} %")
     half = len(times) // 2
     ratios = [median(times[part]) / median(others[part]) for part in (slice(half), slice(half, None))]
     drift = max(ratios) / min(ratios) - 1
