@@ -185,15 +185,14 @@ def entry_points() -> str:
     return "\n".join(f'"fastoptim.{name}.v1" = "fastoptim.thinc:{name}"' for name in sorted(classes))
 
 
-def scikit_learn() -> str:
-    """Return the recipe of examples/scikit_learn.py as a block of code that also runs it."""
-    source = (CHECKOUT / "examples" / "scikit_learn.py").read_text(encoding="utf-8")
-    recipe = source.split("# ---- the recipe\n")[1].split("# ---- the comparison")[0].strip()
-    recipe = re.sub(r"  # type: ignore.*", "", recipe)
-    return f"```python\n{RECIPE_IMPORTS}\n\n\n{recipe}\n\n\n{RECIPE_USE}\n```"
+def recipe(example: str, heading: str, imports: str, use: str) -> str:
+    """Return a section of an example as a block of code that can be run."""
+    source = (CHECKOUT / "examples" / example).read_text(encoding="utf-8")
+    section = source.split(f"# ---- {heading}\n")[1].split("\n# ---- ")[0].strip()
+    return f"```python\n{imports}\n\n\n{re.sub(r'  # type: ignore.*', '', section)}\n\n\n{use}\n```"
 
 
-RECIPE_IMPORTS = """from typing import Any
+SCIKIT_LEARN_IMPORTS = """from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -201,16 +200,30 @@ from sklearn.neural_network import MLPClassifier
 
 import fastoptim as fo"""
 
-RECIPE_USE = """x, y = load_digits(return_X_y=True)
+SCIKIT_LEARN_USE = """x, y = load_digits(return_X_y=True)
 options = {"batch_size": 100, "tol": 0.01, "n_iter_no_change": 3, "random_state": 0}
 theirs = MLPClassifier((32,), **options).fit(x, y)
 ours = FastMLPClassifier((32,), **options).fit(x, y)
 assert np.allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-6)"""
 
+FLOWER_IMPORTS = """from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+import fastoptim as fo"""
+
+FLOWER_USE = """strategy = Federated(fo.Adam, {"lr": 0.02, "betas": (0.9, 0.99), "eps": 1e-3}, fraction_train=0.5)"""
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/optimizers.md": {"optimizers": optimizers},
     "docs/choosing.md": {"measured": measured},
-    "docs/other_libraries.md": {"scikit-learn": scikit_learn},
+    "docs/other_libraries.md": {
+        "scikit-learn": lambda: recipe("scikit_learn.py", "the recipe", SCIKIT_LEARN_IMPORTS, SCIKIT_LEARN_USE),
+        "Flower": lambda: recipe("federated.py", "the server's strategy", FLOWER_IMPORTS, FLOWER_USE),
+    },
     "pyproject.toml": {"thinc": entry_points},
 }
 

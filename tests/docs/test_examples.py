@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import islice
@@ -82,3 +84,49 @@ def test_scikit_learn_learns_the_same_with_our_updates(
     for theirs, ours in zip(models[0].coefs_, models[1].coefs_, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
     assert models[1]._optimizer.update_params.opt.step_count > 0
+
+
+# ---- Optuna and Flower
+
+
+@pytest.mark.parametrize("how", ["grid", "random", "Bayesian (TPE)"])
+def test_optuna_searches(how: str, examples: Callable[[str], ModuleType]) -> None:
+    optional("optuna")
+    tuning = examples("tuning")
+    args = Namespace(optimizer="adamw", trials=9, epochs=1, seed=0)
+    tuning.optuna.logging.set_verbosity(tuning.optuna.logging.WARNING)
+    progress = tuning.tqdm(disable=True)
+    study = tuning.search(tuning.samplers(args)[how], examples("digits").load(), args, progress)
+    settings = {tuple(trial.params.values()) for trial in study.trials}
+    assert len(settings) == 9
+    assert (len({lr for lr, _ in settings}) == 3) == (how == "grid")
+    assert study.best_value < 2
+
+
+def test_flower_has_the_same_numbers_as_its_own_strategies(examples: Callable[[str], ModuleType]) -> None:
+    optional("flwr")
+    example = examples("federated")
+    strategy = import_module("flwr.serverapp.strategy")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    data, progress = example.load(), example.tqdm(disable=True)
+    args = Namespace(clients=4, rounds=5, seed=0)
+    eta, b1, b2, tau = 0.1, 0.9, 0.99, 1e-2
+
+    def corrected(step: int) -> float:
+        """Flower corrects with the exponent of the round after, from 2 on."""
+        return eta * float(np.sqrt(1 - b2 ** (step + 2)) / (1 - b1 ** (step + 2)))
+
+    adam = {"lr": corrected, "betas": (b1, b2), "eps": tau, "bias_correction": False}
+    settings = {"eta": eta, "beta_1": b1, "beta_2": b2, "tau": tau}
+    for theirs, (cls, options) in [
+        (strategy.FedAvg(fraction_evaluate=0.0), (fo.SGD, {"lr": 1.0})),
+        (strategy.FedAdam(fraction_evaluate=0.0, **settings), (fo.Adam, adam)),
+        (
+            strategy.FedAvgM(fraction_evaluate=0.0, server_learning_rate=0.5, server_momentum=0.9),
+            (fo.Momentum, {"lr": 0.5, "momentum": 0.9, "form": "heavy_ball"}),
+        ),
+    ]:
+        ours = example.Federated(cls, options, fraction_evaluate=0.0)
+        expected, found = (np.array(example.federate(each, data, args, progress)) for each in (theirs, ours))
+        assert expected[-1, 0] < expected[0, 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
