@@ -25,7 +25,8 @@ struct Pass {
 
 // Return the passes of a step in order.  Where each parameter needs sums of its own, segments are divided into batches
 // of some `batch_elements()` elements: the update then finds in the caches what the reduction has read.  Without that
-// function there is one batch.
-std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)() = nullptr);
+// function there is one batch.  `sums_are_known`: those of a rule over all parameters, which then are not reduced.
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)() = nullptr,
+                              bool sums_are_known = false);
 
 }  // namespace fo

@@ -37,9 +37,9 @@ std::int64_t batch_end(const StepArgs& step, std::int64_t begin, std::int64_t ba
 
 }  // namespace
 
-std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)()) {
+std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_elements)(), bool sums_are_known) {
     const auto has_data = [](const Gradient& gradient) { return gradient.data != nullptr; };
-    if (std::none_of(step.gradients, step.gradients + step.count, has_data)) return {};
+    if (!sums_are_known && std::none_of(step.gradients, step.gradients + step.count, has_data)) return {};
     const Needs needs(step);
     const std::int64_t batch = needs.batches && batch_elements ? batch_elements() : INT64_MAX;
     std::vector<Pass> passes;
@@ -52,7 +52,7 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_element
     for (std::int64_t begin = 0, end; begin < step.count; begin = end) {
         end = batch < INT64_MAX ? batch_end(step, begin, batch) : step.count;
         add(needs.before_reduce, PassKind::kBeforeReduce, begin, end);
-        add(needs.reduce_rule, PassKind::kReduceRule, begin, end);
+        add(needs.reduce_rule && !sums_are_known, PassKind::kReduceRule, begin, end);
         add(needs.reduce_all, PassKind::kReduceAll, begin, end);
         add(needs.finalize, PassKind::kFinalize, begin, end);
         add(true, PassKind::kUpdate, begin, end);

@@ -29,7 +29,9 @@ Function choose(Format format, Function f32, Function f64) {
 class Execution {
   public:
     // Allocates what these passes need.
-    Execution(const StepArgs& step, const Loops& loops, const std::vector<Pass>& passes) : step_(step), loops_(loops) {
+    Execution(const StepArgs& step, const Loops& loops, const std::vector<Pass>& passes,
+              const Elsewhere& elsewhere = {})
+        : step_(step), loops_(loops), elsewhere_(elsewhere) {
         Index most_segments = 0, most_tiles = 0, params = 0;  // params: 0 where no pass has sums
         for (const Pass& pass : passes) {
             most_segments = std::max(most_segments, pass.end - pass.begin);
@@ -82,6 +84,22 @@ class Execution {
                 FO_TARGET::clip_to_norm(norm, constants.clip_norm, constants.clip_eps);
         });
         return clipped;
+    }
+
+    // Return whether a gradient is not finite and the step skips such gradients.
+    bool skips() const {
+        bool skips = false, finite = true;
+        for (Index k = 0; k < step_.constants_count; ++k) skips |= step_.constants[k].skip_nonfinite;
+        for_params({PassKind::kClip, 0, step_.count}, [&](Index i) { finite &= sums_of(param_of(i))[1] == 0; });
+        return skips && !finite;
+    }
+
+    // Return the sums of the rule over each parameter, one after another.
+    std::vector<double> rule_sums() const {
+        std::vector<double> sums;
+        for (Index param = 0; param < step_.params(); ++param)
+            sums.insert(sums.end(), sums_of(param), sums_of(param) + rule_of(0).sums);
+        return sums;
     }
 
   private:
@@ -158,14 +176,13 @@ class Execution {
     }
 
     bool clip() {
-        bool skips = false, finite = true;
-        for (Index k = 0; k < step_.constants_count; ++k) skips |= step_.constants[k].skip_nonfinite;
-        for_params({PassKind::kClip, 0, step_.count}, [&](Index i) { finite &= sums_of(param_of(i))[1] == 0; });
-        if (skips && !finite) return false;
+        if (!elsewhere_.global_norm && skips()) return false;
         const std::vector<FO_TARGET::ClippedNorm> clipped = clip_norms();
         const DefaultFloatEnvironment environment;
-        const double norm = FO_TARGET::norm_in_order(step_.norm_type(), static_cast<std::uint32_t>(clipped.size()),
-                                                     [&](std::uint32_t i) { return clipped[i].norm; });
+        const double norm = elsewhere_.global_norm ? *elsewhere_.global_norm
+                                                   : FO_TARGET::norm_in_order(
+                                                         step_.norm_type(), static_cast<std::uint32_t>(clipped.size()),
+                                                         [&](std::uint32_t i) { return clipped[i].norm; });
         for (Index i = 0; i < step_.count; ++i) {
             if (!step_.gradients[i].data) continue;
             const StepConstants& constants = step_.constants_of(i);
@@ -196,8 +213,10 @@ class Execution {
         const DefaultFloatEnvironment environment;
         const Index params = step_.params();
         for (int k = 0; k < kMaxSums; ++k) {
-            const double sum = FO_TARGET::add_in_order(static_cast<std::uint32_t>(params),
-                                                       [&](std::uint32_t param) { return sums_of(param)[k]; });
+            const double sum = elsewhere_.sums
+                                   ? elsewhere_.sums[k]
+                                   : FO_TARGET::add_in_order(static_cast<std::uint32_t>(params),
+                                                             [&](std::uint32_t param) { return sums_of(param)[k]; });
             for (Index param = 0; param < params; ++param) sums_of(param)[k] = sum;
         }
     }
@@ -215,6 +234,7 @@ class Execution {
 
     const StepArgs& step_;
     const Loops& loops_;
+    const Elsewhere elsewhere_;
     std::vector<Index> begins_;  // of the segments of the pass
     std::vector<double> tiles_;  // the sums of each tile of the pass, kMaxSums apart
     std::vector<double> sums_;   // over each parameter, kMaxSums apart
@@ -245,21 +265,34 @@ class CpuDevice final : public Device {
   public:
     explicit CpuDevice(const Loops& loops) : loops_(loops) {}
 
-    bool step(const StepArgs& shared, void*, std::optional<double>) override {
+    bool step(const StepArgs& shared, void*, const Elsewhere& elsewhere) override {
         std::vector<StepConstants> constants;
         StepArgs step = shared;
         if (some_rule_finalizes(shared)) step = with_own_constants(shared, constants);
-        const std::vector<Pass> passes = plan_passes(step, &batch_elements);
-        Execution execution(step, loops_, passes);
+        const std::vector<Pass> passes = plan_passes(step, &batch_elements, elsewhere.sums != nullptr);
+        Execution execution(step, loops_, passes, elsewhere);
         for (const Pass& pass : passes)
             if (!execution.run(pass)) return false;
         return true;
+    }
+
+    std::vector<double> rule_sums(const StepArgs& shared, void*, const Elsewhere& elsewhere) override {
+        std::vector<StepConstants> constants;
+        const StepArgs step = with_own_constants(shared, constants);
+        std::vector<Pass> passes = plan_passes(step);
+        const auto is_reduce_all = [](const Pass& pass) { return pass.kind == PassKind::kReduceAll; };
+        passes.erase(std::find_if(passes.begin(), passes.end(), is_reduce_all), passes.end());
+        if (passes.empty()) passes.push_back({PassKind::kReduceRule, 0, step.count});  // without a gradient, zeros
+        Execution execution(step, loops_, passes, elsewhere);
+        for (const Pass& pass : passes) execution.run(pass);
+        return execution.rule_sums();
     }
 
     std::optional<std::vector<double>> clipped_norms(const StepArgs& step, void*) override {
         const Pass pass{PassKind::kReduceGradients, 0, step.count};
         Execution execution(step, loops_, {pass});
         execution.reduce_gradients(pass, true);
+        if (execution.skips()) return std::nullopt;
         std::vector<double> norms;
         for (const FO_TARGET::ClippedNorm& each : execution.clip_norms()) norms.push_back(each.norm);
         return norms;

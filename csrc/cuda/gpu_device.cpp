@@ -29,7 +29,9 @@ class GpuDevice final : public Device {
         }
     }
 
-    bool step(const StepArgs& step, void* stream, std::optional<double> global_norm) override {
+    bool step(const StepArgs& step, void* stream, const Elsewhere& elsewhere) override {
+        if (elsewhere.sums) throw std::logic_error("sums over several devices are not supported");
+        const std::optional<double>& global_norm = elsewhere.global_norm;
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
         prepare(step, stream);
@@ -57,6 +59,10 @@ class GpuDevice final : public Device {
         if (!norms.empty())
             read(launcher_.stream(), norms.data(), workspace_.clipped_norms, norms.size() * sizeof(double));
         return norms;
+    }
+
+    std::vector<double> rule_sums(const StepArgs&, void*, const Elsewhere&) override {
+        throw std::logic_error("sums over several devices are not supported");
     }
 
     void advance(const std::vector<StepConstants>& constants, void* stream) override {

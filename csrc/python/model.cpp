@@ -258,20 +258,22 @@ StepResult Model::prepare(const py::list& grads, const std::optional<std::vector
     return result;
 }
 
-bool Model::run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream,
-                std::optional<double> global_norm) {
+bool Model::run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream, const Elsewhere& elsewhere) {
     const GilRelease unlocked;
-    return device_->step(arguments(gradients, constants), stream, global_norm);
+    return device_->step(arguments(gradients, constants), stream, elsewhere);
 }
 
 py::tuple Model::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
                       const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm,
-                      const Counts& counts) {
+                      std::vector<double> sums, const Counts& counts) {
+    const bool has_sums = !sums.empty();
+    sums.resize(kMaxSums);
     Prepared prepared;
     const StepResult result = prepare(grads, step_of, group_steps, prepared);
     py::tuple shown = as_tuple(result);  // allocated before the step
     if (result.status != StepResult::Status::kStepped) return shown;
-    if (!run(prepared.gradients, prepared.constants, as_pointer(stream), global_norm))
+    if (!run(prepared.gradients, prepared.constants, as_pointer(stream),
+             {global_norm, has_sums ? sums.data() : nullptr}))
         return as_tuple({StepResult::Status::kSkipped, 0});
     counts.advance();
     return shown;
@@ -285,6 +287,16 @@ std::optional<std::vector<double>> Model::clipped_norms(const py::list& grads,
     expect(result.status == StepResult::Status::kStepped, "gradients that were recognized before");
     const GilRelease unlocked;
     return device_->clipped_norms(arguments(prepared.gradients, prepared.constants), as_pointer(stream));
+}
+
+std::vector<double> Model::rule_sums(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                                     const std::vector<GroupStep>& group_steps, Address stream,
+                                     std::optional<double> global_norm) {
+    Prepared prepared;
+    const StepResult result = prepare(grads, step_of, group_steps, prepared);
+    expect(result.status == StepResult::Status::kStepped, "gradients that were recognized before");
+    const GilRelease unlocked;
+    return device_->rule_sums(arguments(prepared.gradients, prepared.constants), as_pointer(stream), {global_norm});
 }
 
 void Model::advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,

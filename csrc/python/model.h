@@ -84,15 +84,20 @@ class Model {
     void remember(std::size_t i, const py::object& grad, const py::array& metadata);
 
     // Step the arrays whose gradient is not None, array i by group_steps[step_of[i]], else by its group's.
-    // `global_norm`: see Device::step.  Returns the result for Python.
+    // `sums` are Elsewhere's.  Returns the result for Python.
     py::tuple step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
                    const std::vector<GroupStep>& group_steps, Address stream, std::optional<double> global_norm,
-                   const Counts& counts);
+                   std::vector<double> sums, const Counts& counts);
 
     // See Device::clipped_norms.
     std::optional<std::vector<double>> clipped_norms(const py::list& grads,
                                                      const std::optional<std::vector<int>>& step_of,
                                                      const std::vector<GroupStep>& group_steps, Address stream);
+
+    // See Device::rule_sums.
+    std::vector<double> rule_sums(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                                  const std::vector<GroupStep>& group_steps, Address stream,
+                                  std::optional<double> global_norm);
 
     // See Device::advance.
     void advance(const std::optional<std::vector<int>>& step_of, const std::vector<GroupStep>& group_steps,
@@ -105,7 +110,7 @@ class Model {
 
     // Execute a step by the constants that each gradient names; false if it was skipped.
     bool run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream,
-             std::optional<double> global_norm = {});
+             const Elsewhere& elsewhere = {});
 
     StepArgs arguments(Gradients& gradients, std::vector<StepConstants>& constants) const;
 

@@ -179,13 +179,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             "step",
             [](Model& model, const py::list& grads, const std::optional<std::vector<int>>& step_of,
                const std::vector<GroupStep>& group_steps, py::list now, py::tuple after, Address stream,
-               std::optional<double> global_norm) {
-                return model.step(grads, step_of, group_steps, stream, global_norm, {std::move(now), std::move(after)});
+               std::optional<double> global_norm, std::vector<double> sums) {
+                return model.step(grads, step_of, group_steps, stream, global_norm, std::move(sums),
+                                  {std::move(now), std::move(after)});
             },
             py::arg("grads"), py::arg("step_of"), py::arg("group_steps"), py::arg("now") = py::list(),
-            py::arg("after") = py::tuple(), py::arg("stream") = 0, py::arg("global_norm") = py::none())
+            py::arg("after") = py::tuple(), py::arg("stream") = 0, py::arg("global_norm") = py::none(),
+            py::arg("sums") = std::vector<double>())
         .def("clipped_norms", &Model::clipped_norms, py::arg("grads"), py::arg("step_of"), py::arg("group_steps"),
-             py::arg("stream"))
+             py::arg("stream") = 0)
+        .def("rule_sums", &Model::rule_sums, py::arg("grads"), py::arg("step_of"), py::arg("group_steps"),
+             py::arg("stream") = 0, py::arg("global_norm") = py::none())
         .def("advance", &Model::advance, py::arg("step_of"), py::arg("group_steps"), py::arg("stream"));
 
     py::class_<FastPath>(m, "FastPath", collectable<FastPath>())

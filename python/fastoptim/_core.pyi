@@ -91,10 +91,19 @@ class Model:
         after: tuple[Any, ...] = ...,
         stream: int = 0,
         global_norm: float | None = None,
+        sums: Sequence[float] = (),
     ) -> Result: ...
     def clipped_norms(
-        self, grads: list[Any], step_of: list[int] | None, group_steps: GroupSteps, stream: int
+        self, grads: list[Any], step_of: list[int] | None, group_steps: GroupSteps, stream: int = 0
     ) -> list[float] | None: ...
+    def rule_sums(
+        self,
+        grads: list[Any],
+        step_of: list[int] | None,
+        group_steps: GroupSteps,
+        stream: int = 0,
+        global_norm: float | None = None,
+    ) -> list[float]: ...
     def advance(self, step_of: list[int] | None, group_steps: GroupSteps, stream: int) -> None: ...
 
 # None for a leaf, a tuple for a list or tuple, a dict for a dict

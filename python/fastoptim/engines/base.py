@@ -31,6 +31,12 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
     return tuple.__new__(GroupStep, (settings, lr, t, scale, constants))  # in half the time of GroupStep(...)
 
 
+def depends_on_all(group_step: GroupStep) -> bool:
+    """Return whether a step depends on the gradients of all arrays together."""
+    options = group_step.settings.options
+    return bool(group_step.settings.when_nonfinite) or options["clip_global_norm"] is not None
+
+
 class GroupSnapshot(NamedTuple):
     """A group's options when they were last checked, their checked form, and the group's path."""
 
@@ -64,6 +70,18 @@ class Counts(NamedTuple):
 NO_COUNTS = Counts([], ())
 
 
+class Elsewhere(NamedTuple):
+    """What a step depends on besides its own arrays, where other engines step the others of a model."""
+
+    global_norm: float | None = None
+    """The norm of all gradients, of the values of every engine's `clipped_norms`."""
+    sums: tuple[float, ...] = ()
+    """The sums over all arrays of a rule that reduces all, of the values of every engine's `rule_sums`."""
+
+
+NOTHING_ELSEWHERE = Elsewhere()
+
+
 class FastPath(NamedTuple):
     """The fast path of an engine: the methods of `core.FastPath`, bound once."""
 
@@ -88,12 +106,30 @@ class Engine(Protocol):
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
         Raises errors before the first write.  Advances `counts` with the step.  Returns the number of arrays with a
         gradient; None after a skipped step.
         """
+
+    def clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
+    ) -> list[float] | None:
+        """Return the norm of each gradient after `clip_norm`, 0 where there is none.
+
+        None if one is not finite and the step skips such gradients.
+        """
+
+    def rule_sums(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        global_norm: float | None = None,
+    ) -> list[tuple[float, ...]]:
+        """Return the sums over each array that a rule needs which reduces all; the same step has to follow."""
 
     def fast_path(
         self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]

@@ -15,8 +15,20 @@ from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..options.settings import Settings
 from ..reference_math import Array, norm_in_order
-from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
+from .base import (
+    NO_COUNTS,
+    NOTHING_ELSEWHERE,
+    Counts,
+    Elsewhere,
+    FastPath,
+    GroupSnapshot,
+    GroupStep,
+    depends_on_all,
+    group_step_at,
+)
 from .native import make_fast_path, native_steps, refuse_unsteady, register_dtypes, state_of
+
+_SUMS = "the rule's sums run over the arrays of several processes"
 
 
 class _Part(NamedTuple):
@@ -48,11 +60,14 @@ class Engine:
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`.
 
         Also return None for a step that a graph captures, which is yet to be taken.
         """
+        if elsewhere.sums:
+            raise ValueError(f"params: expected NumPy arrays, as {_SUMS}, got CUDA arrays")
         self._copies = []
         if not self._parts or self._have_moved():
             self._make_parts(group_steps, step_of)
@@ -61,7 +76,9 @@ class Engine:
         captures = any(stream.records for stream in streams)
         if captures:
             self._check_capture(group_steps)
-        if not self._launch(grads, group_steps, step_of, streams, NO_COUNTS if captures else counts):
+        if not self._launch(
+            grads, group_steps, step_of, streams, NO_COUNTS if captures else counts, elsewhere.global_norm
+        ):
             return None
         if captures:
             self._recorded = _Recorded.of(self._param_states, grads, group_steps, step_of)
@@ -84,21 +101,17 @@ class Engine:
         step_of: list[int] | None,
         streams: Sequence[Stream],
         counts: Counts,
+        norm: float | None,
     ) -> bool:
         """Return whether the step was taken."""
         steps = native_steps(group_steps)
         calls = []
         for part, stream in zip(self._parts, streams, strict=True):
             calls.append((part, stream.pointer, (self._of(part, grads), self._of(part, step_of), steps)))
-        norm = None
-        if len(self._parts) > 1 and any(map(_depends_on_all, group_steps)):
-            norms = [0.0] * len(self._param_states)
-            for part, pointer, arguments in calls:
-                own = part.model.clipped_norms(*arguments, pointer)
-                if own is None:
-                    return False
-                for i, clipped in zip(part.indices, own, strict=True):
-                    norms[i] = clipped
+        if norm is None and len(self._parts) > 1 and any(map(depends_on_all, group_steps)):
+            norms = self._clipped_norms(grads, group_steps, step_of)
+            if norms is None:
+                return False
             norm = norm_in_order(
                 norms, group_steps[0].settings.options["norm_type"]
             )  # in the arrays' order, as on one GPU
@@ -108,6 +121,39 @@ class Engine:
             statuses.append(part.model.step(*arguments, *own_counts, pointer, norm)[0])
         assert set(statuses) <= {"stepped", "skipped"}, statuses
         return "skipped" not in statuses
+
+    def clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
+    ) -> list[float] | None:
+        """See fastoptim.engines.base.Engine.  May change the list `grads`."""
+        if not self._parts or self._have_moved():
+            self._make_parts(group_steps, step_of)
+        self._recognize(grads, group_steps, step_of)
+        return self._clipped_norms(grads, group_steps, step_of)
+
+    def _clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None
+    ) -> list[float] | None:
+        norms = [0.0] * len(self._param_states)
+        steps = native_steps(group_steps)
+        for part in self._parts:
+            pointer = self._family.stream(part.gpu).pointer
+            own = part.model.clipped_norms(self._of(part, grads), self._of(part, step_of), steps, pointer)
+            if own is None:
+                return None
+            for i, clipped in zip(part.indices, own, strict=True):
+                norms[i] = clipped
+        return norms
+
+    def rule_sums(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        global_norm: float | None = None,
+    ) -> list[tuple[float, ...]]:
+        """Raise ValueError: sums over the arrays of several engines are not supported on a GPU."""
+        raise ValueError(f"params: expected NumPy arrays, as {_SUMS}, got CUDA arrays")
 
     def _of(self, part: _Part, values: Any) -> Any:
         """Return the entries of a list that belong to one GPU's arrays."""
@@ -271,12 +317,6 @@ class _Recorded(NamedTuple):
                     "that did: capture the step again"
                 )
             yield group_step_at(settings, lr, t - late.pop(), f"param_groups[{group}]")
-
-
-def _depends_on_all(group_step: GroupStep) -> bool:
-    """Return whether a step depends on the gradients of all arrays together."""
-    options = group_step.settings.options
-    return bool(group_step.settings.when_nonfinite) or options["clip_global_norm"] is not None
 
 
 def _metadata(array: Any) -> ArrayMetadata:

@@ -20,7 +20,16 @@ from ..options.checks import expand, range_of
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
-from .base import NO_COUNTS, Counts, FastPath, GroupSnapshot, GroupStep, group_step_at
+from .base import (
+    NO_COUNTS,
+    NOTHING_ELSEWHERE,
+    Counts,
+    Elsewhere,
+    FastPath,
+    GroupSnapshot,
+    GroupStep,
+    group_step_at,
+)
 
 if TYPE_CHECKING:
     from ..options.settings import RuleClass
@@ -53,18 +62,57 @@ class Engine:
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`."""
-        steps = native_steps(group_steps)
+        steps, norm, sums = native_steps(group_steps), elsewhere.global_norm, elsewhere.sums
+
+        def step(model: core.Model) -> tuple[str, int]:
+            return model.step(grads, step_of, steps, *counts, global_norm=norm, sums=sums)
+
+        return self._repeat_until_recognized(step, grads, group_steps, step_of)[1]
+
+    def clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
+    ) -> list[float] | None:
+        """See fastoptim.engines.base.Engine.  May change the list `grads`."""
+        model = self._recognize(grads, group_steps, step_of)
+        return model.clipped_norms(grads, step_of, native_steps(group_steps))
+
+    def rule_sums(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        global_norm: float | None = None,
+    ) -> list[tuple[float, ...]]:
+        """See fastoptim.engines.base.Engine.  May change the list `grads`, and updates state that sums depend on."""
+        model = self._recognize(grads, group_steps, step_of)
+        sums = model.rule_sums(grads, step_of, native_steps(group_steps), global_norm=global_norm)
+        each = len(sums) // len(grads)
+        return [tuple(sums[i : i + each]) for i in range(0, len(sums), each)]
+
+    def _recognize(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
+        """Return a model that recognizes these gradients."""
+        return self._repeat_until_recognized(lambda model: model.recognize(grads), grads, group_steps, step_of)[0]
+
+    def _repeat_until_recognized(
+        self,
+        attempt: Callable[[core.Model], tuple[str, int]],
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None,
+    ) -> tuple[core.Model, int | None]:
+        """Return the model and the result of an attempt in which native code recognizes every array and gradient."""
         model = self._model or self._make_model(group_steps, step_of)
         checked = 1
         reported: set[tuple[str, int]] = set()
         while True:
-            status, value = result = model.step(grads, step_of, steps, *counts)
+            status, value = result = attempt(model)
             if status == "stepped":
-                return value
+                return model, value
             if status == "skipped":
-                return None
+                return model, None
             refuse_unsteady(result, reported, self._param_states[value])
             if status == "parameter changed":
                 model = self._make_model(group_steps, step_of)

@@ -33,7 +33,7 @@ from ..reference_math import (
     shrink,
     sign,
 )
-from .base import NO_COUNTS, Counts, GroupSnapshot, GroupStep
+from .base import NO_COUNTS, NOTHING_ELSEWHERE, Counts, Elsewhere, GroupSnapshot, GroupStep
 
 FLUSH_INTERVAL = 64  # steps; subnormal numbers in state live at most as long
 
@@ -53,17 +53,24 @@ def bounded(g: Array, group_step: GroupStep) -> Array:
     return maximum(minimum(g, number(bound)), number(-bound))
 
 
-def clip_factors(works: Sequence[_Work]) -> list[float | None]:
+def clip_factors(works: Sequence[_Work], whole: float | None = None) -> list[float | None]:
     """Return the factor of each array's gradient, from its own norm and then from the norm of all gradients."""
     options = [work.group_step.settings.options for work in works]
     if all(own["clip_norm"] is None and own["clip_global_norm"] is None for own in options):
         return [None] * len(works)
-    norms = [norm(work.g, own["norm_type"]) for work, own in zip(works, options, strict=True)]
-    first = [_clip(own["clip_norm"], each, own["clip_eps"]) for own, each in zip(options, norms, strict=True)]
-    clipped = [factor * each if factor else 0.0 for factor, each in zip(first, norms, strict=True)]
-    whole = norm_in_order(clipped, options[0]["norm_type"])
+    first, clipped = _clip_norms(works)
+    if whole is None:
+        whole = norm_in_order(clipped, options[0]["norm_type"])
     second = [_clip(own["clip_global_norm"], whole, own["clip_eps"]) for own in options]
     return [a * b for a, b in zip(first, second, strict=True)]
+
+
+def _clip_norms(works: Sequence[_Work]) -> tuple[list[float], list[float]]:
+    """Return the factor of each array's gradient from its own norm, and the norm that remains."""
+    options = [work.group_step.settings.options for work in works]
+    norms = [norm(work.g, own["norm_type"]) for work, own in zip(works, options, strict=True)]
+    factors = [_clip(own["clip_norm"], each, own["clip_eps"]) for own, each in zip(options, norms, strict=True)]
+    return factors, [factor * each if factor else 0.0 for factor, each in zip(factors, norms, strict=True)]
 
 
 def _clip(bound: float | None, norm: float, eps: float) -> float:
@@ -199,44 +206,93 @@ class Engine:
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine."""
+        with np.errstate(all="ignore"):
+            works = self._works(grads, group_steps, step_of, is_taken=bool(elsewhere.sums))
+            if not _step(works, group_steps, elsewhere):
+                return None
+        core.complete(lambda: _assign(works, counts))
+        return sum(grad is not None for grad in grads)
+
+    def clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
+    ) -> list[float] | None:
+        """See fastoptim.engines.base.Engine."""
+        with np.errstate(all="ignore"):
+            works = [work for work in self._works(grads, group_steps, step_of) if work.is_present]
+            if not _bound(works, group_steps, finite=False):
+                return None
+            norms = iter(_clip_norms(works)[1])
+        return [0.0 if grad is None else next(norms) for grad in grads]
+
+    def rule_sums(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        global_norm: float | None = None,
+    ) -> list[tuple[float, ...]]:
+        """See fastoptim.engines.base.Engine."""
+        with np.errstate(all="ignore"):
+            works = self._works(grads, group_steps, step_of, is_taken=True)
+            _prepare(works, group_steps, global_norm)
+            return [_sums_of(work) for work in works]
+
+    def _works(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None,
+        is_taken: bool = False,
+    ) -> list[_Work]:
+        """Return the arrays that take part in a step; `is_taken` if an array elsewhere has a gradient."""
         written = check_targets(self._param_states)
         checked = [
             None if grad is None else check_one(param, grad, written)
             for param, grad in zip(self._param_states, grads, strict=True)
         ]
-        present = sum(grad is not None for grad in checked)
-        with np.errstate(all="ignore"):
-            works = []
-            for i, (param, grad) in enumerate(zip(self._param_states, checked, strict=True)):
-                group_step = group_steps[param.group if step_of is None else step_of[i]]
-                if grad is not None or (present and group_step.settings.optimizer.reduces_all):
-                    works.append(_Work.of(param, group_step, grad))
-            taken = _step(works, group_steps)
-        if not taken:
-            return None
-        core.complete(lambda: _assign(works, counts))
-        return present
+        is_taken |= any(grad is not None for grad in checked)
+        works = []
+        for i, (param, grad) in enumerate(zip(self._param_states, checked, strict=True)):
+            group_step = group_steps[param.group if step_of is None else step_of[i]]
+            if grad is not None or (is_taken and group_step.settings.optimizer.reduces_all):
+                works.append(_Work.of(param, group_step, grad))
+        return works
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
 
 
-def _step(works: list[_Work], group_steps: Sequence[GroupStep]) -> bool:
-    """Return whether the step was taken."""
+def _bound(works: list[_Work], group_steps: Sequence[GroupStep], finite: bool) -> bool:
+    """Unscale the gradients and bound their elements; False if the step is skipped, unless all are known finite."""
     for work in works:
         work.g = unscaled(work.g, work.group_step)
-    skips = any(group_step.settings.when_nonfinite for group_step in group_steps)
+    skips = not finite and any(group_step.settings.when_nonfinite for group_step in group_steps)
     if skips and not all(np.isfinite(work.g).all() for work in works):
         return False
     for work in works:
         work.g = bounded(work.g, work.group_step)
-    for work, factor in zip(works, clip_factors(works), strict=True):
+    return True
+
+
+def _prepare(works: list[_Work], group_steps: Sequence[GroupStep], global_norm: float | None) -> bool:
+    """Do what precedes a rule; return whether the step is taken."""
+    if not _bound(works, group_steps, finite=global_norm is not None):
+        return False
+    for work, factor in zip(works, clip_factors(works, global_norm), strict=True):
         if factor is not None:
             work.g = work.p.dtype.type(factor) * work.g
         work.g = penalized(work.p, work.g, work.group_step)
-    _reduce(works)
+    return True
+
+
+def _step(works: list[_Work], group_steps: Sequence[GroupStep], elsewhere: Elsewhere) -> bool:
+    """Return whether the step was taken."""
+    if not _prepare(works, group_steps, elsewhere.global_norm):
+        return False
+    _reduce(works, elsewhere.sums)
     for work in works:
         settings = work.group_step.settings
         decay_parameter(work.p, work.group_step)  # after the reductions, which native code does in a pass of their own
@@ -256,12 +312,17 @@ def _assign(works: list[_Work], counts: Counts) -> None:
     counts.now[: len(counts.after)] = counts.after
 
 
-def _reduce(works: list[_Work]) -> None:
-    """Compute the sums that some formulas need, of each array or over all of them in their order."""
+def _sums_of(work: _Work) -> tuple[float, ...]:
+    """Compute the sums over an array that some formulas need, and the state that these update."""
+    reduce_terms = work.group_step.settings.optimizer.reduce_terms
+    return () if reduce_terms is None else work.call(reduce_terms)
+
+
+def _reduce(works: list[_Work], known: tuple[float, ...]) -> None:
+    """Compute the sums that some formulas need, of each array or over all of them in their order, unless known."""
     for work in works:
-        if work.group_step.settings.optimizer.reduce_terms is not None:
-            work.sums = work.call(work.group_step.settings.optimizer.reduce_terms)
+        work.sums = _sums_of(work)
     if works and works[0].group_step.settings.optimizer.reduces_all:
-        whole = tuple(reduce(add, sums, 0.0) for sums in zip(*(work.sums for work in works), strict=True))
+        whole = known or tuple(reduce(add, sums, 0.0) for sums in zip(*(work.sums for work in works), strict=True))
         for work in works:
             work.sums = whole

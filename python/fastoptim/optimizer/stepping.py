@@ -79,7 +79,7 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     # Otherwise a callable has assigned options of its own group, which are valid from the next step on.
     optimizer._engine = engine if is_current else None
     absent = [i for i, grad in enumerate(flat) if grad is None]
-    counts = Counts(optimizer._counts, (now + 1, _missed_with(optimizer, absent)))
+    counts = Counts(optimizer._counts, (now + 1, missed_with(missed, absent, optimizer.reduces_all)))
     stepped = engine.step(flat, group_steps, step_of, counts)
     try:
         if is_current and stepped == len(flat) and not missed:
@@ -97,7 +97,8 @@ def graph_step(optimizer: OptimizerParts) -> None:
     if not isinstance(optimizer._engine, cuda.Engine):
         raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
     absent = optimizer._engine.replay(group_steps, optimizer._missed)
-    optimizer._counts[:] = optimizer._step_count + 1, _missed_with(optimizer, absent)
+    missed = missed_with(optimizer._missed, absent, optimizer.reduces_all)
+    optimizer._counts[:] = optimizer._step_count + 1, missed
 
 
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:
@@ -123,10 +124,9 @@ def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[Gro
     return group_steps
 
 
-def _missed_with(optimizer: OptimizerParts, absent: list[int]) -> dict[int, int]:
+def missed_with(missed: dict[int, int], absent: Sequence[int], reduces_all: bool) -> dict[int, int]:
     """Return how many steps each array has missed after a step in which these have no gradient."""
-    missed = optimizer._missed
-    return missed if optimizer.reduces_all else missed | {i: missed.get(i, 0) + 1 for i in absent}
+    return missed if reduces_all else missed | {i: missed.get(i, 0) + 1 for i in absent}
 
 
 def _add_late_group_steps(optimizer: OptimizerParts, group_steps: list[GroupStep]) -> list[int]:
