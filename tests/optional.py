@@ -9,6 +9,7 @@ import pytest
 
 PIP = {
     **dict.fromkeys(("jax", "keras", "numexpr", "optax", "torch"), "'.[peers]'"),
+    "mpi4py": "'.[mpi]'",
     "safetensors": "'.[files]'",
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
     **{name: f"'.[{name}]'" for name in ("scipy", "thinc")},

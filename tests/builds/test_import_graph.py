@@ -28,7 +28,7 @@ LAYERS = (
     ("reference",),
     ("",),  # fastoptim/__init__.py
     ("frontends",),
-    ("autograd", "scipy", "thinc"),
+    ("autograd", "distributed", "scipy", "thinc"),
     ("bench",),
     ("__main__",),
 )

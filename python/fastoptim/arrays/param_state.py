@@ -27,6 +27,8 @@ class ParamState:
     g_name: str = "grads"
     schema: Mapping[str, StateArray] = field(default_factory=dict)  # arrays that are absent have the default
 
+    is_remote: bool = False  # another process has the state, and this one only a copy of the parameter
+
     @property
     def g_place(self) -> str:
         """The path of the gradient in messages."""

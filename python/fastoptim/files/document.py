@@ -32,9 +32,7 @@ _TAGS = {_ARRAY, _DICT, _TUPLE, _FLOAT}
 
 def save(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Write these values, atomically and durably; raise TypeError, before the first write, if one cannot be stored."""
-    arrays: dict[str, Array] = {}
-    encoded = {key: _encode(value, key, key, arrays) for key, value in values.items()}
-    text = json.dumps(encoded, separators=(",", ":"), allow_nan=False)
+    text, arrays = pack(values)
     metadata = {"format": "fastoptim", "version": VERSION, "document": text, "sha256": _digest(text, arrays)}
     with replacement(path) as file:
         safetensors.write(file, arrays, metadata)
@@ -52,12 +50,24 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     if metadata.get("sha256") != _digest(text, arrays):
         raise ValueError(f"{place}: expected contents as they were written, got others: their digest differs")
     try:
-        values = _decode(json.loads(text), arrays)
+        values = unpack(text, arrays)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{place}: expected a document of fastoptim, got one with an error: {error!r}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{place}: expected a document that is a dict, got {describe(values)}")
     return values
+
+
+def pack(values: Mapping[str, Any]) -> tuple[str, dict[str, Array]]:
+    """Return the values as a document, and its arrays by name."""
+    arrays: dict[str, Array] = {}
+    encoded = {key: _encode(value, key, key, arrays) for key, value in values.items()}
+    return json.dumps(encoded, separators=(",", ":"), allow_nan=False), arrays
+
+
+def unpack(text: str, arrays: Mapping[str, Array]) -> Any:
+    """Return the values of a document."""
+    return _decode(json.loads(text), arrays)
 
 
 def _digest(text: str, arrays: Mapping[str, Array]) -> str:

@@ -338,6 +338,10 @@ class Optimizer(FieldsAreArguments):
         """Temporarily assign these values to the parameters, and restore every bit, also after an exception."""
         return swapped_params.swapped_params(self, how, values)
 
+    def own_values(self, value_of: Callable[[ParamState], Any]) -> list[Any]:
+        """Return a value for each parameter whose state this process has, None for the others."""
+        return swapped_params.own_values(self, value_of)
+
     def _swap_in(self, how: str, values: Callable[[], Sequence[Any]], saved: list[Any]) -> None:
         swapped_params.swap_in(self, how, values, saved)
 

@@ -177,7 +177,7 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
     for param in optimizer.param_states:
         if param.place not in by_place:
             raise ValueError(f"state_dict['arrays']: expected an entry for params{param.place}, got {sorted(by_place)}")
-        needed = checked_groups[param.group][0].state
+        needed = () if param.is_remote else checked_groups[param.group][0].state
         checked.append(_check_array(optimizer, param, needed, step_count, by_place[param.place], convert))
     return Checked(step_count, checked_groups, schedules, checked)
 

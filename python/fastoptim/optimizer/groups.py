@@ -92,7 +92,7 @@ def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     """Return new arrays for the state that these settings use and the parameter does not have yet."""
-    missing = [name for name in settings.state if name not in param.state]
+    missing = [] if param.is_remote else [name for name in settings.state if name not in param.state]
     if missing:
         param.family.check_takes_place(param.p)
     try:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import core
+from ..arrays.param_state import ParamState
 from ..options.schema import AVERAGE
 
 if TYPE_CHECKING:
@@ -38,11 +39,16 @@ def swap_out(optimizer: OptimizerParts, how: str, saved: list[Any]) -> None:
 
 
 def averages_of(optimizer: OptimizerParts) -> list[Any]:
-    """Return the average of each parameter, None where its group keeps none."""
+    """Return the average of each parameter, None where its group keeps none or another process has it."""
     kept = [optimizer._settings(index).averages for index in range(len(optimizer.param_groups))]
     if not any(kept):
         raise ValueError("averaged: expected an optimizer with ema or swa_start, got one that keeps no average")
-    return [param.state[AVERAGE] if kept[param.group] else None for param in optimizer.param_states]
+    return own_values(optimizer, lambda param: param.state[AVERAGE] if kept[param.group] else None)
+
+
+def own_values(optimizer: OptimizerParts, value_of: Callable[[ParamState], Any]) -> list[Any]:
+    """Return a value for each parameter whose state this process has, None for the others."""
+    return [None if param.is_remote else value_of(param) for param in optimizer.param_states]
 
 
 def _swap(optimizer: OptimizerParts, how: str, values: Values, saved: list[Any]) -> None:

@@ -60,8 +60,7 @@ class NAG(Optimizer):
 
     def _lookahead_points(self) -> list[Any]:
         settings = [self._settings(index) for index in range(len(self.param_groups))]
-        momentums = [settings[param.group].options["momentum"] for param in self.param_states]
-        return [_lookahead_point(param, mu) for param, mu in zip(self.param_states, momentums, strict=True)]
+        return self.own_values(lambda param: _lookahead_point(param, settings[param.group].options["momentum"]))
 
     @staticmethod
     def reference(p: Array, g: Array, v: Array, *, t: int, lr: float, momentum: float) -> None:

@@ -63,7 +63,7 @@ class ScheduleFree(Optimizer):
 
     def _averages(self) -> list[Any]:
         groups = [self._settings(index).options for index in range(len(self.param_groups))]
-        return [_average(param, self.interpolation(groups[param.group])) for param in self.param_states]
+        return self.own_values(lambda param: _average(param, self.interpolation(groups[param.group])))
 
     def check_not_swapped(self) -> None:
         """Raise RuntimeError while the parameters are swapped for other values."""

@@ -1,0 +1,1 @@
+"""An optimizer whose state is divided among processes."""

@@ -1,0 +1,131 @@
+"""`fo.distributed.Sharded` under MPI, with one to four processes; the division of arrays; links without processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from fastoptim.frontends.sharded.buckets import owners_of
+from loops import loop
+from optional import optional
+
+CHECKS = Path(__file__).parents[1] / "sharded_checks.py"
+LAUNCHER = Path(sys.executable).with_name("mpiexec")
+
+
+def launch(ranks: int, check: str, *arguments: str, patience: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run a check on that many ranks."""
+    optional("mpi4py")
+    launcher = str(LAUNCHER) if LAUNCHER.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        pytest.skip("needs mpiexec: pip install mpich")
+    paths = [str(Path(fo.__file__).parents[1]), str(CHECKS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        **dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1"),  # Open MPI
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+    command = [launcher, "-n", str(ranks), sys.executable, str(CHECKS), check, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=patience, check=False)
+
+
+def run(ranks: int, check: str, *arguments: str) -> str:
+    done = launch(ranks, check, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_optimizer_has_the_bits_of_one_process(ranks: int) -> None:
+    run(ranks, "bits")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "check"),
+    [(3, "small_buckets"), (2, "bits_of_reference"), (3, "groups_and_swaps"), (1, "memory"), (4, "memory")],
+)
+def test_it_is_one_optimizer_to_its_user(ranks: int, check: str) -> None:
+    run(ranks, check)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_variant_has_the_bits_of_one_process(ranks: int) -> None:
+    run(ranks, "bits_of_variants")
+
+
+def test_a_file_continues_with_any_number_of_ranks(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    for ranks in (3, 1, 4):
+        run(ranks, "relay", path)
+    once = str(tmp_path / "once")
+    run(1, "relay", once, "3")
+    assert Path(path).read_bytes() == Path(once).read_bytes()
+    saved = fo.load(path)
+    opt = fo.LAMB(saved["params"])
+    opt.load(path)
+    assert opt.step_count == 9
+
+
+def test_an_error_on_one_rank_is_an_error_on_all_and_harmless() -> None:
+    said = run(3, "errors")
+    assert [f"rank {rank} is through" in said for rank in range(3)] == [True] * 3
+
+
+@loop(
+    ("check", "message"),
+    [
+        ("leaves_by_exception", "step: rank 1 has left"),
+        ("leaves_by_exit", "step: rank 1 has left"),
+        ("interrupted", "step: rank 1 stopped in step with KeyboardInterrupt"),
+    ],
+)
+def test_a_rank_that_leaves_is_one_clear_error_on_the_others(check: str, message: str) -> None:
+    done = launch(3, check, patience=60)
+    assert [f"rank {rank}: {message}" in done.stdout for rank in range(3)] == [True, False, True], done.stderr
+
+
+def test_a_rank_that_is_killed_or_late_does_not_keep_the_others() -> None:
+    assert launch(3, "killed", patience=60).returncode != 0
+    said = launch(3, "timeout", patience=60).stdout
+    assert said.count("expected the other ranks within 0.5 s") == 2
+
+
+# ---- without processes
+
+
+def test_arrays_go_to_the_rank_with_the_least_the_largest_first() -> None:
+    assert owners_of([5, 9, 1, 7, 3], 2) == [1, 0, 0, 1, 0]
+    assert owners_of([4, 4, 4], 2) == [0, 1, 0]
+    assert owners_of([1], 3) == [0]
+    rng = np.random.default_rng(0)
+    for ranks in (1, 2, 3, 7):
+        sizes = rng.integers(1, 1000, 50).tolist()
+        owners = owners_of(sizes, ranks)
+        loads = np.bincount(owners, sizes, ranks)
+        assert loads.max() <= sum(sizes) / ranks + max(sizes)
+
+
+def test_what_is_no_communicator_is_named() -> None:
+    with pytest.raises(TypeError, match=r"comm: expected a communicator of mpi4py, .*, got builtins\.object"):
+        fo.distributed.Sharded(fo.Adam, np.zeros(3), object())
+
+
+def test_fastoptim_imports_neither_this_nor_mpi() -> None:
+    code = "import sys, fastoptim; print([m for m in sys.modules if 'frontends' in m or 'mpi4py' in m])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="runs together with the peers")
+def test_the_stage_with_the_peers_has_mpi() -> None:
+    optional("mpi4py")
