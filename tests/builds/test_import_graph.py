@@ -28,7 +28,7 @@ LAYERS = (
     ("reference",),
     ("",),  # fastoptim/__init__.py
     ("frontends",),
-    ("autograd", "distributed", "scipy", "thinc"),
+    ("autograd", "distributed", "scipy", "thinc", "torch"),
     ("bench",),
     ("__main__",),
 )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-FRONT_ENDS = ("scipy", "thinc")
+FRONT_ENDS = ("scipy", "thinc", "torch")
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)

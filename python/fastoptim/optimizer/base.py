@@ -118,6 +118,8 @@ class Optimizer(FieldsAreArguments):
     swa_every: PositiveCount = option(default=1, kw_only=True)
     backend: Backend = argument(default="native", kw_only=True)
 
+    _watched = ()
+
     name: ClassVar[str]
     state: ClassVar[Any]
     defaults: ClassVar[dict[str, Any]]

@@ -31,8 +31,8 @@ def given_structure(structures: list[Structure], grouped: bool) -> Structure:
 
 
 def mutable_containers(optimizer: OptimizerParts) -> list[Any]:
-    """Return the dicts and lists that show the parameters: the caller's, and those of `params`."""
-    return [tree for _, tree, _ in _nodes(optimizer) if isinstance(tree, (dict, list))]
+    """Return the dicts and lists that show the parameters: the caller's, those of `params`, and a front end's."""
+    return [tree for _, tree, _ in _nodes(optimizer) if isinstance(tree, (dict, list))] + [*optimizer._watched]
 
 
 def check_not_rebound(optimizer: OptimizerParts) -> None:

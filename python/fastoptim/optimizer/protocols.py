@@ -44,6 +44,10 @@ class OptimizerParts(Protocol):
     _fast_path: FastPath | None  # the engine's fast path, once there is one
 
     @property
+    def _watched(self) -> Sequence[Any]:
+        """Return a front end's dicts and lists that show the parameters and the state."""
+
+    @property
     def _step_count(self) -> int:
         """Return the number of steps taken."""
 

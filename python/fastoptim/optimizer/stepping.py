@@ -138,8 +138,7 @@ def _add_late_group_steps(optimizer: OptimizerParts, group_steps: list[GroupStep
         if key not in which:
             which[key] = len(group_steps)
             on_time = group_steps[param.group]
-            group_steps.append(
-                group_step_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{param.group}]")
-            )
+            late = group_step_at(on_time.settings, on_time.lr, on_time.t - key[1], f"param_groups[{param.group}]")
+            group_steps.append(late._replace(grad_scale=on_time.grad_scale))
         step_of.append(which[key])
     return step_of

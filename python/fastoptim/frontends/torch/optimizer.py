@@ -1,0 +1,243 @@
+"""The base class of the optimizers for PyTorch, and the classes made from the registry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+import fastoptim  # noqa: F401  # registers the optimizers
+
+from ...arrays.families import family_of
+from ...arrays.param_state import ParamState
+from ...optimizer.base import OPTIMIZERS as CORE_OPTIMIZERS
+from ...optimizer.base import Optimizer as CoreOptimizer
+from .stepper import make_stepper, stepper_class
+from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor
+
+#: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
+FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
+DECOUPLED = "decoupled_weight_decay"  # PyTorch's name of the option `decoupled`
+
+
+class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
+    """A `torch.optim.Optimizer` whose steps are those of an optimizer of fastoptim."""
+
+    core: ClassVar[type[CoreOptimizer]]
+    _signature: ClassVar[inspect.Signature]
+    _step_supports_amp_scaling = (
+        True  # GradScaler sets `grad_scale` and `found_inf`, and leaves the gradients as they are
+    )
+    _stepper: Any = None
+    _loading: Mapping[str, Any] | None = None
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        bound = self._signature.bind(params, *args, **kwargs)
+        given = {name: value for name, value in bound.arguments.items() if name != "params"}
+        convention = {name: given.pop(name) for name in ("convention",) if name in given}
+        options = dict(self.core.checked_defaults(convention))
+        super().__init__(params, {**options, **FLAGS, **_renamed(given)})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with options of its own; see `torch.optim.Optimizer.add_param_group`."""
+        if isinstance(param_group, dict):
+            own = {name: value for name, value in param_group.items() if name != "params"}
+            renamed = _renamed(own)
+            param_group.update(renamed)
+            param_group.pop(DECOUPLED, None)
+            options = {**self.defaults, **renamed}
+            if isinstance(lr := options["lr"], torch.Tensor) and lr.numel() != 1:
+                raise ValueError("Tensor lr must be 1-element")
+            if options["differentiable"] or (options["foreach"] and options["fused"]):
+                raise RuntimeError(
+                    "differentiable: expected False, and not both of foreach and fused, as a step is one fused call"
+                )
+            stepper_class(self.core).check_options(options)  # type: ignore[arg-type]  # mypy: a class has no hash
+        super().add_param_group(param_group)
+
+    # ---- steps
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters, and return the result of the closure, which recomputes the loss and its gradients."""
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        ):
+            return _hooked_step(self) if closure is None else _hooked_step(self, closure)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # the base class wraps every other `step`, at a few microseconds
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale, found_inf = (vars(self).get(name) for name in ("grad_scale", "found_inf"))
+        if found_inf is not None and found_inf.item():
+            return loss
+        number = 1.0 if scale is None else float(scale)
+        stepper = self._stepper
+        while stepper is None or not stepper.take_step(self.param_groups, self.state, number):
+            stepper = self._stepper = make_stepper(self.core, self.param_groups, self.state, False)
+            if stepper is None:  # no parameter has a gradient
+                break
+        return loss
+
+    def _whole_stepper(self) -> Any:
+        """Return a stepper of all parameters that require gradients."""
+        stepper = self._stepper
+        if stepper is None or not stepper._swapped_by:
+            stepper = make_stepper(self.core, self.param_groups, self.state, True)
+            if stepper is None:
+                raise ValueError("params: expected at least one tensor that requires a gradient, got none")
+            if not all(target.is_plain for target in stepper._borrowed.targets):
+                raise ValueError("params: expected dense real tensors where their values are replaced")
+            self._stepper = stepper
+        return stepper
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Temporarily assign the averages of `ema` or `swa_start` to the parameters; see `fastoptim.Optimizer`."""
+        return self._whole_stepper().averaged()  # type: ignore[no-any-return]
+
+    # ---- state dicts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the options and the state as `torch.optim` does, under its names for the optimizers that it has."""
+        if self._stepper is not None:
+            self._stepper.check_not_swapped()
+        made: dict[str, Any] = super().state_dict()
+        numbers = NUMBERS.get(self.core.name, no_numbers)
+        for group in made["param_groups"]:
+            group[DECOUPLED] = group["decoupled"]
+            for i in group["params"]:
+                state = made["state"].get(i, {})
+                if "step" in state and (derived := numbers(group, int(state["step"]))):
+                    made["state"][i] = {**state, **{name: scalar_tensor(value) for name, value in derived.items()}}
+        return made
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a `state_dict` of this class or of torch.optim's class of the same name."""
+        final: dict[str, Any] = {}
+        hook = self.register_load_state_dict_pre_hook(lambda _, loaded: final.update(loaded))  # after the user's hooks
+        self._loading = final
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            self._loading = None
+            hook.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._stepper = None
+        for group in self.param_groups:
+            if DECOUPLED in group:
+                group["decoupled"] = group.pop(DECOUPLED)
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+        if self._loading is not None:
+            self._adopt_state(self._loading)
+
+    def _adopt_state(self, saved: Mapping[str, Any]) -> None:
+        """Replace the loaded state, which PyTorch has cast to the parameters' types, by arrays of the core's types."""
+        cores = {own: name for name, own in names_of(self.core).items()}
+        places = (i for group in saved["param_groups"] for i in group["params"])
+        tensors = (tensor for group in self.param_groups for tensor in group["params"])
+        for i, tensor in zip(places, tensors, strict=True):
+            state = saved["state"].get(i)
+            if not state:
+                continue
+            adopted = {k: v for k, v in state.items() if k != "step" and k not in cores}
+            for own, name in cores.items():
+                if isinstance(value := state.get(own), torch.Tensor):
+                    adopted[own] = _adopted(self.core, name, value, tensor)
+            if "step" in state:
+                adopted["step"] = scalar_tensor(float(state["step"]))
+            self.state[tensor] = adopted
+
+
+def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any) -> Any:
+    """Return a new state array with the elements of a saved one."""
+    array = inner(tensor)
+    family = family_of(array)
+    if family is None:
+        return value
+    target = ParamState(array, {}, schema=core.state_schema).allocate(name)
+    if target.shape != (elements := inner(value).detach()).shape:
+        raise ValueError(
+            f"state_dict: expected {names_of(core)[name]} of shape {tuple(target.shape)}, got {tuple(elements.shape)}"
+        )
+    target.copy_(elements)
+    return outer(target, tensor)
+
+
+def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"decoupled" if name == DECOUPLED else name: value for name, value in options.items()}
+
+
+_hooked_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
+
+
+# ---- the classes
+
+
+def _signature(core: type[CoreOptimizer]) -> inspect.Signature:
+    """Return the constructor's signature: torch.optim's positional arguments first, where it has the class."""
+    kinds = inspect.Parameter
+    parameters = {p.name: p for p in inspect.signature(core).parameters.values() if p.name != "backend"}
+    parameters |= {name: kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in FLAGS.items()}
+    parameters[DECOUPLED] = kinds(DECOUPLED, kinds.KEYWORD_ONLY, default=core.defaults["decoupled"])
+    theirs = getattr(torch.optim, core.__name__, core)
+    positional = [p.name for p in inspect.signature(theirs).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    first = [
+        parameters.pop(name).replace(kind=kinds.POSITIONAL_OR_KEYWORD) for name in positional if name in parameters
+    ]
+    return inspect.Signature([*first, *(p.replace(kind=kinds.KEYWORD_ONLY) for p in parameters.values())])
+
+
+def _docstring(core: type[CoreOptimizer]) -> str:
+    text = (inspect.getdoc(core) or "").partition("\n>>> ")[0]
+    text = text.replace(
+        "params: Arrays to update in place; see `Optimizer`.",
+        "params: Tensors, groups of tensors, or named tensors, as for `torch.optim.Optimizer`.",
+    )
+    return f"""{text}
+The options and their meaning are those of `fastoptim.{core.__name__}`, and so are the results.
+
+>>> import torch, fastoptim.torch
+>>> p = torch.nn.Parameter(torch.ones(2))
+>>> opt = fastoptim.torch.{core.__name__}([p])
+>>> p.sum().backward()
+>>> opt.step()
+>>> bool((p < 1).all())
+True
+"""
+
+
+def _delegate(name: str, method: Any) -> Callable[..., Any]:
+    def call(self: Optimizer, *args: Any) -> Any:
+        return getattr(self._whole_stepper(), name)(*args)
+
+    call.__name__, call.__doc__ = name, (method.__doc__ or "").partition("\n\n")[0]
+    return call
+
+
+def _make(core: type[CoreOptimizer]) -> type[Optimizer]:
+    methods = {
+        name: _delegate(name, getattr(core, name))
+        for name in ("lookahead", "eval", "train", "update_hessian")
+        if getattr(core, name, None) is not getattr(CoreOptimizer, name, None)
+    }
+    signature = _signature(core)
+    body = {"core": core, "_signature": signature, "__signature__": signature, "__doc__": _docstring(core)}
+    return type(core.__name__, (Optimizer,), {**body, **methods, "__module__": "fastoptim.torch"})
+
+
+OPTIMIZERS = [_make(core) for core in CORE_OPTIMIZERS.values()]

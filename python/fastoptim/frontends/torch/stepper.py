@@ -1,0 +1,302 @@
+"""Core optimizers that step the parameters, options and state of a `torch.optim.Optimizer`.
+
+PyTorch's `param_groups` and `state` are the truth.  A stepper is made from them and discarded when they show other
+tensors than it has; options are read from the groups at every step, as by the core's own optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...arrays.checks import check_target
+from ...arrays.param_state import ParamState
+from ...arrays.tree import LEAF, Structure
+from ...engines.base import GroupSnapshot, GroupStep, group_step_at
+from ...optimizer.base import Optimizer as CoreOptimizer
+from ...optimizer.groups import missing_state
+from ...options.checks import rate_at
+from ...options.settings import Settings
+from .tensors import Target, gradient_of, is_sharded, names_of, outer, state_arrays, step_dtype
+
+_LIVE = ("lr", "grad_scale")  # options that the core reads from tensors at every step
+_SPARSE = ("sgd", "adagrad")  # whose formula does nothing where the gradient is 0, or nothing else than with zeros
+
+
+@dataclass
+class _Entry:
+    """One parameter of a stepper while it is made."""
+
+    target: Target
+    param: ParamState
+    state: dict[str, Any]
+    """The parameter's state as PyTorch keeps it."""
+    made: dict[str, Any]
+    """New state arrays, by the core's names."""
+    step: int
+
+
+@dataclass
+class _Borrowed:
+    """What a stepper has of the optimizer that it was made for, to recognize changes."""
+
+    groups: list[dict[str, Any]]
+    lists: list[list[Any]]  # of parameters, one a group
+    members: list[list[Any]]  # their entries
+    state: Mapping[Any, Any]
+    arrays: list[tuple[dict[str, Any], dict[str, Any]]]  # a parameter's state now, and as it was
+    targets: list[Target]
+    idle: list[Any]  # parameters without gradient and state
+    steps: Any = None  # the memory of the step counts
+    seen_steps: bytes = b""
+    tensors: list[Any] = field(default_factory=list)  # of `targets`
+    is_plain: bool = True
+
+    def has_changed(self, groups: list[dict[str, Any]], state: Mapping[Any, Any]) -> bool:
+        """Return whether the optimizer has other parameters, state or step counts, or a parameter other memory."""
+        return (
+            self.groups is not groups
+            or self.state is not state
+            or self.steps.tobytes() != self.seen_steps
+            or _differ([group.get("params") for group in groups], self.lists)
+            or any(map(_differ, self.lists, self.members))
+            or _differ([state.get(tensor) for tensor in self.tensors], [now for now, _ in self.arrays])
+            or any(_differ(now.values(), then.values()) for now, then in self.arrays)
+            or any(tensor.grad is not None for tensor in self.idle)
+            or any(target.has_moved() for target in self.targets)
+        )
+
+
+def _differ(now: Collection[Any], then: Collection[Any]) -> bool:
+    """Return whether these are not the same objects."""
+    return len(now) != len(then) or not all(map(is_, now, then))
+
+
+class Steps:
+    """What a stepper adds to an optimizer of the core."""
+
+    _borrowed: _Borrowed
+    _rates: list[float]
+    _loss_scale = 1.0  # of a GradScaler, in this step
+
+    @classmethod
+    def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
+        """Return the checked options, of those in a group that are the core's."""
+        known = {
+            name: value if name in _LIVE else _as_numbers(value)
+            for name, value in given.items()
+            if name in cls.defaults or name == "convention"  # type: ignore[attr-defined]
+        }
+        return super().check_options(known, place)  # type: ignore[misc,no-any-return]
+
+    def take_step(self: Any, groups: list[dict[str, Any]], state: Mapping[Any, Any], scale: float) -> bool:
+        """Take a step; False if the stepper is not of these groups and this state any more."""
+        borrowed = self._borrowed
+        self._loss_scale = scale
+        may_be_quick = borrowed.is_plain and borrowed.state is state and not self._swapped_by
+        if may_be_quick and self._take_quick_step(groups, scale):
+            return True
+        self.check_not_swapped()
+        if borrowed.has_changed(groups, state):
+            return False
+        for target in borrowed.targets:
+            target.pull()
+        sparse = self.name in _SPARSE
+        grads = [gradient_of(tensor, sparse) for tensor in borrowed.tensors]
+        self._fast_path = None  # it may be of another loss scale
+        taken = self._step_slow_path(grads) is not False
+        self._show_new_state()
+        if taken:
+            present = [i for i, grad in enumerate(grads) if grad is not None]
+            for i in present:
+                borrowed.targets[i].push()
+            self._end_step([borrowed.tensors[i] for i in present])
+        return True
+
+    def _show_new_state(self: Any) -> None:
+        """Add the arrays that an option needs, assigned since the last step, to the state."""
+        borrowed, names = self._borrowed, names_of(type(self))
+        for i, (param, (own, _)) in enumerate(zip(self.param_states, borrowed.arrays, strict=True)):
+            new = {
+                names[k]: outer(array, borrowed.tensors[i]) for k, array in param.state.items() if names[k] not in own
+            }
+            if new:
+                own.update(new)
+                borrowed.arrays[i] = (own, dict(own))
+
+    def _take_quick_step(self: Any, groups: list[dict[str, Any]], scale: float) -> bool:
+        """Take a step if nothing but gradients, learning rates and the loss scale has changed."""
+        borrowed, fast_path = self._borrowed, self._fast_path
+        if fast_path is None or borrowed.steps.tobytes() != borrowed.seen_steps:
+            return False
+        for tensor in borrowed.idle:
+            if tensor.grad is not None:
+                return False
+        tensors = borrowed.tensors
+        grads = [tensor.grad for tensor in tensors]
+        if (
+            scale != 1 or (try_step := fast_path.try_step) is None or not try_step(groups, grads, self._counts)
+        ) and not self._step_at_other_rates(groups, grads):
+            return False
+        self._end_step(tensors)
+        return True
+
+    def _step_at_other_rates(self: Any, groups: list[dict[str, Any]], grads: list[Any]) -> bool:
+        """Take a step if nothing but gradients, learning rates and the loss scale has changed.
+
+        A learning rate that stays as it is goes to the slow path once, which prepares the fast path for it.
+        """
+        fast_path, t = self._fast_path, self._step_count + 1
+        snapshots, group_steps, rates = [], [], []
+        for group, (seen, settings, place) in zip(groups, self._resolved, strict=False):
+            lr = group.get("lr")
+            at = len(seen) // 2 + seen.index("lr")
+            rates.append(rate := rate_at(lr, t - 1, place, "['lr']"))
+            snapshots.append(((*seen[:at], lr, *seen[at + 1 :]),))
+            group_steps.append(group_step_at(settings, rate, t, place))
+        if self._loss_scale == 1 and rates == self._rates and fast_path.try_step is not None:
+            return False
+        self._rates = rates
+        flat = fast_path.match_inputs(groups, snapshots, grads)
+        return flat is not None and fast_path.step_with(flat, self._scaled(group_steps), self._counts)[0] == "stepped"
+
+    def _step_by_engine(self: Any, flat: list[Any], group_steps: list[GroupStep]) -> bool:
+        self._rates = []
+        return super()._step_by_engine(flat, self._scaled(group_steps))  # type: ignore[misc,no-any-return]
+
+    def _scaled(self: Any, group_steps: list[GroupStep]) -> list[GroupStep]:
+        if self._loss_scale == 1:
+            return group_steps
+        return [step._replace(grad_scale=step.grad_scale * self._loss_scale) for step in group_steps]
+
+    def _end_step(self: Any, tensors: list[Any]) -> None:
+        """Show the step in the state and in the versions of the tensors, by which autograd detects changes."""
+        t, missed = self._counts
+        borrowed = self._borrowed
+        if missed:
+            borrowed.steps[:] = [t - missed.get(i, 0) for i in range(len(borrowed.steps))]
+        else:
+            borrowed.steps.fill(t)
+        borrowed.seen_steps = borrowed.steps.tobytes()
+        torch.autograd.graph.increment_version(tensors)
+
+
+def _as_numbers(value: Any) -> Any:
+    """Return an option without tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.item()
+    return tuple(map(_as_numbers, value)) if isinstance(value, (tuple, list)) else value
+
+
+@cache
+def stepper_class(core: type[CoreOptimizer]) -> Any:
+    """Return the class of an optimizer's steppers."""
+    return type(f"{core.__name__}Stepper", (Steps, core), {"__module__": __name__})
+
+
+def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state: Any, everything: bool) -> Any:
+    """Return a stepper of the parameters with state or with a gradient, for which it makes the state.
+
+    With `everything` also of those that require gradients.  None if there is no such parameter.
+    """
+    cls = stepper_class(core)  # type: ignore[arg-type]  # mypy: a class has no hash
+    settings = [cls.check_options(_options_of(group), f"param_groups[{i}]: ") for i, group in enumerate(groups)]
+    entries, idle = [], []
+    everything = everything or core.reduces_all
+    for i, group in enumerate(groups):
+        for j, tensor in enumerate(group["params"]):
+            own = state.get(tensor) or {}
+            if own or tensor.grad is not None or (everything and tensor.requires_grad):
+                entries.append(_entry(cls, tensor, own, settings[i], (i, j)))
+            else:
+                idle.append(tensor)
+    if not entries:
+        return None
+    if core.reduces_all:
+        _share_numbers(cls, entries)
+    return _assemble(cls, groups, state, settings, entries, idle)
+
+
+def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _entry(cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int]) -> _Entry:
+    place = f"[{where[0]}]['params'][{where[1]}]"
+    target = Target.of(tensor, "param_groups" + place)
+    if is_sharded(tensor) and (cls.reduce_terms or any(settings.options[k] for k in ("clip_norm", "clip_global_norm"))):
+        raise ValueError(
+            f"param_groups{place}: expected a tensor of which this process has every element, as sums run over it, "
+            f"got a DTensor"
+        )
+    check_target(target.array, "param_groups" + place)
+    arrays = dict(state_arrays(state, names_of(cls)))
+    param = ParamState(target.array, arrays, where[0], place, "param_groups" + place, schema=cls.state_schema)
+    made = missing_state(param, settings)
+    step = round(float(state["step"])) if "step" in state else int(bool(state))
+    if any(param.schema_of(name).starts_count for name in made):
+        step = 0
+    return _Entry(target, param, state, made, step)
+
+
+def _share_numbers(cls: Any, entries: list[_Entry]) -> None:
+    """Give new parameters the numbers and the count that the optimizer has for all."""
+    oldest = max(entries, key=lambda entry: entry.step)
+    for entry in entries:
+        entry.step = oldest.step
+        for name in entry.made:
+            if cls.state_schema[name].is_scalar and name in oldest.param.state:
+                entry.made[name].copy_(oldest.param.state[name])
+
+
+def _assemble(
+    cls: Any,
+    groups: list[dict[str, Any]],
+    state: Any,
+    settings: list[Settings],
+    entries: list[_Entry],
+    idle: list[Any],
+) -> Any:
+    counts = [entry.step for entry in entries]
+    steps = np.array(counts, np.float64 if step_dtype() is torch.float64 else np.float32)
+    names = names_of(cls)
+    arrays = []
+    for entry, count in zip(entries, torch.from_numpy(steps).unbind(), strict=True):
+        own = entry.state if entry.state else state[entry.target.tensor]
+        new = {names[name]: outer(array, entry.target.tensor) for name, array in entry.made.items()}
+        own.update({"step": count, **new})
+        entry.param.state.update(entry.made)
+        arrays.append((own, dict(own)))
+    targets = [entry.target for entry in entries]
+    lists = [group["params"] for group in groups]
+    borrowed = _Borrowed(groups, lists, [list(own) for own in lists], state, arrays, targets, idle, steps)
+    borrowed.seen_steps, borrowed.tensors = steps.tobytes(), [target.tensor for target in targets]
+    borrowed.is_plain = all(target.is_plain for target in targets)
+    stepper = cls.__new__(cls)
+    flat = [target.array for target in targets]
+    latest = max(counts)
+    vars(stepper).update(
+        {"backend": "native", "params": flat, "convention": None},
+        param_groups=groups,
+        param_states=[entry.param for entry in entries],
+        _structure=Structure(list, tuple(range(len(flat))), (LEAF,) * len(flat)),
+        _given=None,
+        _trees=lists,
+        _resolved=[GroupSnapshot.of(group, settings[i], i) for i, group in enumerate(groups)],
+        _views=None,
+        _counts=[latest, {i: latest - t for i, t in enumerate(counts) if t != latest}],
+        _swapped_by="",
+        _engine=None,
+        _fast_path=None,
+        _watched=[state, *lists, *(own for own, _ in arrays)],
+        _borrowed=borrowed,
+        _rates=[],
+        _trained=[],  # of the schedule-free optimizers
+    )
+    return stepper

@@ -1,0 +1,162 @@
+"""Tensors as the core steps them, and the state of a parameter under PyTorch's names.
+
+The core takes dense real tensors with memory of their own.  A complex parameter is stepped through a real view, the
+local shard of a DTensor in its place, and a parameter with gaps through a dense copy, which is assigned back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ...arrays.checks import is_dense
+from ...arrays.families import family_of
+
+if TYPE_CHECKING:
+    from ...options.settings import RuleClass
+
+with contextlib.suppress(ImportError):  # NumPy's name for bfloat16
+    import ml_dtypes  # noqa: F401
+
+_ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
+_NAMES = {
+    "sgd": {"b": "momentum_buffer"},
+    **dict.fromkeys(("adam", "adamw", "nadam", "radam"), _ADAM),
+    "adamax": {"m": "exp_avg", "u": "exp_inf"},
+    "adadelta": {"s": "square_avg", "x": "acc_delta"},
+    "adagrad": {"s": "sum"},
+    "rmsprop": {"s": "square_avg", "g_avg": "grad_avg", "b": "momentum_buffer"},
+}
+
+
+def names_of(optimizer: type[RuleClass]) -> Mapping[str, str]:
+    """Return PyTorch's name of each state array; one that PyTorch does not have keeps its own."""
+    known = _NAMES.get(optimizer.name, {})
+    return {name: known.get(name, name) for name in optimizer.state_schema}
+
+
+def _nadam_numbers(options: Mapping[str, Any], t: int) -> dict[str, float]:
+    beta1, rate = float(options["betas"][0]), options["momentum_decay"]
+    product = 1.0
+    for step in range(1, t + 1):
+        product *= beta1 if rate is None else beta1 * (1 - 0.5 * 0.96 ** (step * float(rate)))
+        if not product:
+            break
+    return {"mu_product": product}
+
+
+def _asgd_numbers(options: Mapping[str, Any], t: int) -> dict[str, float]:
+    lr = float(options["lr"])
+    eta = lr / (1 + float(options["lambd"]) * lr * t) ** float(options["alpha"])
+    return {"eta": eta, "mu": 1 / max(1.0, t - float(options["t0"]))}
+
+
+def no_numbers(options: Mapping[str, Any], t: int) -> dict[str, float]:
+    """Return nothing."""
+    return {}
+
+
+#: Numbers that PyTorch keeps as state and that follow from the options and the step.
+NUMBERS: dict[str, Callable[[Mapping[str, Any], int], dict[str, float]]] = {
+    "nadam": _nadam_numbers,
+    "asgd": _asgd_numbers,
+}
+
+
+def scalar_tensor(number: float) -> Any:
+    """Return a number as a tensor of the type that PyTorch keeps step counts in."""
+    return torch.tensor(number, dtype=step_dtype())
+
+
+def step_dtype() -> Any:
+    """Return the type of step counts: float64 only if that is PyTorch's default."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Return whether this is a DTensor."""
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return False
+    module = sys.modules.get("torch.distributed.tensor")  # which has made the tensor
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def inner(tensor: Any) -> Any:
+    """Return the real, strided tensor with the elements that this process holds."""
+    if is_sharded(tensor):
+        tensor = tensor.detach().to_local()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.detach().resolve_conj())
+    return tensor
+
+
+def outer(array: Any, like: Any) -> Any:
+    """Return a state array as PyTorch keeps it for a parameter: complex, or a DTensor."""
+    if array.dtype == torch.float64 and not array.dim():
+        return array
+    if like.is_complex():
+        array = torch.view_as_complex(array)
+    if is_sharded(like):
+        place = {"device_mesh": like.device_mesh, "placements": like.placements, "run_check": False}
+        array = type(like.detach()).from_local(array, **place, shape=like.shape, stride=like.stride())
+    return array
+
+
+class Target(NamedTuple):
+    """A parameter, and the array in its place that the core steps."""
+
+    tensor: Any
+    array: Any
+    is_copy: bool
+    """True if the array is a copy without the parameter's gaps."""
+
+    @classmethod
+    def of(cls, tensor: Any, place: str) -> Target:
+        """Make it."""
+        array = inner(tensor)
+        family = family_of(array)
+        is_copy = family is not None and not is_dense(family.metadata(array, place))
+        if is_copy:
+            array = array.detach().clone(memory_format=torch.contiguous_format)
+        return cls(tensor, array, is_copy)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the core steps the parameter itself."""
+        return self.array is self.tensor
+
+    def has_moved(self) -> bool:
+        """Return whether the parameter has other memory than the view of it."""
+        return not (self.is_plain or self.is_copy) and self.array.data_ptr() != inner(self.tensor).data_ptr()
+
+    def pull(self) -> None:
+        """Copy the parameter's elements into a copy."""
+        if self.is_copy:
+            self.array.copy_(inner(self.tensor).detach())
+
+    def push(self) -> None:
+        """Copy a copy's elements into the parameter."""
+        if self.is_copy:
+            inner(self.tensor).detach().copy_(self.array)
+
+
+def gradient_of(tensor: Any, accepts_sparse: bool) -> Any:
+    """Return the gradient of a parameter that is not stepped itself, or is sparse."""
+    grad = tensor.grad
+    if grad is None:
+        return None
+    if grad.is_sparse and accepts_sparse:
+        grad = grad.to_dense()
+    grad = inner(grad)
+    return grad.resolve_neg() if grad.is_neg() else grad
+
+
+def state_arrays(state: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield the core's name of each state array that a parameter has, and the array."""
+    for name, own in names.items():
+        if isinstance(state.get(own), torch.Tensor):
+            yield name, inner(state[own])
