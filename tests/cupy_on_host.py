@@ -95,6 +95,13 @@ class ndarray:  # noqa: N801  # CuPy's name
     def reshape(self, *shape: Any) -> ndarray:
         return self._like(self.host.reshape(*shape))
 
+    def all(self) -> bool:
+        return bool(self.host.all())
+
+    @property
+    def flags(self) -> Any:
+        return self.host.flags
+
     def __deepcopy__(self, memo: Any) -> ndarray:
         return self._like(copying.deepcopy(self.host, memo))
 
@@ -116,6 +123,18 @@ class _OnHost:
 
 def asnumpy(a: ndarray, stream: Any = None, order: Any = "C") -> Any:
     return a.host.copy(order=order)
+
+
+def empty_like(a: ndarray) -> ndarray:
+    return empty(a.shape, a.dtype)
+
+
+def isfinite(a: ndarray) -> ndarray:
+    return ndarray(np.isfinite(a.host))
+
+
+def ascontiguousarray(a: ndarray) -> ndarray:
+    return ndarray(np.ascontiguousarray(a.host))
 
 
 def zeros_like(a: ndarray, dtype: Any = None) -> ndarray:

@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import CHECKOUT
 from fastoptim.frontends.sharded.buckets import owners_of
 from loops import loop
 from optional import optional
 
 CHECKS = Path(__file__).parents[1] / "sharded_checks.py"
+EXAMPLE = CHECKOUT / "examples" / "digits_mpi.py"
 LAUNCHER = Path(sys.executable).with_name("mpiexec")
 
 
-def launch(ranks: int, check: str, *arguments: str, patience: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run a check on that many ranks."""
+def launch(
+    ranks: int, *arguments: str, program: Path = CHECKS, patience: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run a check, or another program, on that many ranks."""
     optional("mpi4py")
     launcher = str(LAUNCHER) if LAUNCHER.exists() else shutil.which("mpiexec")
     if launcher is None:
@@ -35,12 +39,12 @@ def launch(ranks: int, check: str, *arguments: str, patience: float = 240) -> su
         **dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1"),  # Open MPI
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    command = [launcher, "-n", str(ranks), sys.executable, str(CHECKS), check, *arguments]
+    command = [launcher, "-n", str(ranks), sys.executable, str(program), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=patience, check=False)
 
 
-def run(ranks: int, check: str, *arguments: str) -> str:
-    done = launch(ranks, check, *arguments)
+def run(ranks: int, *arguments: str, program: Path = CHECKS) -> str:
+    done = launch(ranks, *arguments, program=program)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -99,6 +103,15 @@ def test_a_rank_that_is_killed_or_late_does_not_keep_the_others() -> None:
     assert launch(3, "killed", patience=60).returncode != 0
     said = launch(3, "timeout", patience=60).stdout
     assert said.count("expected the other ranks within 0.5 s") == 2
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="needs examples/: this test runs in a checkout")
+def test_the_example_trains_the_network_of_one_process(tmp_path: Path) -> None:
+    for library in ("sklearn", "matplotlib", "tqdm"):
+        optional(library)
+    arguments = ["--epochs", "2", "--output", str(tmp_path / "picture.png")]
+    digests = [run(ranks, *arguments, program=EXAMPLE).split("parameters ")[1:] for ranks in (1, 3)]
+    assert len({line.split()[0] for lines in digests for line in lines}) == 1
 
 
 # ---- without processes

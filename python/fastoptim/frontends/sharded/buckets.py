@@ -73,7 +73,7 @@ class Bucket:
             self._bytes = self._link.xp.empty(sum(map(_padded, self.params)), np.uint8)
         if self.is_own:
             for part, param in zip(self._byte_parts(), self.params, strict=True):
-                part[...] = _contiguous(self._link.xp, param.p).reshape(-1).view(np.uint8)
+                part[...] = self._link.xp.ascontiguousarray(param.p).reshape(-1).view(np.uint8)
         return _ThenUnpack(self, self._link.broadcast(self._bytes, self.owner))
 
     def unpack(self) -> None:
@@ -113,10 +113,6 @@ class _ThenUnpack:
     def wait(self) -> None:
         self._request.wait()
         self._bucket.unpack()
-
-
-def _contiguous(xp: Any, array: Any) -> Any:
-    return xp.asarray(array, order="C")
 
 
 def buckets_of(param_states: Sequence[ParamState], owners: Sequence[int], link: Link) -> list[Bucket]:

@@ -58,6 +58,8 @@ class Sharded:
         with peers.together("Sharded"):
             optimizer = optimizer_class(params, **options)
             metadata = [param.metadata for param in optimizer.param_states]
+            if optimizer.reduces_all and link.xp is not np:
+                raise ValueError(f"{type(optimizer).__name__}: expected NumPy arrays, as its sums run over all ranks")
             for param in optimizer.param_states:
                 if not isinstance(param.p, link.xp.ndarray):
                     expected = f"an array of {link.xp.__name__} with this communicator"
