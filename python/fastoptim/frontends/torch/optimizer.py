@@ -215,7 +215,8 @@ The options and their meaning are those of `fastoptim.{core.__name__}`, and so a
 >>> p = torch.nn.Parameter(torch.ones(2))
 >>> opt = fastoptim.torch.{core.__name__}([p])
 >>> p.sum().backward()
->>> opt.step()
+>>> for _ in range(2):  # the first step of ADOPT only starts its state
+...     opt.step()
 >>> bool((p < 1).all())
 True
 """
