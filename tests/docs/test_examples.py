@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from argparse import Namespace
@@ -18,6 +19,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CHECKOUT
+from mpi_jobs import run as run_job
 from optional import optional
 
 EXAMPLES = CHECKOUT / "examples"
@@ -130,3 +132,11 @@ def test_flower_has_the_same_numbers_as_its_own_strategies(examples: Callable[[s
         expected, found = (np.array(example.federate(each, data, args, progress)) for each in (theirs, ours))
         assert expected[-1, 0] < expected[0, 0]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_any_number_of_processes_trains_the_same_network(examples: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    arguments = ["--epochs", "2", "--output", str(tmp_path / "picture.png")]
+    said = "".join(run_job(ranks, *arguments, program=EXAMPLES / "digits_mpi.py") for ranks in (1, 3))
+    digests = re.findall(r"parameters (\w+)", said)
+    assert len(digests) == 4
+    assert len(set(digests)) == 1

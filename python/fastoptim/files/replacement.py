@@ -29,6 +29,8 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames no open file
             temporary.replace(target)
         except BaseException:
             with suppress(OSError):

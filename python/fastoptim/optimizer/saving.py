@@ -18,7 +18,7 @@ Path = str | os.PathLike[str]
 class HasStateDict(Protocol):
     """An optimizer, or anything else with a state dict."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any] | None:
         """Return everything needed to continue."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
@@ -57,6 +57,8 @@ def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     values = {} if params is None else {"params": params}
     if optimizer is not None:
         values["optimizer"] = optimizer.state_dict()
+        if values["optimizer"] is None:  # of several processes, of which another one writes
+            return
     document.save(path, {**values, **numbers})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,9 +103,10 @@ class MPILink:
     def leave(self, why: str) -> None:
         """Send a notice to every other rank."""
         notice = f"rank {self.rank} {why}"
-        self._notices += [
-            self._comm.isend(notice, dest=rank, tag=_NOTICES) for rank in range(self.size) if rank != self.rank
-        ]
+        with suppress(Exception):  # the caller may have finalized MPI
+            self._notices += [
+                self._comm.isend(notice, dest=rank, tag=_NOTICES) for rank in range(self.size) if rank != self.rank
+            ]
 
     def close(self) -> None:
         """Free the communicator."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -191,8 +191,9 @@ class Sharded:
 
     @contextmanager
     def _swapped(self, call: str, swap: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        with swap():
+        with ExitStack() as stack:
             with self._peers.together(call):
+                stack.enter_context(swap())
                 self._send_params()
             yield
 
