@@ -88,8 +88,8 @@ class EarlyStopping:
         threshold: float | None = None,
         grad_tol: float | None = None,
     ) -> None:
-        if not hasattr(optimizer, "step_count"):
-            raise TypeError(f"optimizer: expected an optimizer, got {describe(optimizer)}")
+        if not (hasattr(optimizer, "params") and hasattr(optimizer, "step_count")):
+            raise TypeError(f"optimizer: expected one with params and step_count, got {describe(optimizer)}")
         self.optimizer = optimizer
         self.patience: int | None = check_option(PositiveCount | None, patience, "patience")
         self.min_delta: float = check_option(NonNegative, min_delta, "min_delta")

@@ -111,7 +111,7 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception], message:
 
 
 def test_wrong_arguments_change_nothing() -> None:
-    with pytest.raises(TypeError, match=r"^optimizer: expected an optimizer, got a list"):
+    with pytest.raises(TypeError, match=r"^optimizer: expected one with params and step_count, got a list"):
         fo.EarlyStopping([np.ones(2)])  # type: ignore[arg-type]
     _, _, stopping = made(grad_tol=0.1)
     for arguments, name in [((1.0,), "grads"), (("low",), "loss"), ((np.ones(2), GRADS), "loss"), ((1.0, "g"), "arr")]:
