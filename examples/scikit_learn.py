@@ -5,8 +5,8 @@ curves are the same up to rounding, and `fit` takes less time by what the update
 and the times are medians over --rounds of them.  On a busy machine, --cpu counts the processor time of the process
 instead, best with one thread of the BLAS (OPENBLAS_NUM_THREADS=1).
 
-The recipe needs scikit-learn 0.24 or later, whose optimizers have the method update_params(params, grads).  It was
-tested with 1.3.2 and 1.9.1.
+The recipe relies on the method update_params(params, grads) of scikit-learn's optimizers, which is not public.  It was
+tested with scikit-learn 1.3.2 and 1.9.1.
 """
 
 from __future__ import annotations
