@@ -206,7 +206,7 @@ def test_all_public_names_are_there() -> None:
     assert sorted(names) == fo.__all__
     assert all(fo.__dir__().count(name) == 1 for name in names)
     assert {name for name, value in names.items() if isinstance(value, ModuleType)} == {
-        *("functional", "reference", "schedules"),
+        *("distributed", "functional", "reference", "schedules"),
     }
     assert {name: value for name, value in names.items() if value in fo.OPTIMIZERS.values()} == {
         cls.__name__: cls for cls in fo.OPTIMIZERS.values()

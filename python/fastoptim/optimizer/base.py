@@ -6,7 +6,6 @@ Groups, the slow path, parameter swaps and checkpoints are modules of functions 
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
@@ -32,14 +31,15 @@ from ..options.settings import Settings
 from ..options.suggestions import did_you_mean
 from ..reference_math import Array
 from ..texts import brief
-from . import checkpoint, groups, pickling, saving, stepping, swapped_params
+from . import checkpoint, groups, pickling, stepping, swapped_params
 from .native_rules import check_against_native
+from .saving import SavedInFiles
 
 #: Every optimizer by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
-class Optimizer(FieldsAreArguments):
+class Optimizer(FieldsAreArguments, SavedInFiles):
     r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
@@ -441,14 +441,6 @@ class Optimizer(FieldsAreArguments):
             RuntimeError: The parameters hold other values, as within `averaged`.
         """
         checkpoint.load(self, state_dict, convert)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state dict to a file, atomically and durably; see `fastoptim.save`, which adds the parameters."""
-        saving.save(path, optimizer=self)
-
-    def load(self, path: str | os.PathLike[str], *, convert: bool = False) -> None:
-        """Continue from a file of `save` or `fastoptim.save`; see `load_state_dict`."""
-        saving.load_optimizer(self, path, convert)
 
     def __getstate__(self) -> dict[str, Any]:
         return pickling.picklable(self)

@@ -91,9 +91,16 @@ def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     return saved
 
 
-def load_optimizer(optimizer: Any, path: Path, convert: bool) -> None:
-    """Load the optimizer's part of a file; see `Optimizer.load`."""
-    optimizer.load_state_dict(_entry(document.load(path), "optimizer", path), convert=convert)
+class SavedInFiles:
+    """The methods `save` and `load` of a class with a state dict."""
+
+    def save(self: Any, path: Path) -> None:
+        """Write the state dict to a file, atomically and durably; see `fastoptim.save`, which adds the parameters."""
+        save(path, optimizer=self)
+
+    def load(self: Any, path: Path, *, convert: bool = False) -> None:
+        """Continue from a file of `save` or `fastoptim.save`; see `load_state_dict`."""
+        self.load_state_dict(_entry(document.load(path), "optimizer", path), convert=convert)
 
 
 def _entry(saved: Mapping[str, Any], name: str, path: Path) -> Any:
