@@ -50,12 +50,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     if metadata.get("sha256") != _digest(text, arrays):
         raise ValueError(f"{place}: expected contents as they were written, got others: their digest differs")
     try:
-        values = unpack(text, arrays)
+        return unpack(text, arrays)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{place}: expected a document of fastoptim, got one with an error: {error!r}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: expected a document that is a dict, got {describe(values)}")
-    return values
 
 
 def pack(values: Mapping[str, Any]) -> tuple[str, dict[str, Array]]:
@@ -65,9 +62,12 @@ def pack(values: Mapping[str, Any]) -> tuple[str, dict[str, Array]]:
     return json.dumps(encoded, separators=(",", ":"), allow_nan=False), arrays
 
 
-def unpack(text: str, arrays: Mapping[str, Array]) -> Any:
+def unpack(text: str, arrays: Mapping[str, Array]) -> dict[str, Any]:
     """Return the values of a document."""
-    return _decode(json.loads(text), arrays)
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a dict, got {describe(values)}")
+    return {key: _decode(value, arrays) for key, value in values.items()}
 
 
 def _digest(text: str, arrays: Mapping[str, Array]) -> str:

@@ -148,7 +148,8 @@ class Sharded:
             self.optimizer.check_not_swapped()
             checkpoint.check(self.optimizer, own, convert)
             peers.agree()
-            self.optimizer.load_state_dict(own, convert=convert)
+            with peers.exchanging():  # an error here would leave the ranks with different states
+                self.optimizer.load_state_dict(own, convert=convert)
 
     def save(self, path: str | os.PathLike[str], *, params: Any = None, root: int = 0, **numbers: Any) -> None:
         """Write a checkpoint from root, atomically and durably; see `fastoptim.save`."""

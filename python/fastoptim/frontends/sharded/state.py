@@ -76,7 +76,7 @@ def move(link: Link, values: Mapping[str, Any] | None, source: int, target: int)
     for name, dtype, shape in described:
         arrays[name] = np.empty(shape, dtype)
         link.move(arrays[name].reshape(-1).view(np.uint8), source, target)
-    return document.unpack(packed, arrays)  # type: ignore[no-any-return]
+    return document.unpack(packed, arrays)
 
 
 def _message(text: bytes, length: int) -> Array:
