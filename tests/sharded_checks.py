@@ -159,6 +159,13 @@ def check_small_buckets() -> None:
         if case.optimizer.name in ("adam", "lamb", "prodigy", "lion"):
             run_pair(case)
             run_pair(clipped(case))
+    params, others = model(), model()
+    params[0] = np.array(params[0], order="F" if RANK else "C")  # travels in its own memory on one rank alone
+    opt, other = fo.distributed.Sharded(fo.Adam, params, COMM), fo.Adam(others)
+    opt.step(gradients(1, RANK))
+    other.step(summed(1))
+    assert_equal(params, others, "memory orders")
+    opt.close()
 
 
 def check_groups_and_swaps() -> None:

@@ -70,7 +70,8 @@ class Bucket:
         if own is not None:
             return self._link.broadcast(own, self.owner)
         if self._bytes is None:
-            self._bytes = self._link.xp.empty(sum(map(_padded, self.params)), np.uint8)
+            *before, last = self.params  # one array has as many bytes as in its own memory, which others may use
+            self._bytes = self._link.xp.empty(sum(map(_padded, before)) + last.metadata.nbytes, np.uint8)
         if self.is_own:
             for part, param in zip(self._byte_parts(), self.params, strict=True):
                 part[...] = self._link.xp.ascontiguousarray(param.p).reshape(-1).view(np.uint8)

@@ -101,7 +101,7 @@ class ShardedEngine:
             if grad is not None:
                 metadata = check_gradient(grad, param.g_place, param.metadata)
                 written.check_no_overlap(metadata, param.g_place)
-                grad = grad if isinstance(metadata, ArrayMetadata) else metadata
+                grad = self._peers.link.xp.asarray(grad) if isinstance(metadata, ArrayMetadata) else metadata
             checked.append(grad)
         return checked
 
