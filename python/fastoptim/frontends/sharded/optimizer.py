@@ -46,6 +46,12 @@ class Sharded:
         timeout: The number of seconds to wait for another rank, after which TimeoutError is raised; None for no limit.
         **options: The options of the class.
 
+    With MPI, in a program that ``mpiexec -n 4 python`` starts::
+
+        from mpi4py import MPI
+        opt = fo.distributed.Sharded(fo.AdamW, params, MPI.COMM_WORLD, lr=1e-3)
+        opt.step(grads)
+
     Attributes, options and groups are those of the optimizer; assign the same on every rank.  `state` has empty dicts
     in the places of arrays that other ranks own.
     """
