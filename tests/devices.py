@@ -13,11 +13,23 @@ import pytest
 import fastoptim as fo
 from cases import Array
 from fastoptim.arrays import cuda_families, families
+from fastoptim.arrays.torch_families import TorchCuda
 
 IS_EMULATED = fo.build_info()["cuda"] == "emulated"
 
 if IS_EMULATED:
     families.FAMILIES.insert(0, cuda_families.CuPy("cupy_on_host"))
+
+
+class TorchOnTheCpu(TorchCuda):
+    """PyTorch's CUDA tensors in an emulated build, whose device is the CPU."""
+
+    def _is_here(self, tensor: Any) -> bool:
+        return True
+
+    def stream(self, gpu: int) -> cuda_families.Stream:
+        return cuda_families.Stream(0, False)
+
 
 #: The modules that arrays are made with.
 MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytest.mark.gpu)]

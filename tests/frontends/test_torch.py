@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import fastoptim as fo
+from devices import IS_EMULATED, TorchOnTheCpu
+from fastoptim.arrays import families
 from loops import loop
 from optional import optional
 
@@ -84,6 +86,33 @@ def test_steps_have_the_core_s_bits(name: str) -> None:
         pair.step(seed, missing={3: 1, 10: 0}.get(seed, -1))
     counts = {seed: int(pair.ours.state[p]["step"]) for seed, p in enumerate(pair.params)}
     assert counts == ({0: 12, 1: 12, 2: 12} if fo.OPTIMIZERS[pair.core.name].reduces_all else {0: 11, 1: 11, 2: 12})
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "NAdam", "LAMB", "Prodigy"])
+@pytest.mark.parametrize("place", ["emulated"] if IS_EMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_steps_on_a_gpu(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rates that change, a gradient that is missing, a loss scale, and a state dict that is loaded."""
+    if place == "emulated":
+        monkeypatch.setattr(families, "FAMILIES", [TorchOnTheCpu()])
+    params = [p.detach().to("cpu" if IS_EMULATED else "cuda").requires_grad_() for p in tensors()]
+    twins = [p.detach().cpu().numpy().copy() for p in params]
+    ours, core = optimizer_of(name, params), getattr(fo, name)(twins)
+    for seed in range(8):
+        grads = [
+            p.to(params[0].device) for p in give_gradients([torch.empty_like(p, device="cpu") for p in params], seed)
+        ]
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad
+        if seed == 3:
+            ours.param_groups[0]["lr"] = core.lr = 0.25
+        if seed == 5:
+            ours.load_state_dict(copy.deepcopy(ours.state_dict()))
+        if seed == 6:
+            params[1].grad = None
+        ours.step()
+        core.step([None if p.grad is None else grad.cpu().numpy() for p, grad in zip(params, grads, strict=True)])
+        for p, twin in zip(params, twins, strict=True):
+            assert p.detach().cpu().numpy().tobytes() == twin.tobytes()
 
 
 @every_name

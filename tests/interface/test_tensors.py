@@ -14,24 +14,12 @@ import pytest
 
 import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_values
-from devices import IS_EMULATED
+from devices import IS_EMULATED, TorchOnTheCpu
 from fastoptim.arrays import families
-from fastoptim.arrays.cuda_families import Stream
-from fastoptim.arrays.torch_families import TorchCuda
 
 SHAPES = ((4, 5), (3,), (), (0,), (2, 3, 4))
 PLACES = ["cpu", pytest.param("gpu", marks=[] if IS_EMULATED else pytest.mark.gpu)]
 device = "cpu"  # that tensors are made on
-
-
-class TorchOnTheCpu(TorchCuda):
-    """The device of an emulated build is the CPU."""
-
-    def _is_here(self, tensor: Any) -> bool:
-        return True
-
-    def stream(self, gpu: int) -> Stream:
-        return Stream(0, False)
 
 
 @pytest.fixture(name="torch", params=PLACES)

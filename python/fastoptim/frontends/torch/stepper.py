@@ -103,6 +103,8 @@ class Steps:
         if may_be_quick and self._take_quick_step(groups, scale):
             return True
         self.check_not_swapped()
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("step: expected no capture by a CUDA graph; see fastoptim.Optimizer.graph_step for one")
         if borrowed.has_changed(groups, state):
             return False
         for target in borrowed.targets:
