@@ -4,14 +4,13 @@
     python bench/torch_optimizers.py --model mlp --scaler     # with GradScaler
 
 Rounds of a few steps alternate between the implementations, so that changes of the machine's load affect all alike.
-The result of each is the median over the rounds.
+The result of each is its fastest round, which other processes disturb least.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,23 +73,25 @@ def stepper(make: Callable[..., Any], shapes: Shapes, options: dict[str, Any], s
     return step
 
 
-def measure(steps: dict[str, Callable[[], Any]], seconds: float, rounds: int) -> dict[str, float]:
-    """Return the median time of a step of each, in microseconds."""
+def measure(
+    steps: dict[str, Callable[[], Any]], seconds: float, rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Return the time of a step of each in its fastest round, in microseconds."""
     counts = {}
     for name, step in steps.items():
         for _ in range(3):
             step()
-        start = time.perf_counter()
+        start = clock()
         step()
-        counts[name] = max(1, int(seconds / rounds / (time.perf_counter() - start)))
+        counts[name] = max(1, int(seconds / rounds / (clock() - start)))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(counts[name]):
                 step()
-            times[name].append((time.perf_counter() - start) / counts[name] * 1e6)
-    return {name: statistics.median(each) for name, each in times.items()}
+            times[name].append((clock() - start) / counts[name] * 1e6)
+    return {name: min(each) for name, each in times.items()}
 
 
 def compare(model: str, name: str, scaled: bool, arguments: argparse.Namespace) -> dict[str, float]:
@@ -100,7 +101,8 @@ def compare(model: str, name: str, scaled: bool, arguments: argparse.Namespace) 
     for flag, options in FLAGS.items():
         if flag == "default" or flag in inspect.signature(theirs).parameters:
             steps[flag] = stepper(theirs, MODELS[model], {**OPTIMIZERS[name], **options}, scaled)
-    return measure(steps, arguments.seconds, arguments.rounds)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    return measure(steps, arguments.seconds, arguments.rounds, clock)
 
 
 def main() -> None:
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--optimizer", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--scaler", action="store_true", help="step through GradScaler")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process, for one thread on a busy machine")
     parser.add_argument("--threads", type=int, default=fo.get_num_threads())
     parser.add_argument("--seconds", type=float, default=1.0, help="of each implementation")
     parser.add_argument("--rounds", type=int, default=15)
