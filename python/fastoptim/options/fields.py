@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         """A class with options as fields, and its instances."""
 
         annotations: ClassVar[dict[str, Any]]
+        defaults: ClassVar[dict[str, Any]]
         conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
         param_groups: list[dict[str, Any]]
 
@@ -173,7 +174,8 @@ class Signature:
 def _signature_of(cls: type[HasOptions]) -> inspect.Signature:
     kinds = inspect.Parameter
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
-    for name, own in collect_options(cls).items():
+    for name in cls.defaults:
+        own = inspect.getattr_static(cls, name)
         kind = kinds.KEYWORD_ONLY if own.keyword_only else kinds.POSITIONAL_OR_KEYWORD
         parameters.append(kinds(name, kind, default=own.default, annotation=plain_type(cls.annotations[name])))
     if cls.conventions:
