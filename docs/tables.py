@@ -141,7 +141,7 @@ def optimizers() -> str:
             rate = f"{cls.defaults['lr']:g}"
             conventions = ", ".join(cls.conventions)
             rows.append((f"`{cls.__name__}`", summary(cls), rate, state(cls), moved(cls), conventions, source(cls)))
-        parts.append(f"### {title}\n\n{table(headers, rows)}")
+        parts.append(f"## {title}\n\n{table(headers, rows)}")
     return "\n\n".join(parts)
 
 

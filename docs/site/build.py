@@ -1,0 +1,159 @@
+"""Build the documentation site: the pages of the repository, a page for each optimizer, and a gallery.
+
+    pip install '.[docs]' && python docs/site/build.py            writes build/site/html
+    python docs/site/build.py --links                             also checks the links to other sites
+
+Warnings are errors, so every link between pages leads somewhere.  Sphinx reads copies under build/site/source, where
+the pages have the same places as in the repository.  The pages of optimizers come from their docstrings; a new one has
+its page without a change here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sphinx.cmd.build import build_main
+
+import fastoptim as fo
+from fastoptim.schedules.base import Schedule
+
+SITE = Path(__file__).parent
+CHECKOUT = SITE.parents[1]
+sys.path.append(str(SITE.parent))
+
+from tables import GROUPS, summary, table  # noqa: E402
+
+OUTPUT = CHECKOUT / "build" / "site"
+
+#: Pages that are copied, by the heading of the navigation; those of docs/ that are not named here end the guide.
+PAGES = {
+    "Guide": ("choosing", "optimizers", "schedules", "stopping", "checkpoints", "coming_from", "other_libraries"),
+    "Speed": ("performance", "benchmark"),
+    "Development": ("../CONTRIBUTING", "design", "../CHANGELOG", "../SECURITY"),
+}
+
+#: Functions and classes that are not optimizers, by page.
+REFERENCE = {
+    "Optimizer": ("Optimizer",),
+    "Other functions": (
+        "LossScaler",
+        "EarlyStopping",
+        "global_norm",
+        "save",
+        "load",
+        "build_info",
+        "set_num_threads",
+        "get_num_threads",
+        "set_threading",
+        "thread_info",
+    ),
+}
+
+
+def navigation(caption: str, entries: Sequence[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```", ""])
+
+
+def documented(directive: str, name: str, *options: str) -> str:
+    """Return the block in which Sphinx inserts a docstring."""
+    lines = [f".. {directive}:: fastoptim.{name}", *(f"   {each}" for each in options)]
+    return "\n".join(["```{eval-rst}", *lines, "```", ""])
+
+
+def pages_by_heading() -> dict[str, list[str]]:
+    """Return the pages of the navigation, by their paths in the repository without a suffix."""
+    named = {name for names in PAGES.values() for name in names}
+    others = sorted(path.stem for path in (CHECKOUT / "docs").glob("*.md") if path.stem not in named)
+    headings = {**PAGES, "Guide": (*PAGES["Guide"], *others)}
+    return {title: [f"docs/{name}".replace("docs/../", "") for name in names] for title, names in headings.items()}
+
+
+def front_page() -> str:
+    """Return the README with the navigation of all pages."""
+    parts = [(CHECKOUT / "README.md").read_text(encoding="utf-8")]
+    parts += [navigation(title, names) for title, names in pages_by_heading().items()]
+    return "\n".join([*parts, navigation("Reference", ["api/index", "gallery"])])
+
+
+def optimizer_pages() -> dict[str, str]:
+    """Return a page for each optimizer, and their index."""
+    pages, index = {}, ["# Reference", "", "Every optimizer takes the options of [Optimizer](optimizer.md).", ""]
+    entries = []
+    for title, names in GROUPS.items():
+        rows = []
+        for cls in (fo.OPTIMIZERS[name] for name in names):
+            pages[f"api/{cls.name}.md"] = f"# {cls.__name__}\n\n{documented('autoclass', cls.__name__)}"
+            rows.append((f"[{cls.__name__}]({cls.name}.md)", summary(cls)))
+            entries.append(cls.name)
+        index += [f"## {title}", "", table(("class", "method"), rows), ""]
+    for title, names in REFERENCE.items():
+        page = title.lower().replace(" ", "_")
+        blocks = [documented(*directive_of(name)) for name in names]
+        pages[f"api/{page}.md"] = "\n".join([f"# {title}", "", *blocks])
+        entries.append(page)
+    pages["api/schedules.md"] = schedules_page()
+    index.append(navigation("Reference", [*entries, "schedules"]))
+    pages["api/index.md"] = "\n".join(index)
+    return pages
+
+
+def directive_of(name: str) -> tuple[str, ...]:
+    if isinstance(getattr(fo, name), type):
+        return "autoclass", name, ":members:"
+    return "autofunction", name
+
+
+def schedules_page() -> str:
+    classes = {name: value for name, value in vars(fo.schedules).items() if isinstance(value, type)}
+    names = [name for name, value in classes.items() if issubclass(value, Schedule)]
+    return "\n".join(["# Schedules", "", *(documented("autoclass", f"schedules.{name}") for name in names)])
+
+
+def gallery() -> str:
+    """Return the examples with the first paragraph of their docstrings, their commands and pictures."""
+    parts = ["# Gallery", ""]
+    for path in sorted((CHECKOUT / "examples").glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if path.stem == "common":
+            continue
+        parts += [f"## {path.stem.replace('_', ' ').capitalize()}", "", text.split("\n\n")[0], ""]
+        parts += ["```sh", f"python examples/{path.name}", "```", ""]
+        if (CHECKOUT / "docs" / "images" / f"{path.stem}.png").exists():
+            parts += [f"![The picture that the example draws](docs/images/{path.stem}.png)", ""]
+    return "\n".join(parts)
+
+
+def write_sources(source: Path) -> None:
+    """Write the pages from which Sphinx builds the site."""
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(CHECKOUT / "docs" / "images", source / "docs" / "images")
+    made: dict[str, Callable[[], str]] = {"index.md": front_page, "gallery.md": gallery}
+    pages = {name: make() for name, make in made.items()} | optimizer_pages()
+    for name in (name for names in pages_by_heading().values() for name in names):
+        pages[f"{name}.md"] = (CHECKOUT / f"{name}.md").read_text(encoding="utf-8")
+    for name, text in pages.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--links", action="store_true", help="check the links to other sites; needs a network")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="directory for sources and pages")
+    args = parser.parse_args(arguments)
+    source = args.output / "source"
+    write_sources(source)
+    builders = ["html", "linkcheck"] if args.links else ["html"]
+    return max(
+        int(build_main(["-W", "--keep-going", "-q", "-b", name, "-c", str(SITE), str(source), str(args.output / name)]))
+        for name in builders
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Sphinx's settings; build.py makes the sources."""
+
+from __future__ import annotations
+
+import fastoptim as fo
+
+project = "fastoptim"
+author = "The fastoptim developers"
+version = release = fo.build_info()["version"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",  # so that the pages load nothing from other sites
+    "sphinx_copybutton",
+]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+html_theme = "furo"
+html_title = f"fastoptim {release}"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.strikethrough"]
+
+default_role = "code"  # the docstrings write names in single backquotes
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings have the types in words
+napoleon_google_docstring = True
+napoleon_custom_sections = ["Source"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+linkcheck_timeout = 20
+linkcheck_retries = 2
