@@ -12,7 +12,7 @@ namespace fo::bench {
 
 namespace {
 
-PYBIND11_MODULE(_bench, m, pybind11::mod_gil_not_used()) {
+PYBIND11_MODULE(_bench, m) {
     m.doc() = "The loops of the bandwidth probe, by instruction set.";
     pybind11::dict loops;
 #define FO_PROBE(ISA) loops[#ISA] = pybind11::capsule(FO_JOIN(probe_loops_, ISA)());

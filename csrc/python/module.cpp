@@ -127,7 +127,7 @@ py::dict build_info() {
     return info;
 }
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core, m) {
     cpu::guard_openmp_against_forks();
     cpu::Pool::guard_against_forks();
     cpu::read_threading_from_environment();
