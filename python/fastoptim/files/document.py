@@ -35,7 +35,7 @@ def save(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     text, arrays = pack(values)
     metadata = {"format": "fastoptim", "version": VERSION, "document": text, "sha256": _digest(text, arrays)}
     with replacement(path) as file:
-        safetensors.write(file, arrays, metadata)
+        safetensors.write(file, arrays, metadata, os.fspath(path))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _add_array(value: Any, place: str, name: str, arrays: dict[str, Array]) -> s
     if safetensors.code_of(array.dtype) is None:
         raise TypeError(f"{place}: expected a dtype among {list(safetensors.CODES.values())}, got {array.dtype!r}")
     name = name.encode("utf-8", "backslashreplace").decode()
-    while name in arrays:  # a key with a dot may give the path of another array
+    while name in arrays or name == safetensors.METADATA:  # a key with a dot may give the path of another array
         name += "'"
     arrays[name] = array
     return name

@@ -25,8 +25,9 @@ CODES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{f"{code}{bits}": f"{kind}{bits}" for code, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
 }
-_METADATA = "__metadata__"
+METADATA = "__metadata__"  # of the header: no array can have this name
 _ALIGNMENT = 8
+MAX_NDIM = 64  # of NumPy
 MAX_HEADER = 32 << 20  # bytes; parsed, a hostile one takes some ten times as much
 
 
@@ -52,9 +53,9 @@ def code_of(dtype: np.dtype[Any]) -> str | None:
     return next((code for code, name in CODES.items() if dtype.isnative and dtype.name == name), None)
 
 
-def write(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def write(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, str], place: str) -> None:
     """Write arrays, whose dtypes have a code, in the order of their alignment."""
-    header: dict[str, Any] = {_METADATA: dict(metadata)}
+    header: dict[str, Any] = {METADATA: dict(metadata)}
     at = 0
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     for name, array in ordered:
@@ -63,7 +64,7 @@ def write(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, st
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > MAX_HEADER:
-        raise ValueError(f"{file.name}: expected a header of at most {MAX_HEADER:,} bytes, got {len(text):,}")
+        raise ValueError(f"{place}: expected a header of at most {MAX_HEADER:,} bytes, got {len(text):,}")
     file.write(len(text).to_bytes(8, "little") + text)
     for _, array in ordered:
         file.write(bytes_of(array))
@@ -86,7 +87,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
 def _read(file: BinaryIO, place: str) -> Contents:
     size = os.fstat(file.fileno()).st_size
     header = _header(file, size, place)
-    metadata = header.pop(_METADATA, {})
+    metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"{place}: expected metadata of strings, got others")
     begin = file.tell()
@@ -139,7 +140,9 @@ def _entry(place: str, name: str, described: Any) -> _Entry:
 
 
 def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    if not isinstance(values, list) or len(values) > MAX_NDIM:
+        return False
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
 def _dtype_of(name: str) -> np.dtype[Any]:

@@ -28,7 +28,7 @@ class HasStateDict(Protocol):
 def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = None, **numbers: Any) -> None:
     """Write a checkpoint of parameters, optimizer and numbers to one file, atomically and durably.
 
-    The file is written as ``path + ".new"``, flushed to the disk and then renamed.  If the process is killed at any
+    The file is written as ``.NAME.new``, flushed to the disk and then renamed.  If the process is killed at any
     moment, `path` is the old checkpoint or the new one, and whole.  It is a safetensors file, with everything but the
     arrays as JSON in its metadata, and contains no pickle.
 
@@ -40,7 +40,7 @@ def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
 
     Raises:
         TypeError: Something that a file cannot store, such as a function.  The old file stays as it is.
-        OSError: The file cannot be written.  The old file stays as it is.
+        OSError: The file cannot be written, or `path` is a directory, a device or a pipe.  It stays as it is.
 
     >>> import numpy as np, fastoptim as fo
     >>> params = {"w": np.ones(2)}
