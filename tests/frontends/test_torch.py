@@ -346,6 +346,47 @@ def test_compiled_models_and_functions(name: str) -> None:
         torch.testing.assert_close(p, q)
 
 
+def test_a_compiled_step_is_a_break_of_the_graph() -> None:
+    params, twins = tensors(), tensors()
+    ours, theirs = fastoptim.torch.AdamW(params), fastoptim.torch.AdamW(twins)
+    step = torch.compile(ours.step, backend="aot_eager")
+    for seed in range(3):
+        give_gradients(params, seed)
+        give_gradients(twins, seed)
+        step()
+        theirs.step()
+    assert_same(params, twins)
+
+
+@loop("rate", [-1.0, float("nan"), float("inf"), "0.1"])
+def test_a_rate_out_of_range_changes_nothing(rate: Any) -> None:
+    params = tensors()
+    optimizer = fastoptim.torch.AdamW(params)
+    for seed in range(3):
+        give_gradients(params, seed)
+        optimizer.step()
+    before, saved = [p.detach().clone() for p in params], copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.param_groups[0]["lr"] = rate
+    with pytest.raises((ValueError, TypeError), match=r"param_groups\[0\].*lr"):
+        optimizer.step()
+    assert_same(params, before)
+    torch.testing.assert_close(optimizer.state_dict()["state"], saved, rtol=0, atol=0)
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+
+
+def test_loaded_state_shares_no_memory() -> None:
+    params, twins = tensors(), tensors()
+    ours, theirs = (fastoptim.torch.SGD(own, lr=0.1, momentum=0.9) for own in (params, twins))
+    give_gradients(params, 0)
+    ours.step()
+    theirs.load_state_dict(ours.state_dict())
+    before = copy.deepcopy(ours.state_dict()["state"])
+    give_gradients(twins, 1)
+    theirs.step()
+    torch.testing.assert_close(ours.state_dict()["state"], before, rtol=0, atol=0)
+
+
 def test_a_subclass_and_its_step() -> None:
     class Mine(fastoptim.torch.Adam):  # type: ignore[misc]
         calls = 0

@@ -63,6 +63,8 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters, and return the result of the closure, which recomputes the loss and its gradients."""
+        if torch.compiler.is_compiling():
+            return _step_uncompiled(self, closure)
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -180,6 +182,12 @@ def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any) -> A
 
 def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"decoupled" if name == DECOUPLED else name: value for name, value in options.items()}
+
+
+@torch._disable_dynamo  # type: ignore[untyped-decorator]  # as PyTorch's own methods are
+def _step_uncompiled(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
+    """Take a step in a break of the graph that contains it."""
+    return Optimizer.step(optimizer, closure)
 
 
 _hooked_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)

@@ -6,6 +6,7 @@ tensors than it has; options are read from the groups at every step, as by the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -162,7 +163,8 @@ class Steps:
             rates.append(rate := rate_at(lr, t - 1, place, "['lr']"))
             snapshots.append(((*seen[:at], lr, *seen[at + 1 :]),))
             group_steps.append(group_step_at(settings, rate, t, place))
-        if self._loss_scale == 1 and rates == self._rates and fast_path.try_step is not None:
+        stays = self._loss_scale == 1 and rates == self._rates and fast_path.try_step is not None
+        if stays or not all(0 <= rate < math.inf for rate in rates):  # for which the slow path raises the error
             return False
         self._rates = rates
         flat = fast_path.match_inputs(groups, snapshots, grads)
