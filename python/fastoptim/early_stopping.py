@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from . import core
-from .arrays.families import ArrayFamily, family_of
-from .arrays.tree import describe, structure_of
+from .arrays.checks import check_gradient
+from .arrays.families import ArrayFamily
+from .arrays.param_state import ParamState
+from .arrays.tree import Structure, describe
 from .norms import global_norm
 from .options.checks import NonNegative, PositiveCount, as_float, check_option, is_array
 from .texts import brief
@@ -16,7 +19,8 @@ from .texts import brief
 class _Optimizer(Protocol):
     """The parts of an optimizer that the rules read."""
 
-    params: Any
+    param_states: list[ParamState]
+    _structure: Structure
 
     @property
     def step_count(self) -> int:
@@ -27,7 +31,7 @@ class _Optimizer(Protocol):
 
 
 class _Best(NamedTuple):
-    """The lowest loss so far, the step after which it was measured, and copies of the parameters."""
+    """The lowest loss so far, the step after which it was measured, and copies of the arrays to restore."""
 
     loss: float
     step: int
@@ -38,27 +42,29 @@ class EarlyStopping:
     r"""Rules that end a training loop, which then has the parameters of the lowest loss.
 
     .. math::
-        \text{stop if}\quad &L \le L_\text{ref} - \delta \ \text{for none of the last } \text{patience losses} \\
+        \text{stop if}\quad &L < L_\text{ref} - \delta \ \text{for none of the last } \text{patience losses} \\
         \text{or}\quad &L \le \text{threshold}, \qquad \max_i |g_i| \le \text{grad\_tol}, \qquad
         t \ge \text{max\_steps}
 
-    A loss that is lower than :math:`L_\text{ref} - \delta` becomes :math:`L_\text{ref}`; so many small improvements
-    count as one.  NaN is never an improvement.  `update` takes each loss and says whether to stop; `reason` then is the
-    name of the option that did, and every later `update` returns True and changes nothing.
+    The reference :math:`L_\text{ref}` is the last loss that was lower than the reference before it by more than
+    :math:`\delta`; so many small improvements count as one.  NaN is never an improvement.  `update` takes each loss and
+    says whether to stop; `reason` then is the name of the option that did, and every later `update` returns True and
+    changes nothing.
 
     The parameters are those at the time of `update`: measure the loss, update, then step.  Those of the lowest loss are
-    assigned in place when the loop ends; the optimizer's state and step count remain those of its last step.
+    assigned in place when the loop ends; the optimizer's state and step count remain those of its last step.  With
+    Schedule-Free, measure between `eval` and `train`; z is restored, too, so that `eval` has the averages of that loss.
 
     Args:
         optimizer: The optimizer, whose parameters are copied and restored.
         patience: The number of losses in a row without an improvement that ends the loop, at least 1, or None.
         min_delta: :math:`\delta`, the least improvement that counts, at least 0.
         restore_best: Copy the parameters whenever the loss is the lowest so far, and restore them at the end.  It needs
-            the memory of a second set of parameters, and of a third while copying.
+            the memory of a second set of parameters (Schedule-Free: and of z), and of a third while copying.
         max_steps: The number of the optimizer's steps that ends the loop, at least 1, or None.
         threshold: The loss that is low enough, or None.
         grad_tol: The largest absolute value of the gradient's elements that counts as zero, at least 0, or None;
-            `update` then needs the gradients.
+            `update` then needs the gradients, as `step` does.
 
     Raises:
         TypeError: `optimizer` is not an optimizer, or an option has the wrong type.
@@ -88,8 +94,8 @@ class EarlyStopping:
         threshold: float | None = None,
         grad_tol: float | None = None,
     ) -> None:
-        if not (hasattr(optimizer, "params") and hasattr(optimizer, "step_count")):
-            raise TypeError(f"optimizer: expected one with params and step_count, got {describe(optimizer)}")
+        if not (hasattr(optimizer, "param_states") and hasattr(optimizer, "step_count")):
+            raise TypeError(f"optimizer: expected one with param_states and step_count, got {describe(optimizer)}")
         self.optimizer = optimizer
         self.patience: int | None = check_option(PositiveCount | None, patience, "patience")
         self.min_delta: float = check_option(NonNegative, min_delta, "min_delta")
@@ -119,9 +125,7 @@ class EarlyStopping:
             return True
         self.optimizer.check_not_swapped()
         value = as_float(loss.item() if is_array(loss) and math.prod(loss.shape) == 1 else loss, "loss")
-        if self.grad_tol is not None and grads is None:
-            raise TypeError("grads: expected the gradients, which grad_tol needs, got None")
-        norm = math.inf if self.grad_tol is None else global_norm(grads, math.inf)
+        norm = math.inf if self.grad_tol is None else self._largest(grads)
         reference, waited = self._progress
         progress = (value, 0) if value < reference - self.min_delta else (reference, waited + 1)
         if value < self._best.loss:
@@ -150,12 +154,29 @@ class EarlyStopping:
             core.complete(lambda: self._assign(copies))
 
     def _assign(self, values: list[Any]) -> None:
-        for (family, p), value in zip(self._params(), values, strict=True):
-            family.assign(p, value)
+        for (family, array), value in zip(self._arrays(), values, strict=True):
+            family.assign(array, value)
 
-    def _params(self) -> list[tuple[ArrayFamily, Any]]:
-        leaves = structure_of(self.optimizer.params).match(self.optimizer.params, "params")
-        return [(family, p) for p in leaves if (family := family_of(p)) is not None]
+    def _arrays(self) -> list[tuple[ArrayFamily, Any]]:
+        """Return the parameters, and the state that their values in the mode `eval` depend on."""
+        names: Sequence[str] = getattr(self.optimizer, "evaluated_state", ())
+        arrays = []
+        for param in self.optimizer.param_states:
+            own = [param.state[name] for name in names if name in param.state]  # none if another process has the state
+            arrays += [(param.family, array) for array in (param.p, *own)]
+        return arrays
 
     def _copies(self) -> list[Any]:
-        return [family.copy(p) for family, p in self._params()]
+        return [family.copy(array) for family, array in self._arrays()]
+
+    def _largest(self, grads: Any) -> float:
+        """Return the largest absolute value of the gradients' elements."""
+        if grads is None:
+            raise TypeError("grads: expected the gradients, which grad_tol needs, got None")
+        flat = self.optimizer._structure.match(grads, "grads")
+        for param, grad in zip(self.optimizer.param_states, flat, strict=True):
+            if grad is not None:
+                check_gradient(grad, param.g_place, param.metadata)
+        if flat and all(grad is None for grad in flat):
+            raise ValueError("grads: expected at least one gradient, got None for every parameter")
+        return global_norm(flat, math.inf)

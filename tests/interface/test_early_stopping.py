@@ -92,6 +92,24 @@ def test_a_loop_with_averages_is_judged_outside_their_block() -> None:
     assert stopping.best_loss == math.inf
 
 
+@each_backend
+@loop("optimizer", [fo.ScheduleFreeSGD, fo.ScheduleFreeAdamW])
+def test_eval_has_the_averages_of_the_lowest_loss(optimizer: type[fo.ScheduleFreeSGD], backend: Backend) -> None:
+    p, target = np.full(4, 3.0), np.linspace(-1, 1, 4)
+    opt = optimizer(p, lr=0.9, backend=backend)
+    stopping = fo.EarlyStopping(opt, patience=20)
+    while True:
+        opt.eval()
+        loss = float(((p - target) ** 2).mean())
+        opt.train()
+        if stopping.update(loss):
+            break
+        opt.step(2 * (p - target) + np.sin(opt.step_count))
+    assert 0 < stopping.best_step < opt.step_count
+    opt.eval()
+    assert ((p - target) ** 2).mean() == stopping.best_loss
+
+
 @loop(
     ("options", "error", "message"),
     [
@@ -111,13 +129,23 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception], message:
 
 
 def test_wrong_arguments_change_nothing() -> None:
-    with pytest.raises(TypeError, match=r"^optimizer: expected one with params and step_count, got a list"):
+    with pytest.raises(TypeError, match=r"^optimizer: expected one with param_states and step_count, got a list"):
         fo.EarlyStopping([np.ones(2)])  # type: ignore[arg-type]
     _, _, stopping = made(grad_tol=0.1)
-    for arguments, name in [((1.0,), "grads"), (("low",), "loss"), ((np.ones(2), GRADS), "loss"), ((1.0, "g"), "arr")]:
-        with pytest.raises(TypeError, match=f"^{name}.*: expected"):
+    zeros: dict[str, Any] = {"w": np.zeros((2, 3)), "b": [np.zeros(2, np.float32)]}
+    for arguments, place in [
+        ((1.0,), "grads"),
+        (("low",), "loss"),
+        ((np.ones(2), GRADS), "loss"),
+        *(((1.0, grads), "grads") for grads in ("g", [], {}, [None], {"w": zeros["w"]}, {"w": None, "b": [None]})),
+        ((1.0, {**zeros, "b": zeros["b"][0]}), r"grads\['b'\]"),
+        ((1.0, {**zeros, "w": [zeros["w"]]}), r"grads\['w'\]"),
+        ((1.0, {**zeros, "w": np.zeros((3, 2))}), r"grads\['w'\]"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=f"^{place}: expected"):
             stopping.update(*arguments)
         assert (stopping.best_loss, stopping.reason) == (math.inf, "")
+    assert stopping.update(1.0, {**zeros, "b": [None]})  # as `step` accepts
 
 
 @keras_warning

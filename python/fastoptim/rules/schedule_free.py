@@ -25,6 +25,7 @@ class ScheduleFree(Optimizer):
     """Base of the Schedule-Free optimizers: gradients are evaluated at y, the model is the average x."""
 
     variants = {}
+    evaluated_state = ("z",)  # the state that `eval` reads
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(params, *args, **kwargs)
