@@ -8,7 +8,7 @@
     L2 = 0.01
 
 >>> import numpy as np, fastoptim.thinc
->>> optimizer = fastoptim.thinc.SGD(0.5)
+>>> optimizer = fastoptim.thinc.SGD(0.5, grad_clip=0.0)
 >>> weights, gradient = np.ones(2, "f"), np.array([1, -1], "f")
 >>> optimizer((0, "W"), weights, gradient)
 (array([0.5, 1.5], dtype=float32), array([0., 0.], dtype=float32))

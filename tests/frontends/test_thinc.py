@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -32,12 +33,12 @@ def arrays(seed: int = 0) -> dict[tuple[int, str], Array]:
     return {(0, "W"): rng.standard_normal((4, 3), np.float32), (3, "b"): rng.standard_normal(3, np.float32)}
 
 
-def run(optimizer: Any, steps: int = 12, lr_scale: float = 1.0) -> dict[tuple[int, str], Array]:
+def run(optimizer: Any, steps: int = 12, lr_scale: float = 1.0, scale: float = 1.0) -> dict[tuple[int, str], Array]:
     """Take steps with the protocol of Model.finish_update and spaCy's loop."""
     weights, grads = arrays(), {key: np.zeros_like(w) for key, w in arrays().items()}
     for step in range(steps):
         for key in weights:
-            grads[key] += arrays(step + 1)[key]  # as thinc does
+            grads[key] += np.float32(scale) * arrays(step + 1)[key]  # as thinc does
             new, gradient = optimizer(key, weights[key], grads[key], lr_scale=lr_scale)
             assert np.shares_memory(new, weights[key])
             assert not gradient.any()
@@ -55,34 +56,47 @@ def halving() -> Iterator[float]:
 @loop(
     ("name", "options"),
     [
-        ("Adam", {"learn_rate": 0.01}),
+        ("Adam", {}),
+        ("Adam", {"learn_rate": 0.01, "scale": 1e-6}),
+        ("SGD", {"learn_rate": 0.01}),
         ("Adam", {"learn_rate": 0.01, "grad_clip": 1.5, "beta1": 0.8, "beta2": 0.95, "eps": 1e-6}),
-        ("Adam", {"learn_rate": 0.01, "L2": 0.1, "L2_is_weight_decay": False}),
-        ("Adam", {"learn_rate": 1e-3, "L2": 0.1, "L2_is_weight_decay": True, "grad_clip": 1.0}),
+        ("Adam", {"learn_rate": 0.01, "L2": 0.1, "L2_is_weight_decay": False, "grad_clip": 0.0}),
+        ("Adam", {"learn_rate": 1e-3, "L2": 0.1}),
         ("Adam", {"learn_rate": [0.1, 0.05, 0.02], "grad_clip": [1.0, 2.0, 0.5], "use_averages": False}),
-        ("SGD", {"learn_rate": 0.1, "L2": 0.05, "L2_is_weight_decay": False, "use_averages": True}),
+        ("SGD", {"learn_rate": 0.1, "L2": 0.05, "L2_is_weight_decay": False, "grad_clip": 0.0}),
         ("SGD", {"learn_rate": halving, "grad_clip": 0.5, "L2_is_weight_decay": False}),
     ],
 )
 def test_thinc_has_the_same_numbers(name: str, options: dict[str, Any]) -> None:
-    given = {"use_averages": True, "grad_clip": 0.0, **options}
-    both = []
+    both, scale = [], options.get("scale", 1.0)
     for module in (thinc, fastoptim.thinc):
-        fresh = {name: value() if callable(value) else value for name, value in given.items()}
+        fresh = {name: value() if callable(value) else value for name, value in options.items() if name != "scale"}
         both.append(getattr(module, name)(**fresh))
-    theirs, ours = (run(optimizer, steps=3, lr_scale=0.5) for optimizer in both)
+    assert both[1].L2_is_weight_decay == both[0].L2_is_weight_decay
+    theirs, ours = (run(optimizer, steps=3, lr_scale=0.5, scale=scale) for optimizer in both)
     for key, weights in theirs.items():
         np.testing.assert_allclose(ours[key], weights, rtol=2e-5, atol=2e-6)
-    if given["use_averages"]:
+    if options.get("use_averages", True):
         for key, average in both[0].averages.items():
             np.testing.assert_allclose(both[1].averages[key], average, rtol=2e-5, atol=2e-6)
     else:
         assert both[1].averages is None
 
 
+@pytest.mark.parametrize("name", ["Adam", "RAdam", "SGD"])
+def test_the_names_that_thinc_has_have_thinc_s_defaults(name: str) -> None:
+    theirs, ours = (inspect.signature(getattr(module, name)).parameters for module in (thinc, fastoptim.thinc))
+    shared = [each for each in theirs if theirs[each].default is not inspect.Parameter.empty]
+    assert {each: ours[each].default for each in shared} == {each: theirs[each].default for each in shared}
+    made = [getattr(module, name)(0.1) for module in (thinc, fastoptim.thinc)]
+    assert len({(each.L2_is_weight_decay, each.use_radam, each.averages is None) for each in made}) == 1
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_takes_the_steps_of_a_plain_loop(optimizer: type[fo.Optimizer]) -> None:
-    made = getattr(fastoptim.thinc, optimizer.__name__)()
+    own = {"eps_hat": False} if optimizer is fo.Adam else {}
+    made = getattr(fastoptim.thinc, optimizer.__name__)(grad_clip=0.0, use_averages=False, **own)
+    assert made.L2_is_weight_decay == (optimizer.defaults["decoupled"] or optimizer.__name__ in vars(thinc))
     assert isinstance(made, thinc.Optimizer)
     weights = run(made, steps=4)
     for key, p in arrays().items():
@@ -93,10 +107,10 @@ def test_every_optimizer_takes_the_steps_of_a_plain_loop(optimizer: type[fo.Opti
 
 
 def test_the_state_continues_where_another_array_replaces_the_weights() -> None:
-    optimizer = fastoptim.thinc.Adam(0.1)
+    optimizer = fastoptim.thinc.Adam(0.1, grad_clip=0.0)
     w, g = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
     expected = w.copy()
-    opt = fo.Adam(expected, lr=0.1)
+    opt = fo.Adam(expected, lr=0.1, eps_hat=True)
     for _ in range(4):
         w, _ = optimizer((1, "W"), w.copy(), g.copy())
         opt.step(g)
@@ -108,7 +122,7 @@ def test_the_state_continues_where_another_array_replaces_the_weights() -> None:
 
 def test_learning_rates_may_be_schedules_of_either_library() -> None:
     schedule = fo.schedules.Exponential(0.5, gamma=0.5)
-    weights = run(fastoptim.thinc.SGD(schedule, momentum=0.5), steps=4)
+    weights = run(fastoptim.thinc.SGD(schedule, momentum=0.5, grad_clip=0.0), steps=4)
     for key, p in arrays().items():
         opt = fo.SGD(p, lr=schedule, momentum=0.5)
         for step in range(4):
@@ -119,7 +133,7 @@ def test_learning_rates_may_be_schedules_of_either_library() -> None:
 
 
 def test_averages_of_the_optimizer_itself() -> None:
-    optimizer = fastoptim.thinc.SGD(0.5, ema=0.75)
+    optimizer = fastoptim.thinc.SGD(0.5, ema=0.75, grad_clip=0.0)
     run(optimizer, steps=3)
     for key, p in arrays().items():
         opt = fo.SGD(p, lr=0.5, ema=0.75)
@@ -159,7 +173,7 @@ def test_a_pytorch_layer_is_stepped() -> None:
     layer = torch.nn.Linear(2, 1)
     before = layer.weight.detach().clone()
     model = thinc.PyTorchWrapper(layer)
-    optimizer = fastoptim.thinc.SGD(0.5, momentum=0.5)
+    optimizer = fastoptim.thinc.SGD(0.5, momentum=0.5, grad_clip=0.0)
     x = np.ones((1, 2), np.float32)
     for _ in range(2):
         _, backprop = model.begin_update(x)
@@ -172,7 +186,6 @@ def test_wrong_options() -> None:
     attempts: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: fastoptim.thinc.Adam(-1.0), ValueError, "lr: expected"),
         (lambda: fastoptim.thinc.SGD(0.1, beta1=0.9), TypeError, "beta1"),
-        (lambda: fastoptim.thinc.SGD(0.1, use_averages=True, ema=0.9), ValueError, "use_averages: expected False"),
         (lambda: fastoptim.thinc.Adm, AttributeError, "no attribute 'Adm'"),
     ]
     for attempt, error, message in attempts:

@@ -15,6 +15,7 @@ from ..optimizer.containers import is_same_memory
 from ..options.schema import AVERAGE
 
 try:
+    import thinc.optimizers
     import thinc.schedules
     from thinc.api import Optimizer as ThincOptimizer
     from thinc.backends import get_array_ops
@@ -45,16 +46,15 @@ class Optimizer(ThincOptimizer):  # type: ignore[misc]
     __slots__ = ("_class", "_options", "_steppers")
 
     def __init__(
-        self, optimizer: type[BaseOptimizer], options: Mapping[str, Any], *, use_averages: bool, **scheduled: Any
+        self, optimizer: type[BaseOptimizer], options: Mapping[str, Any], *, use_averages: bool, **of_thinc: Any
     ) -> None:
-        rate = scheduled.pop("learn_rate")
+        rate = of_thinc.pop("learn_rate")
         if callable(rate) and not isinstance(rate, getattr(thinc.schedules, "Schedule", ())):
             schedule = rate
             rate = (schedule(step) for step in count())
         keeps_average = any(options[name] is not None for name in ("ema", "swa_start"))
-        if use_averages and keeps_average:
-            raise ValueError("use_averages: expected False together with ema or swa_start, got True")
-        super().__init__(rate, use_averages=use_averages or keeps_average, **scheduled)
+        is_radam = optimizer.name == "radam"
+        super().__init__(rate, use_averages=use_averages or keeps_average, use_radam=is_radam, **of_thinc)
         self._class, self._options = optimizer, dict(options)
         self._steppers: dict[Any, _Stepper] = {}
         self._made(np.zeros(1), self._values(None, 1.0))  # checks the options
@@ -90,7 +90,7 @@ class Optimizer(ThincOptimizer):  # type: ignore[misc]
         return options | ({"eps": eps} if "eps" in self._class.defaults else {})
 
     def _made(self, weights: Any, values: tuple[float, ...]) -> BaseOptimizer:
-        return self._class(weights, **{**self._options, **self._renamed(values)})
+        return self._class(weights, **self._options, decoupled=self.L2_is_weight_decay, **self._renamed(values))
 
     def _optimizer_of(self, key: Any, weights: Any, values: tuple[float, ...]) -> BaseOptimizer:
         """Return the optimizer of an array, with these values; where another array replaced it, the state continues."""
@@ -120,8 +120,12 @@ def factory(optimizer: type[BaseOptimizer]) -> Callable[..., Optimizer]:
 
     Its options are thinc's `learn_rate`, `L2`, `L2_is_weight_decay`, `grad_clip`, `use_averages`, `beta1`, `beta2` and
     `eps` with thinc's meaning and the class's defaults, as far as the class has them, and the other options of the
-    class.  Each of the first six numbers may be one of thinc's schedules, and `learn_rate` any callable of the step.
-    `grad_clip` is 0 for none, and `use_averages` is False by default: `ema` averages in the same pass over the arrays.
+    class.  Each of the numbers may be one of thinc's schedules, and `learn_rate` any callable of the step.  `grad_clip`
+    is 0 for none.  With `ema` or `swa_start`, which average in the same pass over the arrays, the averages are those.
+
+    The default of `grad_clip` is 0, and of `use_averages` False.  Where thinc has an optimizer of the same name
+    (`Adam`, `RAdam`, `SGD`), these defaults and that of `L2_is_weight_decay` are thinc's, and `eps_hat` is True, as
+    in thinc's formula.
 
     Each array is stepped alone: `clip_global_norm` bounds the norm of each, and Prodigy estimates a rate for each.
     thinc has no look-ahead for `NAG` and no Hessians for `Sophia`.
@@ -137,16 +141,20 @@ def factory(optimizer: type[BaseOptimizer]) -> Callable[..., Optimizer]:
     if _has_two_betas(optimizer):
         defaults["beta1"], defaults["beta2"] = optimizer.defaults["betas"]
     own = {name: p.default for name, p in inspect.signature(optimizer).parameters.items() if name not in hidden}
+    theirs = getattr(thinc.optimizers, optimizer.__name__, None)
+    if theirs:
+        known = inspect.signature(theirs).parameters
+        defaults |= {name: known[name].default for name in ("L2_is_weight_decay", "grad_clip", "use_averages")}
+        own |= {"eps_hat": True} if "eps_hat" in own else {}
     defaults |= {**own, "clip_eps": 0.0}
 
     def make(*args: Any, **kwargs: Any) -> Optimizer:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
-        names = ("learn_rate", "L2", "grad_clip", "beta1", "beta2", "eps")
-        scheduled = {name: given.pop(name) for name in names if name in given}
-        given["decoupled"] = given.pop("L2_is_weight_decay")
-        return Optimizer(optimizer, given, use_averages=given.pop("use_averages"), **scheduled)
+        names = (*_RENAMED, "use_averages", "beta1", "beta2", "eps")
+        of_thinc = {name: given.pop(name) for name in names if name in given}
+        return Optimizer(optimizer, given, **of_thinc)
 
     kinds = [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [inspect.Parameter.KEYWORD_ONLY] * (len(defaults) - 1)
     parameters = [
