@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -111,4 +112,22 @@ def test_errors() -> None:
         fastoptim.autograd.adam(lambda x, i: {"b": 1.0}, {"a": np.ones(1)})
     with pytest.raises(TypeError, match="params: expected"):
         fastoptim.autograd.adam(lambda x, i: x, "start")
+    for wrong in (None, 1j, "1", [None, None]):
+        with pytest.raises(TypeError, match=r"^grad\(x, i\)\['b'\]: expected real numbers, got "):
+            fastoptim.autograd.lion(lambda x, i, wrong=wrong: {**x, "b": wrong}, {"a": np.ones(1), "b": 2.0})
     assert set(fo.OPTIMIZERS) <= set(dir(fastoptim.autograd))
+
+
+@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+def test_help_describes_each_function(name: str) -> None:
+    function = getattr(fastoptim.autograd, name)
+    parameters = inspect.signature(function).parameters
+    assert list(parameters)[:4] == ["grad", "x0", "callback", "num_iters"]
+    assert (function.__name__, getattr(fastoptim.autograd, name)) == (name, function)
+    assert "fastoptim.autograd" in function.__doc__
+    assert "Returns:" in (fastoptim.autograd.__doc__ or "")
+    if name not in ("sgd", "rmsprop", "adam"):
+        options = inspect.signature(fo.OPTIMIZERS[name]).parameters
+        assert {key: parameters[key].default for key in list(options)[1:]} == {
+            key: p.default for key, p in list(options.items())[1:]
+        }

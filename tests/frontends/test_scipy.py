@@ -124,6 +124,7 @@ def rising(x: Array) -> float:
     return float(x.sum())
 
 
+@pytest.mark.parametrize("name", ["adam", "nag"])
 @pytest.mark.parametrize(
     "bounds",
     [
@@ -132,8 +133,8 @@ def rising(x: Array) -> float:
     ],
     ids=["pairs", "Bounds"],
 )
-def test_no_point_is_outside_of_the_bounds(bounds: Any) -> None:
-    result = minimize(rising, [9.0, -1.0, 0.0, 5.0], bounds=bounds, method=minimizer("adam", lr=0.3))
+def test_no_point_is_outside_of_the_bounds(bounds: Any, name: str) -> None:
+    result = minimize(rising, [9.0, -1.0, 0.0, 5.0], bounds=bounds, method=minimizer(name, lr=0.3))
     assert list(result.x) == [1, -2, 3, 0]
     assert result.success
     assert "gtol" in result.message
@@ -204,6 +205,17 @@ def test_a_function_that_is_not_finite_stops_it_at_the_best_point(bad: float) ->
     assert (result.status, result.success, result.fun, list(result.x)) == (3, False, 0.5, [0.5])
 
 
+def test_the_gradient_of_the_result_is_a_copy() -> None:
+    memory = np.zeros(1)
+
+    def jac(x: Array) -> Array:
+        memory[:] = 2 * x
+        return memory
+
+    result = minimize(lambda x: float((x**2).sum()), [1.0], jac=jac, method=minimizer("sgd", lr=2.0))
+    assert (list(result.x), list(result.jac)) == ([1.0], [2.0])
+
+
 def test_wrong_arguments() -> None:
     method = minimizer("sgd")
     attempts: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -217,6 +229,36 @@ def test_wrong_arguments() -> None:
             "bounds.*expected low <= high",
         ),
         (lambda: minimize(both, [1.0], method=method, bounds=[(1, 2)] * 2), ValueError, "bounds: expected 1 pairs"),
+        *(
+            (lambda bounds=bounds: minimize(both, [1.0, 2.0], method=method, bounds=bounds), error, "^bounds: expected")
+            for bounds, error in (
+                ((0, 1), TypeError),
+                (3, TypeError),
+                ([("a", 1), (0, 1)], TypeError),
+                (scipy_optimize.Bounds([0] * 3, [1] * 3), ValueError),
+            )
+        ),
+        *(
+            (lambda g=g: minimize(lambda x: (1.0, g), [1.0, 2.0], jac=True, method=method), error, "^jac: expected")
+            for g, error in (
+                (None, TypeError),
+                ([None] * 2, TypeError),
+                (np.ones(2) * 1j, TypeError),
+                ("12", TypeError),
+                (np.ones(1), ValueError),
+            )
+        ),
+        *(
+            (lambda value=value: minimize(lambda x: value, [1.0], method=method), TypeError, "^fun: expected real")
+            for value in (None, 1j, "1")
+        ),
+        (lambda: minimize(both, [1j], method=method), TypeError, "^x0: expected real numbers, got an array of complex"),
+        (lambda: method(both, [1.0], jac="3-point"), TypeError, "^jac: .*'3-point'"),  # type: ignore[arg-type]
+        (
+            lambda: minimize(both, [1.0], jac=True, method=method, options={"max_iter": 3}),
+            TypeError,
+            "^options: expected one of maxiter, gtol, .*, got 'max_iter'; did you mean 'maxiter'",
+        ),
         (lambda: minimize(both, [1.0], method=method, constraints={"type": "eq"}), ValueError, "constraints: expected"),
         (lambda: minimize(np.copy, [1.0, 2.0], method=method), ValueError, "fun: expected one number"),
         (lambda: minimize(both, [1.0], jac=True, method=method, options={"gtol": -1}), ValueError, "gtol: expected"),

@@ -17,6 +17,7 @@ from ..options.checks import NonNegative, PositiveCount, check_option
 from ..options.suggestions import did_you_mean
 from ..reference_math import Array
 from ..texts import brief
+from .real_arrays import as_real
 
 try:
     from scipy.optimize import OptimizeResult
@@ -45,7 +46,8 @@ def minimizer(optimizer: str | type[Optimizer] = "adam", **options: Any) -> Mini
 
     `minimize` accepts with it:
 
-    - `jac`: a callable or True; otherwise forward differences within the bounds, one evaluation per element;
+    - `jac`: a callable or True; otherwise forward differences within the bounds, one evaluation per element, as
+      `minimize` passes None to custom methods in place of "2-point", "3-point" and "cs";
     - `bounds`: a `scipy.optimize.Bounds` or pairs with None for no bound; `x0` is moved into them;
     - `callback`: ``callback(xk)`` or ``callback(intermediate_result)``, after each iteration; StopIteration ends the
       minimization with status 99;
@@ -57,7 +59,7 @@ def minimizer(optimizer: str | type[Optimizer] = "adam", **options: Any) -> Mini
       "disp" (False), which prints the message.  Without progress, "patience" of None continues.
 
     The numbers are float64, whatever `x0` is.  Hessians are not used, and constraints are rejected.  `NAG` needs a
-    second gradient per iteration, at its look-ahead point.
+    second gradient per iteration, at its look-ahead point, which is moved into the bounds, too.
 
     Args:
         optimizer: A name in `fastoptim.OPTIMIZERS` or a class.
@@ -117,14 +119,22 @@ class Minimizer:
         history: bool = False,
         return_all: bool = False,
         disp: bool = False,
+        **unknown: Any,
     ) -> OptimizeResult:
         """Minimize, with the arguments that `scipy.optimize.minimize` passes."""
+        for name in unknown:
+            parameters = inspect.signature(Minimizer.__call__).parameters.values()
+            known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "tol"]
+            expected = f"expected one of {', '.join(known)}"
+            raise TypeError(f"options: {expected}, got {name!r}{did_you_mean(name, known)}")
+        if not (jac is None or callable(jac)):
+            raise TypeError(f"jac: expected a callable, or None for forward differences, got {brief(jac)}")
         if np.any(constraints):
             raise ValueError(f"constraints: expected none, got {brief(constraints)}; bounds are supported")
         if hess is not None or hessp is not None:
             message = f"{self.optimizer.__name__} does not use second derivatives (hess, hessp)."
             warnings.warn(message, RuntimeWarning, stacklevel=3)
-        x = np.atleast_1d(np.array(x0, np.float64))
+        x = np.array(as_real(x0, np.float64, "x0"), ndmin=1)
         if x.ndim != 1:
             raise ValueError(f"x0: expected at most one dimension, got shape {x.shape}")
         box = _box_of(bounds, x.size)
@@ -173,7 +183,9 @@ class Minimizer:
         grad = point.grad
         if self.optimizer.lookahead is not Optimizer.lookahead:
             with opt.lookahead():
-                grad = objective.at(x).grad
+                ahead = x.copy()
+            objective.box.project(ahead)
+            grad = objective.at(ahead).grad
         opt.step(grad)
         objective.box.project(x)
         return objective.at(x)
@@ -205,16 +217,27 @@ def _box_of(bounds: Any, size: int) -> _Box:
     if hasattr(bounds, "lb"):
         low, high = bounds.lb, bounds.ub
     else:
-        pairs = [tuple(pair) for pair in bounds]
+        wrong = f"bounds: expected {size} pairs, as many as x0 has elements, got {brief(bounds)}"
+        try:
+            pairs = [tuple(pair) for pair in bounds]
+        except TypeError:
+            raise TypeError(wrong) from None
         if len(pairs) != size or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"bounds: expected {size} pairs, as many as x0 has elements, got {brief(bounds)}")
+            raise ValueError(wrong)
         low = [-np.inf if pair[0] is None else pair[0] for pair in pairs]
         high = [np.inf if pair[1] is None else pair[1] for pair in pairs]
-    box = _Box(*(np.array(np.broadcast_to(np.asarray(end, np.float64), size)) for end in (low, high)))
+    box = _Box(*(_limits(end, size) for end in (low, high)))
     if not (box.low <= box.high).all():
         at = int(np.argmin(box.low <= box.high))
         raise ValueError(f"bounds[{at}]: expected low <= high, got {(float(box.low[at]), float(box.high[at]))}")
     return box
+
+
+def _limits(values: Any, size: int) -> Array:
+    limits = as_real(values, np.float64, "bounds")
+    if limits.shape not in ((), (1,), (size,)):
+        raise ValueError(f"bounds: expected {size} limits, as many as x0 has elements, got shape {limits.shape}")
+    return np.array(np.broadcast_to(limits, size))
 
 
 class _Point(NamedTuple):
@@ -245,11 +268,14 @@ class _Objective:
         if self.jac is None:
             return _Point(value, self._differences(x, value))
         self.njev += 1
-        return _Point(value, np.atleast_1d(np.asarray(self.jac(x.copy(), *self.args), np.float64)))
+        grad = np.array(as_real(self.jac(x.copy(), *self.args), np.float64, "jac"), ndmin=1)
+        if grad.shape != x.shape:
+            raise ValueError(f"jac: expected shape {x.shape} as that of x0, got {grad.shape}")
+        return _Point(value, grad)
 
     def _value(self, x: Array) -> float:
         self.nfev += 1
-        value = np.asarray(self.fun(x.copy(), *self.args))
+        value = as_real(self.fun(x.copy(), *self.args), np.float64, "fun")
         if value.size != 1:
             raise ValueError(f"fun: expected one number, got shape {value.shape}")
         return float(value.item())
