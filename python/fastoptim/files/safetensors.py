@@ -156,6 +156,6 @@ def _read_array(file: BinaryIO, entry: _Entry, place: str) -> Array:
     try:
         return memory.view(_dtype_of(entry.dtype)).reshape(entry.shape)
     except ImportError as error:
-        raise ImportError(f"{place}: {entry.name} needs bfloat16: pip install fastoptim[bfloat16]") from error
+        raise ImportError(f"{place}: {entry.name} needs bfloat16: pip install 'fastoptim[bfloat16]'") from error
     except ValueError as error:  # more dimensions than NumPy has
         raise ValueError(f"{place}: {entry.name}: expected an array of NumPy, got {error}") from None
