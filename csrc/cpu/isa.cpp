@@ -56,6 +56,10 @@ const std::vector<Isa>& usable_isas() {
         std::vector<Isa> found;
         for (const auto& candidate : candidates())
             if (candidate.supported) found.push_back({candidate.name, gather(candidate.units)});
+        if (found.empty())
+            throw std::runtime_error(
+                "FASTOPTIM_ISAS: expected an instruction set of this processor in the build, got " +
+                std::string(candidates().front().name));
         return found;
     }();
     return usable;
