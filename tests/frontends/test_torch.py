@@ -442,3 +442,130 @@ def test_fsdp2(mesh: Any) -> None:
     ):
         with pytest.raises(ValueError, match=r"param_groups\[0\]\['params'\]\[0\]: .*got a DTensor"):
             opt.step()
+
+
+def test_a_parameter_given_twice_is_rejected() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    with pytest.warns(UserWarning, match="duplicate"):
+        optimizer = fastoptim.torch.Adam([p, p])
+    p.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"\['params'\]\[1\]: expected each parameter once, got that of .*\[0\]$"):
+        optimizer.step()
+    assert not optimizer.state
+    assert bool((p == 1).all())
+
+
+def test_parameters_without_elements_of_their_own_are_rejected() -> None:
+    lazy = torch.nn.Parameter(torch.ones(2, dtype=torch.cfloat).conj())
+    lazy.grad = torch.ones(2, dtype=torch.cfloat)
+    meta = torch.nn.Parameter(torch.ones(2, device="meta"))
+    meta.grad = torch.ones(2, device="meta")
+    for p, got in ((lazy, "lazy conjugation"), (meta, "device meta")):
+        with pytest.raises(TypeError, match=rf"param_groups\[0\]\['params'\]\[0\]: .*{got}"):
+            fastoptim.torch.SGD([p], lr=0.1).step()
+
+
+@loop("of", ["group", "constructor"])
+@loop(
+    ("name", "option", "first", "second"),
+    [
+        ("SGD", "weight_decay", 0.0, 1.0),
+        ("Adam", "eps", 1.0, 0.5),
+        ("Adam", "betas", (0.5, 0.5), (0.25, 0.75)),
+        ("Adam", "weight_decay", 0.5, 0.25),
+    ],
+)
+def test_options_that_are_tensors_are_read_at_every_step(
+    of: str, name: str, option: str, first: Any, second: Any
+) -> None:
+    live = tuple(map(torch.tensor, first)) if isinstance(first, tuple) else torch.tensor(first)
+    params, twins = tensors(), tensors()
+    ours = optimizer_of(name, params, lr=0.1, **({option: live} if of == "constructor" else {}))
+    theirs = optimizer_of(name, twins, lr=0.1)
+    for seed in range(8):
+        if seed == 2:
+            ours.param_groups[0][option] = live
+        if seed == 5:
+            pairs = zip(live, second, strict=True) if isinstance(live, tuple) else [(live, second)]
+            for tensor, value in pairs:
+                tensor.fill_(value)
+        if seed >= 2 or of == "constructor":
+            theirs.param_groups[0][option] = first if seed < 5 else second
+        give_gradients(params, seed)
+        give_gradients(twins, seed)
+        ours.step()
+        theirs.step()
+        assert_same(params, twins)
+    assert ours.param_groups[0][option] is live
+
+
+def made_by(module: Any, name: str, **options: Any) -> Any:
+    params = tensors()
+    give_gradients(params, 1)
+    optimizer = getattr(module, name)(params, **options)
+    optimizer.step()
+    return optimizer
+
+
+def damaged(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    saved: dict[str, Any] = copy.deepcopy(made_by(torch.optim, "Adam", lr=0.5).state_dict())
+    change(saved)
+    return saved
+
+
+REJECTED: list[tuple[str, Callable[[], Any], str]] = [
+    ("Adam", lambda: made_by(torch.optim, "SGD", lr=0.5).state_dict(), "dampening.* of another"),
+    ("Adam", lambda: made_by(fastoptim.torch, "SGD", lr=0.5).state_dict(), "dampening.* of another"),
+    ("Adam", lambda: made_by(torch.optim, "Adamax").state_dict(), "exp_inf.* of another"),
+    ("RMSprop", lambda: made_by(torch.optim, "Adam").state_dict(), "amsgrad.* of another"),
+    ("Lion", lambda: made_by(torch.optim, "Adam").state_dict(), "of another optimizer"),
+    ("Adam", lambda: damaged(lambda saved: saved["state"][1].pop("exp_avg_sq")), "without .'exp_avg_sq'"),
+    ("Adam", lambda: damaged(lambda saved: saved["state"][1].update(exp_avg=torch.ones(7))), "expected exp_avg of"),
+    ("Adam", lambda: damaged(lambda saved: saved["param_groups"][0].update(lr=-1.0)), r"param_groups\[0\]: lr"),
+]
+
+
+@loop(("name", "saved", "message"), REJECTED)
+def test_a_state_dict_that_is_rejected_changes_nothing(name: str, saved: Callable[[], Any], message: str) -> None:
+    optimizer, twin = made_by(fastoptim.torch, name), made_by(fastoptim.torch, name)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved())
+    torch.testing.assert_close(optimizer.state_dict(), twin.state_dict(), rtol=0, atol=0)
+    for opt in (optimizer, twin):
+        give_gradients(opt.param_groups[0]["params"], 2)
+        opt.step()
+    assert_same(optimizer.param_groups[0]["params"], twin.param_groups[0]["params"])
+
+
+@loop("change", ["channels_last", "strided", "double"])
+@loop("name", ["SGD", "AdamW"])
+def test_a_parameter_whose_layout_changes(name: str, change: str) -> None:
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    torch.manual_seed(0)
+    own, twin = (torch.nn.Parameter(p) for p in (torch.randn(2, 3, 4, 5),) * 2)
+    twin.data = own.data.clone()
+    ours, theirs = optimizer_of(name, [own], lr=0.1, **options), getattr(torch.optim, name)([twin], lr=0.1, **options)
+    for step in range(6):
+        if step == 3 and change == "channels_last":
+            own.data = own.data.to(memory_format=torch.channels_last)
+        elif step == 3 and change == "strided":
+            own.data = torch.stack([own.data, own.data], -1)[..., 0]
+        elif step == 3:
+            own.grad = twin.grad = None
+            own.data, twin.data = own.data.double(), twin.data.double()
+            for key, value in theirs.state[twin].items():  # which torch.optim.Adam does not convert
+                theirs.state[twin][key] = value if key == "step" else value.double()
+        own.grad = torch.randn(own.shape).to(own.dtype)
+        twin.grad = own.grad.clone()
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(own.float(), twin.float(), rtol=1e-4, atol=1e-5)  # the first steps are float32
+    state = ours.state[own]["momentum_buffer" if name == "SGD" else "exp_avg"]
+    assert state.dtype == own.dtype
+    assert change == "strided" or state.stride() == own.stride()
+
+
+@loop(("flags", "message"), [({"foreach": True, "fused": True}, "^fused: "), ({"differentiable": True}, "^different")])
+def test_flags_that_are_rejected(flags: dict[str, bool], message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        fastoptim.torch.Adam(tensors(), **flags)

@@ -135,3 +135,14 @@ def test_tensors_and_arrays_meet() -> None:
     two = optional("torch.testing._internal.two_tensor").TwoTensor  # a tensor of tensors
     with pytest.raises(TypeError, match="memory of its own, got TwoTensor"):
         fo.SGD(two(torch.ones(3), torch.ones(3)))
+
+
+def test_an_export_without_max_version() -> None:
+    """NumPy views memory that comes by DLPack before version 1.0 as read-only."""
+
+    class Old(ByDLPack):
+        def __dlpack__(self, stream: Any = None) -> Any:  # type: ignore[override]
+            return self.array.__dlpack__(stream=stream)
+
+    with pytest.raises(ValueError, match=r"^params: expected a writeable array.*max_version"):
+        fo.SGD(Old(np.ones(3)))

@@ -75,7 +75,15 @@ def check_same_memory(metadata: Array, place: str, p: Array) -> None:
 
 def check_target(array: Any, place: str) -> Array:
     """Return the metadata of a parameter: an array that a step may write."""
-    return check_writeable(check_array(array, place), place, _CONVERSIONS.get(library_of(array), ""))
+    checked = check_array(array, place)
+    return check_writeable(checked, place, "" if checked.flags.writeable else _remedy(array))
+
+
+def _remedy(array: Any) -> str:
+    """Return the end of the message for a read-only array of another library."""
+    by_dlpack = hasattr(array, "__dlpack__") and not hasattr(array, "__array_interface__")
+    dlpack = "; before DLPack 1.0 (`__dlpack__` with `max_version`) every export is read-only" if by_dlpack else ""
+    return _CONVERSIONS.get(library_of(array), dlpack)
 
 
 def check_writeable(checked: Array, place: str, remedy: str = "") -> Array:

@@ -16,11 +16,14 @@ from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
 from ...optimizer.base import OPTIMIZERS as CORE_OPTIMIZERS
 from ...optimizer.base import Optimizer as CoreOptimizer
-from .stepper import make_stepper, stepper_class
+from .stepper import check_groups, make_stepper, stepper_class
 from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor
 
 #: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
 FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
+#: The options and the names of the state arrays of all optimizers.
+_OPTIONS = {name for core in CORE_OPTIMIZERS.values() for name in core.defaults}
+_ARRAYS = {name for core in CORE_OPTIMIZERS.values() for name in names_of(core).values()}
 DECOUPLED = "decoupled_weight_decay"  # PyTorch's name of the option `decoupled`
 
 
@@ -52,10 +55,10 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             options = {**self.defaults, **renamed}
             if isinstance(lr := options["lr"], torch.Tensor) and lr.numel() != 1:
                 raise ValueError("Tensor lr must be 1-element")
-            if options["differentiable"] or (options["foreach"] and options["fused"]):
-                raise RuntimeError(
-                    "differentiable: expected False, and not both of foreach and fused, as a step is one fused call"
-                )
+            if options["differentiable"]:
+                raise RuntimeError("differentiable: expected False, as a native step has no derivative, got True")
+            if options["foreach"] and options["fused"]:
+                raise RuntimeError("fused: expected False or None together with foreach=True, got True")
             stepper_class(self.core).check_options(options)  # type: ignore[arg-type]  # mypy: a class has no hash
         super().add_param_group(param_group)
 
@@ -87,11 +90,11 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             return loss
         number = 1.0 if scale is None else float(scale)
         stepper = self._stepper
-        while stepper is None or not stepper.take_step(self.param_groups, self.state, number):
+        if stepper is None or not stepper.take_step(self.param_groups, self.state, number):
             stepper = self._stepper = make_stepper(self.core, self.param_groups, self.state, False)
-            if stepper is None:  # no parameter has a gradient
-                break
-        return loss
+            if stepper is not None and not stepper.take_step(self.param_groups, self.state, number):
+                raise RuntimeError("step: expected parameters and state that stay as they are, got some that change")
+        return loss  # without a step if no parameter has a gradient
 
     def _whole_stepper(self) -> Any:
         """Return a stepper of all parameters that require gradients."""
@@ -127,11 +130,15 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a `state_dict` of this class or of torch.optim's class of the same name."""
+        before = {name: vars(self).get(name) for name in ("state", "param_groups", "_stepper")}
         final: dict[str, Any] = {}
         hook = self.register_load_state_dict_pre_hook(lambda _, loaded: final.update(loaded))  # after the user's hooks
         self._loading = final
         try:
             super().load_state_dict(state_dict)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
         finally:
             self._loading = None
             hook.remove()
@@ -145,6 +152,8 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
         if self._loading is not None:
+            _check_kind(self.core, self._loading)
+            check_groups(self.core, self.param_groups)
             self._adopt_state(self._loading)
 
     def _adopt_state(self, saved: Mapping[str, Any]) -> None:
@@ -163,6 +172,21 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             if "step" in state:
                 adopted["step"] = scalar_tensor(float(state["step"]))
             self.state[tensor] = adopted
+
+
+def _check_kind(core: type[CoreOptimizer], saved: Mapping[str, Any]) -> None:
+    """Raise ValueError for a state dict of another optimizer, by options and state that only others have."""
+    own, expected = set(names_of(core).values()), f"state_dict: expected one of {core.__name__}"
+    needed = {names_of(core)[name] for name in set.intersection(*map(set, core.variants.values()))}
+    for group in saved["param_groups"]:
+        if foreign := sorted(group.keys() & _OPTIONS - core.defaults.keys()):
+            raise ValueError(f"{expected}, got the options {foreign} of another optimizer")
+    for state in saved["state"].values():
+        present = {name for name, value in state.items() if isinstance(value, torch.Tensor)}
+        if foreign := sorted(present & _ARRAYS - own):
+            raise ValueError(f"{expected}, got the state {foreign} of another optimizer")
+        if present and (missing := sorted(needed - present)):
+            raise ValueError(f"{expected}, got a parameter's state without {missing}")
 
 
 def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any) -> Any:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...arrays.checks import check_target
+from ...arrays.checks import check_target, same_layout
+from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
 from ...arrays.tree import LEAF, Structure
 from ...engines.base import GroupSnapshot, GroupStep, group_step_at
@@ -96,6 +97,17 @@ class Steps:
         }
         return super().check_options(known, place)  # type: ignore[misc,no-any-return]
 
+    def _settings(self: Any, index: int) -> Settings:
+        """Return a group's settings now; its tensors, which are read at every step, stay in the group."""
+        group = self.param_groups[index]
+        if not (kept := _tensors_of(group)):
+            return super()._settings(index)  # type: ignore[misc,no-any-return]
+        self._resolved[index] = self._resolved[index]._replace(seen=())
+        settings: Settings = super()._settings(index)  # type: ignore[misc]
+        group.update(kept)
+        self._resolved[index] = GroupSnapshot.of(group, settings, index)
+        return settings
+
     def take_step(self: Any, groups: list[dict[str, Any]], state: Mapping[Any, Any], scale: float) -> bool:
         """Take a step; False if the stepper is not of these groups and this state any more."""
         borrowed = self._borrowed
@@ -114,6 +126,8 @@ class Steps:
         grads = [gradient_of(tensor, sparse) for tensor in borrowed.tensors]
         self._fast_path = None  # it may be of another loss scale
         taken = self._step_slow_path(grads) is not False
+        if any(map(_tensors_of, groups)):
+            self._fast_path = None  # it would not read them
         self._show_new_state()
         if taken:
             present = [i for i, grad in enumerate(grads) if grad is not None]
@@ -198,6 +212,16 @@ def _as_numbers(value: Any) -> Any:
     return tuple(map(_as_numbers, value)) if isinstance(value, (tuple, list)) else value
 
 
+def _tensors_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options given as tensors that the core does not read itself."""
+    return {
+        name: value
+        for name, value in group.items()
+        if name not in ("params", *_LIVE)
+        and any(isinstance(each, torch.Tensor) for each in (value if isinstance(value, (tuple, list)) else (value,)))
+    }
+
+
 @cache
 def stepper_class(core: type[CoreOptimizer]) -> Any:
     """Return the class of an optimizer's steppers."""
@@ -210,7 +234,8 @@ def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state:
     With `everything` also of those that require gradients.  None if there is no such parameter.
     """
     cls = stepper_class(core)  # type: ignore[arg-type]  # mypy: a class has no hash
-    settings = [cls.check_options(_options_of(group), f"param_groups[{i}]: ") for i, group in enumerate(groups)]
+    settings = check_groups(core, groups)
+    _check_unique(groups)
     entries, idle = [], []
     everything = everything or core.reduces_all
     for i, group in enumerate(groups):
@@ -225,6 +250,22 @@ def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state:
     if core.reduces_all:
         _share_numbers(cls, entries)
     return _assemble(cls, groups, state, settings, entries, idle)
+
+
+def check_groups(core: type[CoreOptimizer], groups: list[dict[str, Any]]) -> list[Settings]:
+    """Return the checked options of each group."""
+    check = stepper_class(core).check_options  # type: ignore[arg-type]  # mypy: a class has no hash
+    return [check(_options_of(group), f"param_groups[{i}]: ") for i, group in enumerate(groups)]
+
+
+def _check_unique(groups: list[dict[str, Any]]) -> None:
+    """Raise ValueError for a parameter that occurs twice, of which PyTorch only warns."""
+    places: dict[int, str] = {}
+    for i, group in enumerate(groups):
+        for j, tensor in enumerate(group["params"]):
+            place = f"param_groups[{i}]['params'][{j}]"
+            if (first := places.setdefault(id(tensor), place)) is not place:
+                raise ValueError(f"{place}: expected each parameter once, got that of {first}")
 
 
 def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +287,21 @@ def _entry(cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, whe
     step = round(float(state["step"])) if "step" in state else int(bool(state))
     if any(param.schema_of(name).starts_count for name in made):
         step = 0
-    return _Entry(target, param, state, made, step)
+    return _Entry(target, param, state, {**made, **_converted(param)}, step)
+
+
+def _converted(param: ParamState) -> dict[str, Any]:
+    """Return new arrays for state in another memory order or dtype than the parameter's, which has changed."""
+    new, p = {}, param.metadata
+    for name, array in param.state.items():
+        schema = param.schema_of(name)
+        if family_of(array) is not param.family or tuple(array.shape) != schema.shape_for(p.shape):
+            continue  # the step raises the error
+        now = param.family.metadata(array, param.state_place(name))
+        if now.dtype != schema.dtype_for(p.dtype) or (schema.kind.keeps_layout and not same_layout(now, p)):
+            new[name] = param.allocate(name)
+            new[name].copy_(array.detach())
+    return new
 
 
 def _share_numbers(cls: Any, entries: list[_Entry]) -> None:

@@ -113,16 +113,22 @@ class Target(NamedTuple):
     array: Any
     is_copy: bool
     """True if the array is a copy without the parameter's gaps."""
+    layout: tuple[Any, ...]
+    """Type, shape and strides of the parameter."""
 
     @classmethod
     def of(cls, tensor: Any, place: str) -> Target:
         """Make it."""
+        if tensor.is_meta:
+            raise TypeError(f"{place}: expected a tensor with memory, got one on the device meta")
+        if tensor.is_conj():
+            raise TypeError(f"{place}: expected a tensor without lazy conjugation; pass tensor.resolve_conj()")
         array = inner(tensor)
         family = family_of(array)
         is_copy = family is not None and not is_dense(family.metadata(array, place))
         if is_copy:
             array = array.detach().clone(memory_format=torch.contiguous_format)
-        return cls(tensor, array, is_copy)
+        return cls(tensor, array, is_copy, _layout_of(tensor))
 
     @property
     def is_plain(self) -> bool:
@@ -130,7 +136,9 @@ class Target(NamedTuple):
         return self.array is self.tensor
 
     def has_moved(self) -> bool:
-        """Return whether the parameter has other memory than the view of it."""
+        """Return whether the parameter has another layout, or other memory than the view of it."""
+        if _layout_of(self.tensor) != self.layout:
+            return True
         return not (self.is_plain or self.is_copy) and self.array.data_ptr() != inner(self.tensor).data_ptr()
 
     def pull(self) -> None:
@@ -142,6 +150,10 @@ class Target(NamedTuple):
         """Copy a copy's elements into the parameter."""
         if self.is_copy:
             inner(self.tensor).detach().copy_(self.array)
+
+
+def _layout_of(tensor: Any) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.shape, tensor.stride()
 
 
 def gradient_of(tensor: Any, accepts_sparse: bool) -> Any:
