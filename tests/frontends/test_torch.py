@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -150,6 +151,9 @@ def test_the_signature_and_the_docstring(name: str) -> None:
             assert ours[key].default == parameter.default, key
     assert cls.__doc__ is not None
     assert f"fastoptim.torch.{name}(" in cls.__doc__
+    assert "`Optimizer`" not in cls.__doc__
+    for key in (*(ours.keys() - core.shared), "step"):
+        assert re.search(rf"\b{key}\b", cls.__doc__), key
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from textwrap import indent
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,10 @@ from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor
 
 #: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
 FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
+_FLAGS_DOC = """\
+foreach, fused, capturable: Accepted without effect, as every step is fused; not both of `foreach` and `fused`.
+differentiable: False only; RuntimeError for True.
+decoupled_weight_decay: PyTorch's name of `decoupled`."""
 #: The options and the names of the state arrays of all optimizers.
 _OPTIONS = {name for core in CORE_OPTIMIZERS.values() for name in core.defaults}
 _ARRAYS = {name for core in CORE_OPTIMIZERS.values() for name in names_of(core).values()}
@@ -240,8 +245,11 @@ def _docstring(core: type[CoreOptimizer]) -> str:
         "params: Arrays to update in place; see `Optimizer`.",
         "params: Tensors, groups of tensors, or named tensors, as for `torch.optim.Optimizer`.",
     )
+    text = text.replace("see `Optimizer`.", "see `fastoptim.Optimizer`.\n" + indent(_FLAGS_DOC, "    "))
     return f"""{text}
-The options and their meaning are those of `fastoptim.{core.__name__}`, and so are the results.
+The formula and the other options are those of `fastoptim.{core.__name__}`, without `backend`, and so are the results.
+Methods and attributes are those of `torch.optim.Optimizer`: `step` takes a closure and returns its result, also where
+`skip_nonfinite` has skipped the step; learning rates are in `param_groups`, and step counts in `state[p]["step"]`.
 
 >>> import torch, fastoptim.torch
 >>> p = torch.nn.Parameter(torch.ones(2))
