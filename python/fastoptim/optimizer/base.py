@@ -6,7 +6,7 @@ Groups, the slow path, parameter swaps and checkpoints are modules of functions 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +28,6 @@ from ..options.fields import (
 )
 from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
-from ..options.suggestions import did_you_mean
 from ..reference_math import Array
 from ..texts import brief
 from . import checkpoint, groups, pickling, stepping, swapped_params
@@ -122,11 +121,8 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
 
     name: ClassVar[str]
     state: ClassVar[Any]
-    defaults: ClassVar[dict[str, Any]]
-    annotations: ClassVar[dict[str, Any]]
     shared: ClassVar[frozenset[str]]
     """The options that every optimizer has."""
-    _checked_defaults: ClassVar[dict[str | None, dict[str, Any]]]  # by convention, filled on first use
 
     # ---- declared by a subclass
 
@@ -209,17 +205,6 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).get("state_schema", {}).items()}
 
     @classmethod
-    def check_names(cls, names: Iterable[str], place: str = "") -> None:
-        """Raise TypeError for a name that is not an option."""
-        for name in names:
-            if name not in cls.defaults and not (name == "convention" and cls.conventions):
-                known = list(cls.defaults)
-                raise TypeError(
-                    f"{place}{name}: not an option of {cls.__name__}{did_you_mean(name, known) or ';'} "
-                    f"the options are {known}"
-                )
-
-    @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
         """Return the checked options, defaults filled in; raise TypeError for an unknown one."""
         cls.check_names(given, place)
@@ -236,20 +221,6 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None
         return Settings(cls, variant, options)
-
-    @classmethod
-    def checked_defaults(cls, given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-        """Return the defaults of the convention among these options, or of the first one."""
-        known = list(cls.conventions)
-        convention: str | None = given.get("convention", known[0]) if known else None
-        if known and convention not in known:
-            raise ValueError(f"{place}convention: expected one of {known}, got {brief(convention)}")
-        if convention not in cls._checked_defaults:
-            defaults = {**cls.defaults, **(cls.conventions[convention] if convention else {})}
-            cls._checked_defaults[convention] = {
-                name: check_option(cls.annotations[name], value, name) for name, value in defaults.items()
-            }
-        return cls._checked_defaults[convention]
 
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from .. import core
+from ..texts import brief
 from .checks import Backend, check_option, plain_type
 from .suggestions import did_you_mean
 
@@ -109,7 +110,12 @@ def argument(*, default: T = None, kw_only: bool = False) -> T:  # type: ignore[
 
 @dataclass_transform(eq_default=False, field_specifiers=(option, argument))
 class FieldsAreArguments:
-    """A base class that tells type checkers to read the constructor's arguments from the fields."""
+    """A base class whose constructor's arguments are its fields, and the checks of their names and defaults."""
+
+    defaults: ClassVar[dict[str, Any]]
+    annotations: ClassVar[dict[str, Any]]
+    conventions: ClassVar[Mapping[str, Mapping[str, Any]]]
+    _checked_defaults: ClassVar[dict[str | None, dict[str, Any]]]  # by convention, filled on first use
 
     if not TYPE_CHECKING:  # which report every unknown attribute themselves
 
@@ -120,6 +126,31 @@ class FieldsAreArguments:
             if is_new and _is_own(cls) and (suggestion := did_you_mean(name, cls.defaults)):
                 raise AttributeError(f"{name}: not an attribute of {cls.__name__}{suggestion}")
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def check_names(cls, names: Iterable[str], place: str = "") -> None:
+        """Raise TypeError for a name that is not an option."""
+        for name in names:
+            if name not in cls.defaults and not (name == "convention" and cls.conventions):
+                known = list(cls.defaults)
+                raise TypeError(
+                    f"{place}{name}: not an option of {cls.__name__}{did_you_mean(name, known) or ';'} "
+                    f"the options are {known}"
+                )
+
+    @classmethod
+    def checked_defaults(cls, given: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+        """Return the defaults of the convention among these options, or of the first one."""
+        known = list(cls.conventions)
+        convention: str | None = given.get("convention", known[0]) if known else None
+        if known and convention not in known:
+            raise ValueError(f"{place}convention: expected one of {known}, got {brief(convention)}")
+        if convention not in cls._checked_defaults:
+            defaults = {**cls.defaults, **(cls.conventions[convention] if convention else {})}
+            cls._checked_defaults[convention] = {
+                name: check_option(cls.annotations[name], value, name) for name, value in defaults.items()
+            }
+        return cls._checked_defaults[convention]
 
 
 def _is_own(cls: type) -> bool:
