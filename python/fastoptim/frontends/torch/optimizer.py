@@ -18,7 +18,7 @@ from ...arrays.param_state import ParamState
 from ...optimizer.base import OPTIMIZERS as CORE_OPTIMIZERS
 from ...optimizer.base import Optimizer as CoreOptimizer
 from .stepper import check_groups, make_stepper, stepper_class
-from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor
+from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor, with_tensors
 
 #: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
 FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
@@ -40,6 +40,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     _step_supports_amp_scaling = (
         True  # GradScaler sets `grad_scale` and `found_inf`, and leaves the gradients as they are
     )
+    _loads_numpy_arrays = True  # so that `fastoptim.save` accepts its tensors
     _stepper: Any = None
     _loading: Mapping[str, Any] | None = None
 
@@ -134,13 +135,13 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         return made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a `state_dict` of this class or of torch.optim's class of the same name."""
+        """Load a `state_dict` of this class or of torch.optim's class of the same name, also from `fastoptim.load`."""
         before = {name: vars(self).get(name) for name in ("state", "param_groups", "_stepper")}
         final: dict[str, Any] = {}
         hook = self.register_load_state_dict_pre_hook(lambda _, loaded: final.update(loaded))  # after the user's hooks
         self._loading = final
         try:
-            super().load_state_dict(state_dict)
+            super().load_state_dict(with_tensors(state_dict))
         except BaseException:
             self.__dict__.update(before)
             raise

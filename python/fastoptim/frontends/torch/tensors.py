@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ...arrays.checks import is_dense
@@ -75,6 +76,19 @@ def scalar_tensor(number: float) -> Any:
 def step_dtype() -> Any:
     """Return the type of step counts: float64 only if that is PyTorch's default."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def with_tensors(value: Any) -> Any:
+    """Return nested values with new tensors in the places of NumPy arrays."""
+    if isinstance(value, dict):
+        return {key: with_tensors(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(with_tensors, value))
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.name == "bfloat16":
+        return torch.tensor(value.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(value)
 
 
 def is_sharded(tensor: Any) -> bool:
