@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -251,11 +251,15 @@ def relay(path: str) -> None:
     opt.close()
 
 
-def check_errors() -> None:
+def check_errors(directory: str) -> None:
     """An error on one rank is an error on all, nothing has changed, and all may continue."""
-    last = SIZE - 1
-    if SIZE == 1:
-        return
+    last, make = SIZE - 1, fo.distributed.Sharded
+    for what in ("adamw", fo.Adam(model()), 3, dict):
+        with raises(TypeError, "optimizer_class: expected the class of an optimizer, such as fastoptim.AdamW, got"):
+            make(what, model(), COMM)
+    for timeout, kind in ((-1, ValueError), (0, ValueError), (float("nan"), ValueError), ("a", TypeError)):
+        with raises(kind if last == RANK else RuntimeError, "timeout: expected"):
+            make(fo.Adam, model(), COMM, timeout=timeout if last == RANK else None)
     with raises(ValueError if last == RANK else RuntimeError, "lr"):
         fo.distributed.Sharded(fo.Adam, model(), COMM, lr=-1.0 if last == RANK else 1.0)
     with raises(RuntimeError, "params[0]: expected the same bits on every rank", f"rank {last}"):
@@ -281,6 +285,14 @@ def check_errors() -> None:
         with raises(kind if last == RANK else RuntimeError, text):
             step(change)
         assert_equal(params, others, text)
+    with raises(AttributeError, "learning_rate", "did you mean 'lr'?"):
+        opt.learning_rate = 3
+    with raises(AttributeError, "learning_rate", "did you mean 'lr'?"):
+        _ = opt.learning_rate
+    with raises(AttributeError, "params: expected it where the optimizer is made"):
+        opt.params = others
+    opt.note = "mine"
+    assert opt.note == "mine"
     for name, value in (("lr", 0.5), ("weight_decay", 0.1)):
         kept = opt.param_groups[0][name]
         if last == RANK:
@@ -290,8 +302,25 @@ def check_errors() -> None:
         opt.param_groups[0][name] = kept
     with raises(RuntimeError, "expected the same call on every rank"):
         opt.check_synced() if last == RANK else opt.state_dict()
-    with raises(OSError if RANK == 0 else RuntimeError, "/no/such/directory"):
-        opt.save("/no/such/directory/x")
+    for save in (opt.save, partial(fo.save, optimizer=opt)):
+        with raises(OSError if RANK == 0 else RuntimeError, "/no/such/directory"):
+            save("/no/such/directory/x")
+    path = f"{directory}/x"
+    opt.save(path, params=params)
+    wrong = [*params[1:], params[0]]
+    for its_path, its_params, error in ((path + "no", params, OSError), (path, wrong, ValueError)):
+        with raises(error if last == RANK else RuntimeError, path if last == RANK else f"load: rank {last} failed"):
+            own = (its_path, its_params) if last == RANK else (path, params)
+            fo.load(own[0], params=own[1], optimizer=opt)
+    for root in (SIZE, -1, "0", True):
+        for call in (
+            partial(opt.state_dict, root),
+            partial(opt.save, path, root=root),
+            partial(opt.load, path, root=root),
+            partial(opt.load_state_dict, {}, root=root),
+        ):
+            with raises(ValueError if type(root) is int else TypeError, f"root: expected an integer in [0, {last}]"):
+                call()
     opt.param_groups[0]["on_nonfinite"] = "raise"
     with raises(FloatingPointError, "grads[1]: expected finite numbers in the sum over the ranks"):
         step(lambda grads: grads[1].fill(np.inf))

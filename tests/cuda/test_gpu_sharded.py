@@ -135,7 +135,7 @@ def test_what_gpus_of_several_ranks_cannot_do_is_refused(xp: Any, monkeypatch: p
     monkeypatch.setitem(sys.modules, "cupy", xp)
 
     def work(comm: NCCLBackend) -> None:
-        assert isinstance(link_of(comm, None), NCCLLink)
+        assert isinstance(link_of(comm), NCCLLink)
         with pytest.raises(ValueError, match="timeout: expected None with NCCL"):
             fo.distributed.Sharded(fo.Adam, put(xp, np.zeros(3)), comm, timeout=1.0)
         with pytest.raises(TypeError, match="params: expected an array of cupy"):

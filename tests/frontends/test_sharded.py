@@ -48,8 +48,8 @@ def test_a_file_continues_with_any_number_of_ranks(tmp_path: Path) -> None:
     assert opt.step_count == 9
 
 
-def test_an_error_on_one_rank_is_an_error_on_all_and_harmless() -> None:
-    said = run(3, "errors")
+def test_an_error_on_one_rank_is_an_error_on_all_and_harmless(tmp_path: Path) -> None:
+    said = run(3, "errors", str(tmp_path))
     assert [f"rank {rank} is through" in said for rank in range(3)] == [True] * 3
 
 

@@ -117,8 +117,10 @@ def test_steps_on_a_gpu(name: str, place: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @every_name
-def test_copies_pickles_and_state_dicts_continue_with_the_same_bits(name: str) -> None:
-    params = tensors()
+def test_copies_pickles_files_and_state_dicts_continue_with_the_same_bits(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    params, path = tensors(), tmp_path_factory.mktemp("files") / "x"
     first = optimizer_of(name, params)
     for seed in range(3):
         give_gradients(params, seed)
@@ -128,7 +130,11 @@ def test_copies_pickles_and_state_dicts_continue_with_the_same_bits(name: str) -
     loaded_params = [p.detach().clone().requires_grad_() for p in params]
     loaded = optimizer_of(name, loaded_params, lr=0.5)
     loaded.load_state_dict(copy.deepcopy(first.state_dict()))
-    for each in (first, copy.deepcopy(first), pickled, loaded):
+    read_params = [torch.zeros_like(p).requires_grad_() for p in params]
+    read = optimizer_of(name, read_params, lr=0.5)
+    fo.save(path, params=params, optimizer=first)
+    fo.load(path, params=read_params, optimizer=read)
+    for each in (first, copy.deepcopy(first), pickled, loaded, read):
         own = each.param_groups[0]["params"]
         for seed in range(3, 6):
             give_gradients(own, seed)

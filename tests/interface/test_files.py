@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,45 @@ def test_what_a_file_cannot_hold_is_named_before_the_first_write(
         fo.save(path, x={"a": [0, value]})
     assert fo.load(path) == {"x": 1}
     assert list(path.parent.iterdir()) == [path]
+
+
+class Foreign:
+    """An optimizer of another library."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": [{"m": self.array}]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        self.array = state_dict["state"][0]["m"]
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    torch = optional("torch")
+    path, p = tmp_path / "x", torch.ones(2, requires_grad=True)
+    opt = torch.optim.Adam([p])
+    fo.save(path, optimizer=opt)  # there is no state yet
+    fo.load(path, optimizer=opt)
+    p.sum().backward()
+    opt.step()
+    for each, place in ((opt, r"\['state'\]\[0\]\['step'\]"), (Foreign(p), r"\['state'\]\[0\]\['m'\]")):
+        with pytest.raises(TypeError, match=rf"state_dict\(\){place}: expected .* NumPy arrays.*torch\.save"):
+            fo.save(path, optimizer=each)
+    fo.save(path, optimizer=Foreign(np.ones(2)))
+    fo.load(path, optimizer=(other := Foreign(np.zeros(2))))
+    assert other.array.tolist() == [1, 1]
+
+
+@loop("thing", [3, fo.Adam, {"w": np.zeros(2)}, "adam"])
+def test_what_is_no_optimizer_is_named(thing: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("files") / "x"
+    fo.save(path, x=1)
+    for call in (fo.save, fo.load):
+        with pytest.raises(TypeError, match="optimizer: expected an object with state_dict and load_state_dict, got"):
+            call(path, optimizer=thing)
+    assert fo.load(path) == {"x": 1}
 
 
 @loop(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from .. import core
 from ..arrays.checks import check_target, metadata_of
 from ..arrays.families import ArrayFamily, family_of
-from ..arrays.tree import structure_of
+from ..arrays.numpy_family import NUMPY
+from ..arrays.tree import describe, key_text, structure_of
 from ..files import document
+from ..texts import brief
 
 Path = str | os.PathLike[str]
 
@@ -35,11 +38,13 @@ def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     Args:
         path: The file to write or to replace.
         params: The parameters: any nesting of dicts, lists and tuples of arrays, whose keys are strings or numbers.
-        optimizer: An optimizer, or another object with `state_dict`.
+        optimizer: An optimizer, or another object with `state_dict` and `load_state_dict`, which has to take NumPy
+            arrays.  For optimizers of other libraries there are their own functions, such as ``torch.save``.
         **numbers: Anything else to save, such as ``epoch=3``: numbers, strings, None, arrays and nestings of these.
 
     Raises:
-        TypeError: Something that a file cannot store, such as a function.  The old file stays as it is.
+        TypeError: Something that a file cannot store, such as a function, or a state dict of `optimizer` with arrays
+            other than NumPy's, such as that of ``torch.optim.Adam``.  The old file stays as it is.
         OSError: The file cannot be written, or `path` is a directory, a device or a pipe.  It stays as it is.
 
     >>> import numpy as np, fastoptim as fo
@@ -54,12 +59,25 @@ def save(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     >>> params, opt.step_count
     ({'w': array([1., 1.])}, 0)
     """
-    values = {} if params is None else {"params": params}
-    if optimizer is not None:
-        values["optimizer"] = optimizer.state_dict()
-        if values["optimizer"] is None:  # of several processes, of which another one writes
+    _check_optimizer(optimizer)
+    write(path, params, optimizer, None if optimizer is None else optimizer.state_dict(), numbers)
+
+
+def write(
+    path: Path,
+    params: Any,
+    optimizer: HasStateDict | None,
+    state_dict: Mapping[str, Any] | None,
+    numbers: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint; of several processes, one whose state dict is None leaves that to another one."""
+    with _together(optimizer, "save"):
+        if optimizer is not None and state_dict is None:
             return
-    document.save(path, {**values, **numbers})
+        if not getattr(optimizer, "_loads_numpy_arrays", False):
+            _check_arrays(state_dict, "optimizer.state_dict()")
+        values = {"params": params, "optimizer": state_dict}
+        document.save(path, {**{name: value for name, value in values.items() if value is not None}, **numbers})
 
 
 def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = None) -> dict[str, Any]:
@@ -73,15 +91,19 @@ def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
         optimizer: An optimizer that continues from the saved state.
 
     Raises:
+        TypeError: `optimizer` has no `load_state_dict`.
         ValueError: The file is damaged, of another version or of another origin, or what it contains does not fit
             `params` or `optimizer`.  Nothing has changed.
 
     See `save` for an example.
     """
-    saved = document.load(path)
-    targets = [] if params is None else _targets(params, _entry(saved, "params", path), path)
+    _check_optimizer(optimizer)
+    with _together(optimizer, "load"):
+        saved = document.load(path)
+        targets = [] if params is None else _targets(params, entry_of(saved, "params", path), path)
+        state_dict = {} if optimizer is None else entry_of(saved, "optimizer", path)
     if optimizer is not None:
-        optimizer.load_state_dict(_entry(saved, "optimizer", path))
+        optimizer.load_state_dict(state_dict)
 
     def assign() -> None:
         for family, target, source in targets:
@@ -100,10 +122,39 @@ class SavedInFiles:
 
     def load(self: Any, path: Path, *, convert: bool = False) -> None:
         """Continue from a file of `save` or `fastoptim.save`; see `load_state_dict`."""
-        self.load_state_dict(_entry(document.load(path), "optimizer", path), convert=convert)
+        self.load_state_dict(entry_of(document.load(path), "optimizer", path), convert=convert)
 
 
-def _entry(saved: Mapping[str, Any], name: str, path: Path) -> Any:
+def _check_optimizer(optimizer: Any) -> None:
+    methods = ("state_dict", "load_state_dict")
+    if optimizer is None or (not isinstance(optimizer, type) and all(hasattr(optimizer, name) for name in methods)):
+        return
+    raise TypeError(f"optimizer: expected an object with {' and '.join(methods)}, got {brief(optimizer)}")
+
+
+def _check_arrays(value: Any, place: str) -> None:
+    """Raise TypeError for an array that would come back as one of NumPy, which its optimizer may not load."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _check_arrays(entry, f"{place}[{key_text(key)}]")
+    elif isinstance(value, (list, tuple)):
+        for i, entry in enumerate(value):
+            _check_arrays(entry, f"{place}[{i}]")
+    elif family_of(value) not in (None, NUMPY):
+        raise TypeError(
+            f"{place}: expected numbers and NumPy arrays, as which a file is read, got {describe(value)}; "
+            "save it by its own library, as with torch.save"
+        )
+
+
+def _together(optimizer: Any, call: str) -> AbstractContextManager[None]:
+    """Return a context in which an error is one of every process, if the optimizer is divided among several."""
+    together = getattr(optimizer, "_together", None)
+    return nullcontext() if together is None else together(call)
+
+
+def entry_of(saved: Mapping[str, Any], name: str, path: Path) -> Any:
+    """Return this entry of what a file contains; raise ValueError if there is none."""
     if name not in saved:
         raise ValueError(f"{os.fspath(path)}: expected a checkpoint with {name!r}, got one with {sorted(saved)}")
     return saved[name]

@@ -37,6 +37,9 @@ class Link(Protocol):
     xp: Any
     """The package of the arrays: numpy or cupy."""
 
+    def limit_waiting(self, seconds: float | None) -> None:
+        """Raise TimeoutError after waiting so long for another rank; without a limit at first."""
+
     def all_sum(self, values: Array) -> Array:
         """Return the sum of small NumPy arrays of doubles over all ranks."""
 
@@ -68,12 +71,16 @@ class MPILink:
 
     xp: Any = np
 
-    def __init__(self, comm: Any, timeout: float | None) -> None:
+    def __init__(self, comm: Any) -> None:
         self._comm = comm.Dup()  # so that messages of others are not mistaken for ours
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
-        self._timeout = timeout
+        self._timeout: float | None = None
         self._notices: list[Any] = []
+
+    def limit_waiting(self, seconds: float | None) -> None:
+        """See Link."""
+        self._timeout = seconds
 
     def all_sum(self, values: Array) -> Array:
         """See Link."""
@@ -139,14 +146,17 @@ class NCCLLink:
     NCCL has no notices: a rank that leaves is not noticed, and the others wait until they are ended.
     """
 
-    def __init__(self, comm: Any, timeout: float | None) -> None:
-        if timeout is not None:
-            raise ValueError("timeout: expected None with NCCL, which cannot stop waiting, got a number")
+    def __init__(self, comm: Any) -> None:
         self.xp: Any = sys.modules["cupy"]  # the communicator's module has imported it
         self._comm = comm
         self.rank: int = comm.rank
         self.size: int = comm._n_devices
         self._done = _Done()
+
+    def limit_waiting(self, seconds: float | None) -> None:
+        """Raise ValueError for a limit."""
+        if seconds is not None:
+            raise ValueError("timeout: expected None with NCCL, which cannot stop waiting, got a number")
 
     def all_sum(self, values: Array) -> Array:
         """See Link."""
@@ -190,12 +200,12 @@ def _pieces(size: int) -> Iterator[slice]:
     return (slice(begin, min(begin + _PIECE, size)) for begin in range(0, size, _PIECE))
 
 
-def link_of(comm: Any, timeout: float | None) -> Link:
+def link_of(comm: Any) -> Link:
     """Return the link over a communicator of mpi4py or of CuPy."""
     if all(hasattr(comm, name) for name in ("Dup", "Ireduce", "Ibcast", "Iallreduce")):
-        return MPILink(comm, timeout)
+        return MPILink(comm)
     if all(hasattr(comm, name) for name in ("all_reduce", "reduce", "broadcast", "send", "recv", "_n_devices")):
-        return NCCLLink(comm, timeout)
+        return NCCLLink(comm)
     raise TypeError(
         "comm: expected a communicator of mpi4py, such as MPI.COMM_WORLD, or CuPy's NCCLBackend, "
         f"got {type(comm).__module__}.{type(comm).__qualname__}"

@@ -14,8 +14,11 @@ import numpy as np
 from ...arrays.param_state import ParamState
 from ...arrays.tree import describe
 from ...files import document, safetensors
-from ...optimizer import checkpoint
+from ...optimizer import checkpoint, saving
 from ...optimizer.base import Optimizer
+from ...options.checks import Positive, Whole, check_option
+from ...options.suggestions import did_you_mean
+from ...texts import brief
 from . import state
 from .buckets import buckets_of, owners_of
 from .engine import ShardedEngine
@@ -46,6 +49,12 @@ class Sharded:
         timeout: The number of seconds to wait for another rank, after which TimeoutError is raised; None for no limit.
         **options: The options of the class.
 
+    Raises:
+        TypeError: `optimizer_class` is not a class of an optimizer, `comm` not a communicator, or `params` has arrays
+            of another library than the communicator's.
+        ValueError: An option or `timeout` is out of range.
+        RuntimeError: Another rank has raised an error, or has other parameters or options.
+
     With MPI, in a program that ``mpiexec -n 4 python`` starts::
 
         from mpi4py import MPI
@@ -59,9 +68,13 @@ class Sharded:
     def __init__(
         self, optimizer_class: type[Optimizer], params: Any, comm: Any, *, timeout: float | None = None, **options: Any
     ) -> None:
-        link = link_of(comm, timeout)
+        link = link_of(comm)
         peers = Peers(link)
         with peers.together("Sharded"):
+            link.limit_waiting(check_option(Positive | None, timeout, "timeout"))
+            if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
+                expected = "the class of an optimizer, such as fastoptim.AdamW"
+                raise TypeError(f"optimizer_class: expected {expected}, got {brief(optimizer_class)}")
             optimizer = optimizer_class(params, **options)
             metadata = [param.metadata for param in optimizer.param_states]
             if optimizer.reduces_all and link.xp is not np:
@@ -90,11 +103,16 @@ class Sharded:
     def __getattr__(self, name: str) -> Any:
         if name == "optimizer":
             raise AttributeError(name)
-        return getattr(self.optimizer, name)
+        try:
+            return getattr(self.optimizer, name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}{did_you_mean(name, self.optimizer.defaults)}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_option = name in getattr(vars(self).get("optimizer"), "defaults", ())
-        object.__setattr__(self.optimizer if is_option else self, name, value)
+        if "optimizer" in vars(self) and not (name.startswith("_") or hasattr(type(self), name)):
+            setattr(self.optimizer, name, value)
+        else:
+            object.__setattr__(self, name, value)
 
     @property
     def owners(self) -> list[int]:
@@ -135,6 +153,7 @@ class Sharded:
     def state_dict(self, root: int = 0) -> dict[str, Any] | None:
         """Return on root the state dict that one process would have, and None on the others."""
         with self._peers.together("state_dict"):
+            root = self._checked_root(root)
             own = self.optimizer.state_dict()
             self._peers.agree(str(root))
             with self._peers.exchanging():
@@ -144,6 +163,7 @@ class Sharded:
         """Continue from the state dict on root, of any number of ranks or of one process; others may pass None."""
         peers = self._peers
         with peers.together("load_state_dict"):
+            root = self._checked_root(root)
             if peers.rank == root:
                 state.check_parts(state_dict)
             peers.agree(f"{root} {convert}")
@@ -159,19 +179,14 @@ class Sharded:
 
     def save(self, path: str | os.PathLike[str], *, params: Any = None, root: int = 0, **numbers: Any) -> None:
         """Write a checkpoint from root, atomically and durably; see `fastoptim.save`."""
-        saved = self.state_dict(root)
-        with self._peers.together("save"):
-            if saved is not None:
-                document.save(path, {**({} if params is None else {"params": params}), "optimizer": saved, **numbers})
-            self._peers.agree()
+        saving.write(path, params, self, self.state_dict(root), numbers)
 
     def load(self, path: str | os.PathLike[str], *, root: int = 0, convert: bool = False) -> None:
         """Continue from a file that root reads, of `save` or of one process; see `Optimizer.load`."""
         saved = None
-        with self._peers.together("load"):
-            if self._peers.rank == root:
-                saved = document.load(path).get("optimizer")
-            self._peers.agree()
+        with self._together("load"):
+            if self._peers.rank == self._checked_root(root):
+                saved = saving.entry_of(document.load(path), "optimizer", path)
         self.load_state_dict(saved, root=root, convert=convert)
 
     def check_synced(self) -> None:
@@ -195,6 +210,16 @@ class Sharded:
     def close(self) -> None:
         """End the connection on all ranks, whose communicator is then freed."""
         self._peers.close()
+
+    @contextmanager
+    def _together(self, call: str) -> Iterator[None]:
+        """Run the block on every rank; an error on one is an error on all."""
+        with self._peers.together(call):
+            yield
+            self._peers.agree()
+
+    def _checked_root(self, root: int) -> int:
+        return Whole(0, self._peers.size - 1).check(root, "root")
 
     @contextmanager
     def _swapped(self, call: str, swap: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
