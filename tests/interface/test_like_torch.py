@@ -235,3 +235,20 @@ def test_a_tensor_may_be_the_loss_scale() -> None:
         opt.step(np.full(3, scaled))
         expected.step(np.ones(3))
         np.testing.assert_array_equal(p, q)
+
+
+@loop("rate", [0.1, lambda step: 0.1, fo.schedules.Linear(0.1, 0.2, 9)])
+def test_autograd_sees_that_tensors_have_changed(rate: Any) -> None:
+    """Each step increments the versions of the tensors that it writes, and only of these."""
+    params = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    opt = fo.SGD(params, lr=rate)
+    for step in range(5):
+        before = [p._version for p in params]
+        grads = [torch.ones(3), None if step == 4 else torch.ones(3)]
+        opt.step(grads)
+        assert [p._version > old for p, old in zip(params, before, strict=True)] == [True, step != 4]
+    skipping = fo.SGD(params, lr=rate, skip_nonfinite=True)
+    for grad in (1.0, torch.nan, 1.0, torch.nan):
+        before = [p._version for p in params]
+        taken = skipping.step([torch.full((3,), grad)] * 2)
+        assert [p._version > old for p, old in zip(params, before, strict=True)] == [taken, taken]

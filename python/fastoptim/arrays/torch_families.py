@@ -6,8 +6,9 @@ PyTorch is not imported here: a user who passes tensors has imported it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,15 @@ import numpy as np
 from ..reference_math import Array
 from .cuda_families import ArrayMetadata, Cuda, Stream, array_at, make_metadata
 from .numpy_family import NUMPY
+
+
+def version_marker(arrays: Sequence[Any]) -> Callable[[], None] | None:
+    """Return the call that makes autograd see a change of these tensors; None for arrays of other libraries."""
+    torch = sys.modules.get("torch")
+    if torch is None or not arrays or not isinstance(arrays[0], getattr(torch, "Tensor", ())):
+        return None
+    tensors = [tensor for tensor in arrays if not tensor.is_inference()]
+    return partial(torch.autograd.graph.increment_version, tensors)
 
 
 class _Torch:

@@ -6,10 +6,11 @@ change, and those in which anything may be new or wrong.  It produces the error 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..arrays.checks import raise_nonfinite
+from ..arrays.torch_families import version_marker
 from ..engines import cuda
 from ..engines.base import Counts, FastPath, GroupStep, group_step_at
 from ..options.checks import rate_at
@@ -80,14 +81,35 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     optimizer._engine = engine if is_current else None
     absent = [i for i, grad in enumerate(flat) if grad is None]
     counts = Counts(optimizer._counts, (now + 1, missed_with(missed, absent, optimizer.reduces_all)))
+    written = [param.p for param, grad in zip(optimizer.param_states, flat, strict=True) if grad is not None]
+    mark = version_marker(written)
     stepped = engine.step(flat, group_steps, step_of, counts)
     try:
+        if mark and stepped is not None:
+            mark()
         if is_current and stepped == len(flat) and not missed:
             containers = mutable_containers(optimizer)
-            optimizer._fast_path = engine.fast_path(optimizer._structure, optimizer._resolved, containers)
+            fast_path = engine.fast_path(optimizer._structure, optimizer._resolved, containers)
+            optimizer._fast_path = _marked(fast_path, mark) if fast_path and mark else fast_path
     except MemoryError:  # the step is taken; a later one prepares the fast path
         pass
     return stepped is not None
+
+
+def _marked(fast_path: FastPath, mark: Callable[[], None]) -> FastPath:
+    """Return the fast path of tensors, whose versions each step that is taken increments."""
+
+    def with_mark(call: Any) -> Any:
+        def step(*args: Any) -> Any:
+            result = call(*args)
+            if result is True or (result and result[0] == "stepped"):
+                mark()
+            return result
+
+        return call and step
+
+    steps = ("step_with", "try_step", "try_scheduled_step")
+    return fast_path._replace(**{name: with_mark(getattr(fast_path, name)) for name in steps})
 
 
 def graph_step(optimizer: OptimizerParts) -> None:

@@ -194,7 +194,7 @@ class Steps:
         return [step._replace(grad_scale=step.grad_scale * self._loss_scale) for step in group_steps]
 
     def _end_step(self: Any, tensors: list[Any]) -> None:
-        """Show the step in the state and in the versions of the tensors, by which autograd detects changes."""
+        """Show the step in the state, and in the versions of tensors that are not stepped themselves."""
         t, missed = self._counts
         borrowed = self._borrowed
         if missed:
@@ -202,7 +202,8 @@ class Steps:
         else:
             borrowed.steps.fill(t)
         borrowed.seen_steps = borrowed.steps.tobytes()
-        torch.autograd.graph.increment_version(tensors)
+        if not borrowed.is_plain:
+            torch.autograd.graph.increment_version(tensors)
 
 
 def _as_numbers(value: Any) -> Any:
