@@ -65,10 +65,15 @@ def sklearn() -> Iterator[Pair]:
 LIBRARIES = {"thinc": thinc, "autograd": autograd, "sklearn": sklearn}
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", nargs="*", metavar="NAME", help=f"some of {', '.join(LIBRARIES)} (default all)")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="time for each row (default 1)")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
     args = parser.parse_args()
     if unknown := set(args.library) - LIBRARIES.keys():
         parser.error(f"expected names among {', '.join(LIBRARIES)}, got {', '.join(sorted(unknown))}")

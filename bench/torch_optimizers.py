@@ -105,8 +105,7 @@ def compare(model: str, name: str, scaled: bool, arguments: argparse.Namespace) 
     return measure(steps, arguments.seconds, arguments.rounds, clock)
 
 
-def main() -> None:
-    """Print the table."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--optimizer", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
@@ -115,7 +114,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=fo.get_num_threads())
     parser.add_argument("--seconds", type=float, default=1.0, help="of each implementation")
     parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = make_parser().parse_args()
     fo.set_num_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {arguments.threads} threads, microseconds a step (torch / fastoptim)")

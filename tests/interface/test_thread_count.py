@@ -166,7 +166,9 @@ def test_a_system_without_cgroups(tmp_path: Path) -> None:
 def omp_set_num_threads() -> Iterator[Any]:
     """The function of the runtime that fastoptim uses."""
     maps = Path("/proc/self/maps").read_text()
-    runtimes = {line.split()[-1] for line in maps.splitlines() if "libgomp.so" in line}
+    loaded = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
+    runtimes = {path for path in loaded if "fastoptim.libs" in path}  # of a repaired wheel, which has its own
+    runtimes = runtimes or {path for path in loaded if "libgomp.so" in path}
     if len(runtimes) != 1:
         pytest.skip("no GNU OpenMP of the system's name")
     runtime = ctypes.CDLL(runtimes.pop())

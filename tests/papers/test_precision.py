@@ -95,7 +95,7 @@ def test_steps_at_any_time_are_exact_to_some_roundings(name: str, monkeypatch: p
         pytest.skip("an optimizer whose formula has no test in tests/papers/ yet")
     rows = [row for row in import_module(f"papers.test_{name}").ROWS if isinstance(row, Row)]
     for module in list(sys.modules.values()):
-        if module.__name__.startswith("papers.") and hasattr(module, "sqrt"):
+        if getattr(module, "__name__", "").startswith("papers.") and hasattr(module, "sqrt"):
             monkeypatch.setattr(module, "sqrt", root)
     checked = [error for row in rows for t in TIMES if (error := error_of_step(name, row, t)) is not None]
     assert checked or name in IN_OTHER_TERMS
