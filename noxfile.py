@@ -51,6 +51,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["wheel"])
+def site(session: nox.Session) -> None:
+    """Build the documentation's site in build/site/html; `-- --links` also checks the links to other sites."""
+    install_built(session, "docs")
+    session.run("python", "docs/site/build.py", *session.posargs)
+
+
+@nox.session(requires=["wheel"])
 def bench(session: nox.Session) -> None:
     """Time Adam against the memory bandwidth for a few seconds."""
     install_built(session)
