@@ -213,8 +213,9 @@ class Engine:
             works = self._works(grads, group_steps, step_of, is_taken=bool(elsewhere.sums))
             if not _step(works, group_steps, elsewhere):
                 return None
+        present = sum(grad is not None for grad in grads)  # before the first write, since it may raise MemoryError
         core.complete(lambda: _assign(works, counts))
-        return sum(grad is not None for grad in grads)
+        return present
 
     def clipped_norms(
         self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
