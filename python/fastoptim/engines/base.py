@@ -71,7 +71,7 @@ NO_COUNTS = Counts([], ())
 
 
 class Elsewhere(NamedTuple):
-    """What a step depends on besides its own arrays, where other engines step the others of a model."""
+    """Inputs of a step from the engines that step the other arrays of a model."""
 
     global_norm: float | None = None
     """The norm of all gradients, of the values of every engine's `clipped_norms`."""
@@ -106,13 +106,34 @@ class Engine(Protocol):
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
-        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array whose gradient is not None, the i-th by ``group_steps[step_of[i]]``, else by its group's.
 
         Raises errors before the first write.  Advances `counts` with the step.  Returns the number of arrays with a
         gradient; None after a skipped step.
         """
+
+    def fast_path(
+        self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
+    ) -> FastPath | None:
+        """Return the fast path for steps like the last one, if there is one and no array has missed a step.
+
+        It takes no step in which one of these dicts and lists has other entries than now.
+        """
+
+
+class PartEngine(Engine, Protocol):
+    """An engine whose arrays may be a part of a model, of which other engines have the rest."""
+
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
+    ) -> int | None:
+        """Do the same with what a step depends on in other engines."""
 
     def clipped_norms(
         self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
@@ -130,11 +151,3 @@ class Engine(Protocol):
         global_norm: float | None = None,
     ) -> list[tuple[float, ...]]:
         """Return the sums over each array that a rule needs which reduces all; the same step has to follow."""
-
-    def fast_path(
-        self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]
-    ) -> FastPath | None:
-        """Return the fast path for steps like the last one, if there is one and no array has missed a step.
-
-        It takes no step in which one of these dicts and lists has other entries than now.
-        """

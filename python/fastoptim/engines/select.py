@@ -8,9 +8,9 @@ from ..arrays.cuda_families import ArrayMetadata
 from ..arrays.param_state import ParamState
 from ..reference_math import Array
 from . import cuda, native, reference
-from .base import Engine
+from .base import PartEngine
 
-_OF_NUMPY: dict[str, type[Engine]] = {"native": native.Engine, "reference": reference.Engine}
+_OF_NUMPY: dict[str, type[PartEngine]] = {"native": native.Engine, "reference": reference.Engine}
 
 
 def check_backend(backend: str, p: Array, place: str) -> None:
@@ -22,7 +22,7 @@ def check_backend(backend: str, p: Array, place: str) -> None:
         )
 
 
-def engine_for(backend: str, param_states: Sequence[ParamState]) -> Engine:
+def engine_for(backend: str, param_states: Sequence[ParamState]) -> PartEngine:
     """Return an engine of that backend for these arrays, which are all of one family."""
     on_gpu = isinstance(param_states[0].metadata, ArrayMetadata)
     return cuda.Engine(param_states) if on_gpu else _OF_NUMPY[backend](param_states)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
-from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
 from ..engines.select import engine_for
 from ..options.checks import Backend, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
 from ..options.fields import (
@@ -254,7 +254,7 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         self._engine: Engine | None = None
         self._fast_path: FastPath | None = None
 
-    def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
+    def engine_for(self, param_states: Sequence[ParamState]) -> PartEngine:
         """Return an engine of this optimizer's backend for these arrays."""
         return engine_for(self.backend, param_states)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
-from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep
+from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
 from ..options.checks import Backend
 from ..options.schema import StateArray
 from ..options.settings import Settings
@@ -65,7 +65,7 @@ class OptimizerParts(Protocol):
     def check_not_swapped(self) -> None:
         """Raise RuntimeError while the parameters hold other values."""
 
-    def engine_for(self, param_states: Sequence[ParamState]) -> Engine:
+    def engine_for(self, param_states: Sequence[ParamState]) -> PartEngine:
         """Return an engine for these arrays."""
 
     def _settings(self, index: int) -> Settings:

@@ -19,9 +19,9 @@ from ...engines.base import (
     NOTHING_ELSEWHERE,
     Counts,
     Elsewhere,
-    Engine,
     GroupSnapshot,
     GroupStep,
+    PartEngine,
     depends_on_all,
 )
 from ...optimizer.stepping import missed_with
@@ -39,7 +39,7 @@ class ShardedEngine:
         param_states: Sequence[ParamState],
         owners: Sequence[int],
         peers: Peers,
-        engine_for: Callable[[Sequence[ParamState]], Engine],
+        engine_for: Callable[[Sequence[ParamState]], PartEngine],
     ) -> None:
         self._param_states, self._peers = param_states, peers
         self._buckets = buckets_of(param_states, owners, peers.link)
@@ -52,7 +52,6 @@ class ShardedEngine:
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None = None,
         counts: Counts = NO_COUNTS,
-        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array of which a rank has a gradient; see fastoptim.engines.base.Engine."""
         local = self._check(grads)
@@ -76,22 +75,6 @@ class ShardedEngine:
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
-
-    def clipped_norms(
-        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
-    ) -> list[float] | None:
-        """Raise NotImplementedError: no engine is above this one."""
-        raise NotImplementedError
-
-    def rule_sums(
-        self,
-        grads: list[Any],
-        group_steps: Sequence[GroupStep],
-        step_of: list[int] | None = None,
-        global_norm: float | None = None,
-    ) -> list[tuple[float, ...]]:
-        """Raise NotImplementedError: no engine is above this one."""
-        raise NotImplementedError
 
     def _check(self, grads: list[Any]) -> list[Any]:
         """Return the gradients as arrays that a buffer can take, or raise an error."""
@@ -161,7 +144,7 @@ class _Step:
     def _own_without_gradient(self) -> list[Bucket]:
         return [bucket for bucket in self._engine._own if not any(self._present[i] for i in bucket.indices)]
 
-    def _arguments(self, bucket: Bucket) -> tuple[Engine, list[Any], Sequence[GroupStep], list[int] | None]:
+    def _arguments(self, bucket: Bucket) -> tuple[PartEngine, list[Any], Sequence[GroupStep], list[int] | None]:
         step_of = None if self._step_of is None else [self._step_of[i] for i in bucket.indices]
         grads = bucket.grads([self._present[i] for i in bucket.indices])
         return self._engine._engines[id(bucket)], grads, self._group_steps, step_of
