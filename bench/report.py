@@ -5,7 +5,7 @@ python bench/report.py --record             first repeat all recorded runs: some
 python bench/report.py --record gpt2 cold   first repeat some of them
 
 Each folder of bench/results/ has the runs of one machine; --machine names that of this one, by default after the
-instruction set.  The tables have a line for each machine, and only rows that count: a dash stands for one that is too
+instruction set.  The tables have a line for each machine, and only rows that count: a dash marks one that is too
 noisy.
 """
 

@@ -28,7 +28,7 @@ CASES = [
 
 
 class Exchange:
-    """What the threads share."""
+    """State that the threads share."""
 
     def __init__(self, ranks: int) -> None:
         self.barrier = threading.Barrier(ranks, timeout=60)

@@ -177,7 +177,7 @@ def test_unknown_names_and_options() -> None:
 
 
 def test_state_that_is_replaced_is_used() -> None:
-    """Also a count that is assigned in place, a parameter with other memory, and a group that is added."""
+    """Including a count that is assigned in place, a parameter with other memory, and a group that is added."""
     params, twins = tensors(), tensors()
     ours, theirs = fastoptim.torch.Adam(params), torch.optim.Adam(twins)
 

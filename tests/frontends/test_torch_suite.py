@@ -438,7 +438,7 @@ def test_load_nontensor_step(name: str) -> None:
 
 @every_info
 def test_state_dict_hooks(name: str) -> None:
-    """Of state_dict and load_state_dict, before and after, prepended."""
+    """Hooks of state_dict and load_state_dict, before and after, prepended."""
 
     def mark(optimizer: Any) -> None:
         optimizer.state["test"] = 1

@@ -239,7 +239,7 @@ def assign_a_rate(opt: fo.Optimizer) -> None:
 
 @loop("change", [restore, take_a_step, assign_a_rate])
 def test_a_change_while_the_schedule_computes_comes_first(change: Callable[[fo.Optimizer], None]) -> None:
-    """As by a signal handler, a finalizer or another thread, which may run wherever Python code does."""
+    """A signal handler, a finalizer or another thread may run wherever Python code does."""
     opt, expected = (fo.Adam(numbers(0), lr=KNOWN) for _ in range(2))
     for each in (opt, expected):
         each.step(numbers(1))

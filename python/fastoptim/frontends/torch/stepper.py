@@ -46,7 +46,7 @@ class _Entry:
 
 @dataclass
 class _Borrowed:
-    """What a stepper has of the optimizer that it was made for, to recognize changes."""
+    """Snapshot of the optimizer that a stepper was made for, to recognize changes."""
 
     groups: list[dict[str, Any]]
     lists: list[list[Any]]  # of parameters, one a group
@@ -81,7 +81,7 @@ def _differ(now: Collection[Any], then: Collection[Any]) -> bool:
 
 
 class Steps:
-    """What a stepper adds to an optimizer of the core."""
+    """Additions of a stepper to an optimizer of the core."""
 
     _borrowed: _Borrowed
     _rates: list[float]
