@@ -62,9 +62,14 @@ def digest(case: Case, dtype: DType) -> str:
     with np.errstate(all="ignore"):
         for t in range(1, STEPS + 1):
             opt.step(grads_of_step(t, dtype))
+    return digest_of(opt)
+
+
+def digest_of(opt: fo.Optimizer) -> str:
+    """The digest of an optimizer's parameters and state."""
     found = hashlib.sha256()
-    for p, state in zip(opt.params, opt.state, strict=True):
-        for array in (p, *(state[name] for name in sorted(state))):
+    for param in opt.param_states:
+        for array in (param.p, *(param.state[name] for name in sorted(param.state))):
             plain = bits(array).copy()
             plain[np.isnan(array).reshape(-1)] = 0  # a NaN is a NaN
             found.update(plain.tobytes())
