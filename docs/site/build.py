@@ -34,7 +34,7 @@ OUTPUT = CHECKOUT / "build" / "site"
 PAGES = {
     "Guide": ("choosing", "optimizers", "schedules", "stopping", "checkpoints", "coming_from", "other_libraries"),
     "Speed": ("performance", "benchmark"),
-    "Development": ("../CONTRIBUTING", "design", "../CHANGELOG", "../SECURITY"),
+    "Development": ("../CONTRIBUTING", "design", "../CHANGELOG", "versions", "../SECURITY"),
 }
 
 #: Functions and classes that are not optimizers, by page.

@@ -162,7 +162,7 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"^```python\b[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-PAGES = [path for path in [README, *sorted(CHECKOUT.glob("docs/*.md"))] if path.exists() and README.exists()]
+PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted(CHECKOUT.glob("docs/**/*.md"))] if README.exists() else []
 BLOCKS = [(path.name, block) for path in PAGES for block in blocks(path.read_text(encoding="utf-8"))]
 
 
