@@ -32,7 +32,16 @@ OUTPUT = CHECKOUT / "build" / "site"
 
 #: Pages that are copied, by the heading of the navigation; those of docs/ that are not named here end the guide.
 PAGES = {
-    "Guide": ("choosing", "optimizers", "schedules", "stopping", "checkpoints", "coming_from", "other_libraries"),
+    "Guide": (
+        "choosing",
+        "optimizers",
+        "schedules",
+        "groups",
+        "stopping",
+        "checkpoints",
+        "coming_from",
+        "other_libraries",
+    ),
     "Speed": ("performance", "benchmark"),
     "Development": ("../CONTRIBUTING", "design", "../CHANGELOG", "versions", "../SECURITY"),
 }
@@ -43,6 +52,7 @@ REFERENCE = {
     "Other functions": (
         "LossScaler",
         "EarlyStopping",
+        "Mixed",
         "global_norm",
         "save",
         "load",

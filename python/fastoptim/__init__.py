@@ -21,6 +21,7 @@ from .loss_scale import LossScaler as LossScaler
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer
+from .optimizer.mixed import Mixed as Mixed
 from .optimizer.saving import load as load
 from .optimizer.saving import save as save
 from .options.suggestions import did_you_mean as _did_you_mean

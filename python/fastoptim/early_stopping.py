@@ -154,7 +154,7 @@ class EarlyStopping:
             core.complete(lambda: self._assign(copies))
 
     def _assign(self, values: list[Any]) -> None:
-        for (family, array), value in zip(self._arrays(), values, strict=True):
+        for (family, array), value in zip(self._arrays(), values, strict=False):  # groups may have been added since
             family.assign(array, value)
 
     def _arrays(self) -> list[tuple[ArrayFamily, Any]]:

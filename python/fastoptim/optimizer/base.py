@@ -31,6 +31,7 @@ from ..options.settings import Settings
 from ..reference_math import Array
 from ..texts import brief
 from . import checkpoint, groups, pickling, stepping, swapped_params
+from .group_changes import ChangesGroups
 from .native_rules import check_against_native
 from .saving import SavedInFiles
 
@@ -38,7 +39,7 @@ from .saving import SavedInFiles
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
-class Optimizer(FieldsAreArguments, SavedInFiles):
+class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
     r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
@@ -196,7 +197,7 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
         check_against_native(cls)
-        if "name" in vars(cls):  # a user's subclass without a name of its own is not registered
+        if "name" in vars(cls) and cls.variants:  # a user's subclass without a name of its own is not registered
             OPTIMIZERS[cls.name] = cls
 
     @classmethod
@@ -244,6 +245,7 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         self.param_groups: list[dict[str, Any]]
         self._structure: Structure
         self._given: Any
+        self._constructed_with = dict(bound.arguments)
         self._given_structure: Structure
         self._trees: list[Any]
         self._resolved: list[GroupSnapshot]
@@ -253,6 +255,10 @@ class Optimizer(FieldsAreArguments, SavedInFiles):
         self._swapped_by = ""
         self._engine: Engine | None = None
         self._fast_path: FastPath | None = None
+
+    def rule_of(self, index: int) -> type[Optimizer]:
+        """Return the class of a group's formula."""
+        return type(self)
 
     def engine_for(self, param_states: Sequence[ParamState]) -> PartEngine:
         """Return an engine of this optimizer's backend for these arrays."""

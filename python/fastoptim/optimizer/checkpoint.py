@@ -26,7 +26,7 @@ from ..schedules.base import stateful_parts
 from .groups import check_norm_types, options_of, take_settings
 
 if TYPE_CHECKING:
-    from .protocols import OptimizerParts
+    from .protocols import OptimizerParts, Rule
 
 #: It rises when the layout changes, not with new options.
 STATE_DICT_VERSION = 1
@@ -55,6 +55,7 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
     check_norm_types(settings, "param_groups")
     groups = [own.options for own in settings]
+    rules = [own.optimizer.name for own in settings]
     return {
         "version": STATE_DICT_VERSION,
         "optimizer": optimizer.name,
@@ -65,7 +66,8 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
                 for k, v in {**options, **extras_of(group, "")}.items()
                 if not callable(v) and not is_array(v)
             }
-            for options, group in zip(groups, optimizer.param_groups, strict=True)
+            | ({} if rule == optimizer.name else {"optimizer": rule})
+            for options, group, rule in zip(groups, optimizer.param_groups, rules, strict=True)
         ],
         "schedules": [
             [copy.deepcopy(schedule.state_dict()) for schedule in stateful_parts(options["lr"])] for options in groups
@@ -186,22 +188,26 @@ def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) 
     """Return a group's settings, with defaults for options that were not saved, and entries that are not options."""
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
+    rule = optimizer.rule_of(index)
+    if rule.name != optimizer.name:
+        _expect(_entry(group, "optimizer", place), rule.name, f"{place}['optimizer']")
+        group = {key: value for key, value in group.items() if key != "optimizer"}
     options = options_of(group)
-    if unknown := [name for name in options if name not in optimizer.defaults]:
-        raise ValueError(f"{place}: expected options among {list(optimizer.defaults)}, got unknown {unknown}")
+    if unknown := [name for name in options if name not in rule.defaults]:
+        raise ValueError(f"{place}: expected options among {list(rule.defaults)}, got unknown {unknown}")
     if callable(options.get("lr")) or is_array(options.get("lr")):
         raise ValueError(f"{place}['lr']: expected a number, got {group['lr']!r}")
     present = optimizer.param_groups[index]
     kept: dict[str, Any] = {name: present[name] for name in ("lr", "grad_scale") if name in present}  # may be not saved
-    given = {name: None if _is_none(optimizer, name, value) else value for name, value in options.items()}
+    given = {name: None if _is_none(rule, name, value) else value for name, value in options.items()}
     try:
-        return optimizer.check_options({**kept, **given}, f"{place}: "), extras_of(group, f"{place}: ")
+        return rule.check_options({**kept, **given}, f"{place}: "), extras_of(group, f"{place}: ")
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
-def _is_none(optimizer: OptimizerParts, name: str, value: Any) -> bool:
-    return isinstance(value, str) and value == NONE and may_be_none(optimizer.annotations[name])
+def _is_none(rule: type[Rule], name: str, value: Any) -> bool:
+    return isinstance(value, str) and value == NONE and may_be_none(rule.annotations[name])
 
 
 def _check_schedules(lr: Any, states: Any, place: str) -> list[tuple[Any, Any]]:
@@ -231,7 +237,7 @@ def _check_array(
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
     state = _entry(entry, "state", place)
-    if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*type(optimizer).state, AVERAGE}:
+    if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, AVERAGE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
         name: _check_state_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)

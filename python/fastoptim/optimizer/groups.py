@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_target
@@ -18,7 +18,7 @@ from ..options.settings import Settings
 from .containers import given_structure
 
 if TYPE_CHECKING:
-    from .protocols import OptimizerParts
+    from .protocols import OptimizerParts, Rule
 
 
 def is_groups(params: Any) -> bool:
@@ -34,55 +34,80 @@ def is_groups(params: Any) -> bool:
     return any(groups)
 
 
+class NewGroup(NamedTuple):
+    """A checked group with its new state, before an optimizer has it."""
+
+    structure: Structure
+    tree: Any
+    param_states: list[ParamState]
+    group: dict[str, Any]
+    snapshot: GroupSnapshot
+
+
 def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) -> Any:
     """Set up the groups of a new optimizer, and return its parameters in containers of its own."""
     grouped = is_groups(params)
-    optimizer.param_states, optimizer.param_groups = [], []
-    optimizer._views, optimizer._resolved, optimizer._trees = None, [], []
-    structures = []
-    for index, group in enumerate(params if grouped else [{"params": params}]):
-        place = f"params[{index}]: " if grouped else ""
-        settings = optimizer.check_options({**options, **options_of(group)}, place)
-        extras = extras_of(group, place)
-        structure = structure_of(group["params"])
-        structures.append(structure)
-        optimizer._trees.append(_add_group(optimizer, index, structure, group["params"], settings, grouped))
-        take_settings(optimizer, index, settings, extras)
+    optimizer._views = None
+    made = [
+        new_group(optimizer, optimizer.rule_of(index), index, group, options, grouped)
+        for index, group in enumerate(params if grouped else [{"params": params}])
+    ]
+    optimizer.param_states = [param for group in made for param in group.param_states]
+    optimizer.param_groups = [new.group for new in made]
+    optimizer._resolved, optimizer._trees = [new.snapshot for new in made], [new.tree for new in made]
+    structures = [new.structure for new in made]
     optimizer._given, optimizer._given_structure = params, given_structure(structures, grouped)
-    optimizer._structure = (
-        Structure(list, tuple(range(len(structures))), tuple(structures)) if grouped else structures[0]
-    )
+    optimizer._structure = list_of(structures) if grouped else structures[0]
     if not optimizer.param_states:
         raise ValueError("params: expected at least one array, got none")
     optimizer.check_arrays()
-    _check_paths(optimizer)
+    check_paths(optimizer.param_states)
     check_norm_types([snapshot.settings for snapshot in optimizer._resolved], "params")
     return optimizer._trees if grouped else optimizer._trees[0]
 
 
-def _check_paths(optimizer: OptimizerParts) -> None:
+def list_of(structures: Sequence[Structure]) -> Structure:
+    """Return the structure of a list with one entry for each group."""
+    return Structure(list, tuple(range(len(structures))), tuple(structures))
+
+
+def check_paths(param_states: Sequence[ParamState]) -> None:
     """Raise ValueError for two arrays of one path, as with the keys 1 and "1" of a type that prints alike."""
-    places = [param.place for param in optimizer.param_states]
+    places = [param.place for param in param_states]
     if len(set(places)) != len(places):
         twice = next(place for place, count in Counter(places).items() if count > 1)
         raise ValueError(f"params: expected unique paths, got two arrays at params{twice}")
 
 
-def _add_group(
-    optimizer: OptimizerParts, index: int, structure: Structure, tree: Any, settings: Settings, grouped: bool
-) -> Any:
-    prefix = f"[{index}]" if grouped else ""
-    inside = prefix + ("['params']" if grouped else "")
-    arrays = structure.match(tree, "params" + inside)
-    for p, path in zip(arrays, structure.paths(), strict=True):
-        place = f"params{inside}{path}"
-        check_backend(optimizer.backend, check_target(p, place), place)
-        param = ParamState(p, {}, index, prefix + path, place, schema=optimizer.state_schema)
+def new_group(
+    optimizer: OptimizerParts,
+    rule: type[Rule],
+    index: int,
+    group: dict[str, Any],
+    options: dict[str, Any],
+    grouped: bool,
+) -> NewGroup:
+    """Check a group of `params`, and allocate its state; `options` are those of the constructor."""
+    place = f"params[{index}]: " if grouped else ""
+    settings = rule.check_options({**options, **options_of(group)}, place)
+    extras = extras_of(group, place)
+    structure = structure_of(group["params"])
+    path, inside = group_paths(index, grouped)
+    arrays = structure.match(group["params"], inside)
+    param_states = []
+    for p, own in zip(arrays, structure.paths(), strict=True):
+        check_backend(optimizer.backend, check_target(p, inside + own), inside + own)
+        param = ParamState(p, {}, index, path + own, inside + own, schema=rule.state_schema)
         param.state.update(missing_state(param, settings))
-        optimizer.param_states.append(param)
-    own_tree = structure.build(iter(arrays))
-    optimizer.param_groups.append({"params": own_tree})
-    return own_tree
+        param_states.append(param)
+    tree = structure.build(iter(arrays))
+    own_group = {"params": tree, **settings.options, **extras}
+    return NewGroup(structure, tree, param_states, own_group, GroupSnapshot.of(own_group, settings, index))
+
+
+def group_paths(index: int, grouped: bool) -> tuple[str, str]:
+    """Return the beginnings of the paths of a group's gradients, and of its parameters in the argument `params`."""
+    return (f"[{index}]", f"params[{index}]['params']") if grouped else ("", "params")
 
 
 def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +156,12 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
         return settings
     if group.get("params") is not optimizer._trees[index]:
         raise ValueError(f"{place}params: expected the parameters it was made with; make a new optimizer for others")
-    if missing := optimizer.defaults.keys() - group.keys():
-        raise TypeError(f"{place}expected the options {list(optimizer.defaults)}, missing {sorted(missing)}")
+    rule = optimizer.rule_of(index)
+    if missing := rule.defaults.keys() - group.keys():
+        raise TypeError(f"{place}expected the options {list(rule.defaults)}, missing {sorted(missing)}")
     if "convention" in group:
         raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
-    changed = optimizer.check_options(options_of(group), place)
+    changed = rule.check_options(options_of(group), place)
     extras_of(group, place)
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
@@ -153,7 +179,7 @@ def take_settings(
     optimizer._fast_path = None  # first, since it has the options of before
     group = optimizer.param_groups[index]
     group.update(settings.options, **(extras or {}))
-    optimizer._resolved[index : index + 1] = [GroupSnapshot.of(group, settings, index)]  # appends a new one
+    optimizer._resolved[index] = GroupSnapshot.of(group, settings, index)
 
 
 def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: str) -> None:

@@ -49,7 +49,7 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         {"params": tree, **group} for tree, group in zip(trees, optimizer.param_groups, strict=True)
     ]
     optimizer.param_states = [
-        replace(param, p=p, schema=optimizer.state_schema)
+        replace(param, p=p, schema=optimizer.rule_of(param.group).state_schema)
         for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
 

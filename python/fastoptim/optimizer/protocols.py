@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure
@@ -16,14 +16,21 @@ from ..options.schema import StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 
+if TYPE_CHECKING:  # a protocol takes time to make
+    from ..options.settings import RuleClass
+
+    class Rule(RuleClass, Protocol):
+        """The class of an optimizer, from which a group has its options and its formula."""
+
+        @classmethod
+        def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
+            """Return the checked options."""
+
 
 class OptimizerParts(Protocol):
     """An optimizer's parts; one leading underscore means private to this package and to the rules."""
 
     name: ClassVar[str]
-    state: ClassVar[Any]
-    defaults: ClassVar[dict[str, Any]]
-    annotations: ClassVar[dict[str, Any]]
     state_schema: ClassVar[Mapping[str, StateArray]]
     reduces_all: ClassVar[bool]
 
@@ -33,6 +40,7 @@ class OptimizerParts(Protocol):
     param_states: list[ParamState]
 
     _structure: Structure  # of the parameters, those of all groups together
+    _constructed_with: dict[str, Any]  # the constructor's options
     _given: Any  # the caller's argument `params`; None in a copy of the optimizer
     _given_structure: Structure
     _trees: list[Any]  # the parameters of each group, nested
@@ -55,9 +63,8 @@ class OptimizerParts(Protocol):
     def _missed(self) -> dict[int, int]:
         """Return, by the index of an array, the number of steps in which it had no gradient; never changed in place."""
 
-    @classmethod
-    def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
-        """Return the checked options."""
+    def rule_of(self, index: int) -> type[Rule]:
+        """Return the class of a group's formula: the optimizer's own, except in `Mixed`."""
 
     def check_arrays(self) -> None:
         """Raise an error if a step could not write a parameter or a state array."""

@@ -127,6 +127,10 @@ class Sharded:
         with self._peers.together("step"):
             return self.optimizer.step(grads)
 
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Raise TypeError: the owners are those of the arrays that the optimizer was made with."""
+        raise TypeError("add_param_group: expected all parameters where the sharded optimizer is made; make a new one")
+
     def update_hessian(self, hessians: Any) -> bool | None:
         """Average the sum of the estimates; see `Sophia.update_hessian`."""
         with self._peers.together("update_hessian"):
