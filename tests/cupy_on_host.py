@@ -17,6 +17,11 @@ import fastoptim.core
 _current: dict[str, Any] = {"device": 0, "streams": {}}
 
 
+def _refuse_in_capture() -> None:
+    """Before work that would become a node of the graph, which the tests' graphs must not have."""
+    assert not get_current_stream().is_capturing(), "CuPy's own work in a capture"
+
+
 class MemoryPointer:
     """Where an array begins, and on which device."""
 
@@ -50,6 +55,7 @@ class ndarray:  # noqa: N801  # CuPy's name
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        _refuse_in_capture()
         with np.errstate(all="ignore"):
             self.host[key] = value.host if isinstance(value, ndarray) else value
 
@@ -138,6 +144,7 @@ def ascontiguousarray(a: ndarray) -> ndarray:
 
 
 def zeros_like(a: ndarray, dtype: Any = None) -> ndarray:
+    _refuse_in_capture()
     return ndarray(np.zeros_like(a.host, dtype))
 
 
@@ -170,8 +177,11 @@ class Device:
 class Graph:
     """The launches recorded while a stream captured."""
 
+    def __init__(self, number: int) -> None:
+        self._number = number
+
     def launch(self, stream: Any = None) -> None:
-        _emulation().fo_emulated_replay()
+        _emulation().fo_emulated_replay(self._number)
 
 
 class Stream:
@@ -200,8 +210,7 @@ class Stream:
 
     def end_capture(self) -> Graph:
         self._captures = False
-        _emulation().fo_emulated_end_capture()
-        return Graph()
+        return Graph(_emulation().fo_emulated_end_capture())
 
     def synchronize(self) -> None:
         pass

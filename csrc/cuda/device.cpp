@@ -14,8 +14,21 @@ namespace {
 
 std::string as_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
+// The run-time library accepts older drivers of its major version, but those before 12.1 do not support large kernel
+// arguments, and those before 12.4 no compressed kernels.
+constexpr int kOldestDriver = CUDART_VERSION >= 13000 ? CUDART_VERSION / 1000 * 1000 : 12040;
+
+// Errors that end the context: every later call returns them, whatever has failed.
+bool is_sticky(cudaError_t error) {
+    return (error >= cudaErrorIllegalAddress && error <= cudaErrorLaunchTimeout) ||
+           (error >= cudaErrorHardwareStackError && error <= cudaErrorLaunchFailure) ||
+           error == cudaErrorECCUncorrectable || error == cudaErrorAssert;
+}
+
 std::string meaning(cudaError_t error) {
-    return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")";
+    const char* const hint = "; it or earlier work on this GPU faulted, and this process can no longer use the GPU";
+    return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + ")" +
+           (is_sticky(error) ? hint : "");
 }
 
 cudaStream_t handle_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle); }
@@ -52,12 +65,10 @@ std::string status() {
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver was found";
     const cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
-    // The run-time library accepts older drivers of the same major version, but those support neither 32 KB of
-    // arguments (12.1) nor compressed kernels (12.4).
-    if (error == cudaErrorInsufficientDriver || driver < 12040)
+    if (error == cudaErrorInsufficientDriver || driver < kOldestDriver)
         return "the CUDA driver (" + as_version(driver) +
                ") is too old for this fastoptim, which was built with CUDA " + as_version(CUDART_VERSION) +
-               " and needs one of 12.4 or later";
+               " and needs one of " + as_version(kOldestDriver) + " or later";
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return "no CUDA device was found";
     return error == cudaSuccess ? "" : "CUDA cannot be used: " + meaning(error);
 }
@@ -114,6 +125,15 @@ bool is_capturing(const Stream& stream) {
 
 void clear(const Stream& stream, void* memory, std::size_t bytes) {
     check(cudaMemsetAsync(memory, 0, bytes, handle_of(stream)), "CUDA: clearing memory");
+}
+
+void write_aside(void* to, const void* from, std::size_t bytes) {
+    cudaStream_t aside = nullptr;
+    check(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking), "CUDA: creating a stream");
+    cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, aside);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(aside);
+    cudaStreamDestroy(aside);
+    check(error, "CUDA: writing a captured step's constants");
 }
 
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes) {

@@ -42,6 +42,9 @@ void release(void* memory) noexcept;
 bool is_capturing(const Stream& stream);
 void clear(const Stream& stream, void* memory, std::size_t bytes);
 
+// Copy to the current device on a stream of its own and wait: permitted while another stream captures.
+void write_aside(void* to, const void* from, std::size_t bytes);
+
 // Copy to the host and wait for the stream.
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes);
 

@@ -5,6 +5,7 @@
 #include "cuda.h"
 #include "device.h"
 
+#include <malloc.h>
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -16,13 +17,13 @@
 namespace fo::cuda {
 namespace {
 
-// The work of the captured graph.  Not thread-safe.
-std::vector<std::function<void()>> graph;
+// The work of each captured graph.  Not thread-safe.
+std::vector<std::vector<std::function<void()>>> graphs;
 bool captures = false;
 
 void run(const Stream&, std::function<void()> work) {
     if (captures)
-        graph.push_back(std::move(work));
+        graphs.back().push_back(std::move(work));
     else
         work();
 }
@@ -55,20 +56,26 @@ OnDevice::OnDevice(int) {}
 OnDevice::~OnDevice() { leave(); }
 void OnDevice::leave() noexcept {}
 
-// Filled with a pattern, because new memory of a GPU is not zero.
+// Filled with a pattern, because new memory of a GPU is not zero, and what is freed may change.
 void* allocate(std::size_t bytes) {
-    void* memory = ::operator new(bytes, std::align_val_t{256});
-    std::memset(memory, 0xa5, bytes);
+    void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!memory) throw std::bad_alloc();
+    std::memset(memory, 0xa5, malloc_usable_size(memory));
     return memory;
 }
 
-void release(void* memory) noexcept { ::operator delete(memory, std::align_val_t{256}); }
+void release(void* memory) noexcept {
+    std::memset(memory, 0x5a, malloc_usable_size(memory));
+    std::free(memory);
+}
 
 bool is_capturing(const Stream&) { return captures; }
 
 void clear(const Stream& stream, void* memory, std::size_t bytes) {
     run(stream, [=] { std::memset(memory, 0, bytes); });
 }
+
+void write_aside(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 
 void read(const Stream&, void* to, const void* from, std::size_t bytes) {
     if (captures)
@@ -89,14 +96,17 @@ void run_blocks(const Stream& stream, std::uint32_t blocks, std::function<void(s
 
 }  // namespace fo::cuda
 
-// Graphs, for tests that load the module with ctypes.
+// Graphs, for tests that load the module with ctypes: the end of a capture returns the graph's number.
 extern "C" {
 __attribute__((visibility("default"))) void fo_emulated_begin_capture() {
-    fo::cuda::graph.clear();
+    fo::cuda::graphs.emplace_back();
     fo::cuda::captures = true;
 }
-__attribute__((visibility("default"))) void fo_emulated_end_capture() { fo::cuda::captures = false; }
-__attribute__((visibility("default"))) void fo_emulated_replay() {
-    for (const auto& work : fo::cuda::graph) work();
+__attribute__((visibility("default"))) int fo_emulated_end_capture() {
+    fo::cuda::captures = false;
+    return int(fo::cuda::graphs.size()) - 1;
+}
+__attribute__((visibility("default"))) void fo_emulated_replay(int graph) {
+    for (const auto& work : fo::cuda::graphs.at(std::size_t(graph))) work();
 }
 }

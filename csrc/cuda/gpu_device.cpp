@@ -34,11 +34,7 @@ class GpuDevice final : public Device {
         const std::optional<double>& global_norm = elsewhere.global_norm;
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        prepare(step, stream);
-        if (capturing_ && (skips_ || global_norm))
-            throw std::runtime_error(
-                "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
-                "the host has to know them before it continues");
+        prepare(step, stream, global_norm.has_value());
         global_norm_ = global_norm;
         has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
         for (const Pass& pass : plan_passes(step))
@@ -50,8 +46,7 @@ class GpuDevice final : public Device {
     std::optional<std::vector<double>> clipped_norms(const StepArgs& step, void* stream) override {
         const std::lock_guard lock(mutex_);
         const OnDevice here(device_);
-        prepare(step, stream);
-        if (capturing_) throw std::runtime_error("norms cannot be read while a CUDA graph is captured");
+        prepare(step, stream, true);
         reduce_gradients(true);
         if (skips_ && found_nonfinite()) return std::nullopt;
         has_reduced_gradients_ = true;
@@ -73,7 +68,8 @@ class GpuDevice final : public Device {
     }
 
   private:
-    void prepare(const StepArgs& step, void* stream) {
+    // `reads_norms`: the host reads the gradients' norms for this step.
+    void prepare(const StepArgs& step, void* stream, bool reads_norms) {
         launcher_.set_stream({device_, stream});
         capturing_ = is_capturing(launcher_.stream());
         skips_ = bounds_ = bounds_global_norm_ = false;
@@ -85,6 +81,10 @@ class GpuDevice final : public Device {
             has_norm_type_[std::size_t(step.constants[k].norm_type)] = true;
             bounds_global_norm_ |= step.constants[k].clip_global_norm < INFINITY;
         }
+        if (capturing_ && (skips_ || reads_norms))
+            throw std::runtime_error(
+                "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
+                "the host has to know them before it continues");
         tables_.prepare(step, capturing_);
         constants_.prepare(step, tables_.groups(), capturing_, has_norms());
     }

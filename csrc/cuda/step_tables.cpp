@@ -107,48 +107,51 @@ void ConstantsBuffer::prepare(const StepArgs& step, const std::vector<KernelGrou
     count_ = constants.size();
     bytes_[0] = encode_constants<float>(constants);
     bytes_[1] = encode_constants<double>(constants);
-    if (capturing) return note_capture(step, has_norms);
-    for (const int is_double : {0, 1}) {
-        const bool is_used = std::any_of(groups.begin(), groups.end(),
-                                         [=](const KernelGroup& group) { return group.is_double == is_double; });
-        if (is_used && bytes_in_arguments(count_, is_double, false) == 0)
-            launcher_.upload(on_device_[is_double].grow_to(memory_, bytes_[is_double].size()), bytes_[is_double]);
+    Captured* captured = nullptr;
+    if (capturing) {
+        captured = &captured_.emplace_back(Captured{{}, has_norms, {}});
+        for (const StepConstants& each : constants) captured->updates.emplace_back(each.rule, each.norm_type);
     }
-}
-
-// Graphs read their constants where the first of them did, so that memory must not move.
-void ConstantsBuffer::note_capture(const StepArgs& step, bool has_norms) {
     for (const int is_double : {0, 1}) {
-        const std::size_t bytes = bytes_[is_double].size();
-        if (captured_ && captured_on_device_[is_double].size < bytes)
-            throw std::runtime_error("a step with fewer different updates was captured in a CUDA graph before");
-        captured_on_device_[is_double].grow_to(memory_, std::max(bytes, 64 * sizeof(KernelConstants<double>)));
+        const std::vector<std::byte>& bytes = bytes_[is_double];
+        if (std::none_of(groups.begin(), groups.end(), [=](auto& group) { return group.is_double == is_double; }))
+            continue;
+        if (captured) {
+            captured->on_device[is_double] = memory_.get<std::byte>(bytes.size());
+            write_aside(captured->on_device[is_double], bytes.data(), bytes.size());
+        } else if (bytes_in_arguments(count_, is_double, false) == 0) {
+            launcher_.upload(on_device_[is_double].grow_to(memory_, bytes.size()), bytes);
+        }
     }
-    captured_.emplace(Captured{{}, has_norms});
-    for (std::int64_t k = 0; k < step.constants_count; ++k)
-        captured_->updates.emplace_back(step.constants[k].rule, step.constants[k].norm_type);
 }
 
 LaunchConstants ConstantsBuffer::of(const KernelGroup& group) const {
-    if (capturing_) return {{}, captured_on_device_[group.is_double].at};
+    if (capturing_) return {{}, captured_.back().on_device[group.is_double]};
     if (bytes_in_arguments(count_, group.is_double, false) == 0) return {{}, on_device_[group.is_double].at};
     return {bytes_[group.is_double], nullptr};
 }
 
+bool ConstantsBuffer::Captured::fits(const std::vector<StepConstants>& constants) const {
+    return std::equal(constants.begin(), constants.end(), updates.begin(), updates.end(),
+                      [this](const StepConstants& each, const auto& update) {
+                          return std::pair(each.rule, each.norm_type) == update && !each.skip_nonfinite &&
+                                 (has_norms || !each.bounds_norms());
+                      });
+}
+
 void ConstantsBuffer::advance(const std::vector<StepConstants>& constants) {
-    if (!captured_) throw std::runtime_error("no step of these arrays was captured in a CUDA graph");
+    if (captured_.empty()) throw std::runtime_error("no step of these arrays was captured in a CUDA graph");
     if (is_capturing(launcher_.stream()))  // every replay would restore the constants of this step
         throw std::runtime_error("graph_step: expected to be called before a replay, not while a graph is captured");
-    bool fits = constants.size() == captured_->updates.size();
-    for (std::size_t i = 0; fits && i < constants.size(); ++i)
-        fits = std::pair(constants[i].rule, constants[i].norm_type) == captured_->updates[i] &&
-               !constants[i].skip_nonfinite && (captured_->has_norms || !constants[i].bounds_norms());
-    if (!fits)
+    if (!captured_.back().fits(constants))
         throw std::runtime_error(
             "the options are no longer those of the step that was captured in a CUDA graph: capture it again");
     const DefaultFloatEnvironment environment;
-    launcher_.upload(captured_on_device_[0].at, encode_constants<float>(constants));
-    launcher_.upload(captured_on_device_[1].at, encode_constants<double>(constants));
+    const std::vector<std::byte> bytes[] = {encode_constants<float>(constants), encode_constants<double>(constants)};
+    for (const Captured& captured : captured_)  // earlier graphs, too, of steps like the last one
+        for (const int is_double : {0, 1})
+            if (captured.on_device[is_double] && captured.fits(constants))
+                launcher_.upload(captured.on_device[is_double], bytes[is_double]);
 }
 
 }  // namespace fo::cuda

@@ -7,7 +7,6 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -44,7 +43,8 @@ class StepTables {
 };
 
 // The constants of a step.  They are in the kernels' arguments if there are few, else in device memory; always there
-// where a graph captures the step, since its replays find other constants in their place.
+// where a graph captures the step, since its replays find other constants in their place.  Each capture has memory of
+// its own, which no earlier graph reads, so that the captured step's constants are in it before the graph exists.
 class ConstantsBuffer {
   public:
     ConstantsBuffer(DeviceMemory& memory, Launcher& launcher) : memory_(memory), launcher_(launcher) {}
@@ -63,17 +63,18 @@ class ConstantsBuffer {
     struct Captured {
         std::vector<std::pair<std::int32_t, NormType>> updates;  // rule and type of norm of each
         bool has_norms;
-    };
+        std::byte* on_device[2];  // in float32, float64; null where it is not used
 
-    void note_capture(const StepArgs& step, bool has_norms);
+        bool fits(const std::vector<StepConstants>& constants) const;
+    };
 
     DeviceMemory& memory_;
     Launcher& launcher_;
     bool capturing_ = false;
     std::size_t count_ = 0;
     std::vector<std::byte> bytes_[2];  // in float32, float64
-    GrowBuffer on_device_[2], captured_on_device_[2];
-    std::optional<Captured> captured_;
+    GrowBuffer on_device_[2];
+    std::vector<Captured> captured_;
 };
 
 }  // namespace fo::cuda

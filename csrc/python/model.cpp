@@ -82,6 +82,16 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
     device_ = make_device(where, segments_);
 }
 
+// Freeing a GPU's memory may wait for functions of the host that need the lock.
+Model::~Model() {
+    if (!on_gpu_) return;
+    try {
+        const GilRelease unlocked;
+        device_.reset();
+    } catch (const std::exception&) {  // a thread that is to end keeps the lock
+    }
+}
+
 void Model::add_segment(std::size_t i, int param) {
     const auto own = [this](const py::array& array) {
         expect(array.writeable(), "a writeable array");

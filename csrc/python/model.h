@@ -77,6 +77,10 @@ class Model {
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
           const std::optional<std::vector<int>>& param_of);
 
+    ~Model();
+    Model(const Model&) = delete;
+    Model& operator=(const Model&) = delete;
+
     // Check that each gradient is None or recognized; otherwise the step reports it.
     StepResult recognize(const py::list& grads) const;
 

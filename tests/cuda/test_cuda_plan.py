@@ -196,17 +196,19 @@ def test_gradients_that_move(count: int) -> None:
         model.grads = [None if g is None else g * g.dtype.type(2) for g in model.grads]
 
 
-def captured(take: Callable[[], Any]) -> None:
+def captured(take: Callable[[], Any]) -> int:
+    """The number of the graph."""
     family = ctypes.CDLL(core.__file__)
     family.fo_emulated_begin_capture()
     try:
         take()
     finally:
-        family.fo_emulated_end_capture()
+        graph: int = family.fo_emulated_end_capture()
+    return graph
 
 
-def replay() -> None:
-    ctypes.CDLL(core.__file__).fo_emulated_replay()
+def replay(graph: int) -> None:
+    ctypes.CDLL(core.__file__).fo_emulated_replay(graph)
 
 
 @pytest.mark.parametrize("count", [3, 150])
@@ -214,18 +216,18 @@ def replay() -> None:
 @pytest.mark.parametrize("rule", ["adam", "novograd", "prodigy", "schedule_free_adamw"])
 def test_a_captured_step_takes_the_numbers_it_is_given(rule: str, around: str, count: int) -> None:
     model = Model(rule, AROUND[around], count, 3, (3, 100, 5000))
-    captured(lambda: model.on_cuda(1))
+    graph = captured(lambda: model.on_cuda(1))
     for t in (1, 2, 3):
         model.on_cpu(t)
         model.cuda.advance(None, model.group_steps(t), 0)
-        replay()
+        replay(graph)
         model.check()
     model.on_cpu(4)
     model.on_cuda(4)  # and without the graph
     model.check()
     model.on_cpu(5)
     model.cuda.advance(None, model.group_steps(5), 0)
-    replay()
+    replay(graph)
     model.check()
 
 
@@ -264,11 +266,11 @@ def test_norms_are_the_cpu_s(scale: float, norm_type: float) -> None:
 def test_norms_of_a_type_in_each_group() -> None:
     model = Model("sgd", {}, 30, 4)
     model.configs = [model.hyper({"clip_norm": 0.7, "norm_type": norm_type}, False) for norm_type in (1.0, inf)]
-    captured(lambda: model.on_cuda(1))
+    graph = captured(lambda: model.on_cuda(1))
     for t in (1, 2):
         model.on_cpu(t)
         model.cuda.advance(None, model.group_steps(t), 0)
-        replay()
+        replay(graph)
         model.check()
     model.configs.reverse()
     with pytest.raises(RuntimeError, match="capture it again"):
@@ -280,7 +282,7 @@ def test_norms_of_a_type_in_each_group() -> None:
 def test_squares_that_overflow_or_underflow(scale: float, count: int) -> None:
     """Of some arrays in float64, in steps and in replays, in which the same arrays are ordinary at times."""
     model = Model("sgd", AROUND["norms"], count, 8, (0, 1, 100, 5000, 40000))
-    captured(lambda: model.on_cuda(1))
+    graph = captured(lambda: model.on_cuda(1))
     doubles = [pair for pair in model.arrays if pair[0].dtype == np.float64 and any(pair[0] is g for g in model.grads)]
     assert len(doubles) > 2
     for t, factor in enumerate((scale, 1 / scale, scale), 1):
@@ -288,7 +290,7 @@ def test_squares_that_overflow_or_underflow(scale: float, count: int) -> None:
             g *= factor
         model.on_cpu(t)
         model.cuda.advance(None, model.group_steps(t), 0)
-        replay()
+        replay(graph)
         model.check()
         model.on_cpu(t)
         assert model.on_cuda(t)[0] == "stepped"

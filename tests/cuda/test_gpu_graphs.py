@@ -121,6 +121,57 @@ def test_steps_that_some_arrays_miss_between_replays(xp: Any) -> None:
 
 
 @with_device
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}], ids=["plain", "norms"])
+def test_a_replay_before_graph_step_takes_the_captured_step(xp: Any, options: dict[str, Any]) -> None:
+    """Also in a later capture, whose replay leaves the constants of an earlier graph alone."""
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        pair = Pair(xp, lambda params, backend: fo.Adam(params, **options, backend=backend), model(0))
+        pair.step(model(1))
+        grads = pair.onto(model(2))
+        graph = captured(xp, stream, lambda: pair.there.step(grads))
+        pair.assert_same()
+        graph.launch()
+        pair.here.step(tree_of(model(2)))
+        stream.synchronize()
+        assert_same_leaves(xp, pair.there.params, pair.here.params)
+        assert pair.there.step_count == 1  # not counted: graph_step was not called
+        pair.here._counts[0] -= 1
+        again = captured(xp, stream, lambda: pair.there.step(grads))
+        for each in (again, graph):
+            pair.there.graph_step()
+            each.launch()
+            pair.here.step(tree_of(model(2)))
+            stream.synchronize()
+            pair.assert_same()
+
+
+@with_device
+@pytest.mark.parametrize("change", ["variant", "load", "group"])
+def test_a_graph_outlives_the_model_that_it_captured(xp: Any, change: str) -> None:
+    """What it uses is not freed when options or state dicts make other state and another model."""
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        p = put(xp, np.ones(5000, np.float32))
+        g = put(xp, np.ones(5000, np.float32))
+        opt: Any = fo.Adam([p], clip_norm=1.0)
+        opt.step([g])
+        graph = captured(xp, stream, lambda: opt.step([g]))
+        if change == "variant":
+            opt.amsgrad = True
+        elif change == "load":
+            opt.load_state_dict(opt.state_dict())
+        else:
+            opt.ema = 0.5
+        opt.step([g])
+        stream.synchronize()
+        expected = np.array(get(xp, p))
+        m, v = (np.array(get(xp, opt.state[0][name])) for name in ("m", "v"))
+        fo.reference.adam(expected, np.ones(5000, np.float32), m, v, step=2, clip_norm=1.0)
+        graph.launch()
+        stream.synchronize()
+        assert_same_leaves(xp, [p], [expected])
+
+
+@with_device
 def test_many_arrays_captured(xp: Any) -> None:
     rng = np.random.default_rng(0)
     p = [ordinary(rng, FLOAT32, 7) for _ in range(1500)]

@@ -27,6 +27,7 @@ class ParamState:
     g_name: str = "grads"
     schema: Mapping[str, StateArray] = field(default_factory=dict)  # arrays that are absent have the default
 
+    used_by_graphs: list[Any] = field(default_factory=list)  # by captured CUDA graphs: kept alive, never read
     is_remote: bool = False  # another process has the state, and this one only a copy of the parameter
 
     @property

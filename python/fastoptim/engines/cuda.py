@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_gradient, memory_of, same_layout
-from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
+from ..arrays.cuda_families import ArrayMetadata, Cuda
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
@@ -71,14 +71,14 @@ class Engine:
         self._copies = []
         if not self._parts or self._have_moved():
             self._make_parts(group_steps, step_of)
-        self._recognize(grads, group_steps, step_of)
-        streams = [self._family.stream(part.gpu) for part in self._parts]
-        captures = any(stream.records for stream in streams)
+        captures = any(self._family.stream(part.gpu).records for part in self._parts)
         if captures:
             self._check_capture(group_steps)
-        if not self._launch(
-            grads, group_steps, step_of, streams, NO_COUNTS if captures else counts, elsewhere.global_norm
-        ):
+        self._recognize(grads, group_steps, step_of, captures)
+        if captures:  # before the launches, as the graph contains those before an error
+            arrays = [(param.p, *param.state.values()) for param in self._param_states]
+            self._param_states[0].used_by_graphs.append((self._parts, arrays))
+        if not self._launch(grads, group_steps, step_of, NO_COUNTS if captures else counts, elsewhere.global_norm):
             return None
         if captures:
             self._recorded = _Recorded.of(self._param_states, grads, group_steps, step_of)
@@ -99,15 +99,15 @@ class Engine:
         grads: list[Any],
         group_steps: Sequence[GroupStep],
         step_of: list[int] | None,
-        streams: Sequence[Stream],
         counts: Counts,
         norm: float | None,
     ) -> bool:
         """Return whether the step was taken."""
         steps = native_steps(group_steps)
         calls = []
-        for part, stream in zip(self._parts, streams, strict=True):
-            calls.append((part, stream.pointer, (self._of(part, grads), self._of(part, step_of), steps)))
+        for part in self._parts:
+            pointer = self._family.stream(part.gpu).pointer
+            calls.append((part, pointer, (self._of(part, grads), self._of(part, step_of), steps)))
         if norm is None and len(self._parts) > 1 and any(map(depends_on_all, group_steps)):
             norms = self._clipped_norms(grads, group_steps, step_of)
             if norms is None:
@@ -161,7 +161,9 @@ class Engine:
 
     # ---- gradients
 
-    def _recognize(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None) -> None:
+    def _recognize(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None, captures: bool = False
+    ) -> None:
         """Replace gradients that native code does not recognize by their metadata, or raise their error."""
         reported: set[tuple[str, int]] = set()
         waiting = [*self._parts]
@@ -177,9 +179,11 @@ class Engine:
                 self._make_parts(group_steps, step_of)
                 waiting = [*self._parts]
             else:
-                grads[i] = self._check_gradient(part.model, value, self._param_states[i], grads[i])
+                grads[i] = self._check_gradient(part.model, value, self._param_states[i], grads[i], captures)
 
-    def _check_gradient(self, model: core.Model, index: int, param: ParamState, grad: Any) -> ArrayMetadata:
+    def _check_gradient(
+        self, model: core.Model, index: int, param: ParamState, grad: Any, captures: bool
+    ) -> ArrayMetadata:
         """Return the metadata of a gradient, or of its copy in the parameter's memory order."""
         register_dtypes()
         p = param.metadata
@@ -187,6 +191,11 @@ class Engine:
         self._written.check_no_overlap(metadata, param.g_place)
         assert isinstance(metadata, ArrayMetadata)
         if not same_layout(metadata, p):
+            if captures:  # the graph would contain the copy
+                raise ValueError(
+                    f"{param.g_place}: expected the parameter's memory order in a step that a CUDA graph captures, got "
+                    f"strides of {metadata.strides} bytes"
+                )
             self._copies.append(self._family.zeros(param.p, metadata.dtype))
             self._family.assign(self._copies[-1], grad)
             return _metadata(self._copies[-1])
@@ -261,8 +270,6 @@ class Engine:
                 "skip_nonfinite: expected False, and on_nonfinite None, in a step that a CUDA graph captures: "
                 "nobody waits for it"
             )
-        if self._copies:
-            raise ValueError("grads: expected the parameters' memory orders in a step that a CUDA graph captures")
 
     def replay(self, on_time: Sequence[GroupStep], missed: Mapping[int, int]) -> list[int]:
         """Pass the constants of the next step to the step that a graph has captured.

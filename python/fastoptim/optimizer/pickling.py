@@ -25,7 +25,7 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         **{name: value for name, value in vars(optimizer).items() if name != "params"},
         "param_groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
-        "param_states": [replace(param, p=None, schema={}) for param in optimizer.param_states],
+        "param_states": [replace(param, p=None, schema={}, used_by_graphs=[]) for param in optimizer.param_states],
         "_is_grouped": optimizer.params is optimizer._trees,
         "_trees": _own_trees(optimizer),
         "_resolved": [GroupSnapshot((), *snapshot[1:]) for snapshot in optimizer._resolved],  # checked at the next step
