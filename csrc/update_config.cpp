@@ -17,6 +17,7 @@ void UpdateConfig::check() const {
     const auto is_one = [count](int at) { return at >= 0 && static_cast<std::size_t>(at) < count; };
     expect(swa_every >= 1, "swa_every of at least 1");
     expect(values.size() == count && (lr_at == -1 || is_one(lr_at)) &&
+               (weight_decay_at == -1 || is_one(weight_decay_at)) &&
                std::all_of(host_constants_at.begin(), host_constants_at.end(), is_one),
            "the rule's hyper-parameters");
 }
@@ -31,6 +32,11 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     for (std::size_t k = 0; k < host_constants.size(); ++k)
         all[static_cast<std::size_t>(host_constants_at[k])] = host_constants[k];
 
+    if (weight_decay_at >= 0) {
+        double& weight_decay_of_rule = all[static_cast<std::size_t>(weight_decay_at)];
+        weight_decay_of_rule = scheduled(weight_decay_of_rule, lr);
+    }
+
     StepConstants constants{};
     constants.rule = rule;
     constants.skip_nonfinite = skip_nonfinite;
@@ -42,13 +48,20 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.norm_type = norm_type;
     constants.l1 = l1;
     constants.weight_decay = decoupled ? 0 : weight_decay;
-    constants.decay = decoupled ? lr * weight_decay : 0;
+    constants.decay = decoupled ? lr * scheduled(weight_decay, lr) : 0;
     constants.average_weight = average_weight(t);
     constants.flushes = t % kFlushInterval == 0;
     const RuleInfo& info = rule_info(rule);
     if (types.f32) info.construct_f32(t, all.data(), constants);
     if (types.f64) info.construct_f64(t, all.data(), constants);
     return constants;
+}
+
+// Return the weight decay that, multiplied by the learning rate, follows the schedule.
+double UpdateConfig::scheduled(double weight_decay, double lr) const {
+    const double largest = std::max(lr, lr_max);
+    if (decay_schedule == DecaySchedule::kLr || largest == 0) return weight_decay;
+    return (decay_schedule == DecaySchedule::kCorrected ? lr * weight_decay : weight_decay) / largest;
 }
 
 // In the plain mean of n values the last has the weight 1/n, and in the exponential mean with debiased weights
@@ -63,6 +76,13 @@ double UpdateConfig::average_weight(std::int64_t t) const {
     if (t < *swa_start) return 1;
     const std::int64_t before = (t - *swa_start) / swa_every;
     return (t - *swa_start) % swa_every ? 0 : 1 / double(before + 1);
+}
+
+DecaySchedule decay_schedule_of(const std::string& name) {
+    constexpr std::array names{"lr", "independent", "corrected"};
+    const auto* const found = std::find(names.begin(), names.end(), name);
+    expect(found != names.end(), "a decay schedule");
+    return static_cast<DecaySchedule>(found - names.begin());
 }
 
 NormType norm_type_of(double number) {

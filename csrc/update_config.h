@@ -4,6 +4,7 @@
 #include "step.h"
 
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace fo {
@@ -11,6 +12,9 @@ namespace fo {
 struct ComputeTypes {
     bool f32 = false, f64 = false;
 };
+
+// The factor of decoupled weight decay: the learning rate, that rate over its largest value, or the product of both.
+enum class DecaySchedule : std::uint8_t { kLr, kIndependent, kCorrected };
 
 struct UpdateConfig {
     int rule;
@@ -22,6 +26,9 @@ struct UpdateConfig {
     NormType norm_type;
     double l1, weight_decay;
     bool decoupled;
+    int weight_decay_at;  // the weight decay's place in `values` where the rule itself decays the parameter, or -1
+    DecaySchedule decay_schedule;
+    double lr_max;  // the largest learning rate so far, 0 if unknown
     std::optional<double> ema;
     std::int64_t ema_start;
     bool ema_debias;
@@ -38,8 +45,12 @@ struct UpdateConfig {
                                      ComputeTypes types = {true, true}) const;
 
   private:
+    double scheduled(double weight_decay, double lr) const;
     double average_weight(std::int64_t t) const;
 };
+
+// Return the schedule of that name; throws std::invalid_argument for another name.
+DecaySchedule decay_schedule_of(const std::string& name);
 
 // Return the type of the norm for 1, 2 or infinity; throws std::invalid_argument for another number.
 NormType norm_type_of(double number);

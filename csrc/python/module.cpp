@@ -48,7 +48,8 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                                                  double norm_type, double clip_eps, double l1, double weight_decay,
                                                  bool decoupled, std::optional<double> ema, std::int64_t ema_start,
                                                  bool ema_debias, std::optional<std::int64_t> swa_start,
-                                                 std::int64_t swa_every) {
+                                                 std::int64_t swa_every, int weight_decay_at,
+                                                 const std::string& decay_schedule, double lr_max) {
     const UpdateConfig config{rule,
                               std::move(values),
                               lr_at,
@@ -63,6 +64,9 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                               l1,
                               weight_decay,
                               decoupled,
+                              weight_decay_at,
+                              decay_schedule_of(decay_schedule),
+                              lr_max,
                               ema,
                               ema_start,
                               ema_debias,
@@ -159,7 +163,8 @@ PYBIND11_MODULE(_core, m) {
              py::arg("host_constants_at"), py::arg("maximize"), py::arg("skip_nonfinite"), py::arg("clip_value"),
              py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("norm_type"), py::arg("clip_eps"),
              py::arg("l1"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"),
-             py::arg("ema_debias"), py::arg("swa_start"), py::arg("swa_every"));
+             py::arg("ema_debias"), py::arg("swa_start"), py::arg("swa_every"), py::arg("weight_decay_at") = -1,
+             py::arg("decay_schedule") = "lr", py::arg("lr_max") = 0.0);
 
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));

@@ -54,6 +54,9 @@ class UpdateConfig:
         ema_debias: bool,
         swa_start: int | None,
         swa_every: int,
+        weight_decay_at: int = -1,
+        decay_schedule: str = "lr",
+        lr_max: float = 0.0,
     ) -> None: ...
 
 # (options, learning rate, step number, loss scale, host constants) of each group

@@ -94,7 +94,7 @@ def penalized(p: Array, g: Array, group_step: GroupStep) -> Array:
 def decay_parameter(p: Array, group_step: GroupStep) -> None:
     """Apply decoupled weight decay in place."""
     settings = group_step.settings
-    weight_decay = settings.options["weight_decay"]
+    weight_decay = settings.weight_decay_at(group_step.lr)
     if weight_decay and settings.options["decoupled"] and not settings.optimizer.decays_itself:
         p[...] = shrink(p, group_step.lr * weight_decay)
 
@@ -148,7 +148,7 @@ class _Work:
         optimizer = settings.optimizer
         own = {k: v for k, v in settings.options.items() if k not in optimizer.shared or k == "lr"}
         if optimizer.decays_itself:
-            own |= {k: settings.options[k] for k in ("weight_decay", "decoupled")}
+            own |= {"weight_decay": settings.weight_decay_at(lr), "decoupled": settings.options["decoupled"]}
         state = {name: self._decoded(name) for name in optimizer.variants[settings.variant]}
         result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **constants}, **sums)
         for name, array in state.items():

@@ -61,6 +61,10 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
             such as a 0-d NumPy array, that is read at every step.
         weight_decay: Adds ``weight_decay * p`` to the gradient.
         decoupled: Shrinks the parameters by ``lr * weight_decay`` themselves instead, as AdamW does.
+        decay_schedule: The factor of decoupled weight decay: "lr"; "independent", ``lr / lr_max``; or "corrected",
+            ``lr**2 / lr_max``.  ValueError for the latter two without `decoupled`.  See docs/options.md.
+        lr_max: The largest learning rate, for `decay_schedule`.  None starts from `lr` if that is a number; a step at a
+            larger rate replaces it.
         l1: Adds ``l1 * sign(p)`` to the gradient.
         clip_value: Bounds every element of the gradient.
         clip_norm: Bounds the norm of each array's gradient.
@@ -101,6 +105,8 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
     params: Any = argument()
     weight_decay: NonNegative = option(default=0.0, kw_only=True)
     decoupled: bool = option(default=False, kw_only=True)
+    decay_schedule: Literal["lr", "independent", "corrected"] = option(default="lr", kw_only=True)
+    lr_max: NonNegative | None = option(default=None, kw_only=True)
     l1: NonNegative = option(default=0.0, kw_only=True)
     clip_value: NonNegative | None = option(default=None, kw_only=True)
     clip_norm: NonNegative | None = option(default=None, kw_only=True)
@@ -218,6 +224,9 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
                 raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
             if options["skip_nonfinite"] and options["on_nonfinite"] == "raise":
                 raise ValueError("skip_nonfinite: expected False together with on_nonfinite='raise', got True")
+            if options["decay_schedule"] != "lr" and not options["decoupled"]:
+                got = repr(options["decay_schedule"])
+                raise ValueError(f"decay_schedule: expected 'lr' without decoupled weight decay, got {got}")
             variant = cls.variant(**options)
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_target
 from ..arrays.param_state import ParamState
 from ..arrays.tree import Structure, describe, structure_of
-from ..engines.base import GroupSnapshot
+from ..engines.base import GroupSnapshot, GroupStep
 from ..engines.select import check_backend
 from ..options.checks import EXTRA_KEYS, extras_of
 from ..options.schema import AVERAGE
@@ -90,6 +91,8 @@ def new_group(
     """Check a group of `params`, and allocate its state; `options` are those of the constructor."""
     place = f"params[{index}]: " if grouped else ""
     settings = rule.check_options({**options, **options_of(group)}, place)
+    if isinstance(lr := settings.options["lr"], float):
+        settings = with_lr_max(settings, lr)
     extras = extras_of(group, place)
     structure = structure_of(group["params"])
     path, inside = group_paths(index, grouped)
@@ -180,6 +183,19 @@ def take_settings(
     group = optimizer.param_groups[index]
     group.update(settings.options, **(extras or {}))
     optimizer._resolved[index] = GroupSnapshot.of(group, settings, index)
+
+
+def with_lr_max(settings: Settings, lr: float) -> Settings:
+    """Return the settings after a step at this learning rate, or of a group that is made with it."""
+    raised = settings.raised_lr_max(lr)
+    return settings if raised is None else replace(settings, options={**settings.options, "lr_max": raised}, memo={})
+
+
+def raise_lr_max(optimizer: OptimizerParts, group_steps: Sequence[GroupStep]) -> None:
+    """Assign to each group the largest learning rate so far, after a step; a no-op with `decay_schedule="lr"`."""
+    for group, group_step in zip(optimizer.param_groups, group_steps, strict=False):  # those of late arrays follow
+        if (raised := group_step.settings.raised_lr_max(group_step.lr)) is not None:
+            group["lr_max"] = raised
 
 
 def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: str) -> None:

@@ -15,7 +15,7 @@ from ..engines import cuda
 from ..engines.base import Counts, FastPath, GroupStep, group_step_at
 from ..options.checks import rate_at
 from .containers import check_not_rebound, mutable_containers
-from .groups import check_group_count, check_norm_types
+from .groups import check_group_count, check_norm_types, raise_lr_max
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -53,6 +53,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
         status, _ = fast_path.step_with(flat, group_steps, optimizer._counts)
     if status == "skipped" or (status != "stepped" and not optimizer._step_by_engine(flat, group_steps)):
         return check_skipped(optimizer, group_steps, grads)  # a gradient is not finite
+    raise_lr_max(optimizer, group_steps)
     return result
 
 
@@ -121,6 +122,7 @@ def graph_step(optimizer: OptimizerParts) -> None:
     absent = optimizer._engine.replay(group_steps, optimizer._missed)
     missed = missed_with(optimizer._missed, absent, optimizer.reduces_all)
     optimizer._counts[:] = optimizer._step_count + 1, missed
+    raise_lr_max(optimizer, group_steps)
 
 
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:

@@ -73,10 +73,28 @@ class Settings:
         is_float = type(rate) is float  # a subclass may be callable
         varying = {"t"} if is_float else {"t", "lr"}
         return (
-            (is_float or getattr(rate, "is_pure", False) is True)
+            (is_float or (getattr(rate, "is_pure", False) is True and not self.follows_lr_max))
             and isinstance(scale, float)
             and varying.isdisjoint(self._host_constant_arguments)
         )
+
+    @cached_property
+    def follows_lr_max(self) -> bool:
+        """True if decoupled weight decay depends on the largest learning rate so far."""
+        return bool(self.options["decay_schedule"] != "lr")
+
+    def raised_lr_max(self, lr: float) -> float | None:
+        """Return `lr_max` after a step at this learning rate, None where it stays as it is."""
+        before = self.options["lr_max"]
+        return lr if self.follows_lr_max and (before is None or lr > before) else None
+
+    def weight_decay_at(self, lr: float) -> float:
+        """Return the weight decay that, multiplied by the learning rate, follows `decay_schedule`."""
+        weight_decay: float = self.options["weight_decay"]
+        largest = max(lr, self.options["lr_max"] or 0.0)
+        if not self.follows_lr_max or not largest:
+            return weight_decay
+        return (lr * weight_decay if self.options["decay_schedule"] == "corrected" else weight_decay) / largest
 
     @cached_property
     def _host_constant_arguments(self) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 raise RuntimeError("differentiable: expected False, as a native step has no derivative, got True")
             if options["foreach"] and options["fused"]:
                 raise RuntimeError("fused: expected False or None together with foreach=True, got True")
-            stepper_class(self.core).check_options(options)  # type: ignore[arg-type]  # mypy: a class has no hash
+            checked = stepper_class(self.core).check_options(options)  # type: ignore[arg-type]  # mypy: a class has no hash
+            if isinstance(lr, float) and (raised := checked.raised_lr_max(lr)) is not None:
+                param_group["lr_max"] = raised
         super().add_param_group(param_group)
 
     # ---- steps

@@ -22,7 +22,7 @@ from ...arrays.param_state import ParamState
 from ...arrays.tree import LEAF, Structure
 from ...engines.base import GroupSnapshot, GroupStep, group_step_at
 from ...optimizer.base import Optimizer as CoreOptimizer
-from ...optimizer.groups import missing_state
+from ...optimizer.groups import missing_state, raise_lr_max
 from ...options.checks import rate_at
 from ...options.settings import Settings
 from .tensors import Target, gradient_of, is_sharded, names_of, outer, state_arrays, step_dtype
@@ -182,7 +182,10 @@ class Steps:
             return False
         self._rates = rates
         flat = fast_path.match_inputs(groups, snapshots, grads)
-        return flat is not None and fast_path.step_with(flat, self._scaled(group_steps), self._counts)[0] == "stepped"
+        if flat is None or fast_path.step_with(flat, self._scaled(group_steps), self._counts)[0] != "stepped":
+            return False
+        raise_lr_max(self, group_steps)
+        return True
 
     def _step_by_engine(self: Any, flat: list[Any], group_steps: list[GroupStep]) -> bool:
         self._rates = []
