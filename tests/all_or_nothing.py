@@ -113,6 +113,7 @@ KINDS: Kinds = {
     "averaged": (averaged, {"swa_start": 1}),
     "eval": (lambda case: case.opt.eval(), {"optimizer": fo.ScheduleFreeSGD}),
     "an option of two groups": (assign_lr, {"grouped": True}),
+    "zeroing the state": (lambda case: case.opt.zero_state(), {"ema": 0.5}),
     "functional": (update_buffers, {}),
     "the functional reference": (update_buffers, {"backend": "reference"}),
     "a skipped step": (lambda case: case.scaler.update(False), {}),

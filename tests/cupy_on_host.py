@@ -79,6 +79,9 @@ class ndarray:  # noqa: N801  # CuPy's name
     def __sub__(self, other: Any) -> ndarray:
         return self._operate(np.subtract, other)
 
+    def __mul__(self, other: Any) -> ndarray:
+        return self._operate(np.multiply, other)
+
     def __rmul__(self, other: Any) -> ndarray:
         return self._operate(np.multiply, other)
 

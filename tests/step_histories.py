@@ -39,9 +39,9 @@ def count_slow_steps(monkeypatch: pytest.MonkeyPatch, opt: fo.Optimizer, grads: 
     taken = []
     in_full = opt._step_slow_path
 
-    def counted(tree: Any) -> bool | None:
+    def counted(tree: Any, *rest: Any) -> bool | None:
         taken.append(tree)
-        return in_full(tree)
+        return in_full(tree, *rest)
 
     monkeypatch.setattr(opt, "_step_slow_path", counted)
     before = opt.step_count

@@ -69,6 +69,9 @@ from .threads import get_num_threads as get_num_threads
 from .threads import set_num_threads as set_num_threads
 from .threads import set_threading as set_threading
 from .threads import thread_info as thread_info
+from .wrappers.grokfast import GrokFast as GrokFast
+from .wrappers.lookahead import Lookahead as Lookahead
+from .wrappers.sam import SAM as SAM
 
 __version__: str = build_info()["version"]
 

@@ -182,13 +182,14 @@ def shrink(p: Array, rate: float) -> Array:
     return p - factor * p if factor else p
 
 
-def mean_of(average: Array, x: Array, weight: float) -> Array:
+def mean_of(average: Any, x: Any, weight: float, dtype: np.dtype[Any] | None = None) -> Any:
     """Return the mean of an average and a new value, whose weight is given.
 
-    The smaller of both weights is a factor of the difference, so that it keeps its digits.
+    The smaller of both weights is a factor of the difference, so that it keeps its digits.  Arrays of other libraries
+    need their dtype, as NumPy names it.
     """
     near, far, smaller = (x, average, 1 - weight) if weight > 0.5 else (average, x, weight)
-    factor = x.dtype.type(smaller)
+    factor = (dtype or x.dtype).type(smaller)
     return near + factor * (far - near) if factor else near
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("schedules", "loss_scale", "norms", "threads"),
     ("early_stopping",),
     ("optimizer",),
-    ("rules",),
+    ("rules", "wrappers"),
     ("functional",),
     ("reference",),
     ("",),  # fastoptim/__init__.py

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..options.schema import StateArray
-from ..reference_math import Array
+from ..reference_math import Array, compute_dtype
 from .checks import check_gradient, check_state, check_target, in_order_of
+from .cuda_families import ArrayMetadata
 from .families import ArrayFamily, family_of
 from .written_ranges import WrittenRanges
 
@@ -85,6 +88,18 @@ def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
             place = param.state_place(name)
             targets.append((place, check_state(array, place, p, param.schema_of(name))))
     return WrittenRanges(targets)
+
+
+def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any:
+    """Return a checked gradient as a new array of the compute type, in the parameter's family and memory order."""
+    p = param.metadata
+    checked = check_gradient(grad, param.g_place, p)
+    written.check_no_overlap(checked, param.g_place)
+    dtype = compute_dtype(p.dtype)
+    array = param.family.zeros(param.p, dtype)
+    with np.errstate(all="ignore"):
+        param.family.assign(array, grad if isinstance(checked, ArrayMetadata) else checked.astype(dtype))
+    return array
 
 
 def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:

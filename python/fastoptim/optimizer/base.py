@@ -31,6 +31,7 @@ from ..options.settings import Settings
 from ..reference_math import Array
 from ..texts import brief
 from . import checkpoint, groups, pickling, stepping, swapped_params
+from .accumulation import ACCUMULATED, Accumulates, Accumulation, Accumulator
 from .group_changes import ChangesGroups
 from .native_rules import check_against_native
 from .saving import SavedInFiles
@@ -39,7 +40,7 @@ from .saving import SavedInFiles
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
-class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
+class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
     r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
@@ -262,6 +263,7 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
         self.params = groups.add_groups(self, params, bound.arguments)
         self._counts: list[Any] = [0, {}]
         self._swapped_by = ""
+        self._accumulator: Accumulator | None = None
         self._engine: Engine | None = None
         self._fast_path: FastPath | None = None
 
@@ -343,13 +345,15 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
                 f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
             )
 
-    def step(self, grads: Any) -> bool | None:
+    def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
         """Update the parameters in place.
 
         `grads` has the structure and shapes of `params`.  None instead of an array leaves that parameter, its state and
         its own step count unchanged, except `Prodigy`'s numbers, which are those of all arrays.  Gradients are only
         read.  A call that raises an error has written nothing.  Different threads may step different optimizers at the
         same time, but not the same one.
+
+        Without `grads`, it takes the mean, or with ``accumulation="sum"`` the sum, of those passed to `accumulate`.
 
         Returns None; with `skip_nonfinite` whether the step was taken; False during the capture of a CUDA graph, see
         `graph_step`.
@@ -360,10 +364,14 @@ class Optimizer(FieldsAreArguments, ChangesGroups, SavedInFiles):
                     return None
             elif fast_path.rates and stepping.try_scheduled_step(self, fast_path, grads):
                 return None
-        return self._step_slow_path(grads)
+        return self._step_slow_path(grads, accumulation)
 
-    def _step_slow_path(self, grads: Any) -> bool | None:
-        return stepping.step_slow_path(self, grads)
+    def _step_slow_path(self, grads: Any, accumulation: Accumulation = "mean") -> bool | None:
+        return stepping.step_slow_path(self, grads, accumulation)
+
+    @staticmethod
+    def _adder() -> type[Optimizer]:
+        return OPTIMIZERS["sgd"]
 
     def _step_by_engine(self, flat: list[Any], group_steps: list[GroupStep]) -> bool:
         return stepping.step_by_engine(self, flat, group_steps)

@@ -23,6 +23,7 @@ from ..options.schema import AVERAGE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
+from . import accumulation
 from .groups import check_norm_types, options_of, take_settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Checked(NamedTuple):
     """Each schedule with its state."""
     arrays: list[tuple[int, dict[str, Array]]]
     """The steps that each parameter has taken, and its state."""
+    accumulated: Mapping[str, Any] | None
+    """The sums of gradients that wait for a step."""
 
 
 def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
     check_norm_types(settings, "param_groups")
     groups = [own.options for own in settings]
     rules = [own.optimizer.name for own in settings]
+    accumulated = accumulation.saved(optimizer)
     return {
         "version": STATE_DICT_VERSION,
         "optimizer": optimizer.name,
@@ -73,15 +77,21 @@ def state_dict_of(optimizer: OptimizerParts) -> dict[str, Any]:
             [copy.deepcopy(schedule.state_dict()) for schedule in stateful_parts(options["lr"])] for options in groups
         ],
         "arrays": [
-            {
-                "place": param.place,
-                "dtype": param.metadata.dtype.name,
-                "shape": list(param.metadata.shape),
-                "steps": optimizer._step_count - optimizer._missed.get(i, 0),
-                "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
-            }
+            array_entry(param, optimizer._step_count - optimizer._missed.get(i, 0))
             for i, param in enumerate(optimizer.param_states)
         ],
+        **({} if accumulated is None else {"accumulated": accumulated}),
+    }
+
+
+def array_entry(param: ParamState, steps: int) -> dict[str, Any]:
+    """Return the entry of a parameter that has taken so many steps, with copies of its state."""
+    return {
+        "place": param.place,
+        "dtype": param.metadata.dtype.name,
+        "shape": list(param.metadata.shape),
+        "steps": steps,
+        "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
     }
 
 
@@ -94,10 +104,13 @@ def _plain(value: Any) -> Any:
 def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
     """Load a state dict; see `Optimizer.load_state_dict`."""
     optimizer.check_not_swapped()
-    step_count, groups, schedules, arrays = check(optimizer, state_dict, check_option(bool, convert, "convert"))
+    step_count, groups, schedules, arrays, accumulated = check(
+        optimizer, state_dict, check_option(bool, convert, "convert")
+    )
     if optimizer.reduces_all:
         arrays = _without_late_ones(optimizer, step_count, arrays)
-    targets = [_targets(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
+    targets = [targets_for(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
+    accumulator = accumulation.restored(optimizer, accumulated, step_count)
     missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
 
     def assign() -> None:
@@ -111,6 +124,7 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
             param.state.clear()
             param.state.update(target)
         optimizer._counts[:] = step_count, missed
+        optimizer._accumulator = accumulator
 
     _try_schedules(schedules)
     core.complete(assign)
@@ -128,7 +142,7 @@ def _without_late_ones(
     return [(step_count, state if steps == most else state | numbers) for steps, state in arrays]
 
 
-def _targets(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:
+def targets_for(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]:
     """Return the arrays to load this state into: those that the parameter has, and new ones."""
     targets = {}
     for name, array in param.state.items():
@@ -152,13 +166,10 @@ def _load_schedules(states: Sequence[tuple[Any, Any]]) -> None:
 
 def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
     """Return the entries, or raise an error if one does not fit."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
-    _expect(_entry(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")
-    _expect(_entry(state_dict, "optimizer", "state_dict"), optimizer.name, "state_dict['optimizer']")
-    step_count = _count(_entry(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
+    check_header(state_dict, optimizer.name)
+    step_count = count_of(entry_of(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
 
-    groups = _list(_entry(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
+    groups = _list(entry_of(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
     checked_groups = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
     check_norm_types([settings for settings, _ in checked_groups], "state_dict['groups']")
     saved = _list(state_dict.get("schedules", [[]] * len(groups)), len(groups), "state_dict['schedules']")
@@ -168,20 +179,60 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         for pair in _check_schedules(settings.options["lr"], states, f"state_dict['schedules'][{i}]")
     ]
 
-    arrays = _list(_entry(state_dict, "arrays", "state_dict"), len(optimizer.param_states), "state_dict['arrays']")
+    by_place = entries_by_place(state_dict, optimizer.param_states)
+    checked = []
+    for param in optimizer.param_states:
+        needed = () if param.is_remote else checked_groups[param.group][0].state
+        checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
+    accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
+    return Checked(step_count, checked_groups, schedules, checked, accumulated)
+
+
+def _check_accumulated(optimizer: OptimizerParts, entry: Any, convert: bool) -> dict[str, Any] | None:
+    """Return the sums of gradients that wait for a step, if there are any."""
+    if entry is None:
+        return None
+    place = "state_dict['accumulated']"
+    count = count_of(entry_of(entry, "count", place), f"{place}['count']")
+    counts, sums = entry_of(entry, "counts", place), entry_of(entry, "sums", place)
+    for param in optimizer.param_states:
+        own = count_of(entry_of(counts, param.place, f"{place}['counts']"), f"{place}['counts']")
+        if own > count:
+            raise ValueError(f"{place}['counts']: expected at most {count} gradients of params{param.place}, got {own}")
+    checked = {
+        param.place: _check_state_array(
+            entry_of(sums, param.place, f"{place}['sums']"),
+            StateArray(),
+            param.metadata,
+            f"{place}: expected the sum of grads{param.place}",
+            convert,
+        )
+        for param in optimizer.param_states
+    }
+    return {"count": count, "counts": counts, "sums": checked}
+
+
+def check_header(state_dict: Any, name: str) -> None:
+    """Raise an error unless this is a state dict of the optimizer of that name, in this version's layout."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict: expected a dict, got {describe(state_dict)}")
+    _expect(entry_of(state_dict, "version", "state_dict"), STATE_DICT_VERSION, "state_dict['version']")
+    _expect(entry_of(state_dict, "optimizer", "state_dict"), name, "state_dict['optimizer']")
+
+
+def entries_by_place(state_dict: Mapping[str, Any], param_states: Sequence[ParamState]) -> dict[str, Any]:
+    """Return the entries of a state dict's arrays by their paths, one for each parameter."""
+    arrays = _list(entry_of(state_dict, "arrays", "state_dict"), len(param_states), "state_dict['arrays']")
     by_place: dict[str, Any] = {}
     for i, entry in enumerate(arrays):
-        place = _entry(entry, "place", f"state_dict['arrays'][{i}]")
+        place = entry_of(entry, "place", f"state_dict['arrays'][{i}]")
         if not isinstance(place, str) or place in by_place:
             raise ValueError(f"state_dict['arrays'][{i}]['place']: expected a path of its own, got {place!r}")
         by_place[place] = entry
-    checked = []
-    for param in optimizer.param_states:
+    for param in param_states:
         if param.place not in by_place:
             raise ValueError(f"state_dict['arrays']: expected an entry for params{param.place}, got {sorted(by_place)}")
-        needed = () if param.is_remote else checked_groups[param.group][0].state
-        checked.append(_check_array(optimizer, param, needed, step_count, by_place[param.place], convert))
-    return Checked(step_count, checked_groups, schedules, checked)
+    return by_place
 
 
 def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> tuple[Settings, dict[str, Any]]:
@@ -190,7 +241,7 @@ def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) 
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
     rule = optimizer.rule_of(index)
     if rule.name != optimizer.name:
-        _expect(_entry(group, "optimizer", place), rule.name, f"{place}['optimizer']")
+        _expect(entry_of(group, "optimizer", place), rule.name, f"{place}['optimizer']")
         group = {key: value for key, value in group.items() if key != "optimizer"}
     options = options_of(group)
     if unknown := [name for name in options if name not in rule.defaults]:
@@ -218,25 +269,21 @@ def _check_schedules(lr: Any, states: Any, place: str) -> list[tuple[Any, Any]]:
     return list(zip(own, _list(states, len(own), place), strict=True))
 
 
-def _check_array(
-    optimizer: OptimizerParts,
-    param: ParamState,
-    needed: Sequence[str],
-    step_count: int,
-    entry: Mapping[str, Any],
-    convert: bool,
+def check_array(
+    param: ParamState, needed: Sequence[str], step_count: int, entry: Mapping[str, Any], convert: bool
 ) -> tuple[int, dict[str, Array]]:
+    """Return the steps that a parameter has taken and its state, or raise an error if the entry does not fit."""
     place = f"state of params{param.place}"
     p = param.metadata
-    dtype = _entry(entry, "dtype", place)
+    dtype = entry_of(entry, "dtype", place)
     if not (convert and isinstance(dtype, str)):
         _expect(dtype, p.dtype.name, f"{place}: dtype", _CONVERTS)
-    shape = _entry(entry, "shape", place)
+    shape = entry_of(entry, "shape", place)
     _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, p.shape, f"{place}: shape")
-    steps = _count(_entry(entry, "steps", place), f"{place}: steps")
+    steps = count_of(entry_of(entry, "steps", place), f"{place}: steps")
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
-    state = _entry(entry, "state", place)
+    state = entry_of(entry, "state", place)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, AVERAGE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
@@ -266,7 +313,8 @@ def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, 
     return converted
 
 
-def _entry(mapping: Any, key: str, place: str) -> Any:
+def entry_of(mapping: Any, key: str, place: str) -> Any:
+    """Return an entry of a dict, or raise ValueError."""
     if not isinstance(mapping, Mapping) or key not in mapping:
         raise ValueError(f"{place}: expected a dict with {key!r}, got {describe(mapping)}")
     return mapping[key]
@@ -283,7 +331,8 @@ def _expect(got: Any, expected: Any, place: str, remedy: str = "") -> None:
         raise ValueError(f"{place}: expected {expected!r}, got {got!r}{remedy}")
 
 
-def _count(value: Any, place: str) -> int:
+def count_of(value: Any, place: str) -> int:
+    """Return a count, or raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
         raise ValueError(f"{place}: expected a count >= 0 of at most 63 bits, got {value!r}")
     return int(value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import core
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import describe
+from .accumulation import check_none_pending, drop
 from .containers import given_structure
 from .groups import check_group_count, check_norm_types, check_paths, group_paths, list_of, new_group
 
@@ -30,7 +31,7 @@ class ChangesGroups:
         Raises:
             TypeError: It is not a dict with "params", or it has an unknown option.
             ValueError: An option is out of range, or an array cannot be updated or is one of the optimizer's already.
-            RuntimeError: The parameters hold other values, as within `averaged`.
+            RuntimeError: The parameters hold other values, as within `averaged`, or accumulated gradients wait.
 
         >>> import numpy as np, fastoptim as fo
         >>> head, body = np.ones(2), np.ones(3)
@@ -64,6 +65,7 @@ class ChangesGroups:
 def add_param_group(optimizer: OptimizerParts, group: dict[str, Any], rule: type[Rule]) -> None:
     """Add a group of this class; see `ChangesGroups.add_param_group`."""
     optimizer.check_not_swapped()
+    check_none_pending(optimizer, "add_param_group")
     check_group_count(optimizer)
     index = len(optimizer._trees)
     settings = [optimizer._settings(i) for i in range(index)]
@@ -88,7 +90,7 @@ def add_param_group(optimizer: OptimizerParts, group: dict[str, Any], rule: type
     counts = (optimizer._step_count, optimizer._missed | late)
 
     def change() -> None:
-        optimizer._views = optimizer._engine = optimizer._fast_path = None
+        optimizer._views = optimizer._engine = optimizer._fast_path = optimizer._accumulator = None
         optimizer.param_states, optimizer._resolved, optimizer._trees = param_states, resolved, trees
         optimizer.param_groups[:] = param_groups  # in place, since schedulers may refer to the list
         optimizer._structure, vars(optimizer)["params"] = list_of(structures), trees
@@ -127,6 +129,7 @@ def zero_state(optimizer: OptimizerParts) -> None:
 
     def assign() -> None:
         optimizer._fast_path = None
+        drop(optimizer)
         for family, array, value in values:
             family.assign(array, value)
         optimizer._counts[:] = 0, {}

@@ -12,6 +12,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from ..engines.base import GroupSnapshot
+from . import accumulation
 from .groups import check_group_count
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
         "_views": None,
         "_engine": None,
         "_fast_path": None,
+        "_accumulator": None,
+        "_accumulated": accumulation.saved(optimizer),
     }
     return attributes
 
@@ -41,7 +44,7 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
 def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
     """Set the attributes of a new optimizer."""
     vars(optimizer).update(attributes)
-    is_grouped = vars(optimizer).pop("_is_grouped")
+    is_grouped, accumulated = (vars(optimizer).pop(name, None) for name in ("_is_grouped", "_accumulated"))
     trees = optimizer._trees
     optimizer.params = trees if is_grouped else trees[0]
     arrays = optimizer._structure.match(optimizer.params, "params")
@@ -52,6 +55,7 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         replace(param, p=p, schema=optimizer.rule_of(param.group).state_schema)
         for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
+    optimizer._accumulator = accumulation.restored(optimizer, accumulated, optimizer._step_count)
 
 
 def shallow_copy(optimizer: OptimizerParts) -> Any:

@@ -14,6 +14,7 @@ from ..arrays.torch_families import version_marker
 from ..engines import cuda
 from ..engines.base import Counts, FastPath, GroupStep, group_step_at
 from ..options.checks import rate_at
+from .accumulation import ACCUMULATED, Accumulation, check_none_pending, drop, take
 from .containers import check_not_rebound, mutable_containers
 from .groups import check_group_count, check_norm_types, raise_lr_max
 
@@ -31,17 +32,25 @@ def try_scheduled_step(optimizer: OptimizerParts, fast_path: FastPath, grads: An
     return fast_path.try_scheduled_step(optimizer.param_groups, grads, optimizer._counts, scheduled)
 
 
-def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
+def step_slow_path(optimizer: OptimizerParts, grads: Any, accumulation: Accumulation) -> bool | None:
     """Take a step, and return what `Optimizer.step` does."""
     if optimizer._swapped_by:
         optimizer.check_not_swapped()
     fast_path = optimizer._fast_path
     flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None
+    divisor = 1
     if flat is None:
         check_not_rebound(optimizer)
-        flat = optimizer._structure.match(grads, "grads")
+        if grads is ACCUMULATED:
+            flat, divisor = take(optimizer, accumulation)
+            grads = optimizer._structure.build(iter(flat))
+        else:
+            check_none_pending(optimizer, "step")
+            flat = optimizer._structure.match(grads, "grads")
     group_steps = group_steps_of(optimizer, as_seen)
+    if divisor > 1:
+        group_steps = [own._replace(grad_scale=own.grad_scale * divisor) for own in group_steps]
     result = None  # of a step that is taken; determined before it, because that may raise MemoryError
     for group_step in group_steps:
         if group_step.settings.skips:
@@ -52,6 +61,7 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any) -> bool | None:
     if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
         status, _ = fast_path.step_with(flat, group_steps, optimizer._counts)
     if status == "skipped" or (status != "stepped" and not optimizer._step_by_engine(flat, group_steps)):
+        drop(optimizer)
         return check_skipped(optimizer, group_steps, grads)  # a gradient is not finite
     raise_lr_max(optimizer, group_steps)
     return result

@@ -131,6 +131,10 @@ class Sharded:
         """Raise TypeError: the owners are those of the arrays that the optimizer was made with."""
         raise TypeError("add_param_group: expected all parameters where the sharded optimizer is made; make a new one")
 
+    def accumulate(self, grads: Any) -> None:
+        """Raise TypeError: the sum of a rank's gradients would not be part of the state dict."""
+        raise TypeError("accumulate: expected an optimizer of one process; add gradients before step, which sends them")
+
     def update_hessian(self, hessians: Any) -> bool | None:
         """Average the sum of the estimates; see `Sophia.update_hessian`."""
         with self._peers.together("update_hessian"):

@@ -355,6 +355,7 @@ def _assemble(
         _views=None,
         _counts=[latest, {i: latest - t for i, t in enumerate(counts) if t != latest}],
         _swapped_by="",
+        _accumulator=None,
         _engine=None,
         _fast_path=None,
         _watched=[state, *lists, *(own for own, _ in arrays)],

@@ -1,0 +1,1 @@
+"""Methods that work on top of any optimizer."""

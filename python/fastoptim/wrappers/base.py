@@ -1,0 +1,173 @@
+"""The base of methods on top of an optimizer: attributes of the optimizer, and state of the method's own.
+
+A wrapper's state is declared by a schema, as that of an optimizer.  Its checkpoint contains the optimizer's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from .. import core
+from ..arrays.param_state import ParamState
+from ..arrays.tree import describe
+from ..optimizer import checkpoint
+from ..optimizer.accumulation import ACCUMULATED, Accumulation
+from ..optimizer.base import Optimizer
+from ..optimizer.saving import SavedInFiles
+from ..options.checks import check_option
+from ..options.schema import StateArray
+from ..options.suggestions import did_you_mean
+
+States = list[tuple[ParamState, dict[str, Any]]]
+"""Parameters, and the state arrays that each is to have."""
+
+
+class Wrapper(SavedInFiles):
+    """A method on top of an optimizer, whose attributes, groups and state are those of the wrapper, too."""
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+    """The options of the method with their types and ranges; attributes of an instance."""
+    counts: ClassVar[tuple[str, ...]] = ()
+    """Whole numbers that a checkpoint contains; attributes of an instance."""
+    schema: ClassVar[Mapping[str, StateArray]] = {}
+    """The method's state arrays of a parameter."""
+
+    optimizer: Any
+    _own: list[ParamState]
+
+    def __init__(self, optimizer: Any, **options: Any) -> None:
+        if not isinstance(optimizer, (Optimizer, Wrapper)):
+            expected = "an optimizer of fastoptim that updates the parameters of this process"
+            raise TypeError(f"optimizer: expected {expected}, got {describe(optimizer)}")
+        vars(self)["optimizer"] = optimizer
+        for name, value in options.items():
+            setattr(self, name, value)
+        for name in self.counts:
+            setattr(self, name, 0)
+        vars(self)["_own"] = []
+        self._extend()
+
+    def _extend(self) -> None:
+        """Make the state of parameters that have none yet; the paths of all may be new."""
+        known = len(self._own)
+        own = [replace(param, state={}, schema=self.schema) for param in self.param_states]
+        for param, before in zip(own, self._own, strict=False):
+            param.state.update(before.state)
+        for param in own[known:]:
+            param.state.update({name: param.initial_state(name, {}) for name in self._first_state()})
+        vars(self)["_own"] = own
+
+    def _first_state(self) -> tuple[str, ...]:
+        """Return the names of the state arrays that exist before the first step."""
+        return tuple(self.schema)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("optimizer", "_own"):
+            raise AttributeError(name)
+        try:
+            return getattr(self.optimizer, name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}{did_you_mean(name, [*self.options, *self.defaults])}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.options:
+            object.__setattr__(self, name, check_option(self.options[name], value, name))
+        elif name.startswith("_") or name in self.counts or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.optimizer, name, value)
+
+    def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
+        """Update the parameters in place; see `Optimizer.step`."""
+        return self.optimizer.step(grads, accumulation=accumulation)  # type: ignore[no-any-return]
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group; see `Optimizer.add_param_group`."""
+        self.optimizer.add_param_group(param_group)
+        self._extend()
+
+    def zero_state(self) -> None:
+        """Set the state of the optimizer and of the method to its first values; see `Optimizer.zero_state`."""
+        fresh = [(param, {name: param.initial_state(name, {}) for name in self._first_state()}) for param in self._own]
+
+        def zero() -> None:
+            self.optimizer.zero_state()
+            self._assign(dict.fromkeys(self.counts, 0), fresh)
+
+        core.complete(zero)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to continue with identical bits; see `Optimizer.state_dict`."""
+        inner = self.optimizer.state_dict()
+        return {
+            "version": checkpoint.STATE_DICT_VERSION,
+            "optimizer": self.name,
+            "options": {name: getattr(self, name) for name in self.options},
+            "counts": {name: getattr(self, name) for name in self.counts},
+            "arrays": [checkpoint.array_entry(param, self.step_count) for param in self._own],
+            "inner": inner,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, convert: bool = False) -> None:
+        """Continue from a `state_dict`; a call that raises an error has changed nothing.
+
+        Raises:
+            ValueError: It is of another method or optimizer, or does not fit; see `Optimizer.load_state_dict`.
+        """
+        checkpoint.check_header(state_dict, self.name)
+        entries = {key: checkpoint.entry_of(state_dict, key, "state_dict") for key in ("options", "counts", "inner")}
+        options = {
+            name: check_option(kind, checkpoint.entry_of(entries["options"], name, "state_dict['options']"), name)
+            for name, kind in self.options.items()
+        }
+        counts = {
+            name: checkpoint.count_of(checkpoint.entry_of(entries["counts"], name, "state_dict['counts']"), name)
+            for name in self.counts
+        }
+        by_place = checkpoint.entries_by_place(state_dict, self._own)
+        loaded = [
+            checkpoint.check_array(param, self._first_state(), 2**63 - 1, by_place[param.place], convert)[1]
+            for param in self._own
+        ]
+        targets = [checkpoint.targets_for(param, state) for param, state in zip(self._own, loaded, strict=True)]
+        pairs = list(zip(self._own, targets, strict=True))
+
+        def load() -> None:
+            self.optimizer.load_state_dict(entries["inner"], convert=convert)
+            for (param, target), state in zip(pairs, loaded, strict=True):
+                for name, array in target.items():
+                    param.family.assign(array, state[name])
+            self._assign({**options, **counts}, pairs)
+
+        core.complete(load)
+
+    def _assign(self, attributes: Mapping[str, Any], states: States) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+        for param, state in states:
+            param.state.clear()
+            param.state.update(state)
+
+    def __copy__(self) -> Any:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self), optimizer=copy.copy(self.optimizer), _own=[])
+        states = [{name: param.family.copy(array) for name, array in param.state.items()} for param in self._own]
+        vars(twin)["_own"] = [replace(param, state=state) for param, state in zip(self._own, states, strict=True)]
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = [replace(param, p=None, schema={}) for param in self._own]  # the optimizer has the parameters
+        return {**vars(self), "_own": own}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
+        pairs = zip(self._own, self.param_states, strict=True)
+        vars(self)["_own"] = [replace(param, p=inner.p, schema=self.schema) for param, inner in pairs]
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={getattr(self, name)!r}" for name in self.options)
+        return f"<{type(self).__name__} of {self.optimizer!r}{options}>"

@@ -1,0 +1,89 @@
+"""Lookahead: slow weights that follow an optimizer's fast ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import core
+from ..optimizer.accumulation import ACCUMULATED, Accumulation
+from ..options.checks import Fraction, PositiveCount
+from ..options.schema import StateArray
+from ..reference_math import compute_dtype, mean_of
+from .base import Wrapper
+
+
+class Lookahead(Wrapper):
+    r"""Lookahead: every k steps the parameters return part of the way to where they were k steps before.
+
+    .. math::
+        \text{every } k \text{ steps}: \qquad s = s + \alpha (p - s), \qquad p = s
+
+    The slow weights :math:`s` start as the parameters.  They are kept in the compute type, which is float32 for 16-bit
+    parameters, and cost the memory of one more state array; a synchronization needs as much again for a moment.  The
+    optimizer's state, such as its momentum, is kept.  A step that is skipped does not count.  An average of the
+    optimizer (`ema`, `swa_start`) is one of the fast weights.
+
+    Args:
+        optimizer: Any optimizer of this package or another wrapper; its attributes are those of the wrapper, too.
+        k: The number of steps between two synchronizations, at least 1.  Default 5.
+        alpha: :math:`\alpha`, in [0, 1].  Default 0.5.
+
+    Raises:
+        TypeError: `optimizer` is not an optimizer of this package.
+        ValueError: An option is out of range.
+
+    Source: Zhang, Lucas, Hinton, Ba, "Lookahead Optimizer: k steps forward, 1 step back", 2019, arXiv:1907.08610.
+
+    >>> import numpy as np, fastoptim as fo
+    >>> p = np.array([1.0])
+    >>> opt = fo.Lookahead(fo.SGD(p, lr=0.25), k=2)
+    >>> for _ in range(2):
+    ...     opt.step(np.array([1.0]))
+    >>> p
+    array([0.75])
+    """
+
+    name = "lookahead"
+    options = {"k": PositiveCount, "alpha": Fraction}
+    counts = ("synchronized_at",)
+    schema = {"slow": StateArray(initial="p")}
+
+    k: int
+    alpha: float
+    synchronized_at: int
+    """The step count at the last synchronization."""
+
+    def __init__(self, optimizer: Any, k: int = 5, alpha: float = 0.5) -> None:
+        super().__init__(optimizer, k=k, alpha=alpha)
+        self.synchronized_at = self.step_count
+
+    def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
+        """Update the parameters in place, and synchronize after every k steps; see `Optimizer.step`."""
+        self._synchronize()  # a no-op, unless the exception of a signal handler has come between a step and this
+        result = super().step(grads, accumulation=accumulation)
+        self._synchronize()
+        return result
+
+    def graph_step(self) -> None:
+        """Raise RuntimeError: the synchronization is not part of a captured step."""
+        raise RuntimeError("graph_step: expected an optimizer without Lookahead, which is not part of a graph")
+
+    def _synchronize(self) -> None:
+        """Move the slow weights, and assign them to the parameters, if k steps have been taken since the last time."""
+        now = self.step_count
+        if now - self.synchronized_at < self.k:
+            return
+        self.optimizer.check_arrays()
+        moved = []
+        for param in self._own:
+            dtype, slow = compute_dtype(param.metadata.dtype), param.state["slow"]
+            with param.family.arithmetic(param.p):
+                moved.append((param, mean_of(slow, param.family.astype(param.p, dtype), self.alpha, dtype)))
+
+        def assign() -> None:
+            for param, slow in moved:
+                param.family.assign(param.state["slow"], slow)
+                param.family.assign(param.p, slow)
+            self.synchronized_at = now
+
+        core.complete(assign)
