@@ -3,7 +3,7 @@
     pip install '.[docs]' && python docs/site/build.py            writes build/site/html
     python docs/site/build.py --links                             also checks the links to other sites
 
-Warnings are errors, so every link between pages leads somewhere.  Sphinx reads copies under build/site/source, where
+Warnings and broken links within the site are errors.  Sphinx reads copies under build/site/source, where
 the pages have the same places as in the repository.  The pages of optimizers come from their docstrings; a new one has
 its page without a change here.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ SITE = Path(__file__).parent
 CHECKOUT = SITE.parents[1]
 sys.path.append(str(SITE.parent))
 
+from links import broken  # noqa: E402
 from tables import GROUPS, summary, table  # noqa: E402
 
 OUTPUT = CHECKOUT / "build" / "site"
@@ -42,9 +44,15 @@ PAGES = {
         "coming_from",
         "other_libraries",
     ),
+    "From the tutorials": tuple(
+        f"tutorials/{name}" for name in ("index", "gradient_descent", "momentum", "adaptive_rates", "adam", "network")
+    ),
     "Speed": ("performance", "benchmark"),
     "Development": ("../CONTRIBUTING", "design", "../CHANGELOG", "versions", "../SECURITY"),
 }
+
+#: The examples that a beginner reads first; the gallery continues with the others.
+FIRST_EXAMPLES = ("regression", "landscapes", "digits", "schedules", "choosing")
 
 #: Functions and classes that are not optimizers, by page.
 REFERENCE = {
@@ -130,15 +138,25 @@ def schedules_page() -> str:
 def gallery() -> str:
     """Return the examples with the first paragraph of their docstrings, their commands and pictures."""
     parts = ["# Gallery", ""]
-    for path in sorted((CHECKOUT / "examples").glob("*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        if path.stem == "common":
-            continue
-        parts += [f"## {path.stem.replace('_', ' ').capitalize()}", "", text.split("\n\n")[0], ""]
-        parts += ["```sh", f"python examples/{path.name}", "```", ""]
-        if (CHECKOUT / "docs" / "images" / f"{path.stem}.png").exists():
-            parts += [f"![The picture that the example draws](docs/images/{path.stem}.png)", ""]
+    names = {path.stem for path in (CHECKOUT / "examples").glob("*.py")} - {"common", *FIRST_EXAMPLES}
+    for name in (*FIRST_EXAMPLES, *sorted(names)):
+        text = (CHECKOUT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        doc = ast.get_docstring(ast.parse(text)) or ""
+        command = re.search(rf"(?:\w+ -n \d+ )?python examples/{name}\.py", doc)
+        parts += [f"## `{name}.py`", "", doc.split("\n\n")[0], ""]
+        parts += ["```sh", command[0] if command else f"python examples/{name}.py", "```", ""]
+        picture = f"docs/images/{name}.png"
+        parts += [f"[![The picture that {name}.py draws]({picture})]({picture})", ""]  # leads to its full size
     return "\n".join(parts)
+
+
+def linked(name: str, text: str) -> str:
+    """Return a page whose links to the README lead to the front page, and whose tables link to optimizers' pages."""
+    text = re.sub(r"\]\(((?:\.\./)*)README\.md", r"](\1index.md", text)
+    up = "../" * name.count("/")
+    for cls in fo.OPTIMIZERS.values():
+        text = text.replace(f"\n| `{cls.__name__}` |", f"\n| [`{cls.__name__}`]({up}api/{cls.name}.md) |")
+    return text
 
 
 def write_sources(source: Path) -> None:
@@ -151,7 +169,7 @@ def write_sources(source: Path) -> None:
         pages[f"{name}.md"] = (CHECKOUT / f"{name}.md").read_text(encoding="utf-8")
     for name, text in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(text, encoding="utf-8")
+        (source / name).write_text(linked(name, text), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,11 +179,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     source = args.output / "source"
     write_sources(source)
-    builders = ["html", "linkcheck"] if args.links else ["html"]
-    return max(
-        int(build_main(["-W", "--keep-going", "-q", "-b", name, "-c", str(SITE), str(source), str(args.output / name)]))
-        for name in builders
-    )
+    for name in ["html", "linkcheck"] if args.links else ["html"]:
+        options = ["-W", "--keep-going", "-q", "-b", name, "-c", str(SITE)]
+        if code := build_main([*options, str(source), str(args.output / name)]):
+            return int(code)
+    found = list(broken(args.output / "html"))
+    print("\n".join(found) if found else "every link within the site leads somewhere")
+    return int(bool(found))
 
 
 if __name__ == "__main__":

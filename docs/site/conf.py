@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fastoptim as fo
 
 project = "fastoptim"
@@ -19,7 +21,9 @@ extensions = [
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 html_theme = "furo"
 html_title = f"fastoptim {release}"
-html_copy_source = False
+html_copy_source = html_show_copyright = False
+html_static_path = [str(Path(__file__).parent / "style.css")]
+html_css_files = ["style.css"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
@@ -33,5 +37,6 @@ napoleon_custom_sections = ["Source"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+linkcheck_ignore = [r"https://doi\.org/"]  # publishers reject programs
 linkcheck_timeout = 20
 linkcheck_retries = 2
