@@ -192,6 +192,36 @@ def recipe(example: str, heading: str, imports: str, use: str) -> str:
     return f"```python\n{imports}\n\n\n{re.sub(r'  # type: ignore.*', '', section)}\n\n\n{use}\n```"
 
 
+NETWORK_IMPORTS = """import itertools
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.datasets import load_digits
+
+import fastoptim as fo
+
+Array: TypeAlias = npt.NDArray[np.floating]
+Layers: TypeAlias = list[dict[str, Array]]"""
+
+NETWORK_USE = """x, y = load_digits(return_X_y=True)
+x = x.astype(np.float32) / 16
+for cls, lr in ((fo.SGD, 0.15), (fo.Momentum, 0.03), (fo.Adagrad, 0.04), (fo.RMSprop, 1e-3), (fo.Adam, 2e-3)):
+    rng = np.random.default_rng(0)
+    layers = init((64, 128, 10), rng)
+    opt = cls(layers, lr=lr)
+    for epoch in range(5):
+        for batch in batches(1437, 32, rng):
+            activations = forward(layers, x[batch])
+            error = np.exp(activations[-1] - activations[-1].max(axis=1, keepdims=True))
+            error /= error.sum(axis=1, keepdims=True)  # softmax
+            error[np.arange(len(batch)), y[batch]] -= 1
+            opt.step(backward(layers, activations, error / len(batch)))
+    accuracy = (forward(layers, x[1437:])[-1].argmax(axis=1) == y[1437:]).mean()
+    print(f"{cls.__name__:10} {accuracy:.3f}")
+    assert accuracy > 0.85"""
+
 SCIKIT_LEARN_IMPORTS = """from typing import Any
 
 import numpy as np
@@ -224,6 +254,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "scikit-learn": lambda: recipe("scikit_learn.py", "the recipe", SCIKIT_LEARN_IMPORTS, SCIKIT_LEARN_USE),
         "Flower": lambda: recipe("federated.py", "the server's strategy", FLOWER_IMPORTS, FLOWER_USE),
     },
+    "docs/tutorials/network.md": {"network": lambda: recipe("common.py", "the network", NETWORK_IMPORTS, NETWORK_USE)},
     "pyproject.toml": {"thinc": entry_points},
 }
 

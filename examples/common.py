@@ -66,6 +66,9 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDA
         yield order[start : start + size]
 
 
+# ---- the optimizer
+
+
 def update(opt: fo.Optimizer, gradients: Callable[[], Any]) -> float:
     """Take one step with the gradients at the optimizer's look-ahead point, and return the seconds spent in `step`."""
     with opt.lookahead():

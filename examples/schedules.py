@@ -108,5 +108,9 @@ def parse() -> Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":
+def main() -> None:
     draw(parse())
+
+
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,8 @@ def draw(curves: dict[str, Array], seconds: dict[str, list[float]], args: Namesp
         left.plot(np.arange(1, len(curve) + 1), curve, label=name, **{**look(i), "linewidth": 4 - 2.5 * i})
     left.legend(frameon=False)
     right.boxplot(list(seconds.values()), orientation="horizontal", tick_labels=list(seconds), sym="")
-    right.set(title=f"Seconds of fit, {args.rounds} each", xlim=(0, None))
+    kind = "Seconds of processor time" if args.cpu else "Seconds"
+    right.set(title=f"{kind}, {args.rounds} fits each", xlim=(0, None))
     save(figure, args.output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import sys
 import warnings
 from argparse import Namespace
@@ -19,6 +20,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CHECKOUT
+from loops import loop
 from mpi_jobs import run as run_job
 from optional import optional
 
@@ -140,3 +142,47 @@ def test_any_number_of_processes_trains_the_same_network(examples: Callable[[str
     digests = re.findall(r"parameters (\w+)", said)
     assert len(digests) == 4
     assert len(set(digests)) == 1
+
+
+# ---- the commands on the pages
+
+
+PAGES = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")]
+COMMAND = re.compile(r"python examples/(\w+)\.py([^`\n]*)")
+COMMANDS = sorted({found for page in PAGES for found in COMMAND.findall(page.read_text(encoding="utf-8"))})
+
+
+def test_the_pages_have_commands_of_examples() -> None:
+    assert {"regression", "landscapes", "digits", "schedules", "choosing"} <= {name for name, _ in COMMANDS}
+
+
+@loop(("name", "arguments"), [command for command in COMMANDS if command[0] != "digits_mpi"])
+def test_an_example_accepts_the_pages_command(
+    name: str, arguments: str, examples: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optional("optuna" if name == "tuning" else "flwr" if name == "federated" else "sklearn")
+    monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
+    assert examples(name).parse().output.suffix == ".png"
+
+
+SHORT = {
+    "regression": "--epochs 1",
+    "landscapes": "--steps 2",
+    "schedules": "--steps 60",
+    "choosing": f"--from {CHECKOUT / 'docs/data/choosing.json'}",
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_an_example_draws(
+    name: str, examples: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "picture.png"
+    monkeypatch.setattr(sys, "argv", [name, *shlex.split(SHORT[name]), "--output", str(picture)])
+    examples(name).main()
+    assert picture.stat().st_size > 10_000
+
+
+def test_every_example_has_its_picture_in_the_gallery() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"common"}
+    assert names - {path.stem for path in (CHECKOUT / "docs/images").glob("*.png")} == set()
