@@ -207,14 +207,16 @@ Layers: TypeAlias = list[dict[str, Array]]"""
 
 NETWORK_USE = """x, y = load_digits(return_X_y=True)
 x = x.astype(np.float32) / 16
-for cls, lr in ((fo.SGD, 0.15), (fo.Momentum, 0.03), (fo.Adagrad, 0.04), (fo.RMSprop, 1e-3), (fo.Adam, 2e-3)):
+rates = {fo.SGD: 0.15, fo.Momentum: 0.03, fo.Adagrad: 0.04, fo.RMSprop: 1e-3, fo.Adam: 2e-3}
+for cls, lr in rates.items():
     rng = np.random.default_rng(0)
     layers = init((64, 128, 10), rng)
     opt = cls(layers, lr=lr)
     for epoch in range(5):
         for batch in batches(1437, 32, rng):
             activations = forward(layers, x[batch])
-            error = np.exp(activations[-1] - activations[-1].max(axis=1, keepdims=True))
+            z = activations[-1]
+            error = np.exp(z - z.max(axis=1, keepdims=True))
             error /= error.sum(axis=1, keepdims=True)  # softmax
             error[np.arange(len(batch)), y[batch]] -= 1
             opt.step(backward(layers, activations, error / len(batch)))

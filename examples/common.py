@@ -31,18 +31,16 @@ Layers: TypeAlias = list[dict[str, Array]]
 
 
 def init(sizes: Sequence[int], rng: np.random.Generator) -> Layers:
-    """Return dense float32 layers with normal weights of variance 2/inputs, suitable for ReLU (He et al., 2015)."""
-    return [
-        {
-            "w": (rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)).astype(np.float32),
-            "b": np.zeros(outputs, np.float32),
-        }
-        for inputs, outputs in itertools.pairwise(sizes)
-    ]
+    """Return float32 layers with weights of variance 2/inputs (He et al., 2015)."""
+    layers: Layers = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        w = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
+        layers.append({"w": w.astype(np.float32), "b": np.zeros(outputs, np.float32)})
+    return layers
 
 
 def forward(layers: Layers, x: Array) -> list[Array]:
-    """Return the input of every layer and, last, the output of the network, with ReLU between the layers."""
+    """Return the input of each layer and, last, the output of the network."""
     activations = [x]
     for i, layer in enumerate(layers):
         z = activations[-1] @ layer["w"] + layer["b"]
@@ -51,7 +49,7 @@ def forward(layers: Layers, x: Array) -> list[Array]:
 
 
 def backward(layers: Layers, activations: Sequence[Array], error: Array) -> Layers:
-    """Return the gradients in the structure of the layers; `error` is the loss's derivative by the output."""
+    """Return the gradients; `error` is the loss's derivative by the output."""
     grads: Layers = []
     for layer, a in zip(reversed(layers), reversed(activations[:-1]), strict=True):
         grads.append({"w": a.T @ error, "b": error.sum(axis=0)})
@@ -60,7 +58,7 @@ def backward(layers: Layers, activations: Sequence[Array], error: Array) -> Laye
 
 
 def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield the batches of one epoch: every index once, in random order, `size` at a time."""
+    """Yield the batches of one epoch: every index once, in random order."""
     order = rng.permutation(count)
     for start in range(0, count, size):
         yield order[start : start + size]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
+import importlib
 import re
 import shutil
 import sys
@@ -54,25 +56,15 @@ PAGES = {
 #: The examples that a beginner reads first; the gallery continues with the others.
 FIRST_EXAMPLES = ("regression", "landscapes", "digits", "schedules", "choosing")
 
-#: Functions and classes that are not optimizers, by page.
-REFERENCE = {
-    "Optimizer": ("Optimizer",),
-    "Other functions": (
-        "LossScaler",
-        "EarlyStopping",
-        "Mixed",
-        "Lookahead",
-        "SAM",
-        "GrokFast",
-        "global_norm",
-        "save",
-        "load",
-        "build_info",
-        "set_num_threads",
-        "get_num_threads",
-        "set_threading",
-        "thread_info",
-    ),
+#: Modules whose docstrings are in the reference, with members to add; one whose library is absent is left out.
+MODULES = {
+    "functional": (),
+    "reference": (),
+    "distributed": ("Sharded",),
+    "torch": (),
+    "scipy": ("minimizer",),
+    "autograd": (),
+    "thinc": (),
 }
 
 
@@ -101,32 +93,48 @@ def front_page() -> str:
     return "\n".join([*parts, navigation("Reference", ["api/index", "gallery"])])
 
 
-def optimizer_pages() -> dict[str, str]:
-    """Return a page for each optimizer, and their index."""
-    pages, index = {}, ["# Reference", "", "Every optimizer takes the options of [Optimizer](optimizer.md).", ""]
+def reference_pages() -> dict[str, str]:
+    """Return a page for each optimizer, those of the other names and modules, and their index."""
+    optimizers = {cls.__name__ for cls in fo.OPTIMIZERS.values()}
+    names = [name for name in fo.__all__ if name not in optimizers and callable(getattr(fo, name))]
+    others = [name for name in names if name != "Optimizer"]
+    pages = {
+        "api/optimizer.md": f"# Optimizer\n\n{described('Optimizer')}",
+        "api/others.md": "\n".join(["# Other classes and functions", "", *map(described, others)]),
+        "api/schedules.md": schedules_page(),
+        "api/modules.md": modules_page(),
+    }
+    index = ["# Reference", "", "Every optimizer takes the options of [Optimizer](optimizer.md).", ""]
+    ungrouped = fo.OPTIMIZERS.keys() - {name for names in GROUPS.values() for name in names}
     entries = []
-    for title, names in GROUPS.items():
+    for title, group in (GROUPS | ({"Others": sorted(ungrouped)} if ungrouped else {})).items():
         rows = []
-        for cls in (fo.OPTIMIZERS[name] for name in names):
+        for cls in (fo.OPTIMIZERS[name] for name in group):
             pages[f"api/{cls.name}.md"] = f"# {cls.__name__}\n\n{documented('autoclass', cls.__name__)}"
             rows.append((f"[{cls.__name__}]({cls.name}.md)", summary(cls)))
             entries.append(cls.name)
         index += [f"## {title}", "", table(("class", "method"), rows), ""]
-    for title, names in REFERENCE.items():
-        page = title.lower().replace(" ", "_")
-        blocks = [documented(*directive_of(name)) for name in names]
-        pages[f"api/{page}.md"] = "\n".join([f"# {title}", "", *blocks])
-        entries.append(page)
-    pages["api/schedules.md"] = schedules_page()
-    index.append(navigation("Reference", [*entries, "schedules"]))
-    pages["api/index.md"] = "\n".join(index)
-    return pages
+    index.append(navigation("Reference", [*entries, "optimizer", "schedules", "others", "modules"]))
+    return pages | {"api/index.md": "\n".join(index)}
 
 
-def directive_of(name: str) -> tuple[str, ...]:
-    if isinstance(getattr(fo, name), type):
-        return "autoclass", name, ":members:"
-    return "autofunction", name
+def described(name: str) -> str:
+    """Return the block for a class with its methods, or for a function."""
+    value = functools.reduce(getattr, name.split("."), fo)
+    return documented("autoclass", name, ":members:") if isinstance(value, type) else documented("autofunction", name)
+
+
+def modules_page() -> str:
+    parts = ["# Modules", ""]
+    for name, members in MODULES.items():
+        try:
+            importlib.import_module(f"fastoptim.{name}")
+        except ImportError as error:
+            print(f"left out: {error}")
+            continue
+        parts += [f"## `fastoptim.{name}`", "", documented("automodule", name)]
+        parts += [described(f"{name}.{member}") for member in members]
+    return "\n".join(parts)
 
 
 def schedules_page() -> str:
@@ -164,7 +172,7 @@ def write_sources(source: Path) -> None:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(CHECKOUT / "docs" / "images", source / "docs" / "images")
     made: dict[str, Callable[[], str]] = {"index.md": front_page, "gallery.md": gallery}
-    pages = {name: make() for name, make in made.items()} | optimizer_pages()
+    pages = {name: make() for name, make in made.items()} | reference_pages()
     for name in (name for names in pages_by_heading().values() for name in names):
         pages[f"{name}.md"] = (CHECKOUT / f"{name}.md").read_text(encoding="utf-8")
     for name, text in pages.items():

@@ -25,6 +25,9 @@ html_copy_source = html_show_copyright = False
 html_static_path = [str(Path(__file__).parent / "style.css")]
 html_css_files = ["style.css"]
 
+# Names of options in formulas: \text{grad\_tol} is LaTeX, of which MathJax needs an extension.
+mathjax3_config = {"loader": {"load": ["[tex]/textmacros"]}, "tex": {"packages": {"[+]": ["textmacros"]}}}
+
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.strikethrough"]
