@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../device.h"
+#include "../random_bits.h"
 
 #include <memory>
 #include <string>
@@ -27,5 +28,8 @@ int device_of(const void* address);
 // Return a device that steps these segments, one for each parameter, in the order of the streams it is given.  Throws
 // std::runtime_error where `status` reports a reason; so does each step that cannot be launched, before it writes.
 std::unique_ptr<Device> make_device(std::vector<Segment> segments, int device);
+
+// Fill an array of float32 or float64 with standard normal numbers, in the stream's order.
+void fill_normal(const ArrayRef& array, const RandomKey& key, int device, void* stream);
 
 }  // namespace fo::cuda

@@ -275,4 +275,12 @@ std::unique_ptr<Device> make_device(std::vector<Segment> segments, int device) {
     return std::make_unique<GpuDevice>(std::move(segments), device);
 }
 
+void fill_normal(const ArrayRef& array, const RandomKey& key, int device, void* stream) {
+    if (array.size == 0) return;
+    const OnDevice here(device);
+    Launcher launcher;
+    launcher.set_stream({device, stream});
+    launcher.launch({array.data, array.size, key}, array.format == Format::kFloat64);
+}
+
 }  // namespace fo::cuda

@@ -4,6 +4,7 @@
 #include "../rule_traits.h"
 #include "../rules.h"
 #include "launch.h"
+#include "noise.h"
 #include "reduce.h"
 
 #define FO_JOIN_(a, b) a##b
@@ -56,15 +57,17 @@ CommonKernels common_kernels() {
                           kernel_of<SumGradients<T, NormType::kOne, false>>(none, kTypeName<T>),
                           kernel_of<SumGradients<T, NormType::kInfinity, false>>(none, kTypeName<T>)};
     };
-    return {{sums(float()), sums(double())},
-            {kernel_of<FinishGradients<float, false>>(none, kTypeName<float>),
-             kernel_of<FinishGradients<double, false>>(none, kTypeName<double>)},
-            kernel_of<SumGradients<double, NormType::kTwo, true>>(none, kTypeName<double>),
-            kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
-            kernel_of<Finish>(none, none),
-            kernel_of<ClipAll>(none, none),
-            kernel_of<AddAll>(none, none),
-            kernel_of<Put>(none, none)};
+    return {
+        {sums(float()), sums(double())},
+        {kernel_of<FinishGradients<float, false>>(none, kTypeName<float>),
+         kernel_of<FinishGradients<double, false>>(none, kTypeName<double>)},
+        kernel_of<SumGradients<double, NormType::kTwo, true>>(none, kTypeName<double>),
+        kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
+        kernel_of<Finish>(none, none),
+        kernel_of<ClipAll>(none, none),
+        kernel_of<AddAll>(none, none),
+        kernel_of<Put>(none, none),
+        {kernel_of<FillNormal<float>>(none, kTypeName<float>), kernel_of<FillNormal<double>>(none, kTypeName<double>)}};
 }
 #endif
 

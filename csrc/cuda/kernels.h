@@ -30,6 +30,7 @@ struct CommonKernels {
     std::array<Kernel, 2> finish_gradients;
     Kernel sum_scaled_f64, finish_scaled_f64;
     Kernel finish, clip_all, add_all, put;
+    std::array<Kernel, 2> fill_normal;  // by compute type
 };
 
 // The rules are divided among several sources, which are compiled at the same time: rule I is in source I % kParts.

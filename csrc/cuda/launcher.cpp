@@ -59,4 +59,10 @@ void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uin
     run(kernel, 1);
 }
 
+void Launcher::launch(const NoiseArguments& noise, bool is_double) {
+    std::memcpy(arguments_.bytes, &noise, sizeof noise);
+    const std::int64_t blocks = (noise.size + 4 * kNoiseThreads - 1) / (4 * kNoiseThreads);
+    run(common_.fill_normal[is_double], std::uint32_t(std::min<std::int64_t>(blocks, 1 << 20)));  // each block loops
+}
+
 }  // namespace fo::cuda

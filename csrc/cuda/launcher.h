@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "noise.h"
 #include "tensor_list.h"
 
 #include <vector>
@@ -46,6 +47,9 @@ class Launcher {
     // Launch a kernel over the workspace of so many parameters.
     void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params,
                 NormType norm_type = {});
+
+    // Launch the kernel that fills an array with normal random numbers.
+    void launch(const FO_TARGET::NoiseArguments& noise, bool is_double);
 
   private:
     void set_table(const Launch& launch, std::size_t table_at);

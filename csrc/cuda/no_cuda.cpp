@@ -13,4 +13,6 @@ int device_of(const void*) { return 0; }
 
 std::unique_ptr<Device> make_device(std::vector<Segment>, int) { throw std::runtime_error(status()); }
 
+void fill_normal(const ArrayRef&, const RandomKey&, int, void*) { throw std::runtime_error(status()); }
+
 }  // namespace fo::cuda

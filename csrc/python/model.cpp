@@ -2,6 +2,7 @@
 
 #include "../cpu/device.h"
 #include "../cpu/isa.h"
+#include "../cpu/noise.h"
 #include "../cuda/cuda.h"
 #include "../expect.h"
 #include "../formats.h"
@@ -356,6 +357,17 @@ std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type
     const GilRelease unlocked;
     const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
     return make_device(where, segments)->clipped_norms(step, as_pointer(stream)).value();
+}
+
+void fill_normal(const py::array& array, std::uint64_t seed, std::uint64_t step, std::uint32_t param,
+                 const Model::Where& where, Address stream) {
+    const ArrayRef target = make_array_ref(array);
+    const RandomKey key{seed, step, param, RandomUse::kNoise};
+    const GilRelease unlocked;
+    if (const int* gpu = std::get_if<int>(&where))
+        cuda::fill_normal(target, key, *gpu, as_pointer(stream));
+    else
+        cpu::fill_normal(target, key);
 }
 
 }  // namespace fo

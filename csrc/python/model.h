@@ -179,6 +179,10 @@ class Model {
     mutable std::unique_ptr<std::atomic<std::uintptr_t>[]> disjoint_;
 };
 
+// Fill an array of float32 or float64 with standard normal numbers.
+void fill_normal(const py::array& array, std::uint64_t seed, std::uint64_t step, std::uint32_t param,
+                 const Model::Where& where, Address stream);
+
 // Return the norm of each array, dense and of a known format, as a step sums its gradients.
 std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type, const Model::Where& where,
                           Address stream);

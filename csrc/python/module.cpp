@@ -145,6 +145,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
     m.def("norms", &norms, py::arg("arrays"), py::arg("norm_type") = 2.0, py::arg("where") = "", py::arg("stream") = 0);
+    m.def("fill_normal", &fill_normal, py::arg("array"), py::arg("seed"), py::arg("step"), py::arg("param"),
+          py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);
     m.def("set_threading", &cpu::set_threading);
     m.def("thread_info", &thread_info);

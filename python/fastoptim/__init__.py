@@ -65,6 +65,7 @@ from .rules.smorms3 import SMORMS3 as SMORMS3
 from .rules.sophia import Sophia as Sophia
 from .rules.tiger import Tiger as Tiger
 from .rules.yogi import Yogi as Yogi
+from .sgld import SGLD as SGLD
 from .threads import get_num_threads as get_num_threads
 from .threads import set_num_threads as set_num_threads
 from .threads import set_threading as set_threading

@@ -57,7 +57,7 @@ def is_unknowing(path: Path) -> bool:
 #: The headers that code of each layer may include, by the directories and files that form it.  Later layers may include
 #: all earlier ones and their own.
 LAYERS = (
-    ("rule.h",),
+    ("rule.h", "random_bits.h"),
     ("formats.h", "array_ref.h", "step.h", "reduce.h"),
     (
         "rules",

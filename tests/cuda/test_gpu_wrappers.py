@@ -18,6 +18,7 @@ MADE: dict[str, Any] = {
     "sam": lambda p: fo.SAM(fo.SGD(p, lr=0.1, momentum=0.9), rho=0.5, adaptive=True),
     "grokfast": lambda p: fo.GrokFast(fo.Adam(p, lr=0.1)),
     "accumulated": lambda p: fo.Adam(p, lr=0.1, clip_global_norm=0.5),
+    "sgld": lambda p: fo.SGLD(p, lr=0.1, seed=5),
     "mixed": lambda p: fo.Mixed(
         [{"params": p[0], "optimizer": fo.Lion}, {"params": p[1], "optimizer": fo.AdamW}], clip_global_norm=0.5
     ),

@@ -167,6 +167,9 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
     """The sums over an array that the formula needs, with the arguments of `reference`; may update state.  They are of
     the parameter before decoupled decay.  `reference` then takes them as `sums`."""
 
+    has_function: ClassVar[bool] = True
+    """False if a step does more than the formula: the class is then not in `OPTIMIZERS`, nor in `fo.functional`."""
+
     reduces_all: ClassVar[bool] = False
     """True if those sums run over all arrays.  The step count is then the optimizer's, and every step updates the
     scalar state of all arrays, also of those without a gradient."""
@@ -204,7 +207,7 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
         check_against_native(cls)
-        if "name" in vars(cls) and cls.variants:  # a user's subclass without a name of its own is not registered
+        if "name" in vars(cls) and cls.has_function:  # a user's subclass without a name of its own is not registered
             OPTIMIZERS[cls.name] = cls
 
     @classmethod

@@ -50,6 +50,7 @@ class Mixed(Optimizer):
 
     name = "mixed"
     variants = {}
+    has_function = False
 
     lr: LearningRate = option(default=None, kw_only=True)  # type: ignore[assignment]  # that of each group's class
 
@@ -88,6 +89,8 @@ def _rule_of(group: Any, place: str) -> type[Optimizer]:
         raise TypeError(
             f"{place}: expected 'optimizer' with the class of an optimizer, such as fastoptim.AdamW, got {got}"
         )
+    if not rule.has_function:
+        raise ValueError(f"{place}['optimizer']: expected an optimizer of fastoptim.OPTIMIZERS, got {rule.__name__}")
     own = [method for method in _OWN_METHODS if hasattr(rule, method)]
     if rule.lookahead is not Optimizer.lookahead:
         own.append("lookahead")

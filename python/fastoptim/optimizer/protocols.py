@@ -18,7 +18,6 @@ from ..reference_math import Array
 
 if TYPE_CHECKING:  # a protocol takes time to make
     from ..options.settings import RuleClass
-    from .accumulation import Accumulator
 
     class Rule(RuleClass, Protocol):
         """The class of an optimizer, from which a group has its options and its formula."""
@@ -50,7 +49,7 @@ class OptimizerParts(Protocol):
     _counts: list[Any]  # [_step_count, _missed]: a list, so that native code counts a step as it takes it
     _swapped_by: str  # the method that has put other values into the parameters; empty if none has
     _engine: Engine | None
-    _accumulator: Accumulator | None  # of gradients that wait for a step
+    _accumulator: Any  # the `Accumulator`, or None, of gradients that wait for a step
     _fast_path: FastPath | None  # the engine's fast path, once there is one
 
     @staticmethod
