@@ -144,6 +144,7 @@ def panels(
     """Return a figure and its panels, in rows of equal length; `shares` are their relative widths."""
     mpl.rcParams.update(
         {
+            "axes.axisbelow": True,
             "axes.edgecolor": INK,
             "axes.grid": True,
             "axes.labelcolor": INK,

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 
 from fastoptim import schedules
 
-FAMILIES = ("falling", "periodic", "up and down once", "made of others", "told how training goes")
-FALLING, PERIODIC, ONCE, COMPOSED, TOLD = range(5)
+FAMILIES = ("falling", "periodic", "up and down once", "composed", "following a metric")
+FALLING, PERIODIC, ONCE, COMPOSED, FOLLOWING = range(5)
 STRENGTHS = (1.0, 0.55, 0.3)
 GREY = "#7d838c"
 
@@ -58,7 +58,7 @@ def every(n: int) -> list[Panel]:
         Panel(COMPOSED, "then Cosine", [s.Warmup(s.Cosine(1, n - 2 * tenth), warmup_steps=2 * tenth)], n),
         Panel(COMPOSED, "Warmup, 1, Linear", [s.Sequence(parts, boundaries=[2 * tenth, 6 * tenth])], n),
         Panel(COMPOSED, "Step, Warmup", [s.Product([s.Step(1, 2 * tenth, 0.5), s.Warmup(1, 2 * tenth)])]),
-        Panel(TOLD, "factor 0.5", [s.ReduceOnPlateau(1, factor=0.5, patience=tenth, threshold=0.01)]),
+        Panel(FOLLOWING, "factor 0.5", [s.ReduceOnPlateau(1, factor=0.5, patience=tenth, threshold=0.01)]),
     ]
 
 
@@ -82,7 +82,7 @@ def draw_panel(axes: Axes, panel: Panel, steps: int) -> None:
         axes.axvline(panel.end, color=INK, linewidth=0.8, linestyle=":")
     for schedule, strength in zip(panel.shown, STRENGTHS, strict=False):
         rates, losses = training(schedule, steps)
-        if panel.family == TOLD:
+        if panel.family == FOLLOWING:
             axes.plot(losses, color=GREY, linewidth=1)
         axes.plot(rates, linewidth=2, alpha=strength, drawstyle="steps-post", clip_on=False, **look(panel.family))
 

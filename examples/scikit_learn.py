@@ -2,8 +2,8 @@
 
 FastMLPClassifier is the recipe: a subclass that replaces the update of the parameters, and nothing else.  The loss
 curves are the same up to rounding, and `fit` takes less time by what the update saves.  The fits with both alternate,
-and the times are medians over --rounds of them.  On a busy machine, --cpu counts the processor time of the process
-instead, best with one thread of the BLAS (OPENBLAS_NUM_THREADS=1).
+and the times are medians over --rounds of them.  On a busy machine, ``python examples/scikit_learn.py --cpu`` counts
+the processor time of the process instead, best with one thread of the BLAS (OPENBLAS_NUM_THREADS=1).
 
 The recipe relies on the method update_params(params, grads) of scikit-learn's optimizers, which is not public.  It was
 tested with scikit-learn 1.3.2 and 1.9.1.

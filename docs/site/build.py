@@ -150,7 +150,7 @@ def gallery() -> str:
     for name in (*FIRST_EXAMPLES, *sorted(names)):
         text = (CHECKOUT / "examples" / f"{name}.py").read_text(encoding="utf-8")
         doc = ast.get_docstring(ast.parse(text)) or ""
-        command = re.search(rf"(?:\w+ -n \d+ )?python examples/{name}\.py", doc)
+        command = re.search(rf"(?:\w+ -n \d+ )?python examples/{name}\.py[^`\n]*", doc)
         parts += [f"## `{name}.py`", "", doc.split("\n\n")[0], ""]
         parts += ["```sh", command[0] if command else f"python examples/{name}.py", "```", ""]
         picture = f"docs/images/{name}.png"

@@ -60,3 +60,14 @@ def test_the_version_is_the_same_everywhere(name: str) -> None:
     found = re.search(r'^(?:version(?: =|:) "?|## (?!Unreleased))(\d[\w.]*)', text, flags=re.MULTILINE)
     assert found
     assert found[1] == fo.__version__
+
+
+def test_the_changelog_and_the_citation_have_the_same_date() -> None:
+    dates = []
+    for name, pattern in {"CHANGELOG.md": r"^## \d\S* - (\S+)$", "CITATION.cff": r'^date-released: "(.*)"$'}.items():
+        if not (CHECKOUT / "README.md").exists():
+            pytest.skip(f"needs {name}: this test runs in a checkout")
+        found = re.search(pattern, (CHECKOUT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert found
+        dates.append(found[1])
+    assert dates[0] == dates[1]
