@@ -20,6 +20,7 @@
 #include "rules/lamb.h"
 #include "rules/laprop.h"
 #include "rules/lars.h"
+#include "rules/lbfgs.h"
 #include "rules/lion.h"
 #include "rules/madgrad.h"
 #include "rules/momentum.h"

@@ -42,6 +42,7 @@ PAGES = {
         "schedules",
         "groups",
         "stopping",
+        "lbfgs",
         "checkpoints",
         "coming_from",
         "other_libraries",

@@ -17,6 +17,7 @@ from . import functional as functional
 from . import reference as reference
 from .core import build_info as build_info
 from .early_stopping import EarlyStopping as EarlyStopping
+from .lbfgs.optimizer import LBFGS as LBFGS
 from .loss_scale import LossScaler as LossScaler
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS

@@ -23,7 +23,7 @@ LAYERS = (
     ("schedules", "loss_scale", "norms", "threads"),
     ("early_stopping",),
     ("optimizer",),
-    ("rules", "wrappers"),
+    ("lbfgs", "rules", "wrappers"),
     ("sgld",),
     ("functional",),
     ("reference",),
