@@ -189,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = args.output / "source"
     write_sources(source)
     for name in ["html", "linkcheck"] if args.links else ["html"]:
+        shutil.rmtree(args.output / name, ignore_errors=True)  # with pages that no longer exist
         options = ["-W", "--keep-going", "-q", "-b", name, "-c", str(SITE)]
         if code := build_main([*options, str(source), str(args.output / name)]):
             return int(code)

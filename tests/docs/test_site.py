@@ -72,6 +72,14 @@ def test_links_to_other_sites_are_whole(page: Path) -> None:
         assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/[\w~/.%#=?&-]*)?", link), link
 
 
+@loop("text", [path for path in TEXTS if path.suffix == ".py"])
+def test_formulas_of_one_line_have_no_alignment(text: Path) -> None:
+    """Sphinx aligns a formula at & only if it has several lines."""
+    source = text.read_text(encoding="utf-8")
+    for indent, formula in re.findall(r"^( *)\.\. math::\n((?:\1 +\S.*\n|\n)+)", source, flags=re.MULTILINE):
+        assert "&" not in formula or "\\\\" in formula, indent + formula
+
+
 def test_a_new_optimizer_is_in_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables are made of the classes: an optimizer that joins a group needs no other change of a page."""
     monkeypatch.syspath_prepend(str(CHECKOUT / "docs"))

@@ -11,7 +11,7 @@ class SignSGD(Optimizer):
     r"""SignSGD: steps along the sign of the gradient.
 
     .. math::
-        p &= p - \eta \operatorname{sign}(g)
+        p = p - \eta \operatorname{sign}(g)
 
     The baseline of the sign-based methods, without state.  It needs one bit of each gradient, which makes communication
     in distributed training cheap.  It does not converge closer than :math:`\eta`: use a decreasing learning rate.
