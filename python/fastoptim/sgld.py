@@ -58,8 +58,8 @@ class SGLD(Optimizer):
     >>> p = np.zeros(1000)
     >>> opt = fo.SGLD(p, lr=0.02)
     >>> for _ in range(500):
-    ...     opt.step(p)  # of a standard normal distribution
-    >>> round(p.std(), 1)
+    ...     opt.step(p.copy())  # minus the gradient of the log density of a standard normal distribution
+    >>> round(float(p.std()), 1)
     1.0
     """
 

@@ -270,6 +270,12 @@ def test_a_gradient_of_none_is_zero() -> None:
     assert q[0] == 7
 
 
+def test_a_gradient_of_a_0d_parameter_may_be_a_numpy_scalar() -> None:
+    p = np.array(5.0)
+    fo.LBFGS(p).step(lambda: (float(p**2), np.float64(2 * p)))
+    assert abs(p) < 1e-6
+
+
 def test_bytes_are_those_of_the_vectors() -> None:
     p = start_of(1000, np.float32)
     opt = fo.LBFGS(p, max_iter=50, history_size=6)

@@ -86,7 +86,7 @@ class LBFGS(SavedInFiles):
     ...     return loss, np.array([-2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)])
     >>> opt = fo.LBFGS(p, max_iter=100)
     >>> loss = opt.step(closure)
-    >>> p.round(6), opt.reason
+    >>> p.round(4), opt.reason
     (array([1., 1.]), 'tolerance_change')
     """
 

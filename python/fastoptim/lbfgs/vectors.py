@@ -105,8 +105,11 @@ class VectorSpace:
     def gather(self, vector: Vector, arrays: Sequence[Any]) -> None:
         """Assign arrays of the parameters' shapes to a vector, zeros for None."""
         for part, array in zip(vector.parts, arrays, strict=True):
-            source = 0.0 if array is None else in_numpy(array) if self._family is NUMPY else array
-            self._family.assign(part, source)
+            if array is None:
+                array = 0.0
+            elif self._family is NUMPY and not isinstance(array, np.generic):  # a scalar is a 0-d gradient
+                array = in_numpy(array)
+            self._family.assign(part, array)
 
     def gather_params(self, vector: Vector) -> None:
         """Assign the parameters to a vector."""
