@@ -34,6 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(left)]
 
 
+def pytest_exception_interact(node: pytest.Item, call: pytest.CallInfo[object]) -> None:
+    """End the run at an error that ends a CUDA context: every later test would fail."""
+    if call.excinfo and "can no longer use the GPU" in str(call.excinfo.value):
+        node.session.shouldfail = "the process can no longer use the GPU"
+
+
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards() -> Iterator[None]:
     before = fo.thread_info()
