@@ -133,7 +133,7 @@ void write_aside(void* to, const void* from, std::size_t bytes) {
     cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, aside);
     if (error == cudaSuccess) error = cudaStreamSynchronize(aside);
     cudaStreamDestroy(aside);
-    check(error, "CUDA: writing a captured step's constants");
+    check(error, "CUDA: writing what a captured step reads");
 }
 
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes) {

@@ -97,13 +97,6 @@ class GpuDevice final : public Device {
         return known;
     }
 
-    // Call f(group, launch) for all launches.
-    template <class F>
-    void for_launches(F f) const {
-        for (const KernelGroup& group : tables_.groups())
-            for (const Launch& launch : group.launches) f(group, launch);
-    }
-
     // ---- passes
 
     bool run(PassKind kind) {
@@ -163,21 +156,21 @@ class GpuDevice final : public Device {
         reserve_norms();
         clear(launcher_.stream(), workspace_.clipped_norms, segments_.size() * sizeof(double));
         clear(launcher_.stream(), workspace_.found_nonfinite, sizeof *workspace_.found_nonfinite);
-        for_launches([this, for_norms](const KernelGroup& group, const Launch& launch) {
+        for (const KernelGroup& group : tables_.groups()) {
             const LaunchConstants constants = constants_.of(group);
             const auto sum = [&](const Kernel& kernel) {
-                launcher_.launch(kernel, group, launch, constants, workspace_, launch.list.sum_chunks);
+                launcher_.launch(kernel, group, constants, workspace_, group.list.sum_chunks);
             };
             const auto finish = [&](const Kernel& kernel) {
-                launcher_.launch(kernel, group, launch, constants, workspace_, launch.list.tensors, kGradientTerms);
+                launcher_.launch(kernel, group, constants, workspace_, group.list.tensors, kGradientTerms);
             };
             for (std::size_t type = 0; type < has_norm_type_.size(); ++type)
                 if (has_norm_type_[type]) sum(common_.sum_gradients[group.is_double][type]);
             finish(common_.finish_gradients[group.is_double]);
-            if (!for_norms || !group.is_double || !has_norm_type_[std::size_t(NormType::kTwo)]) return;
+            if (!for_norms || !group.is_double || !has_norm_type_[std::size_t(NormType::kTwo)]) continue;
             sum(common_.sum_scaled_f64);
             finish(common_.finish_scaled_f64);
-        });
+        }
     }
 
     bool found_nonfinite() {
@@ -203,41 +196,41 @@ class GpuDevice final : public Device {
 
     void before_reduce() {
         reserve_rules();
-        for_launches([this](const KernelGroup& group, const Launch& launch) {
+        for (const KernelGroup& group : tables_.groups()) {
             if (const Kernel& kernel = kernels(group).before_reduce; kernel.launch)
-                launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
-                                 blocks_for(launch.list.tensors, kRuleThreads));
-        });
+                launcher_.launch(kernel, group, constants_.of(group), workspace_for_sums(group),
+                                 blocks_for(group.list.tensors, kRuleThreads));
+        }
     }
 
     void reduce_rule() {
         reserve_sums();
-        for_launches([this](const KernelGroup& group, const Launch& launch) {
+        for (const KernelGroup& group : tables_.groups()) {
             const Kernel& kernel = kernels(group).reduce;
-            if (!kernel.launch) return;
+            if (!kernel.launch) continue;
             const LaunchConstants constants = constants_.of(group);
             const Workspace workspace = workspace_for_sums(group);
-            launcher_.launch(kernel, group, launch, constants, workspace, launch.list.sum_chunks);
-            launcher_.launch(common_.finish, group, launch, constants, workspace, launch.list.tensors,
+            launcher_.launch(kernel, group, constants, workspace, group.list.sum_chunks);
+            launcher_.launch(common_.finish, group, constants, workspace, group.list.tensors,
                              rule_info(group.rule).sums);
-        });
+        }
     }
 
     void finalize() {
         reserve_sums();
         reserve_rules();
-        for_launches([this](const KernelGroup& group, const Launch& launch) {
+        for (const KernelGroup& group : tables_.groups()) {
             if (const Kernel& kernel = kernels(group).finalize; kernel.launch)
-                launcher_.launch(kernel, group, launch, constants_.of(group), workspace_for_sums(group),
-                                 blocks_for(launch.list.tensors, kRuleThreads));
-        });
+                launcher_.launch(kernel, group, constants_.of(group), workspace_for_sums(group),
+                                 blocks_for(group.list.tensors, kRuleThreads));
+        }
     }
 
     void update() {
-        for_launches([this](const KernelGroup& group, const Launch& launch) {
-            launcher_.launch(kernels(group).update, group, launch, constants_.of(group), workspace_for_update(group),
-                             launch.list.update_chunks);
-        });
+        for (const KernelGroup& group : tables_.groups()) {
+            launcher_.launch(kernels(group).update, group, constants_.of(group), workspace_for_update(group),
+                             group.list.update_chunks);
+        }
     }
 
     std::mutex mutex_;

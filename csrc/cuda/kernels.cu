@@ -17,7 +17,7 @@ template <class T>
 inline constexpr const char* kTypeName = sizeof(T) == 8 ? "float64" : "float32";
 
 template <class Body>
-Kernel kernel_of(const char* rule, const char* type) {
+KernelOf<typename Body::Takes> kernel_of(const char* rule, const char* type) {
     return {&launch<Body>, Body::name, rule, type};
 }
 

@@ -9,15 +9,18 @@
 namespace fo::FO_TARGET {
 
 // `what`, `rule` and `type` name it in errors.
-struct Kernel {
+template <class Takes>
+struct KernelOf {
     // Returns a cudaError_t.
-    using Launch = int (*)(const cuda::Stream&, const Arguments&, std::uint32_t blocks);
+    using Launch = int (*)(const cuda::Stream&, const Takes&, std::uint32_t blocks);
 
     Launch launch = nullptr;
     const char* what = nullptr;
     const char* rule = nullptr;
     const char* type = nullptr;
 };
+
+using Kernel = KernelOf<Arguments>;
 
 // The kernels of one rule in one compute type; those that it does not need have no launch function.
 struct RuleKernels {
@@ -29,7 +32,8 @@ struct CommonKernels {
     std::array<std::array<Kernel, 3>, 2> sum_gradients;
     std::array<Kernel, 2> finish_gradients;
     Kernel sum_scaled_f64, finish_scaled_f64;
-    Kernel finish, clip_all, add_all, put;
+    Kernel finish, clip_all, add_all;
+    KernelOf<UploadArguments> put;
     std::array<Kernel, 2> fill_normal;  // by compute type
 };
 

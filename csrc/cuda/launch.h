@@ -1,8 +1,8 @@
 // One launch: a grid of blocks that all run one body.
 //
 // Main types: Block, which runs a function for all threads; kernel<Body>, the kernel of a body.  Without CUDA the same
-// names are loops over blocks and threads.  A body has kThreads, kBlocks (resident blocks per multiprocessor), kShared
-// (doubles of shared memory) and operator()(block, arguments).
+// names are loops over blocks and threads.  A body has Takes (the type of its arguments), kThreads, kBlocks (resident
+// blocks per multiprocessor), kShared (doubles of shared memory) and operator()(block, arguments).
 #pragma once
 
 #include "device.h"
@@ -41,7 +41,8 @@ class Block {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) kernel(const __grid_constant__ Arguments arguments) {
+__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks)
+    kernel(const __grid_constant__ typename Body::Takes arguments) {
     __shared__ double shared[Body::kShared + 1];
     Block block(shared);
     Body()(block, arguments);
@@ -67,11 +68,11 @@ inline constexpr std::uint32_t kWaves = 32;
 
 // Returns a cudaError_t.
 template <class Body>
-int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t blocks) {
+int launch(const cuda::Stream& stream, const typename Body::Takes& arguments, std::uint32_t blocks) {
     std::uint32_t resident = 0;
     if (const cudaError_t error = find_resident<Body>(stream.device, resident)) return error;
     const std::uint32_t most = kWaves * resident;
-    void* parameters[] = {const_cast<Arguments*>(&arguments)};
+    void* parameters[] = {const_cast<typename Body::Takes*>(&arguments)};
     return cudaLaunchKernel(kernel<Body>, dim3(blocks < most ? blocks : most), dim3(Body::kThreads), parameters, 0,
                             static_cast<cudaStream_t>(stream.handle));
 }
@@ -105,7 +106,7 @@ class Block {
 
 // Use half as many blocks as requested, so that each block's own loop is tested.
 template <class Body>
-int launch(const cuda::Stream& stream, const Arguments& arguments, std::uint32_t blocks) {
+int launch(const cuda::Stream& stream, const typename Body::Takes& arguments, std::uint32_t blocks) {
     const std::uint32_t count = (blocks + 1) / 2;
     cuda::run_blocks(stream, count, [arguments, count](std::uint32_t index) {
         double shared[Body::kShared + 1];

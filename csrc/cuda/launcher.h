@@ -9,18 +9,14 @@
 
 namespace fo::cuda {
 
-// The arrays of one kernel launch.  Their table is in the arguments unless it is on the device.
-struct Launch {
-    TensorList list;
-    const std::byte* on_device = nullptr;
-};
-
-// The arrays of one rule in one compute type.
+// The arrays of one rule in one compute type, which one launch steps.  Their table is in the arguments unless it is on
+// the device.
 struct KernelGroup {
     int rule;
     bool is_double;
     std::vector<Item> items;
-    std::vector<Launch> launches;
+    TensorList list;
+    const std::byte* on_device = nullptr;
 };
 
 // The constants of a kernel group: bytes for the arguments, or where they are in device memory.
@@ -40,9 +36,8 @@ class Launcher {
     void upload(std::byte* to, std::span<const std::byte> bytes);
 
     // Launch a kernel over the arrays of a group.  `sums` is the number of sums of each array.
-    void launch(const FO_TARGET::Kernel& kernel, const KernelGroup& group, const Launch& launch,
-                const LaunchConstants& constants, const FO_TARGET::Workspace& workspace, std::uint32_t blocks,
-                int sums = 0);
+    void launch(const FO_TARGET::Kernel& kernel, const KernelGroup& group, const LaunchConstants& constants,
+                const FO_TARGET::Workspace& workspace, std::uint32_t blocks, int sums = 0);
 
     // Launch a kernel over the workspace of so many parameters.
     void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params,
@@ -52,12 +47,15 @@ class Launcher {
     void launch(const FO_TARGET::NoiseArguments& noise, bool is_double);
 
   private:
-    void set_table(const Launch& launch, std::size_t table_at);
-    void run(const FO_TARGET::Kernel& kernel, std::uint32_t blocks);
+    void set_table(const KernelGroup& group, std::size_t table_at);
+
+    template <class Takes>
+    void run(const FO_TARGET::KernelOf<Takes>& kernel, const Takes& arguments, std::uint32_t blocks);
 
     const FO_TARGET::CommonKernels common_ = FO_TARGET::common_kernels();
     Stream stream_{};
     FO_TARGET::Arguments arguments_{};
+    FO_TARGET::UploadArguments upload_{};
 };
 
 }  // namespace fo::cuda

@@ -23,6 +23,7 @@ inline constexpr int kPutThreads = 256;
 // The launch bounds of a body (launch.h) that needs few registers, and the float64 values of its shared memory.
 template <int kThreadsOfBlock, int kSharedOfBlock = 0>
 struct Body {
+    using Takes = Arguments;
     static constexpr int kThreads = kThreadsOfBlock;
     static constexpr int kBlocks = 1;
     static constexpr int kShared = kSharedOfBlock;
@@ -349,17 +350,17 @@ struct Finalize : Body<kRuleThreads> {
     }
 };
 
-// Writes `bytes` to the address `table`: an upload in the stream's order without a wait.
+// Writes its arguments to device memory: an upload in the stream's order without a wait.
 struct Put : Body<kPutThreads> {
+    using Takes = UploadArguments;
     static constexpr const char* name = "upload";
 
-    // Here `tensors` is the number of vectors.
     template <class Block>
-    FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+    FO_DEVICE void operator()(Block& block, const UploadArguments& arguments) const {
         const auto* from = reinterpret_cast<const Vector*>(arguments.bytes);
-        auto* to = reinterpret_cast<Vector*>(const_cast<std::byte*>(arguments.table));
+        auto* to = reinterpret_cast<Vector*>(arguments.to);
         block.each([&](int thread) {
-            for (std::uint32_t i = block.index() * kThreads + thread; i < arguments.tensors;
+            for (std::uint32_t i = block.index() * kThreads + thread; i < arguments.vectors;
                  i += block.count() * kThreads)
                 to[i] = from[i];
         });

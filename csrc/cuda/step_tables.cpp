@@ -65,31 +65,26 @@ void StepTables::make_groups(const StepArgs& step) {
         group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
     }
     sum_chunks_ = 0;
-    for (KernelGroup& group : groups_) make_launches(group, rules_.size());
+    for (KernelGroup& group : groups_) make_table(group, rules_.size());
 }
 
-// One launch if the table fits into the arguments, else one whose table is in device memory.  The arguments of a graph
-// are its own, which that memory is not: while a graph is captured there are as many launches as it takes.
-void StepTables::make_launches(KernelGroup& group, std::size_t constants_count) {
-    const RuleInfo& rule = rule_info(group.rule);
+// In device memory the table of an ordinary step is overwritten by the next one that differs, in the stream's order.
+// That of a graph has memory of its own, which nothing overwrites.
+void StepTables::make_table(KernelGroup& group, std::size_t constants_count) {
+    group.list = make_tensor_list(group.items, rule_info(group.rule), sum_chunks_);
+    sum_chunks_ += group.list.sum_chunks;
+    const std::vector<std::byte>& table = group.list.table;
     const std::size_t constants = ConstantsBuffer::bytes_in_arguments(constants_count, group.is_double, capturing_);
-    const std::size_t room = descs_within(kTableBytes - constants, rule);
-    const bool fits = group.items.size() <= room;
-    const std::size_t each = fits || !capturing_ ? group.items.size() : room;
-    const std::span<const Item> items(group.items);
-    for (std::size_t first = 0; first < items.size(); first += each) {
-        const auto some = items.subspan(first, std::min(each, items.size() - first));
-        Launch launch{make_tensor_list(some, rule, sum_chunks_)};
-        sum_chunks_ += launch.list.sum_chunks;
-        if (!fits && !capturing_) launch.on_device = upload_table({group.rule, group.is_double}, launch.list.table);
-        group.launches.push_back(std::move(launch));
+    if (constants + table.size() <= kTableBytes) return;
+    std::byte* at;
+    if (capturing_) {
+        at = memory_.get<std::byte>(table.size());
+        write_aside(at, table.data(), table.size());
+    } else {
+        at = tables_[{group.rule, group.is_double}].grow_to(memory_, table.size());
+        launcher_.upload(at, table);
     }
-}
-
-const std::byte* StepTables::upload_table(std::pair<int, bool> which, const std::vector<std::byte>& table) {
-    std::byte* const at = tables_[which].grow_to(memory_, table.size());
-    launcher_.upload(at, table);
-    return at;
+    group.on_device = at;
 }
 
 // ---- constants

@@ -12,7 +12,7 @@
 
 namespace fo::cuda {
 
-// The arrays of a step, divided into kernel groups and launches.
+// The arrays of a step, divided into kernel groups.
 class StepTables {
   public:
     StepTables(const std::vector<Segment>& segments, DeviceMemory& memory, Launcher& launcher)
@@ -27,8 +27,7 @@ class StepTables {
   private:
     bool is_same(const StepArgs& step) const;
     void make_groups(const StepArgs& step);
-    void make_launches(KernelGroup& group, std::size_t constants_count);
-    const std::byte* upload_table(std::pair<int, bool> which, const std::vector<std::byte>& table);
+    void make_table(KernelGroup& group, std::size_t constants_count);
 
     const std::vector<Segment>& segments_;
     DeviceMemory& memory_;

@@ -70,11 +70,6 @@ std::size_t desc_bytes(const RuleInfo& rule) {
     return sizeof(TensorDesc) + (rule.state.size() + rule.scalar_state.size()) * sizeof(void*);
 }
 
-std::size_t descs_within(std::size_t bytes, const RuleInfo& rule) {
-    const std::size_t begin = 2 * sizeof(std::uint32_t);
-    return bytes < begin ? 0 : (bytes - begin) / (desc_bytes(rule) + begin);
-}
-
 TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
     std::vector<std::uint32_t> updates{0}, sums{first_sum};
     std::vector<std::byte> tensors;

@@ -25,9 +25,6 @@ struct TensorList {
 
 std::size_t desc_bytes(const RuleInfo& rule);
 
-// How many tensors of that rule fit into so many bytes.
-std::size_t descs_within(std::size_t bytes, const RuleInfo& rule);
-
 // The partial sums of the list begin at `first_sum`.
 TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum);
 

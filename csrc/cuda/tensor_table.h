@@ -52,9 +52,10 @@ struct Workspace {
     std::byte* rules;               // rules with an array's own constants, kRuleBytes apart
 };
 
-// The largest size of a kernel's parameters with CUDA 12.1 and Volta or later; before, it was 4096 bytes.
+// The run-time library copies all arguments at each launch.  CUDA before 12.1 allowed 4096 bytes, and drivers before 13
+// may fail to capture more.
 #if !defined(FO_ARGUMENT_BYTES)
-#define FO_ARGUMENT_BYTES 32752
+#define FO_ARGUMENT_BYTES 4096
 #endif
 
 struct ArgumentsHead {
@@ -74,6 +75,16 @@ struct alignas(16) Arguments : ArgumentsHead {
     alignas(16) std::byte bytes[kTableBytes];
 };
 static_assert(sizeof(Arguments) <= FO_ARGUMENT_BYTES);
+
+// The arguments of an upload, which a graph never contains: as many bytes as CUDA 12.1 allows on Volta and later.
+inline constexpr std::size_t kUploadBytes = 8 * FO_ARGUMENT_BYTES - 64;
+
+struct alignas(16) UploadArguments {
+    std::byte* to;
+    std::uint32_t vectors;
+    alignas(16) std::byte bytes[kUploadBytes];
+};
+static_assert(sizeof(UploadArguments) <= 32764);
 
 // The table of a launch: the first chunk of each tensor, first for the update, then for reductions, each with the total
 // at the end; then the tensors.

@@ -235,6 +235,7 @@ class ChunkUpdate {
 
 template <class R, class T>
 struct Update {
+    using Takes = Arguments;
     static constexpr const char* name = "update";
     static constexpr int kThreads = kUpdateThreads;
     static constexpr int kBlocks = update_blocks<T>(R::state.size());

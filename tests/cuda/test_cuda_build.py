@@ -174,6 +174,13 @@ def test_every_operation_rounds_to_nearest(code: Code) -> None:
     assert {"add.rn.f32", "mul.rn.f64", "div.rn.f32", "div.rn.f64", "sqrt.rn.f32", "sqrt.rn.f64"} <= seen
 
 
+def test_arguments_are_at_most_four_kilobytes(code: Code) -> None:
+    """Except those of uploads, which no graph contains."""
+    found = {name: int(re.search(r"\.param \.align 16 \.b8 \w+\[(\d+)\]", text)[1]) for name, text in code.ptx.items()}  # type: ignore[index]
+    assert {name for name, size in found.items() if size > 4096} <= {"Put"}
+    assert max(found.values()) <= 32764
+
+
 # 16 bytes of global memory.
 VECTOR = r"\s{}\.global\.(?:v4\.\w32|v2\.\w64)\s"
 
