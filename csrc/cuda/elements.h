@@ -36,55 +36,85 @@ FO_DEVICE inline bool has_all(const ThreadItems& span) {
     return span.first >= span.low && place<T>(span, kItemsPerThread - 1) < span.high;
 }
 
+// Return whether all elements of the group that begins with e exist.
+template <class T>
+FO_DEVICE inline bool has_group(const ThreadItems& span, int e) {
+    return place<T>(span, e) >= span.low && place<T>(span, e + kGroup<T> - 1) < span.high;
+}
+
 // The first element is the lowest, so it decides.
 FO_DEVICE inline bool is_empty(const ThreadItems& span) { return span.first >= span.high; }
 
-// Load from an array in the compute type.  `aligned16`: load 16 bytes at once, as all elements exist and the address is
-// aligned.  kEdges: some elements may not exist.
+// So many words of 32 bits, which are accessed at once.
+template <int kCount>
+struct alignas(4 * kCount) Packed {
+    std::uint32_t word[kCount];
+};
+
+// Call whole(e) for each group of elements that exists and is accessed at once, as `aligned16` permits; otherwise
+// one(e) for each element.  With kEdges that includes groups of which only some elements exist, without it none of
+// those.
+template <bool kEdges, class T, class Whole, class One>
+FO_DEVICE inline void for_groups(const ThreadItems& span, bool aligned16, Whole whole, One one) {
+    FO_UNROLL
+    for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
+        const bool exists = has_group<T>(span, e);
+        if (aligned16 && exists) {
+            whole(e);
+        } else {
+            FO_UNROLL
+            for (int k = e; k < e + kGroup<T>; ++k)
+                if (kEdges ? has<T>(span, k) : exists) one(k);
+        }
+    }
+}
+
+template <class T>
+FO_DEVICE inline void set_to_zero(T* x) {
+    FO_UNROLL
+    for (int e = 0; e < kItemsPerThread; ++e) x[e] = T(0);
+}
+
+// Load from an array in the compute type; elements that do not exist are 0.
 template <bool kEdges, class T>
 FO_DEVICE inline void load_own(const char* array, const ThreadItems& span, bool aligned16, T* x) {
-    if (aligned16) {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
-            const Vector vector = load<Vector>(array + place<T>(span, e) * int(sizeof(T)));
+    const auto at = [=](int e) { return array + place<T>(span, e) * int(sizeof(T)); };
+    set_to_zero(x);
+    for_groups<kEdges, T>(
+        span, aligned16,
+        [&](int e) {
+            const Vector vector = load<Vector>(at(e));
             std::memcpy(x + e, &vector, sizeof vector);
-        }
-    } else {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e)
-            x[e] = !kEdges || has<T>(span, e) ? load<T>(array + place<T>(span, e) * int(sizeof(T))) : T(0);
-    }
+        },
+        [&](int e) { x[e] = load<T>(at(e)); });
 }
 
 template <bool kEdges, class T>
 FO_DEVICE inline void store_own(char* array, const ThreadItems& span, bool aligned16, const T* x) {
-    if (aligned16) {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
+    const auto at = [=](int e) { return array + place<T>(span, e) * int(sizeof(T)); };
+    for_groups<kEdges, T>(
+        span, aligned16,
+        [&](int e) {
             Vector vector;
             std::memcpy(&vector, x + e, sizeof vector);
-            store(array + place<T>(span, e) * int(sizeof(T)), vector);
-        }
-    } else {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e)
-            if (!kEdges || has<T>(span, e)) store(array + place<T>(span, e) * int(sizeof(T)), x[e]);
-    }
+            store(at(e), vector);
+        },
+        [&](int e) { store(at(e), x[e]); });
 }
 
-// Load from an array in a 16-bit format; a thread's elements are contiguous.  The bits are decoded in place later, so
-// that no load waits for the conversion of another.
+// Load from an array in a 16-bit format.  The bits are decoded in place later, so that no load waits for the conversion
+// of another.
 template <bool kEdges, class T>
 FO_DEVICE inline void load_halves(const char* array, const ThreadItems& span, bool aligned16, T* x) {
+    const auto at = [=](int e) { return array + place<T>(span, e) * 2; };
     Vector vector{};
-    if (aligned16) {
-        vector = load<Vector>(array + span.first * 2);
-    } else {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e)
-            if (!kEdges || has<T>(span, e))
-                vector.word[e / 2] |= std::uint32_t(load<std::uint16_t>(array + (span.first + e) * 2)) << e % 2 * 16;
-    }
+    for_groups<kEdges, T>(
+        span, aligned16,
+        [&](int e) {
+            const auto words = load<Packed<kGroup<T> / 2>>(at(e));
+            std::memcpy(vector.word + e / 2, &words, sizeof words);
+        },
+        [&](int e) { vector.word[e / 2] |= std::uint32_t(load<std::uint16_t>(at(e))) << e % 2 * 16; });
     std::memcpy(x, &vector, sizeof vector);
 }
 
@@ -92,15 +122,13 @@ FO_DEVICE inline std::uint16_t half_of(const Vector& vector, int e) {
     return std::uint16_t(vector.word[e / 2] >> e % 2 * 16);
 }
 
+// Only parameters are stored in a 16-bit format, and then the compute type is float32.
 template <bool kEdges>
 FO_DEVICE inline void store_halves(char* array, const ThreadItems& span, bool aligned16, const Vector& vector) {
-    if (aligned16) {
-        store(array + span.first * 2, vector);
-    } else {
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e)
-            if (!kEdges || has<float>(span, e)) store(array + (span.first + e) * 2, half_of(vector, e));
-    }
+    const auto at = [=](int e) { return array + place<float>(span, e) * 2; };
+    for_groups<kEdges, float>(
+        span, aligned16, [&](int e) { store(at(e), Packed<2>{{vector.word[e / 2], vector.word[e / 2 + 1]}}); },
+        [&](int e) { store(at(e), half_of(vector, e)); });
 }
 
 // float32 gradients of float64 parameters: two numbers are packed into each of the first elements of x.
@@ -114,38 +142,36 @@ FO_DEVICE inline float half_of(double pair, int which) {
 
 template <bool kEdges>
 FO_DEVICE inline void load_floats(const char* array, const ThreadItems& span, bool aligned16, double* x) {
+    const auto at = [=](int e) { return array + place<double>(span, e) * 4; };
+    std::uint32_t words[kItemsPerThread] = {};
+    for_groups<kEdges, double>(
+        span, aligned16,
+        [&](int e) {
+            const auto both = load<Packed<2>>(at(e));
+            words[e] = both.word[0], words[e + 1] = both.word[1];
+        },
+        [&](int e) { words[e] = load<std::uint32_t>(at(e)); });
     FO_UNROLL
-    for (int e = 0; e < kItemsPerThread; e += 4) {
-        Vector vector{};
-        if (aligned16) {
-            vector = load<Vector>(array + (span.first + e) * 4);
-        } else {
-            FO_UNROLL
-            for (int k = 0; k < 4; ++k)
-                if (!kEdges || has<double>(span, e + k))
-                    vector.word[k] = load<std::uint32_t>(array + (span.first + e + k) * 4);
-        }
-        x[e / 2] = pair(vector.word[0], vector.word[1]);
-        x[e / 2 + 1] = pair(vector.word[2], vector.word[3]);
-    }
+    for (int e = 0; e < kItemsPerThread; e += 2) x[e / 2] = pair(words[e], words[e + 1]);
 }
 
 // float64 gradients of float32 parameters, a rare case: rounded at once, because x has no space for their bits.
 template <bool kEdges>
 FO_DEVICE inline void load_doubles(const char* array, const ThreadItems& span, bool aligned16, float* x) {
-    FO_UNROLL
-    for (int e = 0; e < kItemsPerThread; e += 2) {
-        double d[2] = {0, 0};
-        if (aligned16) {
-            const Vector vector = load<Vector>(array + (span.first + e) * 8);
-            std::memcpy(d, &vector, sizeof vector);
-        } else {
-            if (!kEdges || has<float>(span, e)) d[0] = load<double>(array + (span.first + e) * 8);
-            if (!kEdges || has<float>(span, e + 1)) d[1] = load<double>(array + (span.first + e + 1) * 8);
-        }
-        x[e] = float(d[0]);
-        x[e + 1] = float(d[1]);
-    }
+    const auto at = [=](int e) { return array + place<float>(span, e) * 8; };
+    set_to_zero(x);
+    for_groups<kEdges, float>(
+        span, aligned16,
+        [&](int e) {
+            FO_UNROLL
+            for (int k = e; k < e + kGroup<float>; k += 2) {
+                const Vector vector = load<Vector>(at(k));
+                double d[2];
+                std::memcpy(d, &vector, sizeof vector);
+                x[k] = float(d[0]), x[k + 1] = float(d[1]);
+            }
+        },
+        [&](int e) { x[e] = float(load<double>(at(e))); });
 }
 
 template <bool kEdges, class T>

@@ -35,14 +35,15 @@ FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums
     add_pairwise(at, threads, [&](auto f) { block.phase(f); });
 }
 
-// Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of 8 elements to
-// the running sums in lanes[kTerms][kItemsPerThread].
+// Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of the 8 elements
+// in each of Terms::kRows rows to the running sums in lanes[kTerms][kItemsPerThread].
 template <int kTerms, bool kLargest, class Terms>
 FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
                                 Terms terms) {
     double lanes[kTerms][kItemsPerThread] = {};
     const std::int32_t end = high < tile + kSumTile ? high : tile + std::int32_t(kSumTile);
-    for (std::int32_t row = tile + lane; row < end; row += kLanes) terms(ThreadItems{row, group, 0, high}, lanes);
+    for (std::int32_t row = tile + lane; row < end; row += Terms::kRows * kLanes)
+        terms(ThreadItems{row, group, 0, high}, lanes);
     FO_UNROLL
     for (int k = 0; k < kTerms; ++k) {
         FO_UNROLL
@@ -98,6 +99,9 @@ FO_DEVICE inline double scale_of(const Workspace& at, const TensorDesc& tensor, 
 
 template <class T, NormType kType, bool kScaled>
 struct GradientTerms {
+    static constexpr int kRows = 2;  // whose loads are in flight at once
+    static_assert(kSumTile % (kRows * kLanes) == 0);
+
     const TensorDesc& tensor;
     Prepare<T> prepare;
     const char* array;
@@ -111,17 +115,39 @@ struct GradientTerms {
     }
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
-        T g[kItemsPerThread];
-        load_as_is<true>(tensor.g_format, array, span, has_all<T>(span) && tensor.sum_aligned16_mask & kAlignedG, g);
-        decode(tensor.g_format, g);
+        T g[kRows][kItemsPerThread];
         FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e) {
-            if (!has<T>(span, e)) continue;
-            const auto terms = gradient_terms<kType, kScaled>(prepare, g[e]);
-            FO_UNROLL
-            for (int k = 0; k < kGradientTerms; ++k)
-                lanes[k][e] = combine(kType == NormType::kInfinity, lanes[k][e], terms[k]);
+        for (int row = 0; row < kRows; ++row)
+            load_as_is<true>(tensor.g_format, array, row_of(span, row), tensor.sum_aligned16_mask & kAlignedG, g[row]);
+        FO_UNROLL
+        for (int row = 0; row < kRows; ++row) {
+            decode(tensor.g_format, g[row]);
+            add(row_of(span, row), g[row], lanes);
         }
+    }
+
+  private:
+    FO_DEVICE static ThreadItems row_of(const ThreadItems& span, int row) {
+        return {span.first + row * kLanes, span.step, span.low, span.high};
+    }
+
+    // The branch is outside the loop, where it would keep the compiler from interleaving the elements.
+    FO_DEVICE void add(const ThreadItems& span, const T* g, double (*lanes)[kItemsPerThread]) const {
+        T nonfinite = 0;
+        const auto add_one = [&](int e) {
+            const double term = gradient_terms<kType, kScaled>(prepare, g[e])[0];
+            lanes[0][e] = combine(kType == NormType::kInfinity, lanes[0][e], term);
+            nonfinite += prepare.scaled(g[e]) - prepare.scaled(g[e]);  // in T, as a conversion takes longer than a load
+        };
+        if (has_all<T>(span)) {
+            FO_UNROLL
+            for (int e = 0; e < kItemsPerThread; ++e) add_one(e);
+        } else {
+            FO_UNROLL
+            for (int e = 0; e < kItemsPerThread; ++e)
+                if (has<T>(span, e)) add_one(e);
+        }
+        lanes[1][0] = combine(kType == NormType::kInfinity, lanes[1][0], double(nonfinite));
     }
 };
 
@@ -150,6 +176,8 @@ struct SumGradients : Body<kSumThreads, kSumThreads * kGradientTerms> {
 // The terms of a rule's sums.  A rule with a before_reduce function already has constants of its own.
 template <class R, class T>
 struct RuleTerms {
+    static constexpr int kRows = 1;
+
     const TensorDesc& tensor;
     const Prepare<T> prepare;
     const ReduceTerms<R> terms_of;
@@ -164,14 +192,13 @@ struct RuleTerms {
           begin(begin) {}
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
-        const bool whole = has_all<T>(span);
         T p[kItemsPerThread], g[kItemsPerThread];
         State<R, T> state(tensor, begin, tensor.sum_aligned16_mask);
         load_as_is<true>(tensor.p_format, tensor.p + begin * std::int64_t(item_size(tensor.p_format)), span,
-                         whole && tensor.sum_aligned16_mask & kAlignedP, p);
+                         tensor.sum_aligned16_mask & kAlignedP, p);
         load_as_is<true>(tensor.g_format, tensor.g + begin * std::int64_t(item_size(tensor.g_format)), span,
-                         whole && tensor.sum_aligned16_mask & kAlignedG, g);
-        state.template load<true>(span, whole);
+                         tensor.sum_aligned16_mask & kAlignedG, g);
+        state.template load<true>(span);
         decode(tensor.p_format, p);
         decode(tensor.g_format, g);
         FO_UNROLL
@@ -182,7 +209,7 @@ struct RuleTerms {
             FO_UNROLL
             for (int k = 0; k < R::sums; ++k) lanes[k][e] += terms[k];
         }
-        state.template store<true>(terms_of, span, whole);
+        state.template store<true>(terms_of, span);
     }
 };
 

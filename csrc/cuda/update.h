@@ -23,8 +23,8 @@ constexpr int update_blocks(std::size_t state) {
 }
 
 // For each chunk of an array, let f = of_chunk(table, tensor, begin) and call f(thread, span) until all elements are
-// processed.  Threads have neighbouring groups, so that a warp's access is coalesced; next to a 16-bit format each
-// thread's 8 elements are contiguous.  T is the compute type.
+// processed.  Threads have neighbouring groups, so that a warp's access is coalesced in every format.  T is the compute
+// type.
 template <class T, class Block, class OfChunk>
 FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, OfChunk of_chunk) {
     const TensorTable table(arguments);
@@ -39,11 +39,9 @@ FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, O
         const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
         const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
         const auto f = of_chunk(table, tensor, begin);
-        const bool own = tensor.p_format == kComputeFormat<T> && tensor.g_format == kComputeFormat<T>;
         block.each([&](int thread) {
             for (std::int32_t round = 0; round < high; round += kUpdateThreads * kItemsPerThread)
-                f(thread, {round + thread * (own ? kGroup<T> : kItemsPerThread),
-                           own ? kUpdateThreads * kGroup<T> : kGroup<T>, low, high});
+                f(thread, {round + thread * kGroup<T>, kUpdateThreads * kGroup<T>, low, high});
         });
     }
 }
@@ -90,15 +88,15 @@ class State {
           aligned16_mask_(aligned16 / kAlignedState) {}
 
     template <bool kEdges>
-    FO_DEVICE void load(const ThreadItems& span, bool whole) {
+    FO_DEVICE void load(const ThreadItems& span) {
         FO_UNROLL
         for (int k = 0; k < int(R::state.size()); ++k)
-            load_own<kEdges>(at(k), span, whole && aligned16_mask_ >> k & 1, value[k]);
+            load_own<kEdges>(at(k), span, aligned16_mask_ >> k & 1, value[k]);
     }
 
     template <bool kEdges, class F>
-    FO_DEVICE void store(const F& f, const ThreadItems& span, bool whole) {
-        store_written<kEdges>(f, span, whole, kStateOf<R>);
+    FO_DEVICE void store(const F& f, const ThreadItems& span) {
+        store_written<kEdges>(f, span, kStateOf<R>);
     }
 
     // Store all arrays without subnormal numbers.
@@ -133,10 +131,9 @@ class State {
     FO_DEVICE char* at(std::size_t k) const { return arrays_[k] + offset_; }
 
     template <bool kEdges, class F, std::size_t... S>
-    FO_DEVICE void store_written(const F& f, [[maybe_unused]] const ThreadItems& span, [[maybe_unused]] bool whole,
+    FO_DEVICE void store_written(const F& f, [[maybe_unused]] const ThreadItems& span,
                                  [[maybe_unused]] std::index_sequence<S...> all) {
-        ((writes<S, T>(f, all) ? store_own<kEdges>(at(S), span, whole && aligned16_mask_ >> S & 1, value[S]) : void()),
-         ...);
+        ((writes<S, T>(f, all) ? store_own<kEdges>(at(S), span, aligned16_mask_ >> S & 1, value[S]) : void()), ...);
     }
 
     template <class F, std::size_t... S>
@@ -166,21 +163,23 @@ class ChunkUpdate {
 
     FO_DEVICE void operator()(int, const ThreadItems& span) const {
         if (is_empty(span)) return;
-        if (has_all<T>(span)) return update_all(span);
+        update_groups(span);
+        if (has_all<T>(span)) return;
         for (int e = 0; e < kItemsPerThread; ++e)
-            if (has<T>(span, e)) update_one(place<T>(span, e));
+            if (has<T>(span, e) && !has_group<T>(span, e / kGroup<T> * kGroup<T>)) update_one(place<T>(span, e));
     }
 
   private:
-    // All loads are issued before the first value is used.
-    FO_DEVICE void update_all(const ThreadItems& span) const {
+    // Update the groups that exist entirely.  All loads are issued before the first value is used; those of the average
+    // come first, because their condition is loaded, too, and must not wait for the others.
+    FO_DEVICE void update_groups(const ThreadItems& span) const {
         const bool averages = constants_.prepare.averages;
         T p[kItemsPerThread], g[kItemsPerThread], average[kItemsPerThread];
         State<R, T> state(tensor_, begin_, tensor_.aligned16_mask);
+        if (averages) load_own<false>(average_, span, tensor_.aligned16_mask & kAlignedAverage, average);
         load_as_is<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
         load_as_is<false>(tensor_.g_format, g_, span, tensor_.aligned16_mask & kAlignedG, g);
-        state.template load<false>(span, true);
-        if (averages) load_own<false>(average_, span, tensor_.aligned16_mask & kAlignedAverage, average);
+        state.template load<false>(span);
 
         decode(tensor_.p_format, p);
         decode(tensor_.g_format, g);
@@ -197,7 +196,7 @@ class ChunkUpdate {
         if (f.prepare.flushes)
             state.store_flushed(span);
         else
-            state.template store<false>(f, span, true);
+            state.template store<false>(f, span);
         encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 

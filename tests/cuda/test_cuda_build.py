@@ -25,6 +25,12 @@ CSRC = CHECKOUT / "csrc"
 
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
 SAMPLE = ("SGD", "Adam", "MADGRAD", "LAMB", "Prodigy")
+COMMON = (
+    "SumGradients<float, NormType::kTwo, false>",
+    "SumGradients<double, NormType::kInfinity, false>",
+    "ClipAll",
+    "Put",
+)
 
 
 class Code(NamedTuple):
@@ -89,6 +95,7 @@ def flags() -> list[str]:
 def of_sample(nvcc: Path, work: Path) -> Code:
     source = work / "sample.cu"
     made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
+    made += "".join(f'kernel_of<{body}>("", "");\n' for body in COMMON)
     text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
     source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")
     command: list[str | Path] = [
@@ -181,14 +188,15 @@ def test_arguments_are_at_most_four_kilobytes(code: Code) -> None:
     assert max(found.values()) <= 32764
 
 
-# 16 bytes of global memory.
+# 16 bytes of global memory, and 8.
 VECTOR = r"\s{}\.global\.(?:v4\.\w32|v2\.\w64)\s"
+PAIR = r"\s{}\.global\.v2\.\w32\s"
 
-# How many vectors a thread's elements are: of the parameter in each format it may have, and so on.  Both 16-bit formats
-# are moved alike.
+# How many vectors a thread's elements are: of the parameter in each format it may have, and so on.  Four elements of a
+# 16-bit format are a pair, in both formats alike.
 VECTORS = {
-    "float": {"p": 2 + 1, "g": 2 + 1 + 4, "state": 2},
-    "double": {"p": 4, "g": 4 + 2 + 1, "state": 4},
+    "float": {"p": 2, "g": 2 + 4, "state": 2},
+    "double": {"p": 4, "g": 4, "state": 4},
 }
 
 
@@ -199,7 +207,8 @@ def vectors(rule: str, kind: str) -> tuple[int, int]:
     return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 
 
-def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
+def test_neighbouring_threads_access_neighbouring_elements(code: Code) -> None:
+    """Four each, in the compute type at once and in a 16-bit format as a pair: no sector is written in halves."""
     names = rule_names()
     if not names:
         pytest.skip("needs the sources: this test runs in a checkout")
@@ -207,9 +216,22 @@ def test_every_format_moves_sixteen_bytes_at_once(code: Code) -> None:
         loads, stores = vectors(names[rule], kind)
         assert len(re.findall(VECTOR.format("ld"), text)) >= loads, name
         assert len(re.findall(VECTOR.format("st"), text)) >= stores, name
-    for name in ("SumGradients<float>", "SumGradients<double>"):
-        if name in code.ptx:
-            assert re.search(VECTOR.format("ld"), code.ptx[name]), name
+        reads_g = "r" in core.RULES[names[rule]].updates[1]
+        assert len(re.findall(PAIR.format("ld"), text)) >= (2 + 2 * reads_g if kind == "float" else 4 * reads_g), name
+        assert len(re.findall(PAIR.format("st"), text)) >= (2 if kind == "float" else 0), name
+    for name, text in code.ptx.items():
+        assert not name.startswith("SumGradients") or re.search(VECTOR.format("ld"), text), name
+
+
+# Rows of 8 elements in SumGradients, whose loop is there with and without a check of each element.
+GRADIENT_ROWS = 2
+
+
+def test_norms_convert_each_element_once(code: Code) -> None:
+    """And once a row whether all are finite: the conversions take longer than the loads."""
+    for name, text in code.ptx.items():
+        if name.startswith("SumGradients<float"):
+            assert len(re.findall(r"\scvt\.f64\.f32\s", text)) <= GRADIENT_ROWS * (2 * 8 + 1), name
 
 
 def test_the_machine_code_does_too(code: Code) -> None:
