@@ -107,9 +107,7 @@ class GpuDevice final : public Device {
             case PassKind::kClip: return clip();
             case PassKind::kBeforeReduce: before_reduce(); return true;
             case PassKind::kReduceRule: reduce_rule(); return true;
-            case PassKind::kReduceAll:
-                launcher_.launch(common_.add_all, workspace_, std::uint32_t(segments_.size()));
-                return true;
+            case PassKind::kReduceAll: reduce_all(); return true;
             case PassKind::kFinalize: finalize(); return true;
             case PassKind::kUpdate: update(); return true;
         }
@@ -190,7 +188,7 @@ class GpuDevice final : public Device {
         } else {
             workspace.norm = nullptr;
         }
-        launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()), norm_type_);
+        launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()), 0, norm_type_);
         return true;
     }
 
@@ -214,6 +212,12 @@ class GpuDevice final : public Device {
             launcher_.launch(common_.finish, group, constants, workspace, group.list.tensors,
                              rule_info(group.rule).sums);
         }
+    }
+
+    void reduce_all() {
+        int sums = 0;
+        for (const KernelGroup& group : tables_.groups()) sums = std::max(sums, rule_info(group.rule).sums);
+        launcher_.launch(common_.add_all, workspace_, std::uint32_t(segments_.size()), sums);
     }
 
     void finalize() {

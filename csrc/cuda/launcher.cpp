@@ -54,9 +54,11 @@ void Launcher::launch(const Kernel& kernel, const KernelGroup& group, const Laun
     run(kernel, arguments_, blocks);
 }
 
-void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params, NormType norm_type) {
+void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uint32_t params, int sums,
+                      NormType norm_type) {
     arguments_.workspace = workspace;
     arguments_.tensors = params;
+    arguments_.sums = std::uint32_t(sums);
     arguments_.norm_type = norm_type;
     run(kernel, arguments_, 1);
 }

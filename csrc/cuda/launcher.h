@@ -40,7 +40,7 @@ class Launcher {
                 const FO_TARGET::Workspace& workspace, std::uint32_t blocks, int sums = 0);
 
     // Launch a kernel over the workspace of so many parameters.
-    void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params,
+    void launch(const FO_TARGET::Kernel& kernel, const FO_TARGET::Workspace& workspace, std::uint32_t params, int sums,
                 NormType norm_type = {});
 
     // Launch the kernel that fills an array with normal random numbers.

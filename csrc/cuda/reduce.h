@@ -313,7 +313,7 @@ struct ClipAll : Body<256, 1> {
     }
 };
 
-// Replaces the sums of each array by those of all.  Here `tensors` is the number of all arrays of the model.
+// Replaces the `sums` sums of each array by those of all.  Here `tensors` is the number of all arrays of the model.
 struct AddAll : Body<256, kMaxSums> {
     static constexpr const char* name = "sums of all arrays";
 
@@ -321,13 +321,13 @@ struct AddAll : Body<256, kMaxSums> {
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
         double* const sums = arguments.workspace.sums;
         block.phase([&](int thread) {
-            if (thread < kMaxSums)
+            if (thread < int(arguments.sums))
                 block.shared[thread] = add_in_order(
                     arguments.tensors, [&](std::uint32_t i) { return sums[std::size_t(i) * kMaxSums + thread]; });
         });
         block.each([&](int thread) {
             for (std::size_t i = thread; i < std::size_t(arguments.tensors) * kMaxSums; i += kThreads)
-                sums[i] = block.shared[i % kMaxSums];
+                if (i % kMaxSums < arguments.sums) sums[i] = block.shared[i % kMaxSums];
         });
     }
 };
