@@ -38,6 +38,7 @@ with_device = pytest.mark.parametrize("xp", MODULES, indirect=True)
 """With `xp`, the module; as a fixture it is imported only where the test runs."""
 
 LINE = 128  # bytes that a GPU's caches move at once
+OFFSETS = 16  # of elements: more than the widest load reads at once
 SENTINEL = 0xA5
 
 

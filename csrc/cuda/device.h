@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace fo::cuda {
 
@@ -48,7 +49,15 @@ void write_aside(void* to, const void* from, std::size_t bytes);
 // Copy to the host and wait for the stream.
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes);
 
-// Call block(index) for each block, in any order: a launch of the emulation.
-void run_blocks(const Stream& stream, std::uint32_t blocks, std::function<void(std::uint32_t index)> block);
+// A launch of the emulation.
+struct EmulatedLaunch {
+    const char* body;  // the mangled type of the kernel's body
+    std::uint32_t blocks, threads;
+    std::vector<std::byte> arguments;
+    std::function<void(std::uint32_t index)> run_block;
+};
+
+// Run all blocks, in any order.
+void run(const Stream& stream, EmulatedLaunch launch);
 
 }  // namespace fo::cuda

@@ -33,6 +33,30 @@ std::string variable(const char* name) {
     return value ? value : "";
 }
 
+// A test's interpreter of the GPU's code.  It runs the launches in place of the CPU, and is told what happens to the
+// memory that they use.
+enum class MemoryEvent : int { kAllocate, kRelease, kWrite, kRead };
+
+struct Interpreter {
+    void (*launch)(const char* body, std::uint32_t blocks, std::uint32_t threads, const void* arguments,
+                   std::size_t bytes) = nullptr;
+    void (*memory)(MemoryEvent event, const void* memory, std::size_t bytes) = nullptr;
+};
+Interpreter interpreter;
+
+void notify(MemoryEvent event, const void* memory, std::size_t bytes = 0) {
+    if (interpreter.memory) interpreter.memory(event, memory, bytes);
+}
+
+void run_blocks(const EmulatedLaunch& launch) {
+    const DefaultFloatEnvironment environment;
+    std::vector<std::uint32_t> order(launch.blocks);
+    std::iota(order.begin(), order.end(), 0u);
+    static std::mt19937 random;
+    if (variable("FASTOPTIM_EMULATED_ORDER") == "random") std::shuffle(order.begin(), order.end(), random);
+    for (const std::uint32_t index : order) launch.run_block(index);
+}
+
 }  // namespace
 
 Info info() {
@@ -61,10 +85,12 @@ void* allocate(std::size_t bytes) {
     void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!memory) throw std::bad_alloc();
     std::memset(memory, 0xa5, malloc_usable_size(memory));
+    notify(MemoryEvent::kAllocate, memory, bytes);
     return memory;
 }
 
 void release(void* memory) noexcept {
+    notify(MemoryEvent::kRelease, memory);
     std::memset(memory, 0x5a, malloc_usable_size(memory));
     std::free(memory);
 }
@@ -72,31 +98,38 @@ void release(void* memory) noexcept {
 bool is_capturing(const Stream&) { return captures; }
 
 void clear(const Stream& stream, void* memory, std::size_t bytes) {
-    run(stream, [=] { std::memset(memory, 0, bytes); });
+    run(stream, [=] {
+        std::memset(memory, 0, bytes);
+        notify(MemoryEvent::kWrite, memory, bytes);
+    });
 }
 
-void write_aside(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void write_aside(void* to, const void* from, std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+    notify(MemoryEvent::kWrite, to, bytes);
+}
 
 void read(const Stream&, void* to, const void* from, std::size_t bytes) {
     if (captures)
         throw std::runtime_error("CUDA: reading results failed: operation not permitted when stream is capturing");
+    notify(MemoryEvent::kRead, from, bytes);
     std::memcpy(to, from, bytes);
 }
 
-void run_blocks(const Stream& stream, std::uint32_t blocks, std::function<void(std::uint32_t)> block) {
-    run(stream, [=] {
-        const DefaultFloatEnvironment environment;
-        std::vector<std::uint32_t> order(blocks);
-        std::iota(order.begin(), order.end(), 0u);
-        static std::mt19937 random;
-        if (variable("FASTOPTIM_EMULATED_ORDER") == "random") std::shuffle(order.begin(), order.end(), random);
-        for (const std::uint32_t index : order) block(index);
+void run(const Stream& stream, EmulatedLaunch launch) {
+    run(stream, [launch = std::move(launch)] {
+        if (interpreter.launch)
+            interpreter.launch(launch.body, launch.blocks, launch.threads, launch.arguments.data(),
+                               launch.arguments.size());
+        else
+            run_blocks(launch);
     });
 }
 
 }  // namespace fo::cuda
 
-// Graphs, for tests that load the module with ctypes: the end of a capture returns the graph's number.
+// For tests that load the module with ctypes: graphs, of which the end of a capture returns the number, and the
+// interpreter (null: none).
 extern "C" {
 __attribute__((visibility("default"))) void fo_emulated_begin_capture() {
     fo::cuda::graphs.emplace_back();
@@ -108,5 +141,9 @@ __attribute__((visibility("default"))) int fo_emulated_end_capture() {
 }
 __attribute__((visibility("default"))) void fo_emulated_replay(int graph) {
     for (const auto& work : fo::cuda::graphs.at(std::size_t(graph))) work();
+}
+__attribute__((visibility("default"))) void fo_emulated_interpret(decltype(fo::cuda::Interpreter::launch) launch,
+                                                                  decltype(fo::cuda::Interpreter::memory) memory) {
+    fo::cuda::interpreter = {launch, memory};
 }
 }

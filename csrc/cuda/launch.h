@@ -11,6 +11,8 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #include <atomic>
+#else
+#include <typeinfo>
 #endif
 
 namespace fo::FO_TARGET {
@@ -108,11 +110,13 @@ class Block {
 template <class Body>
 int launch(const cuda::Stream& stream, const typename Body::Takes& arguments, std::uint32_t blocks) {
     const std::uint32_t count = (blocks + 1) / 2;
-    cuda::run_blocks(stream, count, [arguments, count](std::uint32_t index) {
+    const auto* begin = reinterpret_cast<const std::byte*>(&arguments);
+    const auto run_block = [arguments, count](std::uint32_t index) {
         double shared[Body::kShared + 1];
         Block block(index, count, Body::kThreads, shared);
         Body()(block, arguments);
-    });
+    };
+    cuda::run(stream, {typeid(Body).name(), count, Body::kThreads, {begin, begin + sizeof arguments}, run_block});
     return 0;
 }
 

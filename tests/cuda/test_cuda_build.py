@@ -7,7 +7,6 @@ nvidia-cuda-nvdisasm``); else `nvcc` compiles a few rules.
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -18,10 +17,8 @@ from typing import NamedTuple
 import pytest
 
 import fastoptim as fo
-from cases import CHECKOUT
 from fastoptim import core
-
-CSRC = CHECKOUT / "csrc"
+from nvcc import CSRC, compiler, flags, output, rule_names, tool
 
 # One of each kind: no state, the usual, a root of its own, sums, and all that a rule may have.
 SAMPLE = ("SGD", "Adam", "MADGRAD", "LAMB", "Prodigy")
@@ -39,23 +36,6 @@ class Code(NamedTuple):
     ptx: dict[str, str]
     stack: dict[str, int]  # bytes of spilled registers and local memory
     sass: dict[str, str]  # empty where nothing disassembles
-
-
-def tool(name: str) -> Path | None:
-    """One of CUDA's programs: on PATH, else a wheel's."""
-    if found := shutil.which(name):
-        return Path(found)
-    wheels = importlib.util.find_spec("nvidia")
-    roots = (wheels.submodule_search_locations if wheels else None) or []
-    return next((path for root in roots for path in Path(root).glob(f"*/bin/{name}")), None)
-
-
-def output(*command: str | Path) -> str:
-    disassembler = tool("nvdisasm")
-    environment = {**os.environ, **({"NVDISASM_PATH": str(disassembler.parent)} if disassembler else {})}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace", env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 def by_kernel(listing: str, heading: str) -> dict[str, str]:
@@ -84,29 +64,13 @@ def of_module(cuobjdump: Path) -> Code:
     return Code(entries(output(cuobjdump, "-ptx", module)), stack, sass)
 
 
-def flags() -> list[str]:
-    """cmake/cuda.cmake's."""
-    text = re.sub(r"#[^\n]*", "", (CHECKOUT / "cmake" / "cuda.cmake").read_text(encoding="utf-8"))
-    found = re.search(r"target_compile_options\(fastoptim_cuda_flags INTERFACE\s+(.*?)\n\s*\$<", text, re.DOTALL)
-    assert found
-    return found[1].split()
-
-
 def of_sample(nvcc: Path, work: Path) -> Code:
     source = work / "sample.cu"
     made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
     made += "".join(f'kernel_of<{body}>("", "");\n' for body in COMMON)
     text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
     source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")
-    command: list[str | Path] = [
-        nvcc,
-        "-std=c++20",
-        "-O3",
-        *flags(),
-        "-Werror=all-warnings",
-        "-DFO_TARGET=gpu",
-        "-arch=sm_80",
-    ]
+    command = compiler(nvcc)
     ptx, assembled = work / "sample.ptx", work / "sample.cubin"
     output(*command, "-ptx", source, "-o", ptx)
     told = output(*command, "-Xptxas", "-v", "-cubin", source, "-o", assembled)
@@ -125,15 +89,6 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
     if CSRC.exists() and (nvcc := tool("nvcc")):
         return of_sample(nvcc, tmp_path_factory.mktemp("cuda"))
     pytest.skip("needs a build with CUDA and cuobjdump (pip install nvidia-cuda-cuobjdump), or a checkout and nvcc")
-
-
-def rule_names() -> dict[str, str]:
-    """A rule's name by its struct's."""
-    names: dict[str, str] = {}
-    for path in CSRC.glob("rules/*.h"):
-        text = path.read_text(encoding="utf-8")
-        names.update(re.findall(r'^struct (\w+)[^{;]*\{[^}]*?\bname = "(\w+)"', text, re.MULTILINE))
-    return names
 
 
 def updates_in(of: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:

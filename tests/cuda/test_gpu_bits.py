@@ -42,13 +42,12 @@ from cases import (
     ordinary_values,
     special_values,
 )
-from devices import IS_EMULATED, Placed, get, put, with_device
+from devices import IS_EMULATED, OFFSETS, Placed, get, put, with_device
 from fastoptim.engines.reference import FLUSH_INTERVAL
 from fastoptim.reference_math import compute_dtype
 from models import every_variant
 
 TILE = 1024  # what sums are taken over, and a multiple of what a block works on at a time
-OFFSETS = 16  # of elements: more than the widest load reads at once
 
 LONG = [case for case in VARIANT_CASES if case.optimizer in (fo.Adam, fo.LAMB, fo.NovoGrad)]
 # Options meet a 16-bit parameter as they meet a float32 one: only one case for each variant tries all formats.

@@ -1,0 +1,400 @@
+"""The PTX that nvcc makes of the kernels equals the reference in every bit, run by an interpreter without a GPU.
+
+An emulated build makes the launches: their arguments, tables and workspace are those of a GPU.  The interpreter
+(tests/ptx) also checks each access, race and barrier.  A sample of the optimizers runs unasked; the exhaustive tests
+compile and run every kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle, islice, product
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import (
+    DTYPES,
+    FLOAT32,
+    FLOAT64,
+    PREPARED_CASES,
+    VARIANT_CASES,
+    Array,
+    Case,
+    DType,
+    assert_same_bits,
+    ordinary_values,
+    random_values,
+    special_values,
+    state_values,
+)
+from devices import IS_EMULATED, OFFSETS, Placed, get, import_module
+from fastoptim import core
+from fastoptim.arrays.cuda_families import CuPy
+from fastoptim.engines.reference import FLUSH_INTERVAL
+from fastoptim.random_bits import normal_numbers
+from models import OPTIMIZERS
+from nvcc import CSRC, ptx_of_all, ptx_of_some, rule_names, tool
+from ptx.device import Device
+from ptx.machine import Program
+from ptx.memory import Fault
+from ptx.mutants import fused, renamed, widened, without_barrier
+from ptx.parser import Kernel, parse
+
+SIZE = 1031  # what 128 threads move as vectors, and 7 more
+MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
+CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
+PAIRS = list(product(DTYPES, DTYPES))
+
+
+def kernel_kind(optimizer: type[fo.Optimizer]) -> tuple[bool, ...]:
+    """Return which kernels the optimizer's rules have."""
+    has_scalars = any(optimizer.state_schema[name].is_scalar for name in optimizer.state)
+    return bool(optimizer.state), has_scalars, optimizer.reduces_all, optimizer.reduce_terms is None
+
+
+SAMPLE: list[type[fo.Optimizer]] = [*{kernel_kind(cls): cls for cls in (*reversed(OPTIMIZERS), fo.Adam)}.values()]
+
+
+def needs_nvcc() -> Any:
+    if not IS_EMULATED:
+        pytest.skip("needs a build with FASTOPTIM_CUDA=EMULATED, whose launches are interpreted")
+    nvcc = tool("nvcc")
+    if nvcc is None or not CSRC.exists():
+        pytest.skip("needs nvcc of CUDA 12.1 or later, and a checkout")
+    return nvcc
+
+
+Programs = dict[str, Program]
+
+
+def programs_of(modules: Iterable[str]) -> Programs:
+    kernels: dict[str, Kernel] = {}
+    for module in modules:
+        kernels |= parse(module)
+    return {name: Program(kernel) for name, kernel in kernels.items()}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    rules = [rule for cls in SAMPLE for rule in cls.variants]
+    return programs_of([ptx_of_some(needs_nvcc(), tmp_path_factory.mktemp("ptx"), rules)])
+
+
+@pytest.fixture(scope="module")
+def all_programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return programs_of(ptx_of_all(needs_nvcc(), tmp_path_factory.mktemp("ptx")))
+
+
+def rules_of(programs: Programs) -> dict[str, str]:
+    """Return the rule of each kernel by the kernel's name, "" for those that belong to none."""
+    names = rule_names()
+    structs = {name: name.partition("<")[2].partition("<")[0] for name in programs}
+    return {name: names.get(struct, "") for name, struct in structs.items()}
+
+
+# ---- steps in both
+
+
+class Parameter(NamedTuple):
+    p: Array
+    grads: list[Array]
+    offset: int  # of elements from an aligned address
+
+
+def parameters(case: Case, steps: int) -> list[Parameter]:
+    """Return arrays in all formats: aligned ones of ordinary numbers and others of special ones, with tails.
+
+    A sum over all arrays would be NaN with special numbers, which would hide errors.
+    """
+    rng = np.random.default_rng(1)
+    mixes = case.optimizer.reduces_all or case.options["clip_global_norm"] is not None
+    special = ordinary_values if mixes else special_mixture
+    made = []
+    for i, (p_dtype, g_dtype) in enumerate(PAIRS):
+        made.append(parameter(rng, ordinary_values, (p_dtype, g_dtype), SIZE, steps, 0))
+        made.append(parameter(rng, special, (p_dtype, g_dtype), SIZE, steps, 1 + i % (OFFSETS - 1)))
+    long = (SUM_CHUNK if case.optimizer.reduce_terms else CHUNK) + 1100
+    made.append(parameter(rng, ordinary_values, (FLOAT32, FLOAT32), long, steps, 1))
+    made.append(parameter(rng, ordinary_values, (FLOAT64, FLOAT64), long, steps, 0))
+    made.append(parameter(rng, ordinary_values, (FLOAT32, FLOAT32), 1, steps, 3))
+    return made
+
+
+def parameter(
+    rng: np.random.Generator, values: Any, pair: tuple[DType, DType], size: int, steps: int, offset: int
+) -> Parameter:
+    return Parameter(values(rng, pair[0], size), [values(rng, pair[1], size) for _ in range(steps)], offset)
+
+
+def special_mixture(rng: np.random.Generator, dtype: DType, size: int) -> Array:
+    some = rng.choice(special_values(dtype), size)
+    return np.where(rng.random(size) < 0.5, some, random_values(rng, dtype, size))
+
+
+def placed(device: Device, name: str, values: Array, offset: int, *, writable: bool = True) -> Any:
+    """Copy an array to the device and let kernels access it, and not what lies around it."""
+    place = Placed(import_module("cupy_on_host"), values, offset * values.itemsize)
+    device.own(name, place.array, writable=writable)
+    return place.array
+
+
+def own_state(device: Device, states: Iterable[dict[str, Any]]) -> None:
+    for i, state in enumerate(states):
+        for name, array in state.items():
+            device.own(f"{name}[{i}]", array)
+
+
+def check_steps(programs: Programs, case: Case, arrays: list[Parameter]) -> set[str]:
+    """Step an optimizer whose launches are interpreted, and one with the reference; return the kernels."""
+    device = Device(programs)
+    expected = case.optimize([p.copy() for p, _, _ in arrays], "reference")
+    params = [placed(device, f"p[{i}]", p, offset) for i, (p, _, offset) in enumerate(arrays)]
+    opt: Any = case.optimize(params)
+    own_state(device, opt.state)
+    for t in range(len(arrays[0].grads)):
+        hosts = [grads[t] for _, grads, _ in arrays]
+        grads = [
+            placed(device, f"g[{i}]", g, offset, writable=False)
+            for i, (g, (_, _, offset)) in enumerate(zip(hosts, arrays, strict=True))
+        ]
+        with device.interpreting():
+            taken = opt.step(grads)
+        assert taken == expected.step(hosts)
+        xp = import_module("cupy_on_host")
+        for i, (p, wanted) in enumerate(zip(opt.params, expected.params, strict=True)):
+            assert_same_bits(get(xp, p), wanted, f"p[{i}] after step {t + 1}")
+            for name, array in opt.state[i].items():
+                assert_same_bits(get(xp, array), expected.state[i][name], f"{name}[{i}] after step {t + 1}")
+    return device.launched
+
+
+def check_function(programs: Programs, case: Case, p_dtype: DType, g_dtype: DType, drift: int) -> set[str]:
+    """Update buffers at other addresses, in a step that flushes subnormal numbers, by a launch for one array."""
+    device = Device(programs)
+    rng = np.random.default_rng(2)
+    before = [special_mixture(rng, dtype, SIZE) for dtype in (p_dtype, g_dtype)]
+    before += case.make_state(lambda: state_values(rng, p_dtype, SIZE))
+    buffers = [placed(device, f"buffer {i}", array, 1 + i * drift) for i, array in enumerate(before)]
+    with device.interpreting():
+        case.update(fo.functional, buffers[0], buffers[1], buffers[2:], FLUSH_INTERVAL)
+    case.update(fo.reference, before[0], before[1], before[2:], FLUSH_INTERVAL)
+    for name, array, wanted in zip(("p", "g", *case.state), buffers, before, strict=True):
+        assert_same_bits(get(import_module("cupy_on_host"), array), wanted, f"{name} at step {FLUSH_INTERVAL}")
+    return device.launched
+
+
+def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: Iterable[Case]) -> None:
+    """Step with every variant; all kernels of the optimizer are launched."""
+    launched: set[str] = set()
+    for case, g_dtype in zip(cases, cycle(DTYPES), strict=False):
+        if case.optimizer is not optimizer:
+            continue
+        launched |= check_steps(programs, case, parameters(case, 2))
+        for p_dtype, drift in product((FLOAT32, FLOAT64), (0, 1)):
+            launched |= check_function(programs, case, p_dtype, g_dtype, drift)
+    needed = {name for name, rule in rules_of(programs).items() if rule in optimizer.variants}
+    assert needed
+    needed |= {"Finish"} if optimizer.reduce_terms else set()
+    needed |= {"AddAll"} if optimizer.reduces_all else set()
+    assert needed - launched == set()
+
+
+# ---- norms, several devices, graphs
+
+
+def case_with(optimizer: type[fo.Optimizer], **options: Any) -> Case:
+    return Case(optimizer, {**optimizer.defaults, **options}, str(options))
+
+
+NORMS: list[dict[str, Any]] = [
+    *({"clip_norm": 0.5, "norm_type": kind} for kind in (1.0, 2.0, inf)),
+    *({"clip_global_norm": 0.7, "norm_type": kind} for kind in (1.0, 2.0, inf)),
+    {"skip_nonfinite": True},
+]
+
+
+def check_norms(programs: Programs) -> None:
+    """Every type of norm, bounds of both kinds, squares that overflow, and a gradient that is not finite."""
+    launched: set[str] = set()
+    rng = np.random.default_rng(3)
+    for options in NORMS:
+        case = case_with(fo.Adam, **options)
+        pairs = product((FLOAT32, FLOAT64), DTYPES)
+        arrays = [parameter(rng, ordinary_values, pair, SIZE, 2, i) for i, pair in enumerate(pairs)]
+        arrays.append(parameter(rng, ordinary_values, (FLOAT32, FLOAT32), SUM_CHUNK + 1100, 2, 0))
+        arrays += [parameter(rng, scaled_values(scale), (FLOAT64, FLOAT64), SIZE, 2, 0) for scale in (1e200, 1e-200)]
+        if case.skips:
+            arrays[3].grads[1][-1] = inf
+        launched |= check_steps(programs, case, arrays)
+    common = {name for name, rule in rules_of(programs).items() if not rule}
+    assert common - launched == {"AddAll", "Finish", "Put", *FILL_NORMAL}  # which other tests require
+
+
+def scaled_values(scale: float) -> Callable[[np.random.Generator, DType, int], Array]:
+    return lambda rng, dtype, size: ordinary_values(rng, dtype, size) * scale
+
+
+def check_graph(programs: Programs) -> None:
+    """A replay reads its tables from the arguments and its constants from memory that the host has written."""
+    case, xp = case_with(fo.Adam, clip_global_norm=1.0), import_module("cupy_on_host")
+    rng = np.random.default_rng(4)
+    p, g = (ordinary_values(rng, FLOAT32, SIZE) for _ in range(2))
+    device, expected = Device(programs), case.optimize(p.copy(), "reference")
+    with xp.cuda.Stream(non_blocking=True) as stream, device.interpreting():
+        grads = placed(device, "g", g, 0)
+        opt: Any = case.optimize(placed(device, "p", p, 0))
+        own_state(device, [opt.state])
+        opt.step(grads)
+        stream.begin_capture()
+        opt.step(grads)
+        graph = stream.end_capture()
+        for _ in range(2):
+            opt.graph_step()
+            graph.launch()
+    for _ in range(3):
+        expected.step(g)
+    assert_same_bits(get(xp, opt.params), expected.params)
+    assert device.launched >= {"Put", "ClipAll"}
+
+
+def check_devices(programs: Programs) -> None:
+    """The host adds the norms of two devices and uploads the result."""
+    xp, device = import_module("cupy_on_host"), Device(programs)
+    rng = np.random.default_rng(5)
+    p, g = ([ordinary_values(rng, FLOAT32, size) for size in (100, 50)] for _ in range(2))
+    params, grads = [], []
+    for i in range(2):
+        with xp.cuda.Device(i):
+            params.append(placed(device, f"p[{i}]", p[i], 0))
+            grads.append(placed(device, f"g[{i}]", g[i], 0, writable=False))
+    opt: Any = fo.Adam(params, clip_global_norm=0.5)
+    own_state(device, opt.state)
+    with device.interpreting():
+        opt.step(grads)
+    expected = fo.Adam(p, clip_global_norm=0.5, backend="reference")
+    expected.step(g)
+    for array, wanted in zip(params, expected.params, strict=True):
+        assert_same_bits(get(xp, array), wanted)
+    assert device.launched >= {"Put", "ClipAll"}
+
+
+FILL_NORMAL = {"FillNormal<float>", "FillNormal<double>"}
+
+
+def check_noise(programs: Programs) -> None:
+    device, family = Device(programs), CuPy("cupy_on_host")
+    for dtype in (FLOAT32, FLOAT64):
+        array = placed(device, "noise", np.zeros(SIZE, dtype), 1)
+        with device.interpreting():
+            core.fill_normal(family.metadata(array, ""), 1, 2, 3, where=0)
+        wanted = normal_numbers(1, 3, 2, SIZE).astype(dtype)
+        assert_same_bits(get(import_module("cupy_on_host"), array), wanted)
+    assert device.launched == FILL_NORMAL
+
+
+# ---- tests
+
+
+@pytest.mark.parametrize("optimizer", SAMPLE, ids=lambda cls: cls.name)
+def test_a_sample_of_optimizers(sample: Programs, optimizer: type[fo.Optimizer]) -> None:
+    check_optimizer(sample, optimizer, PREPARED_CASES if optimizer.reduce_terms else VARIANT_CASES)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: cls.name)
+def test_every_optimizer(all_programs: Programs, optimizer: type[fo.Optimizer]) -> None:
+    check_optimizer(all_programs, optimizer, VARIANT_CASES)
+
+
+def test_norms_of_gradients(sample: Programs) -> None:
+    check_norms(sample)
+
+
+def test_a_captured_graph(sample: Programs) -> None:
+    check_graph(sample)
+
+
+def test_random_numbers(sample: Programs) -> None:
+    check_noise(sample)
+
+
+def test_two_devices(sample: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTOPTIM_EMULATED_DEVICES", "2")
+    check_devices(sample)
+
+
+# ---- mutations
+
+ADAM = next(case for case in PREPARED_CASES if case.optimizer is fo.Adam)
+LAMB = next(case for case in PREPARED_CASES if case.optimizer is fo.LAMB)
+
+
+def survivors(
+    programs: Programs, name: str, mutate: Callable[[Program], Iterator[Program]], check: Callable[[Programs], Any]
+) -> list[bool]:
+    """Return which of the first mutants of a kernel pass; one that fails a check must do so in this kernel."""
+    original = Program(programs[name].kernel)
+    check({**programs, name: original})
+    passed = []
+    for mutant in islice(mutate(original), MUTANTS):
+        try:
+            check({**programs, name: mutant})
+            passed.append(True)
+        except (AssertionError, Fault):
+            passed.append(False)
+    return passed
+
+
+def check_adam(drift: int) -> Callable[[Programs], Any]:
+    return lambda programs: check_function(programs, ADAM, FLOAT32, FLOAT32, drift)
+
+
+def check_many_chunks(case: Case) -> Callable[[Programs], Any]:
+    rng = np.random.default_rng(6)
+    arrays = [parameter(rng, ordinary_values, (FLOAT32, FLOAT32), size, 1, 0) for size in (4 * SUM_CHUNK, 1)]
+    return lambda programs: check_steps(programs, case, arrays)
+
+
+def roots(program: Program) -> Iterator[Program]:
+    return renamed(program, "sqrt.rn.f32", "sqrt.approx.f32")
+
+
+def truncated(program: Program) -> Iterator[Program]:
+    return renamed(program, "add.rn.f32", "add.rz.f32")
+
+
+def test_other_roundings_are_detected(sample: Programs) -> None:
+    """Some of an element's products and sums are exact, as with a sign, 1 and 0, and some an option deselects."""
+    update = "Update<Adam<float>,float>"
+    assert sum(survivors(sample, update, fused, check_adam(0))) < MUTANTS / 2
+    assert sum(survivors(sample, update, truncated, check_adam(0))) < MUTANTS / 2
+    assert not any(survivors(sample, update, roots, check_adam(0)))
+
+
+def test_loads_wider_than_their_alignment_are_detected(sample: Programs) -> None:
+    passed = survivors(sample, "Update<Adam<float>,float>", widened, check_adam(1))
+    assert passed
+    assert not any(passed)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("Reduce<LAMB<float>,float>", LAMB), ("Finish", LAMB), ("ClipAll", case_with(fo.Adam, clip_global_norm=0.5))],
+    ids=lambda value: str(getattr(value, "id", value)),
+)
+def test_missing_barriers_are_detected(sample: Programs, name: str, case: Case) -> None:
+    passed = survivors(sample, name, without_barrier, check_many_chunks(case))
+    assert passed
+    assert not any(passed)
+
+
+@pytest.mark.exhaustive
+def test_every_kernel_is_of_an_optimizer_or_common(all_programs: Programs, sample: Programs) -> None:
+    """So that the tests above, which require kernels by their rule, leave none out."""
+    found = rules_of(all_programs)
+    assert set(found.values()) == {rule for cls in OPTIMIZERS for rule in cls.variants} | {""}
+    assert {name for name, rule in found.items() if not rule} <= sample.keys()

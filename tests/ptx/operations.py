@@ -1,0 +1,186 @@
+"""The arithmetic of PTX in NumPy: for each opcode its function and the types of its result and its sources.
+
+Only opcodes that nvcc writes for this project's kernels are known.  Roundings other than to nearest, fused and
+approximate operations are deliberately absent: the bit-equality contract excludes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+TYPES: dict[str, np.dtype[Any]] = {
+    "pred": np.dtype(bool),
+    **{f"b{size}": np.dtype(f"u{size // 8}") for size in (8, 16, 32, 64)},
+    **{f"u{size}": np.dtype(f"u{size // 8}") for size in (8, 16, 32, 64)},
+    **{f"s{size}": np.dtype(f"i{size // 8}") for size in (16, 32, 64)},
+    **{f"f{size}": np.dtype(f"f{size // 8}") for size in (32, 64)},
+}
+FLOATS = ("f32", "f64")
+SIGNED = ("s16", "s32", "s64")
+UNSIGNED = ("u16", "u32", "u64")
+BITS = ("b16", "b32", "b64")
+
+
+class Operation(NamedTuple):
+    """``result = function(*sources)``, elementwise, with these types."""
+
+    function: Callable[..., Array]
+    result: str
+    sources: tuple[str, ...]
+
+
+def _same(function: Callable[..., Any], kind: str, count: int) -> Operation:
+    return Operation(function, kind, (kind,) * count)
+
+
+def _shift(function: Callable[..., Any]) -> Callable[[Array, Array], Array]:
+    """NumPy's shifts return 0, or the sign, from the width of the type on, as PTX does."""
+
+    def shift(a: Array, by: Array) -> Array:
+        result: Array = function(a, np.minimum(by, 64).astype(a.dtype))
+        return result
+
+    return shift
+
+
+def _insert_bits(field: Array, into: Array, begin: Array, length: Array) -> Array:
+    mask = ((np.uint64(1) << length.astype(np.uint64)) - np.uint64(1)) << begin.astype(np.uint64)
+    result: Array = into & ~mask | field << begin.astype(np.uint64) & mask
+    return result
+
+
+def _to_integer(x: Array) -> Array:
+    """Round toward zero; numbers outside the range become its ends.  NaN becomes -2**63, as PTX specifies."""
+    inside = (x >= -(2.0**63)) & (x < 2.0**63)
+    edge = np.where(x >= 2.0**63, 2**63 - 1, -(2**63))
+    return np.where(inside, np.where(inside, x, 0).astype(np.int64), edge)
+
+
+def _ordered(a: Array, b: Array) -> Array:
+    ordered: Array = ~(np.isnan(a) | np.isnan(b))
+    return ordered
+
+
+COMPARISONS: dict[str, Callable[..., Any]] = {
+    "eq": np.equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+def _comparisons() -> dict[str, Operation]:
+    table: dict[str, Operation] = {}
+    of_integers: dict[str, Callable[..., Any]] = {**COMPARISONS, "ne": np.not_equal}
+    for name, function in of_integers.items():
+        for kind in (*SIGNED, *UNSIGNED, *(BITS if name in ("eq", "ne") else ())):
+            table[f"setp.{name}.{kind}"] = Operation(function, "pred", (kind, kind))
+    for kind in FLOATS:
+        functions: dict[str, Callable[..., Any]] = {
+            **COMPARISONS,
+            "ne": lambda a, b: (a != b) & _ordered(a, b),
+            "neu": np.not_equal,
+            "num": _ordered,
+            "nan": lambda a, b: ~_ordered(a, b),
+            **{
+                f"{name}u": lambda a, b, function=function: function(a, b) | ~_ordered(a, b)
+                for name, function in COMPARISONS.items()
+            },
+        }
+        for name, function in functions.items():
+            table[f"setp.{name}.{kind}"] = Operation(function, "pred", (kind, kind))
+    return table
+
+
+def _float_arithmetic() -> dict[str, Operation]:
+    table: dict[str, Operation] = {}
+    for kind in FLOATS:
+        one = TYPES[kind].type(1)
+        table |= {
+            f"add.rn.{kind}": _same(np.add, kind, 2),
+            f"sub.rn.{kind}": _same(np.subtract, kind, 2),
+            f"mul.rn.{kind}": _same(np.multiply, kind, 2),
+            f"div.rn.{kind}": _same(np.divide, kind, 2),
+            f"rcp.rn.{kind}": _same(lambda a, one=one: one / a, kind, 1),
+            f"sqrt.rn.{kind}": _same(np.sqrt, kind, 1),
+            f"abs.{kind}": _same(np.abs, kind, 1),
+            f"neg.{kind}": _same(np.negative, kind, 1),
+            f"copysign.{kind}": _same(lambda sign, a: np.copysign(a, sign), kind, 2),
+        }
+    return table
+
+
+def _integer_arithmetic() -> dict[str, Operation]:
+    table: dict[str, Operation] = {}
+    for kind in (*SIGNED, *UNSIGNED):
+        table |= {
+            f"add.{kind}": _same(np.add, kind, 2),
+            f"sub.{kind}": _same(np.subtract, kind, 2),
+            f"mul.lo.{kind}": _same(np.multiply, kind, 2),
+            f"mad.lo.{kind}": _same(lambda a, b, c: a * b + c, kind, 3),
+            f"min.{kind}": _same(np.minimum, kind, 2),
+            f"max.{kind}": _same(np.maximum, kind, 2),
+            f"shr.{kind}": Operation(_shift(np.right_shift), kind, (kind, "u32")),
+        }
+    table |= {f"neg.{kind}": _same(np.negative, kind, 1) for kind in SIGNED}
+    for kind in BITS:
+        table |= {
+            f"and.{kind}": _same(np.bitwise_and, kind, 2),
+            f"or.{kind}": _same(np.bitwise_or, kind, 2),
+            f"xor.{kind}": _same(np.bitwise_xor, kind, 2),
+            f"not.{kind}": _same(np.invert, kind, 1),
+            f"shl.{kind}": Operation(_shift(np.left_shift), kind, (kind, "u32")),
+        }
+    for narrow, wide in (("s32", "s64"), ("u32", "u64")):
+        function = _widening(wide)
+        table[f"mul.wide.{narrow}"] = Operation(function, wide, (narrow, narrow))
+    table["bfi.b64"] = Operation(_insert_bits, "b64", ("b64", "b64", "u32", "u32"))
+    return table
+
+
+def _widening(wide: str) -> Callable[[Array, Array], Array]:
+    return lambda a, b: np.multiply(a, b, dtype=TYPES[wide])
+
+
+def _conversions() -> dict[str, Operation]:
+    table: dict[str, Operation] = {
+        "cvt.f64.f32": Operation(lambda x: x.astype(np.float64), "f64", ("f32",)),
+        "cvt.rn.f32.f64": Operation(lambda x: x.astype(np.float32), "f32", ("f64",)),
+        "cvt.rzi.s64.f64": Operation(_to_integer, "s64", ("f64",)),
+    }
+    for of in ("s32", "u32"):
+        table[f"cvt.rn.f64.{of}"] = Operation(lambda x: x.astype(np.float64), "f64", (of,))
+    for to in (*SIGNED, *UNSIGNED):
+        for of in (*SIGNED, *UNSIGNED):
+            dtype = TYPES[to]
+            table[f"cvt.{to}.{of}"] = Operation(lambda x, dtype=dtype: x.astype(dtype), to, (of,))
+    return table
+
+
+def _select(a: Array, b: Array, which: Array) -> Array:
+    return np.where(which, a, b)
+
+
+def _selections() -> dict[str, Operation]:
+    kinds = (*FLOATS, *SIGNED, *UNSIGNED, *BITS)
+    return {f"selp.{kind}": Operation(_select, kind, (kind, kind, "pred")) for kind in kinds}
+
+
+OPERATIONS: dict[str, Operation] = {
+    **_comparisons(),
+    **_float_arithmetic(),
+    **_integer_arithmetic(),
+    **_conversions(),
+    **_selections(),
+    "and.pred": _same(np.logical_and, "pred", 2),
+    "or.pred": _same(np.logical_or, "pred", 2),
+    "xor.pred": _same(np.logical_xor, "pred", 2),
+    "not.pred": _same(np.logical_not, "pred", 1),
+}
