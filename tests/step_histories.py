@@ -87,3 +87,20 @@ def assert_same_model(found: Any, expected: Any) -> None:
 
     for a, b in zip(flat(found), flat(expected), strict=True):
         assert_same_bits(a, b)
+
+
+def assert_same(actual: Any, expected: Any, place: str = "") -> None:
+    """Equal types, keys, order, bits."""
+    if isinstance(expected, np.ndarray):
+        assert_same_bits(actual, expected, place)
+        return
+    assert type(actual) is type(expected), place
+    if isinstance(expected, dict):
+        assert list(actual) == list(expected), place
+        actual, expected = list(actual.values()), list(expected.values())
+    if isinstance(expected, (list, tuple)):
+        assert len(actual) == len(expected), place
+        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            assert_same(a, b, f"{place}[{i}]")
+    else:
+        assert actual == expected or (actual != actual and expected != expected), f"{place}: {actual} is not {expected}"

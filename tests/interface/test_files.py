@@ -18,31 +18,15 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import DTYPES, assert_same_bits, special_values
+from cases import DTYPES, special_values
 from fastoptim.files import document, safetensors
 from loops import loop
 from optional import optional
+from step_histories import assert_same
 
 
 def model() -> dict[str, Any]:
     return {"w": np.ones((2, 3), np.float32), "b": [np.zeros(3, ml_dtypes.bfloat16), (np.array(2.0), np.zeros((0, 2)))]}
-
-
-def assert_same(actual: Any, expected: Any, place: str = "") -> None:
-    """Equal types, keys, order, bits."""
-    if isinstance(expected, np.ndarray):
-        assert_same_bits(actual, expected, place)
-        return
-    assert type(actual) is type(expected), place
-    if isinstance(expected, dict):
-        assert list(actual) == list(expected), place
-        actual, expected = list(actual.values()), list(expected.values())
-    if isinstance(expected, (list, tuple)):
-        assert len(actual) == len(expected), place
-        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
-            assert_same(a, b, f"{place}[{i}]")
-    else:
-        assert actual == expected or (actual != actual and expected != expected), place
 
 
 # ---- what they keep
@@ -200,6 +184,12 @@ def test_parameters_that_do_not_fit_stay_and_so_does_the_optimizer(
     with pytest.raises(ValueError, match="optimizer"):
         fo.load(path, params=saved, optimizer=fo.SGD(saved))
     assert saved["w"][0] != 1
+    fo.save(path, params={"w": "text"})
+    with pytest.raises(ValueError, match=r"x: params\['w'\]: expected float32 of shape \(2,\), got str"):
+        fo.load(path, params=saved)
+    document.save(path, {"optimizer": 1.5})
+    with pytest.raises(ValueError, match=r"x: optimizer: expected a dict, got float"):
+        opt.load(path)
     fo.save(path, epoch=1)
     with pytest.raises(ValueError, match=r"x: expected a checkpoint with 'optimizer', got one with \['epoch'\]"):
         opt.load(path)
@@ -445,6 +435,7 @@ HOSTILE: list[tuple[str, Callable[[Header], Any], str]] = [
     ("array of arrays", with_document('{"x":{"$array":["a"]}}'), "expected a document"),
     ("unhashable key", with_document('{"x":{"$dict":[[[],1]]}}'), "expected a document"),
     ("no number", with_document('{"x":{"$float":null}}'), "expected a document"),
+    ("large number", with_document('{"x":{"$float":1%s}}' % ("0" * 400)), "expected a document"),
     ("no surrogates", with_document("\ud800"), "expected a document"),
 ]
 

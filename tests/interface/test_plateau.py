@@ -186,6 +186,14 @@ def test_states_of_another_make_are_rejected() -> None:
     assert schedule.state_dict() == saved
 
 
+def test_an_optimizer_rejects_a_wrong_state_of_its_schedule_as_a_wrong_state_dict() -> None:
+    opt = fo.SGD(np.zeros(1), lr=ReduceOnPlateau(0.5))
+    saved = opt.state_dict()
+    saved["schedules"][0][0]["eps"] = [0, 2]
+    with pytest.raises(ValueError, match=r"^state_dict\['schedules'\]: state_dict\['eps'\]: expected a number >= 0"):
+        opt.load_state_dict(saved)
+
+
 def test_plateaus_compare_by_identity() -> None:
     """So that an optimizer notices when one is put in the place of another."""
     first, second = ReduceOnPlateau(0.5), ReduceOnPlateau(0.5)

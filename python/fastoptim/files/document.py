@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{place}: expected contents as they were written, got others: their digest differs")
     try:
         return unpack(text, arrays)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"{place}: expected a document of fastoptim, got one with an error: {error!r}") from None
 
 

@@ -155,8 +155,11 @@ def targets_for(param: ParamState, state: Mapping[str, Array]) -> dict[str, Any]
 def _try_schedules(states: Sequence[tuple[Any, Any]]) -> None:
     """Raise the error of a schedule that rejects its state, with all schedules as before."""
     before = [(schedule, copy.deepcopy(schedule.state_dict())) for schedule, _ in states]
-    with core.Temporarily(partial(_load_schedules, states), partial(_load_schedules, before)):
-        pass
+    try:
+        with core.Temporarily(partial(_load_schedules, states), partial(_load_schedules, before)):
+            pass
+    except TypeError as error:
+        raise ValueError(f"state_dict['schedules']: {error}") from error
 
 
 def _load_schedules(states: Sequence[tuple[Any, Any]]) -> None:

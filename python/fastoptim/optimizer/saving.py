@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+import numpy as np
+
 from .. import core
-from ..arrays.checks import check_target, metadata_of
+from ..arrays.checks import check_target
 from ..arrays.families import ArrayFamily, family_of
 from ..arrays.numpy_family import NUMPY
 from ..arrays.tree import describe, key_text, structure_of
@@ -101,7 +103,7 @@ def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     with _together(optimizer, "load"):
         saved = document.load(path)
         targets = [] if params is None else _targets(params, entry_of(saved, "params", path), path)
-        state_dict = {} if optimizer is None else entry_of(saved, "optimizer", path)
+        state_dict = {} if optimizer is None else state_dict_of(saved, path)
     if optimizer is not None:
         optimizer.load_state_dict(state_dict)
 
@@ -122,7 +124,7 @@ class SavedInFiles:
 
     def load(self: Any, path: Path, *, convert: bool = False) -> None:
         """Continue from a file of `save` or `fastoptim.save`; see `load_state_dict`."""
-        self.load_state_dict(entry_of(document.load(path), "optimizer", path), convert=convert)
+        self.load_state_dict(state_dict_of(document.load(path), path), convert=convert)
 
 
 def _check_optimizer(optimizer: Any) -> None:
@@ -160,6 +162,14 @@ def entry_of(saved: Mapping[str, Any], name: str, path: Path) -> Any:
     return saved[name]
 
 
+def state_dict_of(saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the optimizer's state dict in what a file contains; raise ValueError if there is none."""
+    state_dict = entry_of(saved, "optimizer", path)
+    if not isinstance(state_dict, dict):
+        raise ValueError(f"{os.fspath(path)}: optimizer: expected a dict, got {describe(state_dict)}")
+    return state_dict
+
+
 def _targets(params: Any, saved: Any, path: Path) -> list[tuple[ArrayFamily, Any, Any]]:
     """Return the family of each parameter, the parameter, and the saved array that fits it."""
     structure = structure_of(params)
@@ -170,13 +180,11 @@ def _targets(params: Any, saved: Any, path: Path) -> list[tuple[ArrayFamily, Any
         raise ValueError(str(error)) from None
     targets = []
     for p, source, place in zip(arrays, sources, structure.paths("params"), strict=True):
-        expected = check_target(p, place)
-        got = metadata_of(source, place)
-        if (got.dtype, got.shape) != (expected.dtype, expected.shape):
-            raise ValueError(
-                f"{os.fspath(path)}: {place}: expected {expected.dtype} of shape {expected.shape}, "
-                f"got {got.dtype} of shape {got.shape}"
-            )
+        target = check_target(p, place)
+        expected = f"{target.dtype} of shape {target.shape}"
+        got = f"{source.dtype} of shape {source.shape}" if isinstance(source, np.ndarray) else describe(source)
+        if got != expected:
+            raise ValueError(f"{os.fspath(path)}: {place}: expected {expected}, got {got}")
         family = family_of(p)
         assert family is not None
         targets.append((family, p, source))

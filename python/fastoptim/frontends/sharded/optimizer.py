@@ -194,7 +194,7 @@ class Sharded:
         saved = None
         with self._together("load"):
             if self._peers.rank == self._checked_root(root):
-                saved = saving.entry_of(document.load(path), "optimizer", path)
+                saved = saving.state_dict_of(document.load(path), path)
         self.load_state_dict(saved, root=root, convert=convert)
 
     def check_synced(self) -> None:
