@@ -23,6 +23,7 @@
 #include "rules/lbfgs.h"
 #include "rules/lion.h"
 #include "rules/madgrad.h"
+#include "rules/mars.h"
 #include "rules/momentum.h"
 #include "rules/msvag.h"
 #include "rules/nadam.h"
@@ -40,6 +41,7 @@
 #include "rules/signum.h"
 #include "rules/smorms3.h"
 #include "rules/sophia.h"
+#include "rules/stable_adamw.h"
 #include "rules/yogi.h"
 #endif
 

@@ -55,6 +55,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "adan",
         "adopt",
         "ademamix",
+        "stable_adamw",
+        "mars",
     ),
     "Sign-based": ("signsgd", "signum", "lion", "tiger"),
     "Layer-wise norms and trust ratios": ("lars", "lamb", "novograd"),

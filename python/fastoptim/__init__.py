@@ -44,6 +44,7 @@ from .rules.laprop import LaProp as LaProp
 from .rules.lars import LARS as LARS
 from .rules.lion import Lion as Lion
 from .rules.madgrad import MADGRAD as MADGRAD
+from .rules.mars import MARS as MARS
 from .rules.momentum import Momentum as Momentum
 from .rules.msvag import MSVAG as MSVAG
 from .rules.nadam import NAdam as NAdam
@@ -64,6 +65,7 @@ from .rules.signsgd import SignSGD as SignSGD
 from .rules.signum import Signum as Signum
 from .rules.smorms3 import SMORMS3 as SMORMS3
 from .rules.sophia import Sophia as Sophia
+from .rules.stable_adamw import StableAdamW as StableAdamW
 from .rules.tiger import Tiger as Tiger
 from .rules.yogi import Yogi as Yogi
 from .sgld import SGLD as SGLD

@@ -86,7 +86,16 @@ def root(x: Any) -> Exact:
 
 # Formulas in other terms than the rule's: their state after one step does not give the parameter.  schedule_free_*
 # follow below.
-IN_OTHER_TERMS = {"schedule_free_sgd", "schedule_free_adamw", "lars", "lamb", "novograd", "prodigy"}
+IN_OTHER_TERMS = {
+    "lamb",
+    "lars",
+    "mars",
+    "novograd",
+    "prodigy",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
+    "stable_adamw",
+}
 
 
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
