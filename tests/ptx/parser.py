@@ -84,7 +84,7 @@ def parse(ptx: str) -> dict[str, Kernel]:
     """Return the kernels of a module by the name of their body, as in ``Update<Adam<float>,float>``."""
     kernels = {}
     for mangled, param, size, threads, body in _ENTRY.findall(ptx):
-        found = re.fullmatch(r"voidkernel<(.*)>\(Arguments\)", demangle(mangled))
+        found = re.fullmatch(r"voidkernel<(.*)>\((?:Arguments|\1::Takes)\)", demangle(mangled))
         if not found:
             raise PtxError(f"expected an instance of kernel<Body>, got {demangle(mangled)}")
         kernel = Kernel(found[1], int(threads), (param, int(size)))
