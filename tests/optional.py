@@ -13,7 +13,9 @@ PIP = {
     "safetensors": "'.[files]'",
     **dict.fromkeys(("matplotlib", "sklearn", "tqdm"), "'.[examples]'"),
     **{name: f"'.[{name}]'" for name in ("scipy", "thinc")},
-    **dict.fromkeys(("autograd", "expecttest", "flwr", "optuna", "spacy"), ".ci/run has the version"),
+    **dict.fromkeys(
+        ("autograd", "expecttest", "flwr", "optimi", "optuna", "pytorch_optimizer", "spacy"), ".ci/run has the version"
+    ),
 }
 
 
