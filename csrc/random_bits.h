@@ -55,7 +55,10 @@ FO_HD inline Words random_words(const RandomKey& key, std::uint64_t block) {
 FO_HD inline double negative_log(double x) {
     std::uint64_t bits;
     std::memcpy(&bits, &x, sizeof x);
-    const double exponent = double(std::int32_t(bits >> 52) - 1023);
+    const std::uint64_t shifted = bits >> 52 | 0x4330000000000000;  // as a double, 2^52 + the biased exponent
+    double exponent;
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    exponent -= 0x1p52 + 1023;
     bits = (bits & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000;
     double m;
     std::memcpy(&m, &bits, sizeof m);
@@ -70,7 +73,8 @@ FO_HD inline double negative_log(double x) {
 // between -6.34 and 6.34.  Algorithm AS 241, PPND7 (Wichura, 1988), whose third branch 32 bits do not reach.  Every
 // operation is rounded once in double.
 FO_HD inline double normal_number(std::uint32_t word) {
-    const double u = (double(word) + 0.5) * 0x1p-32, q = u - 0.5;
+    const double number = double(std::int32_t(word ^ 0x80000000u)) + 0x1p31;  // signed conversions are in SSE2
+    const double u = (number + 0.5) * 0x1p-32, q = u - 0.5;
     const double r = 0.180625 - q * q;
     const double middle = q * (((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179) /
                           (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1);

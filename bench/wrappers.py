@@ -1,0 +1,69 @@
+"""Time what works around a step: sums of gradients, wrappers and noise, in turn with the plain steps.
+
+python bench/wrappers.py --elements 4194304 --rounds 7
+
+Prints the least processor time of each, on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import fastoptim as fo
+
+
+def cases(elements: int) -> dict[str, Callable[[], object]]:
+    """Return the calls to time, each with arrays of its own."""
+    g = np.full(elements, 1e-3, np.float32)
+
+    def params() -> np.ndarray:
+        return np.ones(elements, np.float32)
+
+    sgd, adam, summed = fo.SGD(params()), fo.Adam(params()), fo.Adam(params())
+    lookahead = fo.Lookahead(fo.Adam(params()), k=5)
+    sam, grokfast, sgld = fo.SAM(fo.Adam(params())), fo.GrokFast(fo.Adam(params())), fo.SGLD(params())
+
+    def ascend_and_step() -> None:
+        with sam.ascent(g):
+            pass
+        sam.step(g)
+
+    def steps(opt: fo.Adam | fo.Lookahead) -> None:
+        for _ in range(5):
+            opt.step(g)
+
+    return {
+        "SGD": lambda: sgd.step(g),
+        "Adam": lambda: adam.step(g),
+        "accumulate": lambda: summed.accumulate(g),
+        "5 steps of Adam": lambda: steps(adam),
+        "5 steps of Lookahead(Adam, k=5)": lambda: steps(lookahead),
+        "SAM(Adam), with ascent": ascend_and_step,
+        "GrokFast(Adam)": lambda: grokfast.step(g),
+        "SGLD": lambda: sgld.step(g),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--elements", type=int, default=1 << 22, help="elements of the parameter (default 2^22)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the fastest counts (default 7)")
+    args = parser.parse_args()
+    fo.set_num_threads(1)
+    calls = cases(args.elements)
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(args.rounds):
+        for name, call in calls.items():
+            before = time.process_time()
+            call()
+            least[name] = min(least[name], time.process_time() - before)
+    for name, seconds in least.items():
+        print(f"{name:32s} {1e3 * seconds:8.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
