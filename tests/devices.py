@@ -27,7 +27,7 @@ class TorchOnTheCpu(TorchCuda):
     def _is_here(self, tensor: Any) -> bool:
         return True
 
-    def stream(self, gpu: int) -> cuda_families.Stream:
+    def stream(self, gpu: int, array: Any = None) -> cuda_families.Stream:
         return cuda_families.Stream(0, False)
 
 

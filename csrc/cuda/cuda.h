@@ -25,6 +25,9 @@ std::string status();
 // Return the GPU whose memory contains this address; 0 for memory of no GPU, or shared by all.
 int device_of(const void* address);
 
+// Let work that follows on a stream wait for the present work of another stream of the GPU.
+void wait(int device, void* stream, void* other);
+
 // Return a device that steps these segments, one for each parameter, in the order of the streams it is given.  Throws
 // std::runtime_error where `status` reports a reason; so does each step that cannot be launched, before it writes.
 std::unique_ptr<Device> make_device(std::vector<Segment> segments, int device);

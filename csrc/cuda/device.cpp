@@ -80,6 +80,16 @@ int device_of(const void* address) {
     return error == cudaSuccess && attributes.type == cudaMemoryTypeDevice ? attributes.device : 0;
 }
 
+void wait(int device, void* stream, void* other) {
+    const OnDevice here(device);
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "CUDA: creating an event");
+    cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(other));
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), event, 0);
+    cudaEventDestroy(event);  // which the stream still waits for
+    check(error, "CUDA: waiting for another stream");
+}
+
 void check(int error, const std::string& where) {
     if (error != cudaSuccess) throw std::runtime_error(where + " failed: " + meaning(static_cast<cudaError_t>(error)));
 }
@@ -134,6 +144,26 @@ void write_aside(void* to, const void* from, std::size_t bytes) {
     if (error == cudaSuccess) error = cudaStreamSynchronize(aside);
     cudaStreamDestroy(aside);
     check(error, "CUDA: writing what a captured step reads");
+}
+
+Answer::~Answer() {
+    if (event_) cudaEventDestroy(static_cast<cudaEvent_t>(event_));
+    if (number_) cudaFreeHost(number_);
+}
+
+void Answer::request(const Stream& stream, const std::int32_t* from) {
+    if (!number_) check(cudaMallocHost(reinterpret_cast<void**>(&number_), sizeof *number_), "CUDA: host memory");
+    cudaEvent_t event = static_cast<cudaEvent_t>(event_);
+    if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "CUDA: creating an event");
+    event_ = event;
+    check(cudaMemcpyAsync(number_, from, sizeof *from, cudaMemcpyDeviceToHost, handle_of(stream)),
+          "CUDA: reading results");
+    check(cudaEventRecord(event, handle_of(stream)), "CUDA: reading results");
+}
+
+std::int32_t Answer::wait() {
+    check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)), "CUDA: the step");
+    return *number_;
 }
 
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes) {

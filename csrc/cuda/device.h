@@ -46,6 +46,22 @@ void clear(const Stream& stream, void* memory, std::size_t bytes);
 // Copy to the current device on a stream of its own and wait: permitted while another stream captures.
 void write_aside(void* to, const void* from, std::size_t bytes);
 
+// A number that the GPU writes, and that the host reads without waiting for the work that follows on the stream.
+class Answer {
+  public:
+    Answer() = default;
+    ~Answer();
+    Answer(const Answer&) = delete;
+    Answer& operator=(const Answer&) = delete;
+
+    void request(const Stream& stream, const std::int32_t* from);
+    std::int32_t wait();  // for the number of the last request
+
+  private:
+    std::int32_t* number_ = nullptr;
+    void* event_ = nullptr;
+};
+
 // Copy to the host and wait for the stream.
 void read(const Stream& stream, void* to, const void* from, std::size_t bytes);
 

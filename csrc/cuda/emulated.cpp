@@ -72,6 +72,8 @@ std::string status() { return device_count() > 0 ? "" : "no CUDA device was foun
 
 int device_of(const void*) { return 0; }
 
+void wait(int, void*, void*) {}  // nothing is asynchronous
+
 void check(int error, const std::string& where) {
     if (error != 0) throw std::runtime_error(where + " failed");
 }
@@ -108,6 +110,15 @@ void write_aside(void* to, const void* from, std::size_t bytes) {
     std::memcpy(to, from, bytes);
     notify(MemoryEvent::kWrite, to, bytes);
 }
+
+Answer::~Answer() { delete number_; }
+
+void Answer::request(const Stream&, const std::int32_t* from) {
+    if (!number_) number_ = new std::int32_t;
+    *number_ = *from;
+}
+
+std::int32_t Answer::wait() { return *number_; }
 
 void read(const Stream&, void* to, const void* from, std::size_t bytes) {
     if (captures)

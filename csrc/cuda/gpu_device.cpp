@@ -25,6 +25,7 @@ class GpuDevice final : public Device {
         try {
             const OnDevice here(device_);
             memory_.reset();
+            answer_.reset();
         } catch (const std::exception&) {  // the process ends, and the driver has gone before
         }
     }
@@ -37,10 +38,10 @@ class GpuDevice final : public Device {
         prepare(step, stream, global_norm.has_value());
         global_norm_ = global_norm;
         has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
-        for (const Pass& pass : plan_passes(step))
-            if (!run(pass.kind)) return false;
+        const bool waits = skips_ && !has_reduced_gradients_;  // else clipped_norms has found no such gradient
+        for (const Pass& pass : plan_passes(step)) run(pass.kind);
         has_reduced_gradients_ = false;
-        return true;
+        return !waits || answer_->wait() == 0;
     }
 
     std::optional<std::vector<double>> clipped_norms(const StepArgs& step, void* stream) override {
@@ -99,19 +100,18 @@ class GpuDevice final : public Device {
 
     // ---- passes
 
-    bool run(PassKind kind) {
+    void run(PassKind kind) {
         switch (kind) {
             case PassKind::kReduceGradients:
                 if (!has_reduced_gradients_) reduce_gradients(bounds_);
-                return true;
+                return;
             case PassKind::kClip: return clip();
-            case PassKind::kBeforeReduce: before_reduce(); return true;
-            case PassKind::kReduceRule: reduce_rule(); return true;
-            case PassKind::kReduceAll: reduce_all(); return true;
-            case PassKind::kFinalize: finalize(); return true;
-            case PassKind::kUpdate: update(); return true;
+            case PassKind::kBeforeReduce: return before_reduce();
+            case PassKind::kReduceRule: return reduce_rule();
+            case PassKind::kReduceAll: return reduce_all();
+            case PassKind::kFinalize: return finalize();
+            case PassKind::kUpdate: return update();
         }
-        return true;
     }
 
     void reserve_sums() {
@@ -139,6 +139,7 @@ class GpuDevice final : public Device {
         Workspace workspace{};
         if (has_norms()) workspace.clips = workspace_.clips;
         if (rule_info(group.rule).finalize) workspace.rules = workspace_.rules;
+        if (skips_) workspace.found_nonfinite = workspace_.found_nonfinite;
         return workspace;
     }
 
@@ -171,15 +172,16 @@ class GpuDevice final : public Device {
         }
     }
 
-    bool found_nonfinite() {
+    bool found_nonfinite() const {
         std::int32_t found = 0;
         read(launcher_.stream(), &found, workspace_.found_nonfinite, sizeof found);
         return found != 0;
     }
 
-    bool clip() {
-        if (skips_ && !has_reduced_gradients_ && found_nonfinite()) return false;
-        if (!bounds_global_norm_ && !capturing_) return true;
+    // The kernels that follow read themselves whether the step is skipped: the host waits once they are launched.
+    void clip() {
+        if (skips_ && !has_reduced_gradients_) answer_->request(launcher_.stream(), workspace_.found_nonfinite);
+        if (!bounds_global_norm_ && !capturing_) return;
         Workspace workspace = workspace_;
         if (global_norm_) {
             std::byte bytes[sizeof(double)];
@@ -189,7 +191,6 @@ class GpuDevice final : public Device {
             workspace.norm = nullptr;
         }
         launcher_.launch(common_.clip_all, workspace, std::uint32_t(segments_.size()), 0, norm_type_);
-        return true;
     }
 
     void before_reduce() {
@@ -244,6 +245,7 @@ class GpuDevice final : public Device {
     std::map<std::pair<int, bool>, RuleKernels> kernels_;
 
     std::unique_ptr<DeviceMemory> memory_ = std::make_unique<DeviceMemory>();
+    std::unique_ptr<Answer> answer_ = std::make_unique<Answer>();
     Launcher launcher_;
     StepTables tables_{segments_, *memory_, launcher_};
     ConstantsBuffer constants_{*memory_, launcher_};

@@ -11,6 +11,8 @@ std::string status() { return "this fastoptim was built without CUDA"; }
 
 int device_of(const void*) { return 0; }
 
+void wait(int, void*, void*) { throw std::runtime_error(status()); }
+
 std::unique_ptr<Device> make_device(std::vector<Segment>, int) { throw std::runtime_error(status()); }
 
 void fill_normal(const ArrayRef&, const RandomKey&, int, void*) { throw std::runtime_error(status()); }

@@ -220,6 +220,7 @@ struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        if (is_skipped(arguments)) return;
         sum_chunks<T, R::sums, false>(
             block, arguments, [](const TensorDesc&, const KernelConstants<T>&) { return true; },
             [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
@@ -335,6 +336,7 @@ struct AddAll : Body<256, kMaxSums> {
 // Call f(tensor, rule) for each tensor, in a thread each, with a copy of the rule that becomes the array's own.
 template <class R, class T, bool kIsOwn, class Block, class F>
 FO_DEVICE inline void change_rules(Block& block, const Arguments& arguments, F f) {
+    if (is_skipped(arguments)) return;
     const TensorTable table(arguments);
     block.each([&](int thread) {
         for (std::uint32_t i = block.index() * kRuleThreads + thread; i < table.count();

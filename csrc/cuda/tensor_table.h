@@ -48,7 +48,7 @@ struct Workspace {
     double* clipped_norms;          // of each gradient after clip_norm
     GlobalBound* bounds;            // clip_global_norm
     double* norm;                   // of all gradients, if the host has computed it
-    std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite
+    std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite; for kernels that write state, if they skip
     std::byte* rules;               // rules with an array's own constants, kRuleBytes apart
 };
 
@@ -85,6 +85,12 @@ struct alignas(16) UploadArguments {
     alignas(16) std::byte bytes[kUploadBytes];
 };
 static_assert(sizeof(UploadArguments) <= 32764);
+
+// Return whether the step is skipped: what changes parameters or state then writes nothing.
+FO_DEVICE inline bool is_skipped(const Arguments& arguments) {
+    const std::int32_t* found = arguments.workspace.found_nonfinite;
+    return found && *found != 0;
+}
 
 // The table of a launch: the first chunk of each tensor, first for the update, then for reductions, each with the total
 // at the end; then the tensors.

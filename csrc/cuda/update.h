@@ -242,6 +242,7 @@ struct Update {
 
     template <class Block>
     FO_DEVICE void operator()(Block& block, const Arguments& arguments) const {
+        if (is_skipped(arguments)) return;
         for_each_chunk<T>(block, arguments,
                           [&](const TensorTable& table, const TensorDesc& tensor, std::int64_t begin) {
                               return ChunkUpdate<R, T>(arguments, tensor, table.template constants<T>(tensor), begin);

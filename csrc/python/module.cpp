@@ -234,6 +234,12 @@ PYBIND11_MODULE(_core, m) {
     m.def(
         "cuda_device_of", [](Address address) { return cuda::device_of(reinterpret_cast<void*>(address)); },
         py::arg("address"));
+    m.def(
+        "cuda_wait",
+        [](int device, Address stream, Address other) {
+            cuda::wait(device, reinterpret_cast<void*>(stream), reinterpret_cast<void*>(other));
+        },
+        py::arg("device"), py::arg("stream"), py::arg("other"));
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ from ._core import build_info as build_info
 from ._core import complete as complete
 from ._core import cuda_device_of as cuda_device_of
 from ._core import cuda_status as cuda_status
+from ._core import cuda_wait as cuda_wait
 from ._core import end_threads as end_threads
 from ._core import fill_normal as fill_normal
 from ._core import get_num_threads as get_num_threads

@@ -132,6 +132,35 @@ def test_gradients_of_anybody_s(xp: Any) -> None:
 
 
 @with_device
+def test_other_streams_are_waited_for(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each, those that the interfaces of gradients or of anybody's buffers name."""
+    waits: list[tuple[int, ...]] = []
+    wait = fastoptim.core.cuda_wait
+
+    def spy(*arguments: int) -> None:
+        waits.append(arguments)
+        wait(*arguments)
+
+    monkeypatch.setattr(fastoptim.core, "cuda_wait", spy)
+    own, other = (xp.cuda.Stream(non_blocking=True) for _ in range(2))
+
+    def shown(stream: Any) -> Any:
+        return Shown(put(xp, ones(3)), stream=stream)
+
+    with own:
+        opt: Any = fo.SGD([put(xp, ones(3)) for _ in range(2)])
+        opt.step([shown(other.ptr), shown(other.ptr)])
+        assert waits == [(0, own.ptr, other.ptr)]
+        opt.step([shown(None), shown(own.ptr)])
+        opt.step([put(xp, ones(3)), shown(...)])
+        assert len(waits) == 1
+        fo.functional.sgd(shown(other.ptr), shown(own.ptr), step=1)  # on the stream of p
+        assert waits[1:] == [(0, other.ptr, own.ptr)]
+        own.synchronize()
+        other.synchronize()
+
+
+@with_device
 def test_a_bfloat16_gradient_of_anybody_s(xp: Any) -> None:
     """Its typestr says no more than two bytes; its dtype says which."""
     g = np.arange(6).astype(BFLOAT16)

@@ -86,6 +86,8 @@ class Cuda:
     """
 
     name = "CUDA"
+    names_streams = True
+    """True if each array names its own stream."""
     moves = True
     """True if an array object may get other memory between steps."""
     reader: tuple[Sequence[str], str] | None = None
@@ -124,9 +126,13 @@ class Cuda:
         device = cuda_device_of(address)
         return make_metadata(address, shape, strides, dtype, writeable=not read_only, gpu=device)
 
-    def stream(self, gpu: int) -> Stream:
-        """Return the library's current stream on that GPU; here the default stream."""
-        return Stream(0, False)
+    def stream(self, gpu: int, array: Any = None) -> Stream:
+        """Return the library's current stream on that GPU; here that of the array's producer, or the default stream."""
+        return Stream(self.producer(gpu, array) or 0, False)
+
+    def producer(self, gpu: int, array: Any) -> int | None:
+        """Return the stream with the work that produces an array's elements; None if there is nothing to wait for."""
+        return getattr(array, "__cuda_array_interface__", {}).get("stream")  # of version 3
 
     def check_takes_place(self, array: Any) -> None:
         """Raise RuntimeError if a CUDA graph is being captured on the array's current stream."""
@@ -156,6 +162,7 @@ class Cuda:
 class CuPy(Cuda):
     """CuPy arrays, each with the same memory for life."""
 
+    names_streams = False
     moves = False
     reader = (("shape", "strides", "dtype", "data.device_id"), "data.ptr")
 
@@ -176,10 +183,14 @@ class CuPy(Cuda):
         device = int(array.data.device_id)
         return make_metadata(int(array.data.ptr), array.shape, array.strides, array.dtype, gpu=device)
 
-    def stream(self, gpu: int) -> Stream:
+    def stream(self, gpu: int, array: Any = None) -> Stream:
         """Return CuPy's current stream."""
         stream = self._cupy.cuda.get_current_stream(gpu)
         return Stream(stream.ptr, stream.is_capturing())
+
+    def producer(self, gpu: int, array: Any) -> int | None:
+        """Return CuPy's current stream, as its interface does."""
+        return self.stream(gpu).pointer
 
     def zeros(self, like: Any, dtype: np.dtype[Any]) -> Any:
         """Return zeros on the device of `like`."""

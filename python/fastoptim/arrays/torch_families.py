@@ -113,6 +113,7 @@ class TorchCuda(_Torch, Cuda):
     """Tensors on CUDA."""
 
     name = "PyTorch on CUDA"
+    names_streams = False
 
     def _is_here(self, tensor: Any) -> bool:
         return bool(tensor.is_cuda)
@@ -120,11 +121,15 @@ class TorchCuda(_Torch, Cuda):
     def _metadata(self, array: Any, place: str) -> ArrayMetadata:
         return make_metadata(*self._description(array, place), gpu=array.device.index or 0)
 
-    def stream(self, gpu: int) -> Stream:
+    def stream(self, gpu: int, array: Any = None) -> Stream:
         """Return PyTorch's current stream."""
         cuda = self._torch.cuda
         with cuda.device(gpu):
             return Stream(cuda.current_stream().cuda_stream, cuda.is_current_stream_capturing())
+
+    def producer(self, gpu: int, array: Any) -> int | None:
+        """Return PyTorch's current stream; the interface of a tensor does not name it."""
+        return self.stream(gpu).pointer
 
 
 class TorchCpu(_Torch):

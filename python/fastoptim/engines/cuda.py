@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_gradient, memory_of, same_layout
-from ..arrays.cuda_families import ArrayMetadata, Cuda
+from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
@@ -71,7 +72,7 @@ class Engine:
         self._copies = []
         if not self._parts or self._have_moved():
             self._make_parts(group_steps, step_of)
-        captures = any(self._family.stream(part.gpu).records for part in self._parts)
+        captures = any(self._stream(part).records for part in self._parts)
         if captures:
             self._check_capture(group_steps)
         self._recognize(grads, group_steps, step_of, captures)
@@ -106,7 +107,7 @@ class Engine:
         steps = native_steps(group_steps)
         calls = []
         for part in self._parts:
-            pointer = self._family.stream(part.gpu).pointer
+            pointer = self._stream(part).pointer
             calls.append((part, pointer, (self._of(part, grads), self._of(part, step_of), steps)))
         if norm is None and len(self._parts) > 1 and any(map(depends_on_all, group_steps)):
             norms = self._clipped_norms(grads, group_steps, step_of)
@@ -137,7 +138,7 @@ class Engine:
         norms = [0.0] * len(self._param_states)
         steps = native_steps(group_steps)
         for part in self._parts:
-            pointer = self._family.stream(part.gpu).pointer
+            pointer = self._stream(part).pointer
             own = part.model.clipped_norms(self._of(part, grads), self._of(part, step_of), steps, pointer)
             if own is None:
                 return None
@@ -166,7 +167,13 @@ class Engine:
     ) -> None:
         """Replace gradients that native code does not recognize by their metadata, or raise their error."""
         reported: set[tuple[str, int]] = set()
+        waited: defaultdict[int, set[int]] = defaultdict(set)  # streams, by GPU
         waiting = [*self._parts]
+        if self._family.names_streams:
+            for part in waiting:
+                for param in (self._param_states[i] for i in part.indices):
+                    for array in (param.p, *param.state.values()):
+                        self._wait_for_producer(part, array, waited[part.gpu])
         while waiting:
             part = waiting[-1]
             status, value = part.model.recognize(self._of(part, grads))
@@ -179,19 +186,36 @@ class Engine:
                 self._make_parts(group_steps, step_of)
                 waiting = [*self._parts]
             else:
-                grads[i] = self._check_gradient(part.model, value, self._param_states[i], grads[i], captures)
+                grads[i] = self._check_gradient(part, value, grads[i], None if captures else waited[part.gpu])
 
-    def _check_gradient(
-        self, model: core.Model, index: int, param: ParamState, grad: Any, captures: bool
-    ) -> ArrayMetadata:
-        """Return the metadata of a gradient, or of its copy in the parameter's memory order."""
+    def _stream(self, part: _Part) -> Stream:
+        return self._family.stream(part.gpu, self._param_states[part.indices[0]].p)
+
+    def _wait_for_producer(self, part: _Part, array: Any, waited: set[int]) -> None:
+        """Let the stream of a part wait for the one on which another library produces an array, once for each."""
+        family, own = family_of(array), self._stream(part).pointer
+        if not isinstance(family, Cuda) or (family is self._family and not family.names_streams):
+            return
+        stream = family.producer(part.gpu, array)
+        if stream is not None and stream not in {own, *waited}:
+            core.cuda_wait(part.gpu, own, stream)
+            waited.add(stream)
+
+    def _check_gradient(self, part: _Part, index: int, grad: Any, waited: set[int] | None) -> ArrayMetadata:
+        """Return the metadata of a gradient, or of its copy in the parameter's memory order.
+
+        `waited` are the streams that were waited for; None while a graph is captured.
+        """
         register_dtypes()
+        param = self._param_states[part.indices[index]]
         p = param.metadata
         metadata = check_gradient(grad, param.g_place, p)
         self._written.check_no_overlap(metadata, param.g_place)
         assert isinstance(metadata, ArrayMetadata)
+        if waited is not None:
+            self._wait_for_producer(part, grad, waited)
         if not same_layout(metadata, p):
-            if captures:  # the graph would contain the copy
+            if waited is None:  # the graph would contain the copy
                 raise ValueError(
                     f"{param.g_place}: expected the parameter's memory order in a step that a CUDA graph captures, got "
                     f"strides of {metadata.strides} bytes"
@@ -200,7 +224,7 @@ class Engine:
             self._family.assign(self._copies[-1], grad)
             return _metadata(self._copies[-1])
         if self._reader is not None and family_of(grad) is self._family:
-            model.remember(index, grad, metadata)
+            part.model.remember(index, grad, metadata)
         return metadata
 
     # ---- parameters
@@ -282,7 +306,7 @@ class Engine:
             raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
         steps = native_steps(recorded.group_steps(on_time, missed))
         for part in self._parts:
-            step_of, stream = self._of(part, recorded.step_of), self._family.stream(part.gpu)
+            step_of, stream = self._of(part, recorded.step_of), self._stream(part)
             part.model.advance(step_of, steps, stream.pointer)
         return recorded.absent
 
