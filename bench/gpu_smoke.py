@@ -14,12 +14,24 @@ SINGLE, DOUBLE, HALF, BRAIN = "float32", "float64", "float16", "bfloat16"
 
 # A group's optimizers with their options, and the formats of its arrays; each group is run in a process of its own.
 Cases = list[tuple[str, dict[str, Any]]]
-PLAIN: Cases = [("SGD", {}), ("Adam", {"ema": 0.9, "clip_value": 0.5}), ("AdamW", {"amsgrad": True}), ("Lion", {})]
+PLAIN: Cases = [
+    ("SGD", {}),
+    ("Adam", {"ema": 0.9, "clip_value": 0.5}),
+    ("AdamW", {"amsgrad": True}),
+    ("Lion", {}),
+    ("SGLD", {"seed": 1}),
+]
 NORMS: Cases = [
     ("SGD", {"clip_norm": 0.5, "clip_global_norm": 0.7, "norm_type": norm_type})
     for norm_type in (1.0, 2.0, float("inf"))
 ]
-SUMS: Cases = [("LAMB", {}), ("LARS", {"momentum": 0.9}), ("NovoGrad", {}), ("Prodigy", {"clip_norm": 0.5})]
+SUMS: Cases = [
+    ("LAMB", {}),
+    ("StableAdamW", {}),
+    ("LARS", {"momentum": 0.9}),
+    ("NovoGrad", {}),
+    ("Prodigy", {"clip_norm": 0.5}),
+]
 GROUPS: dict[str, tuple[Cases, tuple[str, ...]]] = {
     "float32": (PLAIN, (SINGLE,)),
     "float64": (PLAIN, (DOUBLE,)),
