@@ -45,6 +45,9 @@ from ptx.mutants import fused, renamed, widened, without_barrier
 from ptx.parser import Kernel, parse
 
 SIZE = 1031  # what 128 threads move as vectors, and 7 more
+# Rules that no call of an optimizer's `step` launches: their PTX is not interpreted yet.
+LBFGS = ("add", "add_pair", "add_four", "dot", "dots", "scale")
+NOT_INTERPRETED = {"sophia_hessian", *(f"lbfgs_{name}" for name in LBFGS)}
 MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
 CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
 PAIRS = list(product(DTYPES, DTYPES))
@@ -196,7 +199,8 @@ def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: It
         launched |= check_steps(programs, case, parameters(case, 2))
         for p_dtype, drift in product((FLOAT32, FLOAT64), (0, 1)):
             launched |= check_function(programs, case, p_dtype, g_dtype, drift)
-    needed = {name for name, rule in rules_of(programs).items() if rule in optimizer.variants}
+    rules = {*optimizer.variants} - NOT_INTERPRETED
+    needed = {name for name, rule in rules_of(programs).items() if rule in rules}
     assert needed
     needed |= {"Finish"} if optimizer.reduce_terms else set()
     needed |= {"AddAll"} if optimizer.reduces_all else set()
@@ -396,5 +400,5 @@ def test_missing_barriers_are_detected(sample: Programs, name: str, case: Case) 
 def test_every_kernel_is_of_an_optimizer_or_common(all_programs: Programs, sample: Programs) -> None:
     """So that the tests above, which require kernels by their rule, leave none out."""
     found = rules_of(all_programs)
-    assert set(found.values()) == {rule for cls in OPTIMIZERS for rule in cls.variants} | {""}
+    assert set(found.values()) == {rule for cls in OPTIMIZERS for rule in cls.variants} | NOT_INTERPRETED | {""}
     assert {name for name, rule in found.items() if not rule} <= sample.keys()
