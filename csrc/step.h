@@ -44,6 +44,19 @@ struct Axes {
     std::int64_t length[kMost], stride[kMost];  // strides in bytes
 };
 
+// The rows of a parameter that a step updates, in ascending order.  Their elements are counted as in a dense array of
+// these rows alone.
+struct Rows {
+    std::int64_t count, row_size;   // rows; elements of one
+    const std::int64_t* index;      // of each row in the parameter
+    const std::int64_t* positions;  // of the gradient's rows, in the order of the rows above; null if it is the same
+    const std::int64_t* begins;  // where the positions of each row begin, whose gradients are added; null if each has
+                                 // one position
+    const std::int32_t* constants;  // of each row, an index into StepArgs::constants; null if they are the gradient's
+
+    std::int64_t size() const { return count * row_size; }
+};
+
 // The gradient of a segment in one step; data is null where there is none.
 struct Gradient {
     const void* data;
@@ -51,6 +64,7 @@ struct Gradient {
     std::int32_t constants;  // an index into StepArgs::constants
     Format format;
     const Axes* axes = nullptr;  // null where its elements lie as the parameter's, as always on a GPU
+    const Rows* rows = nullptr;  // null for all rows of the segment
 };
 
 // A rule with the constants of one step, once in each compute type, and what is done before and after it (prepare.h).
@@ -87,7 +101,10 @@ struct StepArgs {
         return std::any_of(constants, constants + constants_count, [](auto& each) { return each.bounds_norms(); });
     }
     // The elements of segment i that the step updates.
-    std::int64_t stepped(std::int64_t i) const { return gradients[i].data ? segments[i].p.size : 0; }
+    std::int64_t stepped(std::int64_t i) const {
+        const Gradient& gradient = gradients[i];
+        return !gradient.data ? 0 : gradient.rows ? gradient.rows->size() : segments[i].p.size;
+    }
 };
 
 }  // namespace fo

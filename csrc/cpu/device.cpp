@@ -56,7 +56,8 @@ class Execution {
             case PassKind::kReduceAll: reduce_all(); return true;
             case PassKind::kFinalize: finalize(pass); return true;
             case PassKind::kUpdate:
-                update_shares(step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, begins_);
+                update_shares(
+                    step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, loops_.gradient, begins_);
                 return true;
         }
         return true;
@@ -123,17 +124,18 @@ class Execution {
     void reduce(const Pass& pass, ReduceOf reduce_of) {
         const Index first = pass.begin, count = pass.end - pass.begin;
         concatenate(
-            count, [&](Index i) { return reduce_of(first + i) ? tiles_of(step_.segments[first + i].p.size) : 0; },
-            begins_);
+            count, [&](Index i) { return reduce_of(first + i) ? tiles_of(step_.stepped(first + i)) : 0; }, begins_);
         tiles_.assign(static_cast<std::size_t>(begins_.back() * kMaxSums), 0);
         // Tiles of small arrays are not full, so count elements before using threads.
         Index elements = 0;
-        for (Index i = pass.begin; i < pass.end; ++i) elements += reduce_of(i) ? step_.segments[i].p.size : 0;
+        for (Index i = pass.begin; i < pass.end; ++i) elements += reduce_of(i) ? step_.stepped(i) : 0;
         const Index min_share = elements < 2 * kMinShare ? begins_.back() + 1 : kMinShare / kSumTile;
         for_shares(begins_, min_share, 1, [&](Index i, Index begin, Index end) {
             const Index at = first + i;
-            reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end,
-                          tiles_.data() + (begins_[i] + begin) * kMaxSums);
+            double* const sums = tiles_.data() + (begins_[i] + begin) * kMaxSums;
+            if (step_.gradients[at].rows)
+                return RowBlock(step_, at, loops_.gradient).reduce(reduce_of(at), begin, end, sums);
+            reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end, sums);
         });
         add_tiles(pass, reduce_of);
     }

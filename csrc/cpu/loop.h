@@ -22,9 +22,13 @@ struct RuleLoops {
     Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
 };
 
-// The terms of norms of gradients, by NormType; see gradient_terms.
+// Write to `to`, in the compute type, n elements of a gradient with rows.
+using DecodeRows = void (*)(const Gradient&, std::int64_t begin, void* to, std::int64_t n);
+
+// The terms of norms of gradients, by NormType (see gradient_terms), and the gradients of rows.
 struct GradientLoops {
     Reduce f32[3], f64[3], scaled_f64;
+    DecodeRows decode_rows_f32, decode_rows_f64;
 };
 
 struct Loops {

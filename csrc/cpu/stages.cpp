@@ -2,6 +2,7 @@
 
 #include "../prepare.h"
 #include "convert.h"
+#include "row_pieces.h"
 #include "tile_sums.h"
 #include "vectorize.h"
 
@@ -86,6 +87,38 @@ void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
 }
 
 template <class T>
+void decode_rows(const Gradient& gradient, Index begin, void* to, Index n) {
+    const Rows& rows = *gradient.rows;
+    if (!rows.positions) return decode_gradient<T>(gradient, begin, to, n);
+    const auto add_pieces = [&](auto read) {
+        for_row_pieces(rows, begin, n, [&](const RowPiece& piece) {
+            const Index first = rows.begins ? rows.begins[piece.row] : piece.row;
+            const Index last = rows.begins ? rows.begins[piece.row + 1] : first + 1;
+            auto* const sum = static_cast<Cell<T>*>(to) + piece.at;
+            for (Index i = first; i < last; ++i) {
+                const auto g = read(rows.positions[i] * rows.row_size + piece.in_row, piece.size);
+                FO_IVDEP
+                for (Index k = 0; k < piece.size; ++k) sum[k].value = i == first ? g(k) : sum[k].value + g(k);
+            }
+        });
+    };
+    if (gradient.axes) {
+        Cell<T> copy[kSumTile];
+        return add_pieces([&](Index at, Index size) {
+            decode_gradient<T>(gradient, at, copy, size);
+            return [&copy](Index k) { return copy[k].value; };
+        });
+    }
+    with_format(gradient.format, [&](auto kind) {
+        using Kind = decltype(kind);
+        add_pieces([&](Index at, Index) {
+            const auto* from = static_cast<const Cell<typename Kind::type>*>(gradient.data) + at;
+            return [from](Index k) { return Kind::template decode<T>(from[k].value); };
+        });
+    });
+}
+
+template <class T>
 void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,
                       Index n) {
     const Prepare<T> prepare(constants, gradient);
@@ -142,6 +175,7 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
     template void decode<T>(Format, const void*, void*, Index);                                                       \
     template void encode<T>(Format, const void*, void*, Index);                                                       \
     template void decode_gradient<T>(const Gradient&, Index, void*, Index);                                           \
+    template void decode_rows<T>(const Gradient&, Index, void*, Index);                                               \
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
     template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
     template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \
@@ -154,6 +188,8 @@ const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &re
                                     &reduce_gradient<float, NormType::kInfinity>},
                                    {&reduce_gradient<double, NormType::kTwo>, &reduce_gradient<double, NormType::kOne>,
                                     &reduce_gradient<double, NormType::kInfinity>},
-                                   &reduce_gradient<double, NormType::kTwo, true>};
+                                   &reduce_gradient<double, NormType::kTwo, true>,
+                                   &decode_rows<float>,
+                                   &decode_rows<double>};
 
 }  // namespace fo::cpu::FO_ISA

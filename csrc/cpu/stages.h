@@ -20,6 +20,10 @@ void encode(Format format, const void* from, void* to, std::int64_t n);
 template <class T>
 void decode_gradient(const Gradient& gradient, std::int64_t begin, void* to, std::int64_t n);
 
+// Decode elements of a gradient with rows, in the order of Rows.
+template <class T>
+void decode_rows(const Gradient& gradient, std::int64_t begin, void* to, std::int64_t n);
+
 // Write to `to` what a rule receives as gradient.
 template <class T>
 void prepare_gradient(const StepConstants& constants, const Gradient& gradient, const void* p, const void* g, void* to,

@@ -98,9 +98,33 @@ std::optional<Axes> Layout::axes_of(py::handle array) const {
         if (whole_shape_[axis] > 1) order.push_back(axis);
     }
     std::sort(order.begin(), order.end(), [this](auto a, auto b) { return strides_[a] > strides_[b]; });
+    return axes_in(order, array);
+}
+
+std::int64_t Layout::row_size() const {
+    std::int64_t size = 1;
+    for (std::size_t axis = 1; axis < whole_shape_.size(); ++axis) size *= whole_shape_[axis];
+    return size;
+}
+
+std::optional<Axes> Layout::axes_of_rows(py::handle array, std::int64_t count) const {
+    const auto& other = raw(array);
+    if (other.nd != ndim_ || (ndim_ > 0 && other.dimensions[0] != count)) return {};
+    if (!(flags_ & py::array::c_style)) return {};
+    std::vector<std::size_t> order;
+    for (std::size_t axis = 0; axis < whole_shape_.size(); ++axis) {
+        if (axis > 0 && other.dimensions[axis] != whole_shape_[axis]) return {};
+        if (other.dimensions[axis] > 1) order.push_back(axis);
+    }
+    if (order.empty()) return Axes{1, {1}, {std::int64_t(py::reinterpret_borrow<py::array>(array).itemsize())}};
+    return axes_in(order, array);
+}
+
+std::optional<Axes> Layout::axes_in(const std::vector<std::size_t>& order, py::handle array) const {
+    const auto& other = raw(array);
     Axes found{};
     for (const std::size_t axis : order) {
-        const std::int64_t length = whole_shape_[axis], stride = other.strides[axis];
+        const std::int64_t length = other.dimensions[axis], stride = other.strides[axis];
         const int outer = found.count - 1;
         if (found.count > 0 && found.stride[outer] == length * stride) {  // the two are one
             found.length[outer] *= length;

@@ -40,6 +40,13 @@ class Layout {
     // no elements or too many axes.
     std::optional<Axes> axes_of(py::handle array) const;
 
+    // The same for an array with other rows, `count` of them; nothing also if this layout is not in C order.
+    std::optional<Axes> axes_of_rows(py::handle array, std::int64_t count) const;
+
+    // The length of the first axis, or 1 without axes; the elements of a row.
+    std::int64_t rows() const { return ndim_ == 0 ? 1 : whole_shape_[0]; }
+    std::int64_t row_size() const;
+
     // Whether that array has the same shape and the same elements at the same places.
     bool fits(py::handle array) const {
         const auto& other = raw(array);
@@ -54,6 +61,7 @@ class Layout {
     static constexpr int kNear = 4;  // axes whose lengths are in shape_
 
     bool fits_in_full(py::handle array) const;
+    std::optional<Axes> axes_in(const std::vector<std::size_t>& order, py::handle array) const;
 
     int ndim_, flags_;
     std::array<py::ssize_t, kNear> shape_;

@@ -51,12 +51,13 @@ void Counts::advance() const {
 
 Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
              py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
-             const std::optional<std::vector<int>>& param_of)
+             const std::optional<std::vector<int>>& param_of, py::object rows_type)
     : params_(std::move(params)),
       states_(std::move(states)),
       groups_(std::move(groups)),
       on_gpu_(std::holds_alternative<int>(where)),
       array_type_(std::move(array_type)),
+      rows_type_(std::move(rows_type)),
       reader_(std::move(reader)),
       owners_(std::move(owners)),
       recognized_(params_.size()),
@@ -174,8 +175,40 @@ bool Model::recognize_strided(std::size_t i, py::handle grad, Gradients& gradien
     return true;
 }
 
+// Gradients of some rows: indices and values, arrays of the CPU in any memory order, or of a GPU in C order.
+bool Model::recognize_rows(std::size_t i, py::handle grad, Gradients& gradients) const {
+    auto held = std::make_unique<Gradients::HeldRows>();
+    const py::object index = grad.attr("index");
+    held->values = grad.attr("values");
+    const py::handle values = held->values;
+    if (reinterpret_cast<PyObject*>(Py_TYPE(values.ptr())) != array_type_.ptr()) return false;
+    const auto format = format_of(values);
+    held->index = py::isinstance<RowIndex>(index) ? index.cast<std::shared_ptr<const RowIndex>>()
+                                                  : RowIndex::try_make(index, layouts_[i].rows());
+    if (!format || !held->index) return false;
+    Gradient& gradient = gradients.each[i];
+    gradient.data = raw(values).data;
+    gradient.format = *format;
+    const auto axes = layouts_[i].axes_of_rows(values, held->index->gradient_rows());
+    if (!axes) return false;
+    held->rows = held->index->view(layouts_[i].row_size());
+    if (held->rows.size() == 0) {
+        gradient.data = &segments_[i];  // any address that is not null: it is never read
+    } else if (overlaps_own(interval_of(gradient.data, *axes, gradient.format))) {
+        return false;
+    } else if (axes->count > 1 || axes->stride[0] != std::int64_t(FO_TARGET::item_size(gradient.format))) {
+        if (on_gpu_) return false;
+        gradients.axes.push_back(std::make_unique<const Axes>(*axes));
+        gradient.axes = gradients.axes.back().get();
+    }
+    gradient.rows = &held->rows;
+    gradients.rows.push_back(std::move(held));
+    return true;
+}
+
 bool Model::recognize(std::size_t i, py::handle grad, Gradients& gradients) const {
     Gradient& gradient = gradients.each[i];
+    if (reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) == rows_type_.ptr()) return recognize_rows(i, grad, gradients);
     if (reinterpret_cast<PyObject*>(Py_TYPE(grad.ptr())) == array_type_.ptr()) {
         const auto format = format_of(grad);
         if (!format) return false;
@@ -208,7 +241,7 @@ void Model::remember(std::size_t i, const py::object& grad, const py::array& met
 }
 
 Gradients Model::no_gradients() const {
-    Gradients gradients{std::vector<Gradient>(count()), {}};
+    Gradients gradients{std::vector<Gradient>(count()), {}, {}};
     for (std::size_t i = 0; i < count(); ++i)
         gradients.each[i] = {.data = nullptr, .clip = 1, .constants = groups_[i], .format = {}};
     return gradients;
@@ -265,13 +298,21 @@ StepResult Model::prepare(const py::list& grads, const std::optional<std::vector
         prepared.gradients.each[i].constants = which[i];
         if (takes_part(arguments(prepared.gradients, prepared.constants), static_cast<std::int64_t>(i)))
             expect_state(i, prepared.constants[step]);
+        if (const Rows* rows = prepared.gradients.each[i].rows; rows && rows->constants)
+            expect(std::all_of(rows->constants, rows->constants + rows->count,
+                               [&](auto k) { return std::size_t(k) < prepared.constants.size(); }),
+                   "constants of each row");
     }
     return result;
 }
 
 bool Model::run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream, const Elsewhere& elsewhere) {
-    const GilRelease unlocked;
-    return device_->step(arguments(gradients, constants), stream, elsewhere);
+    {
+        const GilRelease unlocked;
+        if (!device_->step(arguments(gradients, constants), stream, elsewhere)) return false;
+    }
+    for (const auto& held : gradients.rows) held->index->count();
+    return true;
 }
 
 py::tuple Model::step(const py::list& grads, const std::optional<std::vector<int>>& step_of,
@@ -333,7 +374,8 @@ int Model::traverse(visitproc visit, void* arg) const {
         if (const int stop = visit(like->type.ptr(), arg)) return stop;
         if (const int stop = visit_all(like->key)) return stop;
     }
-    if (const int stop = visit(array_type_.ptr(), arg)) return stop;
+    for (const py::object* type : {&array_type_, &rows_type_})
+        if (const int stop = visit(type->ptr(), arg)) return stop;
     return visit_all(owners_);
 }
 

@@ -8,6 +8,7 @@
 #include "../update_config.h"
 #include "array.h"
 #include "array_reader.h"
+#include "row_index.h"
 
 #include <pybind11/stl.h>
 #include <atomic>
@@ -46,11 +47,18 @@ py::tuple as_tuple(const StepResult& result);
 // Return the entries of a list, kept alive.
 std::vector<py::object> objects_of(const py::list& list);
 
-// The gradients of the arrays in one step, and where the elements of those are that lie otherwise than their
-// parameters.
+// The gradients of the arrays in one step, where the elements of those are that lie otherwise than their parameters,
+// and the rows of those that do not have all.
 struct Gradients {
+    struct HeldRows {
+        std::shared_ptr<const RowIndex> index;
+        py::object values;
+        Rows rows;
+    };
+
     std::vector<Gradient> each;
     std::vector<std::unique_ptr<const Axes>> axes;
+    std::vector<std::unique_ptr<const HeldRows>> rows;
 };
 
 // What an optimizer has counted: a list, and the entries that take the place of its first ones after a step.  They are
@@ -72,10 +80,11 @@ class Model {
     // Python has checked all arrays: dense, writeable, disjoint.  `array_type` is the type of arrays and metadata
     // arrays that are gradients as they are.  `owners` are the arrays that may come to use other memory, or empty;
     // `reader` reads them, and gradients of their family.  `param_of` names the parameter of each array where a
-    // parameter consists of several, which follow one another; by default each array is one.
+    // parameter consists of several, which follow one another; by default each array is one.  `rows_type` is the type
+    // of gradients for some rows, None where a rule needs them all.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
-          const std::optional<std::vector<int>>& param_of);
+          const std::optional<std::vector<int>>& param_of, py::object rows_type);
 
     ~Model();
     Model(const Model&) = delete;
@@ -149,6 +158,7 @@ class Model {
     bool is_unchanged(std::size_t i) const;
     bool recognize(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_strided(std::size_t i, py::handle grad, Gradients& gradients) const;
+    bool recognize_rows(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const;
     bool overlaps_own(Interval grad) const;
     void expect_state(std::size_t i, const StepConstants& constants) const;
@@ -169,7 +179,7 @@ class Model {
     std::unique_ptr<Device> device_;
     const bool on_gpu_;
 
-    py::object array_type_;
+    py::object array_type_, rows_type_;
     std::shared_ptr<const ArrayReader> reader_;
     std::vector<py::object> owners_;
     std::vector<std::shared_ptr<const Recognized>> recognized_;  // null until there is one

@@ -35,7 +35,7 @@ class BandwidthProbe {
         std::vector<std::int64_t> begins;
         const GilRelease unlocked;
         const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
-            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, begins);
+            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, {}, begins);
         };
         for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
             if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);

@@ -171,13 +171,19 @@ PYBIND11_MODULE(_core, m) {
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));
 
+    py::class_<RowIndex, std::shared_ptr<RowIndex>>(m, "RowIndex")
+        .def(py::init<py::handle, std::int64_t>(), py::arg("index"), py::arg("n"))
+        .def_static("all", &RowIndex::all, py::arg("n"))
+        .def_property_readonly("gradient_rows", &RowIndex::gradient_rows)
+        .def("group", &RowIndex::group, py::arg("counts"), py::arg("first"));
+
     py::class_<Model, std::shared_ptr<Model>>(m, "Model", collectable<Model>())
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const Model::Where&, py::object,
                       std::shared_ptr<const ArrayReader>, std::vector<py::object>,
-                      const std::optional<std::vector<int>>&>(),
+                      const std::optional<std::vector<int>>&, py::object>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
              py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
-             py::arg("param_of") = py::none())
+             py::arg("param_of") = py::none(), py::arg("rows_type") = py::none())
         .def(
             "recognize", [](const Model& model, const py::list& grads) { return as_tuple(model.recognize(grads)); },
             py::arg("grads"))

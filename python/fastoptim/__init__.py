@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import _interpreter as _interpreter
 from . import functional as functional
 from . import reference as reference
+from .arrays.rows import Rows as Rows
 from .core import build_info as build_info
 from .early_stopping import EarlyStopping as EarlyStopping
 from .lbfgs.optimizer import LBFGS as LBFGS

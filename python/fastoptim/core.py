@@ -11,6 +11,7 @@ from ._core import FastPath as FastPath
 from ._core import LayerTuner as LayerTuner
 from ._core import Model as Model
 from ._core import OptionSet as OptionSet
+from ._core import RowIndex as RowIndex
 from ._core import StateArguments as StateArguments
 from ._core import Temporarily as Temporarily
 from ._core import UpdateConfig as UpdateConfig

@@ -28,6 +28,7 @@ import numpy as np
 from . import core
 from .arrays.checks import check_state, check_target, raise_nonfinite
 from .arrays.param_state import ParamState
+from .arrays.rows import values_of
 from .engines.base import group_step_at
 from .engines.native import option_set
 from .engines.select import check_backend, engine_for
@@ -134,7 +135,7 @@ def _update(
     param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=optimizer.state_schema)
     stepped = engine_for(backend, [param]).step([g], [group_step])
     if stepped is None and settings.when_nonfinite == "raise":
-        raise_nonfinite([("g", g)])
+        raise_nonfinite(values_of(iter([("g", g)])))
     return stepped is not None if settings.skips else None
 
 

@@ -154,6 +154,7 @@ class Cuda:
     copy: Any = _refuse
     contiguous: Any = _refuse
     assign: Any = _refuse
+    copy_rows: Any = _refuse
     astype: Any = _refuse
     to_numpy: Any = _refuse
     arithmetic: Any = _refuse
@@ -220,6 +221,11 @@ class CuPy(Cuda):
         """Assign a number, a NumPy array, or any array that CuPy can convert."""
         with self.arithmetic(target):
             target[...] = source if isinstance(source, (int, float)) else self._cupy.asarray(source)
+
+    def copy_rows(self, target: Any, rows: Array, source: Any, source_rows: Array) -> None:
+        """Assign rows of `source` to rows of `target`."""
+        with self.arithmetic(target):
+            target[self._cupy.asarray(rows)] = source[self._cupy.asarray(source_rows)]
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""

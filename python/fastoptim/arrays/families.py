@@ -50,6 +50,9 @@ class ArrayFamily(Protocol):
     def assign(self, target: Any, source: Any) -> None:
         """Assign a number, or another array's elements converted to the target's dtype."""
 
+    def copy_rows(self, target: Any, rows: Array, source: Any, source_rows: Array) -> None:
+        """Assign rows of `source` to rows of `target`, both given as NumPy arrays of int64."""
+
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype, on which the family's operators work."""
 
@@ -73,10 +76,15 @@ def family_of(thing: Any) -> ArrayFamily | None:
     return next((family for family in FAMILIES if family.owns(thing)), None)
 
 
+def family_in(array: Any) -> ArrayFamily:
+    """Return the family of an array."""
+    family = family_of(array)
+    assert family is not None
+    return family
+
+
 def in_numpy(array: Any) -> Array:
     """Return a CPU's array as a NumPy array over the same memory: one of NumPy itself, which may change later."""
     if isinstance(array, np.ndarray):
         return array
-    family = family_of(array)
-    assert family is not None
-    return family.metadata(array, "")
+    return family_in(array).metadata(array, "")

@@ -85,6 +85,10 @@ class NumPy:
         with np.errstate(all="ignore"):
             self._plain(target)[...] = source if isinstance(source, (int, float)) else self._plain(source)
 
+    def copy_rows(self, target: Any, rows: Array, source: Any, source_rows: Array) -> None:
+        """Assign rows of `source` to rows of `target`."""
+        self._plain(target)[rows] = self._plain(source)[source_rows]
+
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""
         return self._plain(array).astype(dtype)

@@ -12,7 +12,7 @@ from ..options.schema import StateArray
 from ..reference_math import Array, compute_dtype
 from .checks import check_gradient, check_state, check_target, in_order_of
 from .cuda_families import ArrayMetadata
-from .families import ArrayFamily, family_of
+from .families import ArrayFamily, family_in
 from .written_ranges import WrittenRanges
 
 _DEFAULT = StateArray()
@@ -52,21 +52,20 @@ class ParamState:
         dtype = schema.dtype_for(p.dtype)
         if schema.kind.keeps_layout:
             return self.family.zeros(self.p, dtype)
-        return self.family.full(self.p, schema.shape_for(p.shape), 0.0, dtype)
+        shape = schema.shape_for(p.shape)
+        return np.zeros(shape, dtype) if schema.kind.on_host else self.family.full(self.p, shape, 0.0, dtype)
 
     def initial_state(self, name: str, options: Mapping[str, Any]) -> Any:
         """Return a new state array with its values before the first step."""
         array, initial = self.allocate(name), self.schema_of(name).initial_for(options)
         if initial:
-            self.family.assign(array, self.p if initial == "p" else initial)
+            family_in(array).assign(array, self.p if initial == "p" else initial)
         return array
 
     @property
     def family(self) -> ArrayFamily:
         """The array family of the parameter."""
-        family = family_of(self.p)
-        assert family is not None
-        return family
+        return family_in(self.p)
 
     @property
     def metadata(self) -> Array:

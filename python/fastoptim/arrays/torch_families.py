@@ -96,6 +96,11 @@ class _Torch:
         else:
             target.detach().copy_(self._torch.as_tensor(source))
 
+    def copy_rows(self, target: Any, rows: Array, source: Any, source_rows: Array) -> None:
+        """Assign rows of `source` to rows of `target`."""
+        to, of = (self._torch.as_tensor(index, device=target.device) for index in (rows, source_rows))
+        target.detach()[to] = source.detach()[of]
+
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""
         return array.detach().to(self._named(dtype), copy=True)

@@ -31,6 +31,12 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
     return tuple.__new__(GroupStep, (settings, lr, t, scale, constants))  # in half the time of GroupStep(...)
 
 
+def group_step_of_rows(group_step: GroupStep, taken: int) -> GroupStep:
+    """Return the step, of the same group, of rows that have taken so many before."""
+    own = group_step_at(group_step.settings, group_step.lr, taken + 1, "param_groups")
+    return own._replace(grad_scale=group_step.grad_scale)
+
+
 def depends_on_all(group_step: GroupStep) -> bool:
     """Return whether a step depends on the gradients of all arrays together."""
     options = group_step.settings.options

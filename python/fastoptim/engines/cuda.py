@@ -12,6 +12,7 @@ from ..arrays.checks import check_gradient, memory_of, same_layout
 from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
+from ..arrays.rows import Rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..options.settings import Settings
@@ -27,7 +28,13 @@ from .base import (
     depends_on_all,
     group_step_at,
 )
-from .native import make_fast_path, native_steps, refuse_unsteady, register_dtypes, state_of
+from .native import (
+    make_fast_path,
+    native_steps,
+    refuse_unsteady,
+    register_dtypes,
+    state_of,
+)
 
 _SUMS = "the rule's sums run over the arrays of several processes"
 
@@ -208,6 +215,8 @@ class Engine:
         """
         register_dtypes()
         param = self._param_states[part.indices[index]]
+        if isinstance(grad, Rows):
+            raise ValueError(f"{param.g_place}: expected a gradient for the whole array on a GPU, got Rows")
         p = param.metadata
         metadata = check_gradient(grad, param.g_place, p)
         self._written.check_no_overlap(metadata, param.g_place)
@@ -252,6 +261,8 @@ class Engine:
         by_gpu: dict[int, list[int]] = {}
         for i, p in enumerate(self._params):
             by_gpu.setdefault(p.gpu, []).append(i)
+        if any(group_step.settings.options["row_steps"] for group_step in group_steps):
+            raise ValueError("row_steps: expected False on a GPU, got True")
         self._check_sums(group_steps)
         self._parts = [
             _Part(gpu, indices, self._make_model(gpu, indices, [group_steps[used[i]].settings for i in indices]))

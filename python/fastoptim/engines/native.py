@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import core
-from ..arrays.checks import same_layout
+from ..arrays.checks import check_gradient, same_layout
 from ..arrays.families import family_of, in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
+from ..arrays.rows import Rows, check_index, check_rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..core import RULES
 from ..options.checks import expand, range_of
-from ..options.schema import AVERAGE
+from ..options.schema import AVERAGE, ROW_STEPS
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
 from .base import (
@@ -29,6 +30,7 @@ from .base import (
     GroupSnapshot,
     GroupStep,
     group_step_at,
+    group_step_of_rows,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Engine:
         elsewhere: Elsewhere = NOTHING_ELSEWHERE,
     ) -> int | None:
         """Update every array that has a gradient; see fastoptim.engines.base.Engine.  May change the list `grads`."""
+        group_steps = with_row_steps(self._param_states, grads, group_steps, step_of)
         steps, norm, sums = native_steps(group_steps), elsewhere.global_norm, elsewhere.sums
 
         def step(model: core.Model) -> tuple[str, int]:
@@ -120,12 +123,16 @@ class Engine:
             register_dtypes()  # the user may have imported it since
             for i in range(value, min(value + checked, len(grads))):
                 if grads[i] is not None:
-                    grads[i] = self._check_gradient(model, i, grads[i])
+                    which = self._param_states[i].group if step_of is None else step_of[i]
+                    grads[i] = self._check_gradient(model, i, grads[i], group_steps[which].settings)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def _check_gradient(self, model: core.Model, index: int, grad: Any) -> Array:
-        """Return a gradient as a NumPy array; the next ones like it are recognized by native code."""
+    def _check_gradient(self, model: core.Model, index: int, grad: Any, settings: Settings) -> Array | Rows:
+        """Return a gradient as NumPy arrays; the next ones like it are recognized by native code."""
         param = self._param_states[index]
+        if isinstance(grad, Rows):
+            rows = check_rows(param, grad, self._written, settings)
+            return Rows(rows.index, np.ascontiguousarray(rows.values))
         checked = check_one(param, grad, self._written)
         if self._reader and family_of(grad) is self._family and same_layout(self._family.metadata(grad, ""), checked):
             model.remember(index, grad, checked)
@@ -153,8 +160,44 @@ class Engine:
             array_type=np.ndarray,
             reader=self._reader,
             owners=[param.p for param in self._param_states] if self._reader else [],
+            rows_type=rows_type_of(used),
         )
         return self._model
+
+
+def with_row_steps(
+    param_states: Sequence[ParamState],
+    grads: list[Any],
+    group_steps: Sequence[GroupStep],
+    step_of: list[int] | None,
+) -> Sequence[GroupStep]:
+    """Return the group steps, and after them those of rows with step counts of their own.
+
+    Replaces the gradients of such parameters by rows whose index refers to these steps.
+    """
+    if not any(group_step.settings.options["row_steps"] for group_step in group_steps):
+        return group_steps
+    steps = [*group_steps]
+    for i, (param, grad) in enumerate(zip(param_states, grads, strict=True)):
+        group_step = group_steps[param.group if step_of is None else step_of[i]]
+        if grad is None or not group_step.settings.options["row_steps"]:
+            continue
+        counts = in_numpy(param.state[ROW_STEPS])
+        if isinstance(grad, Rows):
+            checked = check_index(grad.index, f"{param.g_place}.index", len(counts))
+            index, values = core.RowIndex(checked, len(counts)), grad.values
+        else:
+            values = np.asarray(grad) if isinstance(grad, np.generic) else grad
+            check_gradient(values, param.g_place, param.metadata)
+            index = core.RowIndex.all(len(counts))
+        steps += [group_step_of_rows(group_step, taken) for taken in index.group(counts, len(steps))]
+        grads[i] = Rows(index, values)
+    return steps
+
+
+def rows_type_of(used: Iterable[Settings]) -> type[Rows] | None:
+    """Return the type of gradients for rows that native code may recognize; None where some rule needs whole arrays."""
+    return Rows if all(settings.is_elementwise for settings in used) else None
 
 
 def refuse_unsteady(result: tuple[str, int], reported: set[tuple[str, int]], param: ParamState) -> None:
@@ -171,8 +214,10 @@ def make_fast_path(
     groups: Sequence[GroupSnapshot],
     containers: list[Any],
     stream: Callable[[], tuple[int, bool]] | None = None,
-) -> FastPath:
-    """Return the fast path of a model whose groups have these options."""
+) -> FastPath | None:
+    """Return the fast path of a model whose groups have these options; None if rows have counts of their own."""
+    if any(group.settings.options["row_steps"] for group in groups):
+        return None
     fixed = None
     if all(group.settings.is_steady and not group.settings.skips for group in groups):
         fixed = [(group.seen, *_constants_of_every_step(group)) for group in groups]

@@ -18,8 +18,10 @@ import numpy as np
 from .. import core
 from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
+from ..arrays.rows import Indices, Rows, Selection, check_rows
 from ..arrays.tree import Structure
-from ..options.schema import AVERAGE
+from ..arrays.written_ranges import WrittenRanges
+from ..options.schema import AVERAGE, ROW_STEPS
 from ..reference_math import (
     Array,
     bias_correction_of,
@@ -33,7 +35,7 @@ from ..reference_math import (
     shrink,
     sign,
 )
-from .base import NO_COUNTS, NOTHING_ELSEWHERE, Counts, Elsewhere, GroupSnapshot, GroupStep
+from .base import NO_COUNTS, NOTHING_ELSEWHERE, Counts, Elsewhere, GroupSnapshot, GroupStep, group_step_of_rows
 
 FLUSH_INTERVAL = 64  # steps; subnormal numbers in state live at most as long
 
@@ -122,15 +124,25 @@ class _Work:
     state: dict[str, Array]
     """Copies of the state arrays, which the step updates."""
     is_present: bool
+    rows: Indices | None = None
+    """The rows of the parameter that these are; None for all."""
     sums: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, param: ParamState, group_step: GroupStep, grad: Array | None) -> _Work:
+    def of(cls, param: ParamState, group_step: GroupStep, grad: Array | Rows | None) -> _Work:
         """Make it.  An array without a gradient takes part with its scalar state and none of its elements."""
         p = param.metadata
         dtype = compute_dtype(p.dtype)
+        if isinstance(grad, Rows):
+            index, g = Selection.of(grad, dtype)
+            state = {name: in_numpy(array)[index] for name, array in param.state.items()}
+            if ROW_STEPS in state:
+                state[ROW_STEPS] += group_step.settings.options["row_steps"]
+            return cls(param, group_step, p[index].astype(dtype), g, state, True, index)
         if grad is not None:
             state = {name: in_numpy(array).copy(order="K") for name, array in param.state.items()}
+            if ROW_STEPS in state:
+                state[ROW_STEPS] += group_step.settings.options["row_steps"]
             return cls(param, group_step, p.astype(dtype), grad.astype(dtype), state, True)
         none = np.zeros(0, dtype)
         state = {
@@ -138,6 +150,31 @@ class _Work:
             for name, array in param.state.items()
         }
         return cls(param, group_step, none, none, state, False)
+
+    def update(self) -> None:
+        """Apply the formula and what follows it, to rows with step counts of their own one count after another."""
+        if not self.group_step.settings.options["row_steps"]:
+            self._update_all()
+            return
+        steps = self.state[ROW_STEPS]
+        for t in np.unique(steps):
+            rows = np.flatnonzero(steps == t) if self.p.ndim else ...
+            state = {name: array[rows] for name, array in self.state.items()}
+            group_step = group_step_of_rows(self.group_step, int(t) - 1)
+            part = _Work(self.param, group_step, self.p[rows], self.g[rows], state, True)
+            part._update_all()
+            self.p[rows] = part.p
+            for name, array in state.items():
+                self.state[name][rows] = array
+
+    def _update_all(self) -> None:
+        settings = self.group_step.settings
+        decay_parameter(self.p, self.group_step)  # after the reductions, which native code does in a pass of their own
+        self.call(settings.optimizer.reference, **({"sums": self.sums} if self.sums else {}))
+        if settings.averages:
+            self.update_average()
+        if self.group_step.t % FLUSH_INTERVAL == 0:
+            self.flush()
 
     def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
         """Call a formula with the state in the compute type, and store the state that it has updated.
@@ -172,11 +209,12 @@ class _Work:
 
     def assign(self) -> None:
         """Assign the parameter and the state that the step has computed."""
+        where = ... if self.rows is None else self.rows
         for name, array in self.state.items():
             if self.is_present or self.param.schema_of(name).is_scalar:
-                in_numpy(self.param.state[name])[...] = array
+                in_numpy(self.param.state[name])[where] = array
         if self.is_present:
-            self.param.metadata[...] = self.p
+            self.param.metadata[where] = self.p
 
     def _decoded(self, name: str) -> Array:
         """A state array in the compute type: the copy itself if it is stored in that type, or is a scalar."""
@@ -250,20 +288,27 @@ class Engine:
     ) -> list[_Work]:
         """Return the arrays that take part in a step; `is_taken` if an array elsewhere has a gradient."""
         written = check_targets(self._param_states)
+        which = [param.group for param in self._param_states] if step_of is None else step_of
+        steps = [group_steps[k] for k in which]
         checked = [
-            None if grad is None else check_one(param, grad, written)
-            for param, grad in zip(self._param_states, grads, strict=True)
+            _checked(param, grad, written, group_step)
+            for param, grad, group_step in zip(self._param_states, grads, steps, strict=True)
         ]
         is_taken |= any(grad is not None for grad in checked)
         works = []
-        for i, (param, grad) in enumerate(zip(self._param_states, checked, strict=True)):
-            group_step = group_steps[param.group if step_of is None else step_of[i]]
+        for param, grad, group_step in zip(self._param_states, checked, steps, strict=True):
             if grad is not None or (is_taken and group_step.settings.optimizer.reduces_all):
                 works.append(_Work.of(param, group_step, grad))
         return works
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
+
+
+def _checked(param: ParamState, grad: Any, written: WrittenRanges, group_step: GroupStep) -> Array | Rows | None:
+    if grad is None or not isinstance(grad, Rows):
+        return None if grad is None else check_one(param, grad, written)
+    return check_rows(param, grad, written, group_step.settings)
 
 
 def _bound(works: list[_Work], group_steps: Sequence[GroupStep], finite: bool) -> bool:
@@ -295,13 +340,7 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep], elsewhere: Elsew
         return False
     _reduce(works, elsewhere.sums)
     for work in works:
-        settings = work.group_step.settings
-        decay_parameter(work.p, work.group_step)  # after the reductions, which native code does in a pass of their own
-        work.call(settings.optimizer.reference, **({"sums": work.sums} if work.sums else {}))
-        if settings.averages:
-            work.update_average()
-        if work.group_step.t % FLUSH_INTERVAL == 0:
-            work.flush()
+        work.update()
         work.p = work.p.astype(work.param.metadata.dtype)
     return True
 

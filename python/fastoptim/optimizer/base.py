@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
+from ..arrays.families import family_in
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
@@ -34,13 +35,14 @@ from . import checkpoint, groups, pickling, stepping, swapped_params
 from .accumulation import ACCUMULATED, Accumulates, Accumulation, Accumulator
 from .group_changes import ChangesGroups
 from .native_rules import check_against_native
+from .remapping import ChangesRows
 from .saving import SavedInFiles
 
 #: Every optimizer by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
-class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
+class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, SavedInFiles, stepping.StepsInGraphs):
     r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
@@ -89,6 +91,10 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
             from there on (stochastic weight averaging).  ValueError if it or `swa_every` is assigned later and
             `swa_start` is a step already taken.
         swa_every: See `swa_start`.
+        row_steps: Counts the steps of each row, which is an index of the first axis, in the state array `row_steps`;
+            with `Rows` the bias corrections and averages of a row then depend on its own count, as if it had an
+            optimizer of its own.  The learning rate's schedule still follows the optimizer's count.  ValueError for an
+            optimizer that needs sums or numbers of whole arrays.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         backend: "native", or "reference" for plain NumPy with the same bits.
 
@@ -123,6 +129,7 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
     ema_debias: bool = option(default=False, kw_only=True)
     swa_start: PositiveCount | None = option(default=None, kw_only=True)
     swa_every: PositiveCount = option(default=1, kw_only=True)
+    row_steps: bool = option(default=False, kw_only=True)
     backend: Backend = argument(default="native", kw_only=True)
 
     _watched = ()
@@ -232,9 +239,12 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
                 got = repr(options["decay_schedule"])
                 raise ValueError(f"decay_schedule: expected 'lr' without decoupled weight decay, got {got}")
             variant = cls.variant(**options)
+            settings = Settings(cls, variant, options)
+            if options["row_steps"] and not settings.is_elementwise:
+                raise ValueError(f"row_steps: expected False, as {cls.name} has sums or numbers of whole arrays")
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None
-        return Settings(cls, variant, options)
+        return settings
 
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:
@@ -304,7 +314,7 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
         """
         if self._views is None:
             self._views = [
-                {k: param.family.view(array) for k, array in param.state.items()} for param in self.param_states
+                {k: family_in(array).view(array) for k, array in param.state.items()} for param in self.param_states
             ]
         return self._structure.build(iter([dict(views) for views in self._views]))
 
@@ -384,29 +394,6 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, SavedInFiles):
 
     def _settings(self, index: int) -> Settings:
         return groups.settings_of(self, index)
-
-    def graph_step(self) -> None:
-        """Take the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
-
-        It passes the learning rate, the step count and the other constants of the next step to the graph.  The arrays,
-        the gradients' buffers and which of them are None stay as they were at the capture.  So do all options except
-        `lr` and `grad_scale`; RuntimeError if they have changed.  The captured call of `step` is not a step: it returns
-        False and is not counted.
-
-        With CuPy::
-
-            cupy.cuda.Device().synchronize()  # wait for the streams that the arrays were made on
-            with cupy.cuda.Stream(non_blocking=True) as stream:
-                opt.step(grads)  # an ordinary step first
-                stream.begin_capture()
-                opt.step(grads)
-                graph = stream.end_capture()
-                for batch in data:
-                    ...  # write the batch's gradients into the arrays of grads
-                    opt.graph_step()
-                    graph.launch()
-        """
-        stepping.graph_step(self)
 
     # ---- checkpoints and copies
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from .. import core
 from ..arrays.checks import canonical_dtype, check_state
+from ..arrays.families import family_in
 from ..arrays.param_state import ParamState
 from ..arrays.tree import describe
 from ..options.checks import check_option, extras_of, is_array, may_be_none
-from ..options.schema import AVERAGE, StateArray
+from ..options.schema import SHARED_STATE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
@@ -91,7 +92,7 @@ def array_entry(param: ParamState, steps: int) -> dict[str, Any]:
         "dtype": param.metadata.dtype.name,
         "shape": list(param.metadata.shape),
         "steps": steps,
-        "state": {name: param.family.to_numpy(array) for name, array in param.state.items()},
+        "state": {name: family_in(array).to_numpy(array) for name, array in param.state.items()},
     }
 
 
@@ -120,7 +121,7 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
             take_settings(optimizer, index, settings, extras)
         for param, target, (_, state) in zip(optimizer.param_states, targets, arrays, strict=True):
             for name, array in target.items():
-                param.family.assign(array, state[name])
+                family_in(array).assign(array, state[name])
             param.state.clear()
             param.state.update(target)
         optimizer._counts[:] = step_count, missed
@@ -287,7 +288,7 @@ def check_array(
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
     state = entry_of(entry, "state", place)
-    if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, AVERAGE}:
+    if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, *SHARED_STATE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
         name: _check_state_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)

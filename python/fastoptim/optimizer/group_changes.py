@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import core
+from ..arrays.families import family_in
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import describe
 from .accumulation import check_none_pending, drop
@@ -125,7 +126,7 @@ def zero_state(optimizer: OptimizerParts) -> None:
             param.family.check_takes_place(param.p)
         for name, array in param.state.items():
             initial = param.schema_of(name).initial_for(options)
-            values.append((param.family, array, param.p if initial == "p" else initial))
+            values.append((family_in(array), array, param.p if initial == "p" else initial))
 
     def assign() -> None:
         optimizer._fast_path = None

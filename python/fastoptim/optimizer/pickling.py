@@ -11,6 +11,7 @@ from dataclasses import replace
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.families import family_in
 from ..engines.base import GroupSnapshot
 from . import accumulation
 from .groups import check_group_count
@@ -62,7 +63,7 @@ def shallow_copy(optimizer: OptimizerParts) -> Any:
     """Return an optimizer of the same parameters with options and state of its own."""
     attributes = picklable(optimizer)
     attributes["param_states"] = [
-        replace(stored, state={name: param.family.copy(array) for name, array in param.state.items()})
+        replace(stored, state={name: family_in(array).copy(array) for name, array in param.state.items()})
         for stored, param in zip(attributes["param_states"], optimizer.param_states, strict=True)
     ]
     attributes["_trees"] = list(attributes["_trees"])

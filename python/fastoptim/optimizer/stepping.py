@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..arrays.checks import raise_nonfinite
+from ..arrays.rows import values_of
 from ..arrays.torch_families import version_marker
 from ..engines import cuda
 from ..engines.base import Counts, FastPath, GroupStep, group_step_at
@@ -73,7 +74,8 @@ def check_skipped(
     """Return False, the result of a skipped step, or raise the error that `on_nonfinite` demands."""
     if any(group_step.settings.when_nonfinite == "raise" for group_step in group_steps):
         flat = optimizer._structure.match(grads, root)
-        raise_nonfinite((root + param.place, grad) for param, grad in zip(optimizer.param_states, flat, strict=True))
+        paths = (root + param.place for param in optimizer.param_states)
+        raise_nonfinite(values_of(zip(paths, flat, strict=True)))
     return False
 
 
@@ -123,16 +125,38 @@ def _marked(fast_path: FastPath, mark: Callable[[], None]) -> FastPath:
     return fast_path._replace(**{name: with_mark(getattr(fast_path, name)) for name in steps})
 
 
-def graph_step(optimizer: OptimizerParts) -> None:
-    """Pass the constants of the next step to a captured one; see `Optimizer.graph_step`."""
-    optimizer.check_not_swapped()
-    group_steps = group_steps_of(optimizer)
-    if not isinstance(optimizer._engine, cuda.Engine):
-        raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
-    absent = optimizer._engine.replay(group_steps, optimizer._missed)
-    missed = missed_with(optimizer._missed, absent, optimizer.reduces_all)
-    optimizer._counts[:] = optimizer._step_count + 1, missed
-    raise_lr_max(optimizer, group_steps)
+class StepsInGraphs:
+    """The method of an optimizer that takes a captured step."""
+
+    def graph_step(self: Any) -> None:
+        """Take the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
+
+        It passes the learning rate, the step count and the other constants of the next step to the graph.  The arrays,
+        the gradients' buffers and which of them are None stay as they were at the capture.  So do all options except
+        `lr` and `grad_scale`; RuntimeError if they have changed.  The captured call of `step` is not a step: it returns
+        False and is not counted.
+
+        With CuPy::
+
+            cupy.cuda.Device().synchronize()  # wait for the streams that the arrays were made on
+            with cupy.cuda.Stream(non_blocking=True) as stream:
+                opt.step(grads)  # an ordinary step first
+                stream.begin_capture()
+                opt.step(grads)
+                graph = stream.end_capture()
+                for batch in data:
+                    ...  # write the batch's gradients into the arrays of grads
+                    opt.graph_step()
+                    graph.launch()
+        """
+        self.check_not_swapped()
+        group_steps = group_steps_of(self)
+        if not isinstance(self._engine, cuda.Engine):
+            raise RuntimeError("graph_step: expected a step captured in a CUDA graph before")
+        absent = self._engine.replay(group_steps, self._missed)
+        missed = missed_with(self._missed, absent, self.reduces_all)
+        self._counts[:] = self._step_count + 1, missed
+        raise_lr_max(self, group_steps)
 
 
 def group_steps_of(optimizer: OptimizerParts, as_seen: bool = False) -> list[GroupStep]:

@@ -17,6 +17,9 @@ from ..reference_math import FORMATS, Format
 #: The state array of `ema` and `swa_start`.
 AVERAGE = "average"
 
+#: The state array of `row_steps`.
+ROW_STEPS = "row_steps"
+
 #: The formats that state may have.  "compute" is float64 for a float64 parameter, else float32.
 STATE_FORMATS = tuple(FORMATS)
 
@@ -38,10 +41,14 @@ class Shape(NamedTuple):
     reason: str
     """The end of the message that names the expected shape."""
 
+    on_host: bool = False
+    """True if the array is in the CPU's memory, also where the parameter is in a GPU's."""
+
 
 SHAPES = {
     "param": Shape(lambda shape: shape, None, True, " as the parameter's"),
     "scalar": Shape(lambda shape: (), np.dtype(np.float64), False, ", one number for the whole array"),
+    "rows": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one number for each row", True),
 }
 
 
@@ -99,10 +106,10 @@ class StateArray:
         return self.initial(options) if callable(self.initial) else self.initial
 
 
-#: The declaration of the average, which every optimizer may keep.
-AVERAGE_ARRAY = StateArray(initial="p")
+#: The declarations of the arrays that every optimizer may keep.
+SHARED_STATE = {AVERAGE: StateArray(initial="p"), ROW_STEPS: StateArray("rows")}
 
 
 def complete_schema(names: tuple[str, ...], declared: Mapping[str, StateArray]) -> dict[str, StateArray]:
-    """Return the declaration of each of these state arrays, defaults filled in, and that of the average."""
-    return {**{name: declared.get(name, StateArray()) for name in names}, AVERAGE: AVERAGE_ARRAY}
+    """Return the declaration of each of these state arrays, defaults filled in, and of those that all may keep."""
+    return {**{name: declared.get(name, StateArray()) for name in names}, **SHARED_STATE}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .schema import AVERAGE, StateArray
+from .schema import AVERAGE, ROW_STEPS, StateArray
 
 if TYPE_CHECKING:  # a protocol takes time to make
 
@@ -45,18 +45,30 @@ class Settings:
     @property
     def state(self) -> tuple[str, ...]:
         """The state arrays that these options use."""
-        return self.optimizer.variants[self.variant] + (AVERAGE,) * self.averages
+        return self.optimizer.variants[self.variant] + self._shared_state
 
     @property
     def every_state(self) -> tuple[str, ...]:
-        """The state arrays of every variant, and the average if one is kept."""
+        """The state arrays of every variant, and those that the shared options need."""
         names = dict.fromkeys(name for names in self.optimizer.variants.values() for name in names)
-        return (*names, *(AVERAGE,) * self.averages)
+        return (*names, *self._shared_state)
+
+    @property
+    def _shared_state(self) -> tuple[str, ...]:
+        return (AVERAGE,) * self.averages + (ROW_STEPS,) * bool(self.options["row_steps"])
 
     @cached_property
     def when_nonfinite(self) -> str:
         """The effect of a gradient that is not finite: "skip", "raise", or none if empty."""
         return "skip" if self.options["skip_nonfinite"] else self.options["on_nonfinite"] or ""
+
+    @property
+    def is_elementwise(self) -> bool:
+        """True if the update of an element depends on no other element, nor on a number of the whole array."""
+        own = self.optimizer.variants[self.variant]
+        return self.optimizer.reduce_terms is None and not any(
+            self.optimizer.state_schema[name].is_scalar for name in own
+        )
 
     @property
     def skips(self) -> bool:

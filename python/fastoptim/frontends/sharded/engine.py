@@ -13,6 +13,7 @@ from ... import core
 from ...arrays.checks import check_gradient
 from ...arrays.cuda_families import ArrayMetadata
 from ...arrays.param_state import ParamState, check_targets
+from ...arrays.rows import Rows
 from ...arrays.tree import Structure
 from ...engines.base import (
     NO_COUNTS,
@@ -54,6 +55,8 @@ class ShardedEngine:
         counts: Counts = NO_COUNTS,
     ) -> int | None:
         """Update every array of which a rank has a gradient; see fastoptim.engines.base.Engine."""
+        if any(group_step.settings.options["row_steps"] for group_step in group_steps):
+            raise ValueError("row_steps: expected False in a sharded optimizer, got True")
         local = self._check(grads)
         has_gradient = np.array([grad is not None for grad in local], np.float64)
         present = (self._peers.agree(_facts(group_steps, self._param_states), has_gradient) > 0).tolist()
@@ -81,6 +84,8 @@ class ShardedEngine:
         written = check_targets(self._param_states)
         checked = []
         for param, grad in zip(self._param_states, grads, strict=True):
+            if isinstance(grad, Rows):
+                raise TypeError(f"{param.g_place}: expected an array, which the ranks can add, got Rows")
             if grad is not None:
                 metadata = check_gradient(grad, param.g_place, param.metadata)
                 written.check_no_overlap(metadata, param.g_place)

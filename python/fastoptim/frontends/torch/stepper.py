@@ -95,7 +95,10 @@ class Steps:
             for name, value in given.items()
             if name in cls.defaults or name == "convention"  # type: ignore[attr-defined]
         }
-        return super().check_options(known, place)  # type: ignore[misc,no-any-return]
+        settings: Settings = super().check_options(known, place)  # type: ignore[misc]
+        if settings.options["row_steps"]:
+            raise ValueError(f"{place}row_steps: expected False in fastoptim.torch, got True")
+        return settings
 
     def _settings(self: Any, index: int) -> Settings:
         """Return a group's settings now; its tensors, which are read at every step, stay in the group."""

@@ -1,0 +1,292 @@
+"""Rows from the user's side: step counts of rows, changes of rows, errors, checkpoints and the cost."""
+
+from __future__ import annotations
+
+import copy
+import tracemalloc
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from cases import FLOAT32, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
+from loops import each_case, loop
+from models import BACKENDS, OPTIMIZERS, Memory
+from row_checks import is_elementwise, rows_of, summed
+
+ROW_CASES = [case for case in VARIANT_CASES if is_elementwise(case)]
+each_backend = loop("backend", BACKENDS)
+
+
+def adam(params: Any, backend: Any = "native", **options: Any) -> fo.Adam:
+    return fo.Adam(params, lr=0.1, backend=backend, **options)
+
+
+# ---- step counts of rows
+
+
+@each_case(ROW_CASES)
+def test_counted_rows_are_optimizers_of_their_own(case: Case) -> None:
+    rng = np.random.default_rng(12)
+    n, shape = 4, (4, 3)
+    p = rows_of(rng, np.arange(n), shape, FLOAT32)
+    each = [case.optimize(row.copy(), "reference") for row in p]
+    options = case.options | {"row_steps": True}
+    opts = [case.optimizer({"p": p.copy()}, **options, backend=backend) for backend in BACKENDS]
+    counts = np.zeros(n, np.int64)
+    for step in range(12):
+        index = np.arange(n) if step % 4 == 0 else rng.integers(0, n, 3)
+        values = rows_of(rng, index, shape, FLOAT32)
+        for opt in opts:
+            opt.step({"p": values if step % 8 == 0 else fo.Rows(index, values)})
+        for row, g in zip(*summed(index, values, FLOAT32), strict=True):
+            each[row].step(g)
+            counts[row] += 1
+    for backend, opt in zip(BACKENDS, opts, strict=True):
+        state = opt.state["p"]
+        assert state.pop("row_steps").tolist() == counts.tolist()
+        for row in range(n):
+            assert_same_bits(opt.params["p"][row], each[row].params, f"{case.id} {backend}: row {row}")
+            for name, array in state.items():
+                assert_same_bits(array[row], each[row].state[name], f"{case.id} {backend}: {name} of row {row}")
+
+
+@each_backend
+def test_a_skipped_step_counts_no_row(backend: Any) -> None:
+    opt = adam(np.ones((3, 2)), backend, row_steps=True, skip_nonfinite=True)
+    assert opt.step(fo.Rows(np.array([1, 2]), np.ones((2, 2)))) is True
+    assert opt.step(fo.Rows(np.array([1, 0]), np.full((2, 2), np.inf))) is False
+    assert opt.state["row_steps"].tolist() == [0, 1, 1]
+
+
+@each_backend
+def test_counts_of_arrays_without_axes_and_without_rows(backend: Any) -> None:
+    params = {"number": np.array(1.0), "none": np.zeros((0, 3))}
+    opt = adam(params, backend, row_steps=True)
+    for _ in range(2):
+        opt.step({"number": np.array(1.0), "none": np.zeros((0, 3))})
+    assert opt.state["number"]["row_steps"].tolist() == [2]
+    assert np.isclose(params["number"], 0.8)
+
+
+def test_counts_are_saved_and_copied(tmp_path: Any) -> None:
+    opt = adam({"p": np.ones((4, 2))}, row_steps=True, ema=0.9)
+    rows = {"p": fo.Rows(np.array([3, 1]), np.ones((2, 2)))}
+    opt.step(rows)
+    opt.save(tmp_path / "rows.safetensors")
+    loaded = adam({"p": opt.params["p"].copy()}, "reference", row_steps=True, ema=0.9)
+    loaded.load(tmp_path / "rows.safetensors")
+    twins = [loaded, copy.deepcopy(opt), copy.copy(opt)]
+    opt.step(rows)
+    for twin in twins[:2]:
+        twin.step(rows)
+        assert_same_bits(twin.params["p"], opt.params["p"])
+    for twin, taken in zip(twins, (2, 2, 1), strict=True):
+        assert twin.state["p"]["row_steps"].tolist() == [0, taken, 0, taken]
+
+
+def test_row_steps_may_be_assigned_later() -> None:
+    opt = adam(np.ones((3, 2)))
+    opt.step(np.ones((3, 2)))
+    opt.param_groups[0]["row_steps"] = True
+    opt.step(fo.Rows(np.array([1]), np.ones((1, 2))))
+    assert opt.state["row_steps"].tolist() == [0, 1, 0]
+
+
+# ---- other rows
+
+
+@each_case(ROW_CASES)
+@each_backend
+def test_remap_moves_the_state_of_rows(case: Case, backend: Any) -> None:
+    rng = np.random.default_rng(13)
+    shape = (5, 3)
+    params = {"p": rows_of(rng, np.arange(5), shape, FLOAT32), "q": [rows_of(rng, np.arange(5), shape, FLOAT32)]}
+    opt = case.optimizer(params, **case.options | {"row_steps": True}, backend=backend)
+    for _ in range(3):
+        g = rows_of(rng, np.arange(5), shape, FLOAT32)
+        opt.step({"p": g, "q": [g]})
+    before = {name: array.copy() for name, array in opt.state["p"].items()}
+    source = np.array([4, 0, 0, -1, 2, -1, 4])
+    new = rows_of(rng, source, shape, FLOAT32)
+    opt.remap({"p": new}, source={"p": source})
+    assert params["p"] is new
+    assert opt.params["p"] is new
+    fresh = case.optimizer(new.copy(), **case.options | {"row_steps": True}).state
+    for name, array in opt.state["p"].items():
+        wanted = np.where((source >= 0).reshape(-1, *[1] * (array.ndim - 1)), before[name][source], fresh[name])
+        assert_same_bits(array, wanted.astype(array.dtype), f"{case.id}: {name}")
+    g = rows_of(rng, source, shape, FLOAT32)
+    opt.step({"p": g, "q": [g[:5]]})
+    opt.step({"p": fo.Rows(np.array([6]), g[:1]), "q": [None]})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: cls.name)
+def test_remap_in_every_container(optimizer: type[fo.Optimizer]) -> None:
+    """The optimizer continues with the new arrays, whether they were in a dict, a list, a tuple, groups or nothing."""
+    index = np.array([1, -1])
+    for make, replaced in (
+        (lambda p: p, lambda p: p),
+        (lambda p: [p], lambda p: [p]),
+        (lambda p: ((p, np.ones(2)), {"a": p.copy()}), lambda p: ((p, None), {})),
+        (lambda p: [{"params": (p,), "lr": 0.5}, {"params": {"a": p.copy()}}], lambda p: [(p,), None]),
+    ):
+        old, new = np.ones((3, 2)), np.zeros((2, 2))
+        opt = optimizer(make(old))
+        opt.remap(replaced(new), source=replaced(index))
+        arrays = [param.p for param in opt.param_states]
+        assert arrays[0] is new
+        for _ in range(2):
+            opt.step(opt._structure.build(np.ones(p.shape) for p in arrays))
+        assert new.all()
+        assert (old == 1).all()
+        copy.deepcopy(opt).load_state_dict(opt.state_dict())
+
+
+def test_sums_of_rows() -> None:
+    """The sum of several gradients for rows is a whole gradient; a remap would leave it without a place."""
+    p = np.zeros((4, 2))
+    opt = fo.SGD(p, lr=1.0)
+    for row in (1, 2):
+        opt.accumulate(fo.Rows(np.array([row]), np.ones((1, 2))))
+    with pytest.raises(RuntimeError, match="remap: expected step"):
+        opt.remap(p[:2].copy(), source=np.array([0, 1]))
+    opt.step(accumulation="sum")
+    assert p[:, 0].tolist() == [0, -1, -1, 0]
+    opt.remap(new := p[:2].copy(), source=np.array([0, 1]))
+    opt.accumulate(np.ones((2, 2)))
+    opt.step()
+    assert new[:, 0].tolist() == [-1, -2]
+
+
+# ---- errors
+
+
+class Table(Memory):
+    """An optimizer whose every byte is watched."""
+
+    def __init__(self, backend: Any, **options: Any) -> None:
+        super().__init__()
+        self.p, self.q = self.array((4, 3)), self.array((2,))
+        self.opt = adam({"p": self.p, "q": self.q}, backend, **options)
+        self.step(fo.Rows(np.array([1]), np.ones((1, 3), np.float32)))
+
+    def step(self, rows: Any) -> None:
+        self.opt.step({"p": rows, "q": np.ones(2, np.float32)})
+
+    def everything(self) -> dict[str, Any]:
+        state = {f"{key} {name}": a.tobytes() for key, s in self.opt.state.items() for name, a in s.items()}
+        return {**super().everything(), **state, "steps": self.opt.step_count}
+
+
+def wrong_rows(table: Table) -> list[tuple[Any, Any, type[Exception], str]]:
+    index, values = np.array([0, 2]), np.ones((2, 3), np.float32)
+    return [
+        (np.array([0, 4]), values, IndexError, "grads['p'].index: expected indices from 0 to 3, got 4 at position 1"),
+        (np.array([-1, 2**31 - 1], np.int32), values, IndexError, "got -1 at position 0"),
+        (np.array([0, 2], np.uint64), values, TypeError, "dtype int32, int64 or bool"),
+        (np.array([0, 2], ">i8"), values, TypeError, "dtype int32, int64 or bool"),
+        (np.array([0.0, 2.0]), values, TypeError, "dtype int32, int64 or bool"),
+        ([0, 2], values, TypeError, "grads['p'].index: expected an array of int32, int64 or bool, got a list"),
+        (index[:, None], values, ValueError, "expected one axis, got shape (2, 1)"),
+        (np.ones(3, bool), values, ValueError, "expected a mask of the parameter's 4 rows"),
+        (np.ones(4, bool), values, ValueError, "grads['p'].values: expected shape (4, 3), got (2, 3)"),
+        (index, values[:1], ValueError, "grads['p'].values: expected shape (2, 3), got (1, 3)"),
+        (index, values[:, :2], ValueError, "expected shape (2, 3)"),
+        (index, values.astype(int), TypeError, "grads['p'].values: expected dtype float64"),
+        (index, 1.0, TypeError, "grads['p'].values"),
+        (index, table.p[:2], ValueError, "grads['p'].values: overlaps params['p']"),
+    ]
+
+
+@each_backend
+def test_wrong_rows_change_nothing(backend: Any) -> None:
+    for options in ({}, {"row_steps": True}):
+        table = Table(backend, **options)
+        for index, values, error, words in wrong_rows(table):
+            with table.refuses(error, words):
+                table.step(fo.Rows(index, values))
+
+
+@each_backend
+def test_parameters_that_have_no_rows(backend: Any) -> None:
+    for p, words in ((np.asfortranarray(np.ones((3, 2))), "params: expected C order"), (np.array(1.0), "got Rows")):
+        opt = adam(p, backend)
+        with pytest.raises(ValueError, match=words):
+            opt.step(fo.Rows(np.array([0]), np.ones((1, 2))))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [cls for cls in OPTIMIZERS if not cls.check_options({}).is_elementwise], ids=lambda cls: cls.name
+)
+@each_backend
+def test_optimizers_with_sums_reject_rows(optimizer: type[fo.Optimizer], backend: Any) -> None:
+    opt = optimizer(np.ones((3, 2)), backend=backend)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"as {optimizer.name} has sums"):
+            opt.step(fo.Rows(np.array([0]), np.ones((1, 2))))
+        opt.step(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="row_steps: expected False"):
+        optimizer(np.ones((3, 2)), row_steps=True)
+
+
+def test_wrong_remaps_change_nothing() -> None:
+    new, index = np.ones((2, 3), np.float32), np.array([1, -1])
+    wrong: list[tuple[Any, Any, type[Exception], str]] = [
+        ({"p": new}, {"p": np.array([1, 4])}, IndexError, "source['p']: expected indices from -1 to 3, got 4"),
+        ({"p": new}, {"p": np.array([-2, 1])}, IndexError, "got -2 at position 0"),
+        ({"p": new}, {"p": index[:1]}, ValueError, "one index for each of the 2 new rows"),
+        ({"p": new}, {"p": np.ones(4, bool)}, ValueError, "one index for each of the 2 new rows"),
+        ({"p": new}, {}, TypeError, "source['p']: expected an array"),
+        ({"r": new}, {"r": index}, TypeError, "some of the keys ['p', 'q']"),
+        ({"p": new[:, :2].copy()}, {"p": index}, ValueError, "expected float32 of shape ('n', 3)"),
+        ({"p": new.astype(float)}, {"p": index}, ValueError, "got float64"),
+        ({"p": [new]}, {"p": index}, TypeError, "params['p']"),
+    ]
+    for backend in BACKENDS:
+        table = Table(backend)
+        for params, source, error, words in wrong:
+            with table.refuses(error, words):
+                table.opt.remap(params, source=source)
+        with table.refuses(ValueError, "share no memory"):
+            table.opt.remap({"p": table.p, "q": table.p.reshape(-1)[:2]}, source={"p": np.arange(4), "q": index})
+
+
+def test_on_nonfinite_names_the_values() -> None:
+    opt = adam({"p": np.ones((3, 2))}, on_nonfinite="raise")
+    values = np.array([[1.0, 2.0], [3.0, np.nan]])
+    with pytest.raises(FloatingPointError, match=r"grads\['p'\].values: .* nan at index \(1, 1\)"):
+        opt.step({"p": fo.Rows(np.array([2, 0]), values)})
+
+
+# ---- other libraries
+
+
+def test_rows_of_other_libraries() -> None:
+    torch = pytest.importorskip("torch")
+    p, q = np.ones((5, 2), np.float32), np.ones((5, 2), np.float32)
+    opt, twin = adam(p), adam(q)
+    for index in (np.array([3, 0, 3]), np.array([True, False, True, False, False])):
+        values = ordinary_values(np.random.default_rng(0), FLOAT32, 2 * len(index)).reshape(-1, 2)
+        opt.step(fo.Rows(torch.from_numpy(index), torch.from_numpy(values)))
+        twin.step(fo.Rows(index, values))
+    assert_same_bits(p, q)
+
+
+def test_rows_in_functions() -> None:
+    p, m, v = (np.zeros((3, 2)) for _ in range(3))
+    fo.functional.adam(p, fo.Rows(np.array([1]), np.ones((1, 2))), m, v, step=1, lr=0.5)
+    assert p.any(axis=1).tolist() == m.any(axis=1).tolist() == [False, True, False]
+
+
+def test_memory_does_not_grow_with_the_table() -> None:
+    """No array of the table's size is made or copied."""
+    table: Array = np.zeros((2_000_000, 4), np.float32)
+    opt = cast(Any, fo.SGD)(table, lr=0.1)
+    rows = fo.Rows(np.array([5, 1_999_999]), np.ones((2, 4), np.float32))
+    opt.step(rows)
+    tracemalloc.start()
+    opt.step(rows)
+    assert tracemalloc.get_traced_memory()[1] < 20_000
+    tracemalloc.stop()
