@@ -52,18 +52,18 @@ def run_parts(parts: list[Part], out: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_report_of_parts_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeps = python("-c", "import time; print('begun', flush=True); time.sleep(60)")
     parts = [
-        Part("good", 1, python("-c", "print('\\x1b[1mfine\\x1b[0m')")),
-        Part("bad", 1, python("-c", "raise SystemExit(3)")),
-        Part("long", 1, sleeps),
+        Part("long", 5, sleeps),  # the first, since later parts may take the time that is left
+        Part("good", 60, python("-c", "print('\\x1b[1mfine\\x1b[0m')")),
+        Part("bad", 60, python("-c", "raise SystemExit(3)")),
         Part("missing", 1, ("no-such-program",)),
-        Part("needed", 1, python("-c", "raise SystemExit(1)"), needed=True),
+        Part("needed", 60, python("-c", "raise SystemExit(1)"), needed=True),
         Part("last", 1, python("-c", "print('never')")),
     ]
     status, report = run_parts(parts, tmp_path / "out", monkeypatch)
     assert status == 1
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("| ")]
     missing = "skipped" if on_gpu.REHEARSED else "failed"
-    expected = ["passed", "failed (exit status 3)", "failed (limit", missing, "failed (exit status 1)", "not run"]
+    expected = ["failed (limit", "passed", "failed (exit status 3)", missing, "failed (exit status 1)", "not run"]
     for row, part, wanted in zip(rows[1:], parts, expected, strict=True):
         assert row[0] == part.name
         assert row[3].startswith(wanted), row
@@ -71,7 +71,7 @@ def test_the_report_of_parts_that_fail(tmp_path: Path, monkeypatch: pytest.Monke
     assert "```text\nfine\n```" in report
     assert "begun" in report
     assert "never" not in report
-    assert "Status: failed (bad, long" in report
+    assert "Status: failed (long, bad" in report
 
 
 def test_the_report_of_a_run_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
