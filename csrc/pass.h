@@ -14,6 +14,7 @@ enum class PassKind : std::uint8_t {
     kReduceRule,       // the sums over a parameter that a rule needs
     kReduceAll,        // the sums over all parameters that a rule needs
     kFinalize,         // rules complete their constants from the sums, and write their scalar state
+    kCountAgreeing,    // the number of elements of a cautious step that agree with the gradient
     kUpdate,           // the rule, with preparation before and the average after it
 };
 

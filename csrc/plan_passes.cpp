@@ -8,7 +8,7 @@ namespace {
 
 // Which passes the rules and options of a step need.
 struct Needs {
-    bool norms = false, before_reduce = false, reduce_rule = false, reduce_all = false, finalize = false;
+    bool norms = false, before_reduce = false, reduce_rule = false, reduce_all = false, finalize = false, count = false;
     bool batches = false;
 
     explicit Needs(const StepArgs& step) {
@@ -20,7 +20,8 @@ struct Needs {
             reduce_rule |= rule.sums > 0;
             reduce_all |= rule.reduces_all;
             finalize |= rule.finalize != nullptr;
-            batches |= rule.finalize && !rule.reduces_all;
+            count |= constants.cautious;
+            batches |= (rule.finalize && !rule.reduces_all) || constants.cautious;
         }
     }
 };
@@ -55,6 +56,7 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_element
         add(needs.reduce_rule && !sums_are_known, PassKind::kReduceRule, begin, end);
         add(needs.reduce_all, PassKind::kReduceAll, begin, end);
         add(needs.finalize, PassKind::kFinalize, begin, end);
+        add(needs.count, PassKind::kCountAgreeing, begin, end);
         add(true, PassKind::kUpdate, begin, end);
     }
     return passes;

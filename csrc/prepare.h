@@ -6,6 +6,10 @@
 //     g = g + weight_decay*p                   coupled weight decay
 //     p = p - decay*p                          decoupled weight decay
 //     the rule
+//     p = p + scale*step                       cautious: where step and gradient agree; elsewhere p stays
+//     p = p - cautious_decay*p                 of the p before the rule: where step and p agree
+//     p = max(min(p, high), low)
+//     p is rounded and stored in a format of 16 bits as well
 //     average = average + weight*(p - average) moving average of the parameter
 // In every kFlushInterval-th step subnormal numbers in state and average then become zeros of their sign.
 #pragma once
@@ -73,6 +77,45 @@ struct Prepare {
     }
 
     FO_HD T parameter(T p) const { return shrink(p, decay); }
+};
+
+// What happens to p after a rule, except for averages.
+template <class T>
+struct Finish {
+    bool is_active, masks;  // is_active: not only a copy is made
+    T is_cautious, scale, decay, low, high;
+
+    FO_HD Finish(const StepConstants& constants, const Gradient& gradient)
+        : is_active(constants.masks() || constants.bounds_parameter()),
+          masks(constants.masks()),
+          is_cautious(T(constants.cautious)),
+          scale(T(gradient.step_scale)),
+          decay(T(constants.cautious_decay)),
+          low(T(constants.low)),
+          high(T(constants.high)) {}
+
+    // What a rule changed: it was applied to 0 if kFromZero, else to p.
+    template <bool kFromZero>
+    FO_HD static T change(T p, T moved) {
+        return kFromZero ? moved : moved - p;
+    }
+
+    // -1 where the step goes against the gradient, as it should.  A product of the numbers could underflow.
+    FO_HD static T direction(T change, T g) { return sign(change) * sign(g); }
+
+    // The new parameter.  A change that is NaN stays one.
+    template <bool kFromZero>
+    FO_HD T masked(T p, T moved, T g) const {
+        const T change = Finish::change<kFromZero>(p, moved);
+        const T unmasked = kFromZero ? p + change : moved;
+        const T scaled = p + scale * change;
+        const T agreeing = direction(change, g) >= T(0) ? p : scaled;
+        const T next = is_cautious != T(0) ? agreeing : unmasked;
+        const T decayed = next - decay * p;
+        return direction(change, p) > T(0) || decay == T(0) ? next : decayed;
+    }
+
+    FO_HD T bounded(T p) const { return clamp(p, low, high); }
 };
 
 // A rule with the preparation of its element.

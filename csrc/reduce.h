@@ -85,6 +85,13 @@ FO_HD inline double clip_factor(double bound, double norm, double eps) {
     return factor > 1 ? 1 : factor;
 }
 
+// Return the factor of a cautious step from the number of its elements that agree with the gradient: the inverse of
+// their share, of which at least 0.1 % are assumed.
+FO_HD inline double cautious_scale(double agreeing, double size) {
+    const double share = agreeing / size;
+    return 1 / (share > 1e-3 ? share : 1e-3);
+}
+
 // What clip_norm makes of the gradient of one parameter: its factor, and the norm that remains.
 struct ClippedNorm {
     double factor = 1, norm = 0;

@@ -57,6 +57,7 @@ constexpr RuleInfo describe() {
     info.state = R::state;
     info.sums = target::kSums<R>;
     info.updated = target::kUpdateAccess<R, float>;
+    info.ignores_p = target::kIgnoresP<R, float>;
     info.construct_f32 = &construct<R, &StepConstants::rule_f32>;
     info.construct_f64 = &construct<target::Rule<kRule, double>, &StepConstants::rule_f64>;
     if constexpr (target::kSums<R> > 0) info.reduced = target::kReduceAccess<R, float>;

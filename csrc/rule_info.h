@@ -16,6 +16,7 @@ struct RuleInfo {
     bool reduces_all;                           // whether they are sums over all parameters
     std::span<const Access> reduced;            // accesses of the reduction to p, g and each state array; or empty
     std::span<const Access> updated;            // accesses of the update
+    bool ignores_p;                             // whether the update is a step that does not depend on p
     // Construct StepConstants::rule_f32 or rule_f64 from the hyper-parameters.
     void (*construct_f32)(std::int64_t t, const double* hyper, StepConstants& constants);
     void (*construct_f64)(std::int64_t t, const double* hyper, StepConstants& constants);

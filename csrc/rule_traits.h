@@ -129,6 +129,12 @@ inline constexpr auto kUpdateAccess = update_access<R, T>();
 template <class R, class T>
 inline constexpr auto kReduceAccess = access_of<R, T, ReduceTermsType<R>>();
 
+// Whether the update is a step that does not depend on p: applied to 0 it gives the step itself, without the rounding
+// of p - step.
+template <class R, class T>
+inline constexpr bool kIgnoresP =
+    kReturnsStep<R> && access_at<UpdateType<R>, T, 0>(std::make_index_sequence<2 + R::state.size()>{}) == Access::kNone;
+
 // Whether f writes its K-th state.
 template <std::size_t K, class T, class F, std::size_t... S>
 FO_HD constexpr bool writes(const F&, std::index_sequence<S...>) {

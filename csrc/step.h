@@ -31,6 +31,7 @@ enum class NormType : std::uint8_t { kTwo, kOne, kInfinity };
 struct Segment {
     ArrayRef p;
     ArrayRef average;             // of the parameter; data is null where none is kept
+    ArrayRef copy;                // of the parameter, in a format of 16 bits; data is null where there is none
     const ArrayRef* state;        // the rule's arrays, in its order
     double* const* scalar_state;  // state that is one number for the whole parameter
     std::int32_t param;           // counts up from 0
@@ -65,6 +66,7 @@ struct Gradient {
     Format format;
     const Axes* axes = nullptr;  // null where its elements lie as the parameter's, as always on a GPU
     const Rows* rows = nullptr;  // null for all rows of the segment
+    double step_scale = 1;       // of a cautious step's elements, from the share of those that agree
 };
 
 // A rule with the constants of one step, once in each compute type, and what is done before and after it (prepare.h).
@@ -78,11 +80,16 @@ struct StepConstants {
     double l1;
     double weight_decay;    // coupled: g += weight_decay*p
     double decay;           // decoupled: p -= decay*p
+    double cautious_decay;  // the same where it agrees with the rule's step
+    bool cautious;          // the rule's step is taken where it agrees with the gradient
+    double low, high;       // of the new parameter; infinite where there is no bound
     bool flushes;           // subnormal numbers in state and average, after the update
     double average_weight;  // average += average_weight*(p - average); 0 leaves it alone
     alignas(16) std::byte rule_f32[kRuleBytes];
     alignas(16) std::byte rule_f64[kRuleBytes];
 
+    bool masks() const { return cautious || cautious_decay != 0; }
+    bool bounds_parameter() const { return low > -INFINITY || high < INFINITY; }
     bool bounds_norms() const { return clip_norm < INFINITY || clip_global_norm < INFINITY; }
 };
 

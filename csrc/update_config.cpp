@@ -48,7 +48,10 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.norm_type = norm_type;
     constants.l1 = l1;
     constants.weight_decay = decoupled ? 0 : weight_decay;
-    constants.decay = decoupled ? lr * scheduled(weight_decay, lr) : 0;
+    (cautious_decay ? constants.cautious_decay : constants.decay) = decoupled ? lr * scheduled(weight_decay, lr) : 0;
+    constants.cautious = cautious;
+    constants.low = low;
+    constants.high = high;
     constants.average_weight = average_weight(t);
     constants.flushes = t % kFlushInterval == 0;
     const RuleInfo& info = rule_info(rule);
@@ -94,7 +97,8 @@ StepConstants constants_without_options(int rule) {
     StepConstants constants{};
     constants.rule = rule;
     constants.grad_multiplier = 1;
-    constants.clip_value = constants.clip_norm = constants.clip_global_norm = INFINITY;
+    constants.clip_value = constants.clip_norm = constants.clip_global_norm = constants.high = INFINITY;
+    constants.low = -INFINITY;
     return constants;
 }
 

@@ -29,6 +29,8 @@ struct UpdateConfig {
     int weight_decay_at;  // the weight decay's place in `values` where the rule itself decays the parameter, or -1
     DecaySchedule decay_schedule;
     double lr_max;  // the largest learning rate so far, 0 if unknown
+    bool cautious, cautious_decay;
+    double low, high;  // of the parameter
     std::optional<double> ema;
     std::int64_t ema_start;
     bool ema_debias;

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastoptim as fo
-from fastoptim.options.checks import Range
+from fastoptim.options.checks import Bounds, Range
 from fastoptim.reference_math import compute_dtype
 
 Array = npt.NDArray[Any]
@@ -82,7 +82,8 @@ class Case:
     def elementwise(self) -> bool:
         """True if an element's update depends on no other element."""
         bounds = (self.options["clip_norm"], self.options["clip_global_norm"])
-        return self.optimizer.reduce_terms is None and bounds == (None, None) and not self.skips
+        sums = self.optimizer.reduce_terms is not None or self.options["cautious"]
+        return not sums and bounds == (None, None) and not self.skips
 
     @property
     def skips(self) -> bool:
@@ -145,6 +146,8 @@ def _changes(numbers: Any, name: str, annotation: Any, default: Any) -> Iterator
         for i, part in enumerate(get_args(annotation)):
             for label, value in _changes(numbers, f"{name}{i}", part, default[i]):
                 yield label, (*default[:i], value, *default[i + 1 :])
+    elif annotation is Bounds:
+        yield name, (-0.3, 0.4)
     elif get_origin(annotation) is Annotated and get_args(annotation)[0] is int:
         yield name, default + 1 if isinstance(default, int) else 2
     elif get_origin(annotation) is Annotated and isinstance(get_args(annotation)[1], Range):
@@ -187,6 +190,9 @@ PREPARATION: dict[str, dict[str, Any]] = {
         "ema": 0.85,
     },
     "shrunk": {"weight_decay": 0.03, "decoupled": True, "grad_scale": 0.7, "swa_start": 2, "swa_every": 2},
+    "bounded": {"weight_decay": 0.03, "decoupled": True, "decay_schedule": "corrected", "bounds": (-1.5, None)},
+    "cautious": {"grad_scale": 0.7, "cautious": True, "ema": 0.85},
+    "masked": {"weight_decay": 0.3, "decoupled": True, "cautious_decay": True, "cautious": True, "bounds": (None, 2)},
 }
 
 # With these every shared option is also tried by itself.

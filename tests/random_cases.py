@@ -14,7 +14,7 @@ import numpy as np
 
 import fastoptim as fo
 from cases import Array, Case, DType, random_values, special_values
-from fastoptim.options.checks import OneOf, Range, may_be_none
+from fastoptim.options.checks import Bounds, OneOf, Range, may_be_none
 
 SIZE = 70  # a vector of each width, and a tail
 DECADES = ((-323, 308), (-30, 10), (-6, 0), (-1, 0))  # of numbers without an upper bound
@@ -43,6 +43,8 @@ def random_option(rng: np.random.Generator, annotation: Any, default: Any) -> An
         return bool(rng.integers(2))
     if get_origin(annotation) is Literal:
         return args[rng.integers(len(args))]
+    if annotation is Bounds:
+        return tuple(sorted(float(rng.choice([-1, 1]) * 10.0 ** rng.uniform(-3, 3)) for _ in range(2)))
     if get_origin(annotation) is tuple:
         return tuple(random_option(rng, part, own) for part, own in zip(args, default, strict=True))
     assert get_origin(annotation) is Annotated, f"no values are known for {annotation!r}"

@@ -36,7 +36,9 @@ class Execution {
         for (const Pass& pass : passes) {
             most_segments = std::max(most_segments, pass.end - pass.begin);
             if (pass.kind != PassKind::kUpdate) params = step.params();
-            if (pass.kind != PassKind::kReduceGradients && pass.kind != PassKind::kReduceRule) continue;
+            if (pass.kind != PassKind::kReduceGradients && pass.kind != PassKind::kReduceRule &&
+                pass.kind != PassKind::kCountAgreeing)
+                continue;
             Index tiles = 0;
             for (Index i = pass.begin; i < pass.end; ++i) tiles += tiles_of(step.stepped(i));
             most_tiles = std::max(most_tiles, tiles);
@@ -55,6 +57,7 @@ class Execution {
             case PassKind::kReduceRule: reduce_rule(pass); return true;
             case PassKind::kReduceAll: reduce_all(); return true;
             case PassKind::kFinalize: finalize(pass); return true;
+            case PassKind::kCountAgreeing: count_agreeing(pass); return true;
             case PassKind::kUpdate:
                 update_shares(
                     step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, loops_.gradient, begins_);
@@ -230,6 +233,22 @@ class Execution {
                 f(constants_of(i), step_.segments[i].p.format, sums_of(param_of(i)), step_.segments[i].scalar_state);
         };
         for_params(pass, complete, &takes_part);
+    }
+
+    void count_agreeing(const Pass& pass) {
+        const auto is_cautious = [this](Index i) { return step_.gradients[i].data && step_.constants_of(i).cautious; };
+        reduce(pass, [&](Index i) -> Reduce {
+            if (!is_cautious(i)) return nullptr;
+            return choose(step_.segments[i].p.format, loops_of(i).count_f32, loops_of(i).count_f64);
+        });
+        for (Index i = pass.begin, end; i < pass.end; i = end) {
+            Index elements = 0;
+            for (end = i; end < pass.end && param_of(end) == param_of(i); ++end) elements += step_.stepped(end);
+            for (Index k = i; k < end; ++k)
+                if (is_cautious(k))
+                    step_.gradients[k].step_scale =
+                        FO_TARGET::cautious_scale(sums_of(param_of(k))[0], double(elements));
+        }
     }
 
     StepConstants& constants_of(Index i) const { return step_.constants[step_.gradients[i].constants]; }

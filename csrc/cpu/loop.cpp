@@ -17,7 +17,13 @@ template <int kRule>
 constexpr cpu::RuleLoops loops_of() {
     using F32 = Rule<kRule, float>;
     using F64 = Rule<kRule, double>;
-    return {F32::name, &update<F32, float>, &update<F64, double>, reduce_of<F32, float>(), reduce_of<F64, double>()};
+    return {F32::name,
+            &update<F32, float>,
+            &update<F64, double>,
+            reduce_of<F32, float>(),
+            reduce_of<F64, double>(),
+            &count_agreeing<F32, float>,
+            &count_agreeing<F64, double>};
 }
 
 constexpr auto kLoops = for_rules([](auto... rule) { return std::array{loops_of<rule>()...}; });

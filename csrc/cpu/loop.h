@@ -20,6 +20,8 @@ struct RuleLoops {
     const char* rule;
     Update update_f32, update_f64;
     Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
+    // Count the elements whose step agrees with the gradient.
+    Reduce count_f32 = nullptr, count_f64 = nullptr;
 };
 
 // Write to `to`, in the compute type, n elements of a gradient with rows.

@@ -138,6 +138,59 @@ void decay_parameter(const StepConstants& constants, void* p, Index n) {
 }
 
 template <class T>
+const Cell<T>* cells_of(const void* array) {
+    return static_cast<const Cell<T>*>(array);
+}
+
+template <class T>
+void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, Index n) {
+    const auto bytes = static_cast<std::size_t>(n) * sizeof(T);
+    std::memcpy(tile.p, p, bytes);
+    if (constants.decay != 0) decay_parameter<T>(constants, tile.p, n);
+    tile.from_zero = from_zero;
+    if (from_zero)
+        std::memset(tile.moved, 0, bytes);
+    else
+        std::memcpy(tile.moved, tile.p, bytes);
+}
+
+template <class T>
+double count_agreeing(const MaskedTile<T>& tile, const void* g, Index n) {
+    const auto *p = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *gradient = cells_of<T>(g);
+    const auto count = [p, moved, gradient, n]<bool kFromZero>(std::bool_constant<kFromZero>) {
+        double sum;
+        sum_tile<1>(
+            [p, moved, gradient](Index i) {
+                const T change = Finish<T>::template change<kFromZero>(p[i].value, moved[i].value);
+                return std::array{double(Finish<T>::direction(change, gradient[i].value) < T(0) ? T(1) : T(0))};
+            },
+            n, &sum);
+        return sum;
+    };
+    return tile.from_zero ? count(std::true_type()) : count(std::false_type());
+}
+
+template <class T>
+void finish_parameter(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
+                      const MaskedTile<T>& tile, Index begin, const void* g, void* p, Index n) {
+    const Finish<T> finish(constants, gradient);
+    const auto *before = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *prepared = cells_of<T>(g);
+    auto* param = static_cast<Cell<T>*>(p);
+    const auto mask = [finish, before, moved, prepared, param, n]<bool kFromZero>(std::bool_constant<kFromZero>) {
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i)
+            param[i].value = finish.template masked<kFromZero>(before[i].value, moved[i].value, prepared[i].value);
+    };
+    if (finish.masks) tile.from_zero ? mask(std::true_type()) : mask(std::false_type());
+    if (constants.bounds_parameter()) {
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) param[i].value = finish.bounded(param[i].value);
+    }
+    const ArrayRef& copy = segment.copy;
+    if (copy.data) encode<T>(copy.format, p, element(copy.data, copy.format, begin), n);
+}
+
+template <class T>
 void average_parameter(const StepConstants& constants, const void* p, void* average, Index n) {
     const Average<T> mean(constants.average_weight);
     const auto* param = static_cast<const Cell<T>*>(p);
@@ -178,6 +231,10 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
     template void decode_rows<T>(const Gradient&, Index, void*, Index);                                               \
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
     template void decay_parameter<T>(const StepConstants&, void*, Index);                                             \
+    template void begin_masked<T>(const StepConstants&, const void*, MaskedTile<T>&, bool, Index);                    \
+    template double count_agreeing<T>(const MaskedTile<T>&, const void*, Index);                                      \
+    template void finish_parameter<T>(const Segment&, const Gradient&, const StepConstants&, const MaskedTile<T>&,    \
+                                      Index, const void*, void*, Index);                                              \
     template void average_parameter<T>(const StepConstants&, const void*, void*, Index);                              \
     template void flush_subnormals<T>(void*, Index);
 

@@ -4,8 +4,10 @@
 // T is the compute type.  A tile is given by its address as it may lie anywhere (Cell in formats.h).
 #pragma once
 
+#include "../reduce.h"
 #include "loop.h"
 
+#include <cstddef>
 #include <cstdint>
 
 namespace fo::cpu::FO_ISA {
@@ -32,6 +34,29 @@ void prepare_gradient(const StepConstants& constants, const Gradient& gradient, 
 // Apply decoupled weight decay.
 template <class T>
 void decay_parameter(const StepConstants& constants, void* p, std::int64_t n);
+
+// A tile of a step that is masked: p before the rule, and what the rule makes of it, or of zeros.
+template <class T>
+struct MaskedTile {
+    MaskedTile() {}  // leaves the elements uninitialized
+
+    alignas(64) std::byte p[kSumTile * sizeof(T)];
+    alignas(64) std::byte moved[kSumTile * sizeof(T)];
+    bool from_zero = false;
+};
+
+// Copy p, decay the copy, and set what the rule works on.
+template <class T>
+void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, std::int64_t n);
+
+// Return the number of elements whose step agrees with the gradient.
+template <class T>
+double count_agreeing(const MaskedTile<T>& tile, const void* g, std::int64_t n);
+
+// Do what follows the rule: mask the step, clamp the parameter and store its copy.  The tile is only read by the mask.
+template <class T>
+void finish_parameter(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
+                      const MaskedTile<T>& tile, std::int64_t begin, const void* g, void* p, std::int64_t n);
 
 template <class T>
 void average_parameter(const StepConstants& constants, const void* p, void* average, std::int64_t n);

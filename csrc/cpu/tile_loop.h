@@ -97,6 +97,14 @@ class Tiles {
         g = g_.copy();
     }
 
+    // From here on the rule writes to copies of the state.
+    void detach_state(Index n) {
+        for (std::size_t k = 0; k < kState; ++k) {
+            if (state_[k].in_place()) std::memcpy(state_[k].copy(), state[k], static_cast<std::size_t>(n) * sizeof(T));
+            state[k] = state_[k].copy();
+        }
+    }
+
     void close_parameter(Index n) const { p_.close(n); }
 
     // Store the state arrays that f writes.
@@ -200,8 +208,9 @@ Index until_line(const T* array, Index begin, Index end) {
     return Index((kLine - after) / sizeof(T));
 }
 
-// Apply f to whole blocks of a parameter and gradient that are not both in the compute type, with their conversions in
-// the same loop; return how many elements these blocks have.  State is in the compute type.
+// Apply f to whole blocks of a parameter and gradient that are not both in the compute type, or of a parameter that has
+// a copy, with their conversions in the same loop; return how many elements these blocks have.  State is in the compute
+// type.
 template <class T, class F>
 Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment& segment,
                       [[maybe_unused]] const Gradient& gradient, [[maybe_unused]] Index begin,
@@ -213,6 +222,7 @@ Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment
         const std::size_t p_bytes = kBlock * item_size(p_format), g_bytes = kBlock * item_size(g_format);
         auto* p = static_cast<std::byte*>(element(segment.p.data, p_format, begin));
         auto* g = static_cast<const std::byte*>(element(gradient.data, g_format, begin));
+        const CopyBlocks<T> copies(segment.copy, begin);
         std::array<Cell<T>*, kState + 1> state;
         for (std::size_t k = 0; k < kState; ++k) state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin;
         for (; done + kBlock <= end - begin; done += kBlock, p += p_bytes, g += g_bytes) {
@@ -225,6 +235,7 @@ Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment
             for (Index i = 0; i < kBlock; ++i)
                 apply_one<true, T>(f, p_block, g_block, here.data(), i, std::make_index_sequence<kState>{});
             store_block(p_format, p_block, p);
+            if (copies.exist()) copies.store(p_block, done);
         }
     }
     return done;
@@ -239,30 +250,47 @@ Index update_in_blocks(const R& rule, const Prepare<T>& prepare, const Segment& 
     return apply_in_blocks<T>(ApplyRule<R>{rule}, segment, gradient, begin, end);
 }
 
+// Update elements; or, if `agreeing` is not null, write nothing and add to it the number of those whose step agrees
+// with the gradient.
 template <class R, class T>
-void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
+                                 Index begin, Index end, double* agreeing) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
     const Prepare<T> prepare(constants, gradient);
     Tiles<R, T> tiles(segment, gradient);
     ArrayTile<T> average(segment.average);
-    const bool plain = tiles.has_plain_gradient();
-    const bool only_updates = !prepare.averages && !prepare.flushes;
-    if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
+    cpu::FO_ISA::MaskedTile<T> masked;
+    Cell<T>* const moved = static_cast<Cell<T>*>(static_cast<void*>(masked.moved));
+    const bool masks = constants.masks(), changes_p = masks || constants.bounds_parameter();
+    const bool plain = tiles.has_plain_gradient(), copies = segment.copy.data;
+    const bool only_updates = !prepare.averages && !prepare.flushes && !changes_p;
+    if ((!plain || copies) && only_updates && !gradient.axes && tiles.has_plain_state() &&
+        converts_blocks<T>(gradient.format))
         begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
     Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);
         tiles.open(begin, n);
         // One loop reads one long stream an array; separate stages would alternate between two short ones.
-        if (plain && prepare.changes_gradient) {
+        if (plain && prepare.changes_gradient && !masks) {
             apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
-        } else if (plain && prepare.shrinks) {
+        } else if (plain && prepare.shrinks && !masks) {
             apply<Shrunk<R, T>>({rule, prepare.decay}, tiles.p, tiles.g, tiles.state, n);
         } else {
             if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
-            if (prepare.shrinks) cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);
-            apply<ApplyRule<R>>({rule}, tiles.p, tiles.g, tiles.state, n);
+            if (masks)
+                cpu::FO_ISA::begin_masked<T>(constants, tiles.p, masked, kIgnoresP<R, T>, n);
+            else if (prepare.shrinks)
+                cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);
+            if (agreeing) tiles.detach_state(n);
+            apply<ApplyRule<R>>({rule}, masks ? moved : tiles.p, tiles.g, tiles.state, n);
         }
+        if (agreeing) {
+            *agreeing += cpu::FO_ISA::count_agreeing<T>(masked, tiles.g, n);
+            continue;
+        }
+        if (changes_p || copies)
+            cpu::FO_ISA::finish_parameter<T>(segment, gradient, constants, masked, begin, tiles.g, tiles.p, n);
         if (prepare.averages) {
             Cell<T>* const averages = average.open(begin, n);
             cpu::FO_ISA::average_parameter<T>(constants, tiles.p, averages, n);
@@ -275,6 +303,19 @@ void update(const Segment& segment, const Gradient& gradient, const StepConstant
             tiles.close_state(ApplyRule<R>{rule}, n);
         tiles.close_parameter(n);
     }
+}
+
+template <class R, class T>
+void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+    update_or_count<R, T>(segment, gradient, constants, begin, end, nullptr);
+}
+
+// Counts are exact in any order, so that all are added to the sums of the first tile.
+template <class R, class T>
+void count_agreeing(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
+                    Index last, double* sums) {
+    update_or_count<R, T>(segment, gradient, constants, first * kSumTile, std::min(last * kSumTile, segment.p.size),
+                          sums);
 }
 
 template <class R, class T>

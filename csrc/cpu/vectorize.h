@@ -12,5 +12,12 @@
 #define FO_IVDEP
 #endif
 
+// For functions with several loops that two callers share.
+#if defined(_MSC_VER)
+#define FO_NOINLINE __declspec(noinline)
+#else
+#define FO_NOINLINE __attribute__((noinline))
+#endif
+
 #define FO_JOIN_(a, b) a##b
 #define FO_JOIN(a, b) FO_JOIN_(a, b)

@@ -228,6 +228,32 @@ FO_DEVICE inline void encode_and_store(Format format, char* array, const ThreadI
                              format == Format::kFloat16 ? encode_halves<Float16>(x) : encode_halves<Bfloat16>(x));
 }
 
+template <class T>
+FO_DEVICE inline std::uint16_t encode_half(Format format, T x) {
+    return format == Format::kFloat16 ? Float16::encode(x) : Bfloat16::encode(x);
+}
+
+// Store the groups that exist of a copy of a parameter, in a format of 16 bits, at once where the address is aligned.
+template <class T>
+FO_DEVICE inline void store_copy(Format format, char* array, const ThreadItems& span, const T* x) {
+    using Group = std::conditional_t<sizeof(T) == 8, std::uint32_t, std::uint64_t>;
+    static_assert(sizeof(Group) == 2 * kGroup<T>);
+    FO_UNROLL
+    for (int first = 0; first < kItemsPerThread; first += kGroup<T>) {
+        if (!has_group<T>(span, first)) continue;
+        Group group = 0;
+        FO_UNROLL
+        for (int e = 0; e < kGroup<T>; ++e) group |= Group(encode_half(format, x[first + e])) << 16 * e;
+        char* const to = array + place<T>(span, first) * 2;
+        if (reinterpret_cast<std::uintptr_t>(to) % sizeof group == 0) {
+            store(to, group);
+        } else {
+            FO_UNROLL
+            for (int e = 0; e < kGroup<T>; ++e) store(to + 2 * e, std::uint16_t(group >> 16 * e));
+        }
+    }
+}
+
 // Load one element of any format.
 template <class T>
 FO_DEVICE inline T load_one(Format format, const char* array, std::int32_t i) {

@@ -73,12 +73,13 @@ class GpuDevice final : public Device {
     void prepare(const StepArgs& step, void* stream, bool reads_norms) {
         launcher_.set_stream({device_, stream});
         capturing_ = is_capturing(launcher_.stream());
-        skips_ = bounds_ = bounds_global_norm_ = false;
+        skips_ = bounds_ = bounds_global_norm_ = is_cautious_ = false;
         norm_type_ = step.norm_type();
         has_norm_type_ = {};
         for (std::int64_t k = 0; k < step.constants_count; ++k) {
             skips_ |= step.constants[k].skip_nonfinite;
             bounds_ |= step.constants[k].bounds_norms();
+            is_cautious_ |= step.constants[k].cautious;
             has_norm_type_[std::size_t(step.constants[k].norm_type)] = true;
             bounds_global_norm_ |= step.constants[k].clip_global_norm < INFINITY;
         }
@@ -110,6 +111,7 @@ class GpuDevice final : public Device {
             case PassKind::kReduceRule: return reduce_rule();
             case PassKind::kReduceAll: return reduce_all();
             case PassKind::kFinalize: return finalize();
+            case PassKind::kCountAgreeing: return count_agreeing();
             case PassKind::kUpdate: return update();
         }
     }
@@ -140,6 +142,7 @@ class GpuDevice final : public Device {
         if (has_norms()) workspace.clips = workspace_.clips;
         if (rule_info(group.rule).finalize) workspace.rules = workspace_.rules;
         if (skips_) workspace.found_nonfinite = workspace_.found_nonfinite;
+        if (is_cautious_) workspace.agreeing = workspace_.agreeing;
         return workspace;
     }
 
@@ -231,6 +234,16 @@ class GpuDevice final : public Device {
         }
     }
 
+    void count_agreeing() {
+        if (!workspace_.agreeing) workspace_.agreeing = memory_->get<std::uint64_t>(segments_.size());
+        clear(launcher_.stream(), workspace_.agreeing, segments_.size() * sizeof *workspace_.agreeing);
+        for (const KernelGroup& group : tables_.groups()) {
+            Workspace workspace = workspace_for_update(group);
+            workspace.counts = true;
+            launcher_.launch(kernels(group).update, group, constants_.of(group), workspace, group.list.update_chunks);
+        }
+    }
+
     void update() {
         for (const KernelGroup& group : tables_.groups()) {
             launcher_.launch(kernels(group).update, group, constants_.of(group), workspace_for_update(group),
@@ -254,6 +267,7 @@ class GpuDevice final : public Device {
 
     // Of the step that is executed.
     bool capturing_ = false, skips_ = false, bounds_ = false, bounds_global_norm_ = false;
+    bool is_cautious_ = false;
     NormType norm_type_{};
     std::array<bool, 3> has_norm_type_{};
     bool has_reduced_gradients_ = false;  // by clipped_norms, for the step that follows

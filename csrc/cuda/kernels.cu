@@ -63,7 +63,7 @@ CommonKernels common_kernels() {
          kernel_of<FinishGradients<double, false>>(none, kTypeName<double>)},
         kernel_of<SumGradients<double, NormType::kTwo, true>>(none, kTypeName<double>),
         kernel_of<FinishGradients<double, true>>(none, kTypeName<double>),
-        kernel_of<Finish>(none, none),
+        kernel_of<FinishSums>(none, none),
         kernel_of<ClipAll>(none, none),
         kernel_of<AddAll>(none, none),
         kernel_of<Put>(none, none),

@@ -39,6 +39,10 @@ class Block {
         __syncthreads();
     }
 
+    FO_DEVICE void add(std::uint64_t& sum, std::uint32_t count) {
+        atomicAdd(reinterpret_cast<unsigned long long*>(&sum), static_cast<unsigned long long>(count));
+    }
+
     double* const shared;
 };
 
@@ -98,6 +102,8 @@ class Block {
     void phase(F f) {
         each(f);
     }
+
+    void add(std::uint64_t& sum, std::uint32_t count) { sum += count; }
 
     double* const shared;
 

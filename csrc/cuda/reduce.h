@@ -1,6 +1,6 @@
 // The reduction kernels, with the shape that ../reduce.h defines, and the kernels that use the sums.
 //
-// SumGradients and Reduce add tiles to partial sums, one for each chunk.  Finish, FinishGradients, ClipAll and
+// SumGradients and Reduce add tiles to partial sums, one for each chunk.  FinishSums, FinishGradients, ClipAll and
 // AddAll complete the sums of each array and of all.  BeforeReduce and Finalize change the constants of each array. Put
 // uploads.
 #pragma once
@@ -252,7 +252,7 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, UseOf use
     }
 }
 
-struct Finish : Body<256> {
+struct FinishSums : Body<256> {
     static constexpr const char* name = "sums of arrays";
 
     template <class Block>

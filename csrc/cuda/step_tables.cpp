@@ -18,8 +18,13 @@ std::vector<std::byte> encode_constants(std::span<const StepConstants> constants
     for (std::size_t i = 0; i < constants.size(); ++i) {
         const StepConstants& each = constants[i];
         const Gradient unclipped{nullptr, 1, 0, kComputeFormat<T>};
-        KernelConstants<T> encoded{
-            each.clip_norm, each.clip_global_norm, each.clip_eps, each.norm_type, {}, Prepare<T>(each, unclipped)};
+        KernelConstants<T> encoded{each.clip_norm,
+                                   each.clip_global_norm,
+                                   each.clip_eps,
+                                   each.norm_type,
+                                   {},
+                                   Prepare<T>(each, unclipped),
+                                   Finish<T>(each, unclipped)};
         std::memcpy(encoded.rule, sizeof(T) == 8 ? each.rule_f64 : each.rule_f32, kRuleBytes);
         std::memcpy(bytes.data() + i * sizeof encoded, &encoded, sizeof encoded);
     }
@@ -105,7 +110,8 @@ void ConstantsBuffer::prepare(const StepArgs& step, const std::vector<KernelGrou
     Captured* captured = nullptr;
     if (capturing) {
         captured = &captured_.emplace_back(Captured{{}, has_norms, {}});
-        for (const StepConstants& each : constants) captured->updates.emplace_back(each.rule, each.norm_type);
+        for (const StepConstants& each : constants)
+            captured->updates.emplace_back(each.rule, each.norm_type, each.cautious);
     }
     for (const int is_double : {0, 1}) {
         const std::vector<std::byte>& bytes = bytes_[is_double];
@@ -129,8 +135,8 @@ LaunchConstants ConstantsBuffer::of(const KernelGroup& group) const {
 bool ConstantsBuffer::Captured::fits(const std::vector<StepConstants>& constants) const {
     return std::equal(constants.begin(), constants.end(), updates.begin(), updates.end(),
                       [this](const StepConstants& each, const auto& update) {
-                          return std::pair(each.rule, each.norm_type) == update && !each.skip_nonfinite &&
-                                 (has_norms || !each.bounds_norms());
+                          return std::tuple(each.rule, each.norm_type, each.cautious) == update &&
+                                 !each.skip_nonfinite && (has_norms || !each.bounds_norms());
                       });
 }
 

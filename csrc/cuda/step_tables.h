@@ -60,7 +60,8 @@ class ConstantsBuffer {
 
   private:
     struct Captured {
-        std::vector<std::pair<std::int32_t, NormType>> updates;  // rule and type of norm of each
+        // Of each the rule, the type of norm, and whether it is cautious.
+        std::vector<std::tuple<std::int32_t, NormType, bool>> updates;
         bool has_norms;
         std::byte* on_device[2];  // in float32, float64; null where it is not used
 

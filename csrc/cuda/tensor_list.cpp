@@ -41,6 +41,8 @@ TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
     tensor.p = static_cast<char*>(item.segment->p.data);
     tensor.g = static_cast<const char*>(item.gradient->data);
     tensor.average = static_cast<char*>(item.segment->average.data);
+    tensor.copy = static_cast<char*>(item.segment->copy.data);
+    tensor.copy_format = item.segment->copy.format;
     tensor.size = item.gradient->data ? item.segment->p.size : 0;
     tensor.index = item.index;
     tensor.constants = std::uint32_t(item.gradient->constants);

@@ -14,13 +14,14 @@ struct TensorDesc {
     char* p;
     const char* g;
     char* average;
+    char* copy;
     std::int64_t size;
     std::uint32_t index;               // of the array in its model
     std::uint32_t constants;           // index of its KernelConstants
     std::uint16_t aligned16_mask;      // arrays that the update accesses 16 bytes at once: p, g, average, state
     std::uint16_t sum_aligned16_mask;  // the same for reductions, whose tiles begin at element 0
     std::uint8_t chunk_offset;         // the update's chunks begin this many elements before the array
-    Format p_format, g_format;
+    Format p_format, g_format, copy_format;
 };
 
 enum Aligned16 { kAlignedP = 1, kAlignedG = 2, kAlignedAverage = 4, kAlignedState = 8 };
@@ -33,6 +34,7 @@ struct alignas(16) KernelConstants {
     NormType norm_type;
     alignas(16) std::byte rule[kRuleBytes];
     Prepare<T> prepare;
+    Finish<T> finish;
 };
 
 // A bound of the norm of all gradients, and what is added to that norm.
@@ -49,6 +51,8 @@ struct Workspace {
     GlobalBound* bounds;            // clip_global_norm
     double* norm;                   // of all gradients, if the host has computed it
     std::int32_t* found_nonfinite;  // not 0 if some gradient is not finite; for kernels that write state, if they skip
+    std::uint64_t* agreeing;        // elements of a cautious step that agree with the gradient
+    bool counts;                    // whether an update only counts these
     std::byte* rules;               // rules with an array's own constants, kRuleBytes apart
 };
 

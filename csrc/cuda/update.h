@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../prepare.h"
+#include "../reduce.h"
 #include "../rule_traits.h"
 #include "elements.h"
 #include "tensor_table.h"
@@ -159,14 +160,21 @@ class ChunkUpdate {
           begin_(begin),
           p_(tensor.p + begin * std::int64_t(item_size(tensor.p_format))),
           g_(tensor.g + begin * std::int64_t(item_size(tensor.g_format))),
-          average_(tensor.average + begin * std::int64_t(sizeof(T))) {}
+          average_(tensor.average + begin * std::int64_t(sizeof(T))),
+          copy_(tensor.copy + begin * 2) {}
 
-    FO_DEVICE void operator()(int, const ThreadItems& span) const {
-        if (is_empty(span)) return;
-        update_groups(span);
-        if (has_all<T>(span)) return;
+    // Return how many elements of the span agree with the gradient if the launch counts these, and updates nothing.
+    FO_DEVICE std::uint32_t operator()(int, const ThreadItems& span) const {
+        if (is_empty(span)) return 0;
+        if (!counts()) {
+            update_groups(span);
+            if (has_all<T>(span)) return 0;
+        }
+        std::uint32_t agreeing = 0;
         for (int e = 0; e < kItemsPerThread; ++e)
-            if (has<T>(span, e) && !has_group<T>(span, e / kGroup<T> * kGroup<T>)) update_one(place<T>(span, e));
+            if (has<T>(span, e) && (counts() || !has_group<T>(span, e / kGroup<T> * kGroup<T>)))
+                agreeing += update_one(place<T>(span, e));
+        return agreeing;
     }
 
   private:
@@ -184,8 +192,15 @@ class ChunkUpdate {
         decode(tensor_.p_format, p);
         decode(tensor_.g_format, g);
         const auto f = prepared();
-        FO_UNROLL
-        for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
+        if (constants_.finish.is_active) {
+            const Finish<T> finish = this->finish();
+            FO_UNROLL
+            for (int e = 0; e < kItemsPerThread; ++e) move(f, finish, p[e], g[e], state.value, e);
+        } else {
+            FO_UNROLL
+            for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
+        }
+        if (tensor_.copy) store_copy(tensor_.copy_format, copy_, span, p);
 
         if (averages) {
             FO_UNROLL
@@ -200,14 +215,17 @@ class ChunkUpdate {
         encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 
-    // Update one element at the edge of an array.
-    FO_DEVICE void update_one(std::int32_t i) const {
+    // Update one element, at the edge of an array; if the launch counts, return whether its step agrees with the
+    // gradient instead.
+    FO_DEVICE bool update_one(std::int32_t i) const {
         T p = load_one<T>(tensor_.p_format, p_, i);
         const T g = load_one<T>(tensor_.g_format, g_, i);
         State<R, T> state(tensor_, begin_, 0);
         state.load_one_of(i);
         const auto f = prepared();
-        apply(f, p, g, state.value, 0, kStateOf<R>);
+        const bool agrees = move(f, finish(), p, g, state.value, 0);
+        if (counts()) return agrees;
+        if (tensor_.copy) store(copy_ + i * 2, encode_half(tensor_.copy_format, p));
         if (f.prepare.averages) {
             const T average = f.prepare.averaged(load_one<T>(kComputeFormat<T>, average_, i), p);
             store_one<T>(kComputeFormat<T>, average_, i, f.prepare.flushes ? flush_subnormal(average) : average);
@@ -217,10 +235,36 @@ class ChunkUpdate {
         else
             state.store_one_of(f, i);
         store_one<T>(tensor_.p_format, p_, i, p);
+        return false;
     }
+
+    // Update the parameter and the state of element e of a thread; return whether the step agrees with the gradient.
+    FO_DEVICE bool move(const Prepared<R, T>& f, const Finish<T>& finish, T& p, T g, T (*state)[kItemsPerThread],
+                        int e) const {
+        const T prepared = f.prepare.gradient(g, p);
+        const T before = f.prepare.parameter(p);
+        T moved = finish.masks && kIgnoresP<R, T> ? T(0) : before;
+        apply(ApplyRule<R>{f.rule}, moved, prepared, state, e, kStateOf<R>);
+        if (!finish.masks) {
+            p = finish.bounded(moved);
+            return false;
+        }
+        p = finish.bounded(finish.template masked<kIgnoresP<R, T>>(before, moved, prepared));
+        return Finish<T>::direction(Finish<T>::template change<kIgnoresP<R, T>>(before, moved), prepared) < T(0);
+    }
+
+    FO_DEVICE bool counts() const { return arguments_.workspace.counts; }
 
     FO_DEVICE Prepared<R, T> prepared() const {
         return {rule_of<R>(arguments_, tensor_, constants_), prepare_of(arguments_, tensor_, constants_)};
+    }
+
+    FO_DEVICE Finish<T> finish() const {
+        Finish<T> finish = constants_.finish;
+        if (arguments_.workspace.agreeing && !counts())
+            finish.scale =
+                T(cautious_scale(double(arguments_.workspace.agreeing[tensor_.index]), double(tensor_.size)));
+        return finish;
     }
 
     const Arguments& arguments_;
@@ -230,6 +274,7 @@ class ChunkUpdate {
     char* const p_;
     const char* const g_;
     char* const average_;
+    char* const copy_;
 };
 
 template <class R, class T>
@@ -245,7 +290,12 @@ struct Update {
         if (is_skipped(arguments)) return;
         for_each_chunk<T>(block, arguments,
                           [&](const TensorTable& table, const TensorDesc& tensor, std::int64_t begin) {
-                              return ChunkUpdate<R, T>(arguments, tensor, table.template constants<T>(tensor), begin);
+                              const KernelConstants<T>& constants = table.template constants<T>(tensor);
+                              return [&, update = ChunkUpdate<R, T>(arguments, tensor, constants, begin)](
+                                         int thread, const ThreadItems& span) {
+                                  const std::uint32_t agreeing = update(thread, span);
+                                  if (agreeing > 0) block.add(arguments.workspace.agreeing[tensor.index], agreeing);
+                              };
                           });
     }
 };

@@ -51,9 +51,11 @@ void Counts::advance() const {
 
 Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
              py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
-             const std::optional<std::vector<int>>& param_of, py::object rows_type)
+             const std::optional<std::vector<int>>& param_of, py::object rows_type,
+             const std::vector<std::optional<py::array>>& copies)
     : params_(std::move(params)),
       states_(std::move(states)),
+      copies_(copies),
       groups_(std::move(groups)),
       on_gpu_(std::holds_alternative<int>(where)),
       array_type_(std::move(array_type)),
@@ -73,6 +75,9 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
     }
     state_refs_.reserve(states_count);  // segments point into these
     scalar_states_.reserve(scalars_count);
+    copies_.resize(params_.size());
+    copy_identities_.resize(params_.size());
+    expect(copies.empty() || copies.size() == params_.size(), "one copy or none an array");
     expect(!param_of || param_of->size() == params_.size(), "one parameter an array");
     for (std::size_t i = 0; i < params_.size(); ++i) {
         const int before = i == 0 ? -1 : segments_.back().param;
@@ -117,6 +122,12 @@ void Model::add_segment(std::size_t i, int param) {
         scalar_states_.push_back(static_cast<double*>(ref.data));
     }
     segment.average = average.empty() ? ArrayRef{nullptr, 0, compute_format(segment.p.format)} : own(average[0]);
+    if (copies_[i]) {
+        copy_identities_[i].emplace(*copies_[i]);
+        segment.copy = own(*copies_[i]);
+        expect(segment.copy.size == segment.p.size && FO_TARGET::item_size(segment.copy.format) == 2,
+               "a copy of 16 bits of the parameter's size");
+    }
     for (std::size_t k = 0; k < state.size(); ++k)
         expect(segment.state[k].size == segment.p.size, "state of the parameter's size");
     expect(average.empty() || segment.average.size == segment.p.size, "an average of the parameter's size");
@@ -151,6 +162,7 @@ bool Model::overlaps_own(Interval grad) const {
 
 bool Model::is_unchanged(std::size_t i) const {
     if (!on_gpu_ && !(identities_[i].is_of(params_[i]) && layouts_[i].fits(params_[i]))) return false;
+    if (!on_gpu_ && copies_[i] && !copy_identities_[i]->is_of(*copies_[i])) return false;
     if (owners_.empty() || segments_[i].p.size == 0) return true;
     return as_pointer(reader_->address_of(owners_[i])) == segments_[i].p.data;
 }
@@ -369,6 +381,8 @@ int Model::traverse(visitproc visit, void* arg) const {
     for (const auto& [state, scalars, average] : states_)
         for (const auto* arrays : {&state, &scalars, &average})
             if (const int stop = visit_all(*arrays)) return stop;
+    for (const auto& copy : copies_)
+        if (const int stop = copy && *copy ? visit(copy->ptr(), arg) : 0) return stop;
     for (const auto& like : recognized_) {
         if (!like) continue;
         if (const int stop = visit(like->type.ptr(), arg)) return stop;

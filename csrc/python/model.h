@@ -81,10 +81,12 @@ class Model {
     // arrays that are gradients as they are.  `owners` are the arrays that may come to use other memory, or empty;
     // `reader` reads them, and gradients of their family.  `param_of` names the parameter of each array where a
     // parameter consists of several, which follow one another; by default each array is one.  `rows_type` is the type
-    // of gradients for some rows, None where a rule needs them all.
+    // of gradients for some rows, None where a rule needs them all.  `copies` receive the
+    // parameters rounded to 16 bits: none, or an array or nothing for each.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
-          const std::optional<std::vector<int>>& param_of, py::object rows_type);
+          const std::optional<std::vector<int>>& param_of, py::object rows_type,
+          const std::vector<std::optional<py::array>>& copies);
 
     ~Model();
     Model(const Model&) = delete;
@@ -168,12 +170,14 @@ class Model {
 
     std::vector<py::array> params_;
     std::vector<State> states_;
+    std::vector<std::optional<py::array>> copies_;
     std::vector<int> groups_;
     std::vector<Segment> segments_;
     std::vector<ArrayRef> state_refs_;    // of all segments
     std::vector<double*> scalar_states_;  // of all segments
     std::vector<Layout> layouts_;
     std::vector<Identity> identities_;
+    std::vector<std::optional<Identity>> copy_identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending
     ComputeTypes types_;
     std::unique_ptr<Device> device_;

@@ -29,27 +29,26 @@ py::tuple accesses(std::span<const Access> all) {
 }
 
 // name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's, what the pass for
-// the sums does with p, g and each state array, what the update does)
+// the sums does with p, g and each state array, what the update does, whether its step does not depend on p)
 py::dict rule_table() {
     py::dict table;
     const auto all = rules();
     for (std::size_t i = 0; i < all.size(); ++i) {
         const RuleInfo& rule = all[i];
         if (table.contains(rule.name)) throw std::runtime_error(std::string("two rules are named ") + rule.name);
-        table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
-                                          rule.reduces_all, accesses(rule.reduced), accesses(rule.updated));
+        table[rule.name] =
+            py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
+                           rule.reduces_all, accesses(rule.reduced), accesses(rule.updated), rule.ignores_p);
     }
     return table;
 }
 
-std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> values, int lr_at,
-                                                 std::vector<int> host_constants_at, bool maximize, bool skip_nonfinite,
-                                                 double clip_value, double clip_norm, double clip_global_norm,
-                                                 double norm_type, double clip_eps, double l1, double weight_decay,
-                                                 bool decoupled, std::optional<double> ema, std::int64_t ema_start,
-                                                 bool ema_debias, std::optional<std::int64_t> swa_start,
-                                                 std::int64_t swa_every, int weight_decay_at,
-                                                 const std::string& decay_schedule, double lr_max) {
+std::shared_ptr<UpdateConfig> make_update_config(
+    int rule, std::vector<double> values, int lr_at, std::vector<int> host_constants_at, bool maximize,
+    bool skip_nonfinite, double clip_value, double clip_norm, double clip_global_norm, double norm_type,
+    double clip_eps, double l1, double weight_decay, bool decoupled, std::optional<double> ema, std::int64_t ema_start,
+    bool ema_debias, std::optional<std::int64_t> swa_start, std::int64_t swa_every, int weight_decay_at,
+    const std::string& decay_schedule, double lr_max, bool cautious, bool cautious_decay, double low, double high) {
     const UpdateConfig config{rule,
                               std::move(values),
                               lr_at,
@@ -67,6 +66,10 @@ std::shared_ptr<UpdateConfig> make_update_config(int rule, std::vector<double> v
                               weight_decay_at,
                               decay_schedule_of(decay_schedule),
                               lr_max,
+                              cautious,
+                              cautious_decay,
+                              low,
+                              high,
                               ema,
                               ema_start,
                               ema_debias,
@@ -166,7 +169,8 @@ PYBIND11_MODULE(_core, m) {
              py::arg("clip_norm"), py::arg("clip_global_norm"), py::arg("norm_type"), py::arg("clip_eps"),
              py::arg("l1"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"),
              py::arg("ema_debias"), py::arg("swa_start"), py::arg("swa_every"), py::arg("weight_decay_at") = -1,
-             py::arg("decay_schedule") = "lr", py::arg("lr_max") = 0.0);
+             py::arg("decay_schedule") = "lr", py::arg("lr_max") = 0.0, py::arg("cautious") = false,
+             py::arg("cautious_decay") = false, py::arg("low") = -INFINITY, py::arg("high") = INFINITY);
 
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));
@@ -180,10 +184,13 @@ PYBIND11_MODULE(_core, m) {
     py::class_<Model, std::shared_ptr<Model>>(m, "Model", collectable<Model>())
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const Model::Where&, py::object,
                       std::shared_ptr<const ArrayReader>, std::vector<py::object>,
-                      const std::optional<std::vector<int>>&, py::object>(),
+                      const std::optional<std::vector<int>>&, py::object,
+                      const std::vector<std::optional<py::array>>&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
-             py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
-             py::arg("param_of") = py::none(), py::arg("rows_type") = py::none())
+             py::arg("reader") = py::none(),
+             py::arg("owners") = std::vector<py::object>(),
+             py::arg("param_of") = py::none(), py::arg("rows_type") = py::none(),
+             py::arg("copies") = std::vector<std::optional<py::array>>())
         .def(
             "recognize", [](const Model& model, const py::list& grads) { return as_tuple(model.recognize(grads)); },
             py::arg("grads"))

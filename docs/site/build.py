@@ -39,6 +39,7 @@ PAGES = {
     "Guide": (
         "choosing",
         "optimizers",
+        "options",
         "schedules",
         "groups",
         "stopping",

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 # name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's, what the pass for
-# the sums does with p, g and each state array, what the update does)
+# the sums does with p, g and each state array, what the update does, whether its step does not depend on p)
 RULES: dict[
     str,
-    tuple[int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, tuple[str, ...], tuple[str, ...]],
+    tuple[int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, tuple[str, ...], tuple[str, ...], bool],
 ]
 
 def build_info() -> dict[str, Any]: ...
@@ -60,6 +60,10 @@ class UpdateConfig:
         weight_decay_at: int = -1,
         decay_schedule: str = "lr",
         lr_max: float = 0.0,
+        cautious: bool = False,
+        cautious_decay: bool = False,
+        low: float = ...,
+        high: float = ...,
     ) -> None: ...
 
 # (options, learning rate, step number, loss scale, host constants) of each group
@@ -95,6 +99,7 @@ class Model:
         owners: list[Any] = ...,
         param_of: list[int] | None = None,
         rows_type: type | None = None,
+        copies: Sequence[npt.NDArray[Any] | None] = (),
     ) -> None: ...
     def recognize(self, grads: list[Any]) -> Result: ...
     def remember(self, i: int, grad: Any, metadata: npt.NDArray[Any]) -> None: ...

@@ -50,6 +50,8 @@ class Rule(NamedTuple):
     """The access of the reduction to p, g and each array of `state`: "", "r" or "rw"; empty without a reduction."""
     updates: tuple[str, ...]
     """The same for the update."""
+    ignores_p: bool
+    """Whether the update is a step that does not depend on p."""
 
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from . import core
 from .arrays.checks import check_gradient
 from .arrays.families import ArrayFamily
-from .arrays.param_state import ParamState
+from .arrays.param_state import ParamState, refresh
 from .arrays.tree import Structure, describe
 from .norms import global_norm
 from .options.checks import NonNegative, PositiveCount, as_float, check_option, is_array
@@ -156,6 +156,7 @@ class EarlyStopping:
     def _assign(self, values: list[Any]) -> None:
         for (family, array), value in zip(self._arrays(), values, strict=False):  # groups may have been added since
             family.assign(array, value)
+        refresh(self.optimizer.param_states)
 
     def _arrays(self) -> list[tuple[ArrayFamily, Any]]:
         """Return the parameters, and the state that their values in the mode `eval` depend on."""

@@ -73,6 +73,12 @@ FORMATS = {
 }
 
 
+def rounded_to(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return x rounded once to a dtype of 16 bits."""
+    with np.errstate(all="ignore"):
+        return (_encode_narrow if dtype == bfloat16() else _cast)(x, dtype)
+
+
 def loaded_formats() -> dict[str, np.dtype[Any]]:
     """Return the dtypes of the formats that other packages define, as far as these are imported."""
     return {} if (dtype := bfloat16()) is None else {"bfloat16": dtype}

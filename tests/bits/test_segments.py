@@ -18,7 +18,7 @@ SHARE = 1 << 17  # elements of a batch on one thread, kBatchShare in csrc/cpu/sh
 RULES = [name for name, rule in core.RULES.items() if rule.sums or not rule.scalar_state]
 
 
-def config_of(rule: core.Rule, swa_every: int = 1, norm_type: float = 2.0) -> core.UpdateConfig:
+def config_of(rule: core.Rule, swa_every: int = 1, norm_type: float = 2.0, cautious: bool = False) -> core.UpdateConfig:
     values = {name: 0.9 if name.startswith("beta") else 0.1 for name in rule.hyper} | {"growth_rate": inf}
     return core.UpdateConfig(
         rule=rule.number,
@@ -40,10 +40,11 @@ def config_of(rule: core.Rule, swa_every: int = 1, norm_type: float = 2.0) -> co
         ema_debias=False,
         swa_start=None,
         swa_every=swa_every,
+        cautious=cautious,
     )
 
 
-def step_in_segments(rule: core.Rule, cuts: Sequence[int], size: int = SIZE) -> list[Array]:
+def step_in_segments(rule: core.Rule, cuts: Sequence[int], size: int = SIZE, cautious: bool = False) -> list[Array]:
     """Step a parameter that is cut there, and another one after it; return all arrays whole."""
     rng = np.random.default_rng(0)
     whole = [ordinary_values(rng, FLOAT32, size) for _ in range(2)]
@@ -61,7 +62,7 @@ def step_in_segments(rule: core.Rule, cuts: Sequence[int], size: int = SIZE) -> 
         array_type=np.ndarray,
         param_of=[0] * len(parts) + [1],
     )
-    steps: list[Any] = [(config_of(rule), 0.1, 2, 1.0, ())]
+    steps: list[Any] = [(config_of(rule, cautious=cautious), 0.1, 2, 1.0, ())]
     grads = [*(whole[1][part] for part in parts), other[0].copy()]
     assert model.step(grads, None, steps) == ("stepped", len(grads))
     return [*whole, *state, *scalars, *other, *other_scalars]
@@ -70,8 +71,10 @@ def step_in_segments(rule: core.Rule, cuts: Sequence[int], size: int = SIZE) -> 
 @pytest.mark.parametrize("name", RULES)
 def test_sums_run_over_all_segments_of_a_parameter(name: str) -> None:
     rule = core.RULES[name]
-    for actual, expected in zip(step_in_segments(rule, [SIZE // 2]), step_in_segments(rule, []), strict=True):
-        assert_same_bits(actual, expected)
+    for cautious in (False, True):
+        divided, whole = (step_in_segments(rule, cuts, cautious=cautious) for cuts in ([SIZE // 2], []))
+        for actual, expected in zip(divided, whole, strict=True):
+            assert_same_bits(actual, expected)
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if core.RULES[name].sums])

@@ -52,7 +52,16 @@ TILE = 1024  # what sums are taken over, and a multiple of what a block works on
 LONG = [case for case in VARIANT_CASES if case.optimizer in (fo.Adam, fo.LAMB, fo.NovoGrad)]
 # Options meet a 16-bit parameter as they meet a float32 one: only one case for each variant tries all formats.
 TRIED = [(case, dtype) for case in VARIANT_CASES for dtype in DTYPES]
-TRIED += [(case, dtype) for case in CASES for dtype in DTYPES[:2] if not IS_EMULATED and case not in VARIANT_CASES]
+LIMITED = [
+    case
+    for case in CASES
+    if case.optimizer in (fo.SGD, fo.AdamW, fo.LAMB)
+    and (case.options["cautious"] or case.options["cautious_decay"] or case.options["bounds"])
+]
+TRIED += [(case, dtype) for case in LIMITED for dtype in DTYPES]
+TRIED += [
+    (case, dtype) for case in CASES for dtype in DTYPES[:2] if not IS_EMULATED and case not in VARIANT_CASES + LIMITED
+]
 
 
 @pytest.fixture(autouse=IS_EMULATED)
@@ -108,6 +117,23 @@ def test_some_steps_flush_averages(xp: Any) -> None:
         averages.append(opt.state["average"])
     assert_same_bits(get(xp, averages[0]), averages[1], "average")
     assert np.abs(averages[1][averages[1] != 0]).min() >= np.finfo(np.float32).smallest_normal
+
+
+@with_device
+@pytest.mark.parametrize("half", [FLOAT16, DTYPES[3]], ids=str)
+def test_copies(xp: Any, half: DType) -> None:
+    """At every alignment of the copy, with thousands of elements and with few."""
+    for p_dtype, size, offset in product(DTYPES[:2], (9, 9001), range(8)):
+        start, grad = (ordinary_values(np.random.default_rng(seed), p_dtype, size) for seed in (0, 1))
+        here, there = np.zeros(size, half), put(xp, np.zeros(size + offset, half))[offset:]
+        options: Any = {"lr": 0.1, "cautious": True, "bounds": (-1.0, 1.0)}
+        opt = fo.AdamW(put(xp, start), copies=there, **options)
+        twin = fo.AdamW(start.copy(), copies=here, backend="reference", **options)
+        assert_same_bits(get(xp, there), here)
+        for _ in range(2):
+            opt.step(put(xp, grad))
+            twin.step(grad)
+        assert_same_bits(get(xp, there), here, f"{size} elements of {p_dtype} from {offset} on")
 
 
 # ---- sizes and offsets

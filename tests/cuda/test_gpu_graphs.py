@@ -47,6 +47,10 @@ GRAPHED: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
     (fo.SGD, {"momentum": 0.5, "lr": rate}),
     (fo.AdamW, {"lr": fo.schedules.Warmup(fo.schedules.Cosine(1e-2, T_max=9), warmup_steps=3)}),
     (fo.Adam, {"clip_norm": 1.0, "clip_global_norm": 1.0, "ema": 0.5, "grad_scale": 3.0}),
+    (
+        fo.AdamW,
+        {"lr": rate, "cautious": True, "cautious_decay": True, "decay_schedule": "corrected", "bounds": (-1, 1)},
+    ),
     (fo.NAdam, {}),
     (fo.LAMB, {}),
     (fo.NovoGrad, {}),

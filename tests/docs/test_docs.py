@@ -101,7 +101,8 @@ def test_an_optimizer_has_its_own_formula(optimizer: type[fo.Optimizer]) -> None
 
 @every_optimizer
 def test_an_optimizer_documents_every_argument(optimizer: type[fo.Optimizer]) -> None:
-    own = [name for name in inspect.signature(optimizer).parameters if name not in optimizer.shared | {"backend"}]
+    shared = optimizer.shared | {"copies", "backend"}
+    own = [name for name in inspect.signature(optimizer).parameters if name not in shared]
     redefined = [name for name in optimizer.shared if vars(fo.Optimizer)[name].default != optimizer.defaults[name]]
     assert [name for name in documented(optimizer) if name not in redefined] == own
     assert [name for name in redefined if name not in (inspect.getdoc(optimizer) or "")] == []
@@ -109,7 +110,7 @@ def test_an_optimizer_documents_every_argument(optimizer: type[fo.Optimizer]) ->
 
 
 def test_the_base_documents_what_every_optimizer_takes() -> None:
-    assert set(documented(fo.Optimizer)) == {"params", "lr", "convention", "backend", *fo.Adam.shared}
+    assert set(documented(fo.Optimizer)) == {"params", "lr", "convention", "copies", "backend", *fo.Adam.shared}
 
 
 @every_optimizer

@@ -427,7 +427,8 @@ def test_a_class_names_its_state_and_defaults(optimizer: type[fo.Optimizer]) -> 
     assert set(optimizer.state) == {name for case in PLAIN_CASES if case.optimizer is optimizer for name in case.state}
     assert {"lr", "weight_decay", "maximize"} <= set(optimizer.defaults)
     parameters = inspect.signature(optimizer).parameters
-    assert list(parameters) == ["params", *optimizer.defaults, *["convention"] * bool(optimizer.conventions), "backend"]
+    convention = ["convention"] * bool(optimizer.conventions)
+    assert list(parameters) == ["params", *optimizer.defaults, *convention, "copies", "backend"]
     assert {name: parameters[name].default for name in optimizer.defaults} == optimizer.defaults
 
 

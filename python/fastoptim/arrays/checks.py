@@ -14,7 +14,7 @@ from ..options.schema import StateArray
 from ..reference_math import Array, bfloat16
 from .cuda_families import ArrayMetadata
 from .exported_family import library_of
-from .families import family_of
+from .families import ArrayFamily, family_of
 from .tree import describe
 
 _BUILTIN: list[np.dtype[Any]] = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)]
@@ -113,6 +113,25 @@ def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
     if checked.shape != shape:
         raise ValueError(f"{place}: expected shape {shape}{kind.reason}, got {checked.shape}")
     if kind.keeps_layout and not same_layout(checked, p):
+        raise ValueError(f"{place}: expected the parameter's memory order, strides {_order(p)}, got {_order(checked)}")
+    return checked
+
+
+def check_copy(array: Any, place: str, p: Array, family: ArrayFamily) -> Array:
+    """Return the metadata of an array of 16 bits that receives the rounded parameter."""
+    metadata = metadata_of(array, place)
+    dtype = canonical_dtype(metadata.dtype)
+    if dtype is None or dtype.itemsize != 2:
+        raise TypeError(f"{place}: expected float16 or bfloat16 in native byte order, got {metadata.dtype!r}")
+    if p.itemsize == 2:
+        raise ValueError(f"{place}: expected None, as the parameter itself has 16 bits, got {describe(array)}")
+    if family_of(array) is not family:
+        raise ValueError(f"{place}: expected an array of {family.name} as the parameter, got {describe(array)}")
+    checked = check_writeable(metadata, place)
+    check_same_memory(checked, place, p)
+    if checked.shape != p.shape:
+        raise ValueError(f"{place}: expected shape {p.shape} as the parameter's, got {checked.shape}")
+    if not same_layout(checked, p):
         raise ValueError(f"{place}: expected the parameter's memory order, strides {_order(p)}, got {_order(checked)}")
     return checked
 

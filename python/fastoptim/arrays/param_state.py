@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..options.schema import StateArray
-from ..reference_math import Array, compute_dtype
-from .checks import check_gradient, check_state, check_target, in_order_of
+from ..reference_math import Array, compute_dtype, rounded_to
+from .checks import check_copy, check_gradient, check_state, check_target, in_order_of
 from .cuda_families import ArrayMetadata
 from .families import ArrayFamily, family_in
 from .written_ranges import WrittenRanges
@@ -31,6 +31,7 @@ class ParamState:
     schema: Mapping[str, StateArray] = field(default_factory=dict)  # arrays that are absent have the default
 
     used_by_graphs: list[Any] = field(default_factory=list)  # by captured CUDA graphs: kept alive, never read
+    copy: Any = None  # an array of 16 bits that receives the rounded parameter in each step
     is_remote: bool = False  # another process has the state, and this one only a copy of the parameter
 
     @property
@@ -41,6 +42,16 @@ class ParamState:
     def state_place(self, name: str) -> str:
         """Return the path of a state array in messages."""
         return f"state{self.place}[{name!r}]"
+
+    @property
+    def copy_place(self) -> str:
+        """The path of the copy in messages."""
+        return "copies" + self.place
+
+    @property
+    def copy_metadata(self) -> Array:
+        """The shape, dtype and address of the copy."""
+        return self.family.metadata(self.copy, self.copy_place)
 
     def schema_of(self, name: str) -> StateArray:
         """Return the declaration of a state array."""
@@ -83,6 +94,8 @@ def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
             raise ValueError(f"{param.p_place}: {expected}, got one of {name}")
         p = check_target(param.p, param.p_place)
         targets.append((param.p_place, p))
+        if param.copy is not None:
+            targets.append((param.copy_place, check_copy(param.copy, param.copy_place, p, param.family)))
         for name, array in param.state.items():
             place = param.state_place(name)
             targets.append((place, check_state(array, place, p, param.schema_of(name))))
@@ -107,3 +120,12 @@ def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:
     checked = check_gradient(grad, param.g_place, p)
     written.check_no_overlap(checked, param.g_place)
     return in_order_of(p, checked)
+
+
+def refresh(param_states: Iterable[ParamState]) -> None:
+    """Round the parameters into their copies; may be called again."""
+    for param in param_states:
+        if param.copy is not None:
+            p, copy = param.metadata, param.copy_metadata
+            rounded = rounded_to(p, copy.dtype) if param.p is p else param.p
+            param.family.assign(param.copy, rounded)

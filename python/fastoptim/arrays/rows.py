@@ -74,6 +74,8 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
             f"{place}: expected a gradient for the whole array, as {settings.optimizer.name} has sums or numbers of "
             f"whole arrays, got Rows"
         )
+    if param.copy is not None:
+        raise ValueError(f"{place}: expected a gradient for the whole array, as {param.copy_place} is one, got Rows")
     read = rows.index if isinstance(rows.index, RowIndex) else None
     if p.ndim == 0 and not read:
         raise ValueError(f"{place}: expected an array of shape () as the parameter's, got Rows")

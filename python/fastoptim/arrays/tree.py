@@ -37,6 +37,15 @@ class Structure:
         self._collect(tree, root, leaves)
         return leaves
 
+    def match_partly(self, tree: Any, root: str) -> list[Any]:
+        """Return the leaves as `match` does; None in the place of a container has None for each of its leaves."""
+        if tree is None:
+            return [None for _ in self.paths()]
+        if self.kind is None:
+            return [tree]
+        entries = zip(self.keys, self.children, self._entries(tree, root), strict=True)
+        return [leaf for key, child, e in entries for leaf in child.match_partly(e, f"{root}[{key_text(key)}]")]
+
     def build(self, leaves: Iterator[Any]) -> Any:
         """Return the nesting with these leaves."""
         if self.kind is None:

@@ -295,6 +295,7 @@ class Engine:
             array_type=ArrayMetadata,
             reader=self._reader,
             owners=[param.p for param in params] if self._family.moves and self._reader is not None else [],
+            copies=[None if param.copy is None else _metadata(param.copy) for param in params],
         )
 
     # ---- graphs

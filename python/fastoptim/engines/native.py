@@ -160,7 +160,8 @@ class Engine:
             array_type=np.ndarray,
             reader=self._reader,
             owners=[param.p for param in self._param_states] if self._reader else [],
-            rows_type=rows_type_of(used),
+            rows_type=rows_type_of(used, self._param_states),
+            copies=[None if param.copy is None else in_numpy(param.copy) for param in self._param_states],
         )
         return self._model
 
@@ -195,9 +196,12 @@ def with_row_steps(
     return steps
 
 
-def rows_type_of(used: Iterable[Settings]) -> type[Rows] | None:
+def rows_type_of(used: Iterable[Settings], param_states: Sequence[ParamState]) -> type[Rows] | None:
     """Return the type of gradients for rows that native code may recognize; None where some rule needs whole arrays."""
-    return Rows if all(settings.is_elementwise for settings in used) else None
+    has_copies = any(param.copy is not None for param in param_states)
+    if has_copies and any(settings.options["row_steps"] for settings in used):
+        raise ValueError("copies: expected None together with row_steps, got both")
+    return None if has_copies or not all(settings.is_elementwise for settings in used) else Rows
 
 
 def refuse_unsteady(result: tuple[str, int], reported: set[tuple[str, int]], param: ParamState) -> None:
@@ -332,6 +336,7 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
     rule, options, optimizer = RULES[settings.variant], settings.options, settings.optimizer
     values = {**expand(options), **dict.fromkeys(("lr", *optimizer.host_constants), 0.0)}
     bounds = {name: math.inf if options[name] is None else options[name] for name in CLIPS}
+    low, high = options["bounds"] or (-math.inf, math.inf)
     made = core.UpdateConfig(
         rule=rule.number,
         values=[math.inf if values[name] is None else float(values[name]) for name in rule.hyper],
@@ -347,6 +352,10 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         weight_decay_at=rule.hyper.index("weight_decay") if "weight_decay" in rule.hyper else -1,
         decay_schedule=options["decay_schedule"],
         lr_max=options["lr_max"] or 0.0,
+        cautious=options["cautious"],
+        cautious_decay=options["cautious_decay"],
+        low=low,
+        high=high,
         ema=options["ema"],
         ema_start=options["ema_start"],
         ema_debias=options["ema_debias"],

@@ -32,6 +32,7 @@ from ..reference_math import (
     minimum,
     norm,
     norm_in_order,
+    rounded_to,
     shrink,
     sign,
 )
@@ -93,12 +94,33 @@ def penalized(p: Array, g: Array, group_step: GroupStep) -> Array:
     return np.asarray(g)
 
 
+def decoupled_rate(group_step: GroupStep) -> float:
+    """Return the rate of decoupled weight decay; 0 where the formula contains the decay."""
+    settings = group_step.settings
+    own = settings.options["decoupled"] and not settings.optimizer.decays_itself
+    return group_step.lr * settings.weight_decay_at(group_step.lr) if own else 0.0
+
+
 def decay_parameter(p: Array, group_step: GroupStep) -> None:
     """Apply decoupled weight decay in place."""
-    settings = group_step.settings
-    weight_decay = settings.weight_decay_at(group_step.lr)
-    if weight_decay and settings.options["decoupled"] and not settings.optimizer.decays_itself:
-        p[...] = shrink(p, group_step.lr * weight_decay)
+    if rate := decoupled_rate(group_step):
+        p[...] = shrink(p, rate)
+
+
+def mask_step(p: Array, moved: Array, g: Array, from_zero: bool, group_step: GroupStep) -> Array:
+    """Return the new parameter with `cautious` and `cautious_decay`; the formula was applied to p, or to zeros."""
+    options, number = group_step.settings.options, p.dtype.type
+    change = moved if from_zero else moved - p
+    result = p + change if from_zero else moved
+    if options["cautious"] and p.size:
+        direction = sign(change) * sign(g)  # a product of the numbers could underflow
+        share = int(np.count_nonzero(direction < 0)) / p.size
+        factor = number(1 / (share if share > 1e-3 else 1e-3))
+        result = np.where(direction >= 0, p, p + factor * change)
+    rate = number(decoupled_rate(group_step)) if options["cautious_decay"] else number(0)
+    if rate:
+        result = np.where(sign(change) * sign(p) > 0, result, result - rate * p)
+    return np.asarray(result)
 
 
 def average_weight(group_step: GroupStep) -> float:
@@ -127,6 +149,7 @@ class _Work:
     rows: Indices | None = None
     """The rows of the parameter that these are; None for all."""
     sums: tuple[float, ...] = ()
+    copy: Array | None = None
 
     @classmethod
     def of(cls, param: ParamState, group_step: GroupStep, grad: Array | Rows | None) -> _Work:
@@ -169,8 +192,11 @@ class _Work:
 
     def _update_all(self) -> None:
         settings = self.group_step.settings
-        decay_parameter(self.p, self.group_step)  # after the reductions, which native code does in a pass of their own
-        self.call(settings.optimizer.reference, **({"sums": self.sums} if self.sums else {}))
+        self.take_step()  # after the reductions, which native code does in a pass of their own
+        if bounds := settings.options["bounds"]:
+            low, high = map(self.p.dtype.type, bounds)
+            self.p = np.where(low > self.p, low, self.p)
+            self.p = np.where(high < self.p, high, self.p)
         if settings.averages:
             self.update_average()
         if self.group_step.t % FLUSH_INTERVAL == 0:
@@ -191,6 +217,20 @@ class _Work:
         for name, array in state.items():
             self._encode(name, array)
         return result
+
+    def take_step(self) -> None:
+        """Apply decoupled weight decay and the formula."""
+        settings, sums = self.group_step.settings, {"sums": self.sums} if self.sums else {}
+        formula, options = settings.optimizer.reference, settings.options
+        if not options["cautious_decay"]:
+            decay_parameter(self.p, self.group_step)
+        if not (options["cautious"] or options["cautious_decay"]):
+            return self.call(formula, **sums)  # type: ignore[no-any-return]
+        p, from_zero = self.p, core.RULES[settings.variant].ignores_p
+        self.p = np.zeros_like(p) if from_zero else p.copy()
+        self.call(formula, **sums)
+        self.p = mask_step(p, self.p, self.g, from_zero, self.group_step)
+        return None
 
     def update_average(self) -> None:
         """Update the average of the parameter."""
@@ -215,6 +255,8 @@ class _Work:
                 in_numpy(self.param.state[name])[where] = array
         if self.is_present:
             self.param.metadata[where] = self.p
+            if self.copy is not None:
+                self.param.copy_metadata[where] = self.copy
 
     def _decoded(self, name: str) -> Array:
         """A state array in the compute type: the copy itself if it is stored in that type, or is a scalar."""
@@ -341,6 +383,8 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep], elsewhere: Elsew
     _reduce(works, elsewhere.sums)
     for work in works:
         work.update()
+        if work.param.copy is not None:
+            work.copy = rounded_to(work.p, work.param.copy_metadata.dtype)
         work.p = work.p.astype(work.param.metadata.dtype)
     return True
 

@@ -35,7 +35,7 @@ def loop_of(name: str) -> Callable[..., Any]:
 
     own = list(inspect.signature(loop).parameters.values())[:-1]
     options = list(inspect.signature(optimizer).parameters.values())[1:]
-    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options]
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options if each.name != "copies"]
     loop.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     loop.__name__ = loop.__qualname__ = name
     loop.__module__ = "fastoptim.autograd"

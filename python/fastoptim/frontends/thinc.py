@@ -135,7 +135,7 @@ def factory(optimizer: type[BaseOptimizer]) -> Callable[..., Optimizer]:
     >>> optimizer((0, "b"), np.ones(2, "f"), np.array([3, -1], "f"))[0]
     array([0.5, 1.5], dtype=float32)
     """
-    hidden = {*_RENAMED.values(), "params", "convention", *(("betas",) if _has_two_betas(optimizer) else ())}
+    hidden = {*_RENAMED.values(), "params", "convention", "copies", *(("betas",) if _has_two_betas(optimizer) else ())}
     defaults = {thinc_name: optimizer.defaults[name] for thinc_name, name in _RENAMED.items()}
     defaults |= {"grad_clip": 0.0, "use_averages": False}
     if _has_two_betas(optimizer):

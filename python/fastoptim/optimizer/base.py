@@ -15,7 +15,8 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
 from ..engines.select import engine_for
-from ..options.checks import Backend, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
+from ..options.checks import Backend, Bounds, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
+from ..options.combinations import check_combination
 from ..options.fields import (
     FieldsAreArguments,
     Signature,
@@ -31,7 +32,7 @@ from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..texts import brief
-from . import checkpoint, groups, pickling, stepping, swapped_params
+from . import checkpoint, copies, groups, pickling, stepping, swapped_params
 from .accumulation import ACCUMULATED, Accumulates, Accumulation, Accumulator
 from .group_changes import ChangesGroups
 from .native_rules import check_against_native
@@ -42,7 +43,16 @@ from .saving import SavedInFiles
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
 
-class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, SavedInFiles, stepping.StepsInGraphs):
+class Optimizer(
+    FieldsAreArguments,
+    Accumulates,
+    ChangesGroups,
+    ChangesRows,
+    SavedInFiles,
+    stepping.StepsInGraphs,
+    swapped_params.SwapsParams,
+    copies.WritesCopies,
+):
     r"""The behaviour that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
@@ -65,9 +75,14 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
         weight_decay: Adds ``weight_decay * p`` to the gradient.
         decoupled: Shrinks the parameters by ``lr * weight_decay`` themselves instead, as AdamW does.
         decay_schedule: The factor of decoupled weight decay: "lr"; "independent", ``lr / lr_max``; or "corrected",
-            ``lr**2 / lr_max``.  ValueError for the latter two without `decoupled`.  See docs/options.md.
+            ``lr**2 / lr_max``.  ValueError for the latter two without `decoupled`.  docs/options.md has the details of
+            this and the next options, and which optimizers reject them.
         lr_max: The largest learning rate, for `decay_schedule`.  None starts from `lr` if that is a number; a step at a
             larger rate replaces it.
+        cautious: Takes the step only where its sign agrees with the gradient's, and divides it there by the share of
+            such elements in the array, at least 0.001.
+        cautious_decay: Applies decoupled weight decay only where the step has the parameter's sign or is zero.
+        bounds: ``(low, high)``, None for either: the new parameter is ``min(max(p, low), high)``.
         l1: Adds ``l1 * sign(p)`` to the gradient.
         clip_value: Bounds every element of the gradient.
         clip_norm: Bounds the norm of each array's gradient.
@@ -96,6 +111,8 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
             optimizer of its own.  The learning rate's schedule still follows the optimizer's count.  ValueError for an
             optimizer that needs sums or numbers of whole arrays.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
+        copies: Arrays of float16 or bfloat16 in the structure of `params`, None in a place for none.  They receive the
+            rounded new parameters in the pass of the update.
         backend: "native", or "reference" for plain NumPy with the same bits.
 
     Assigning a new attribute that resembles an option, such as ``opt.weight_decy``, raises AttributeError; classes of
@@ -114,6 +131,9 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
     decoupled: bool = option(default=False, kw_only=True)
     decay_schedule: Literal["lr", "independent", "corrected"] = option(default="lr", kw_only=True)
     lr_max: NonNegative | None = option(default=None, kw_only=True)
+    cautious: bool = option(default=False, kw_only=True)
+    cautious_decay: bool = option(default=False, kw_only=True)
+    bounds: Bounds | None = option(default=None, kw_only=True)
     l1: NonNegative = option(default=0.0, kw_only=True)
     clip_value: NonNegative | None = option(default=None, kw_only=True)
     clip_norm: NonNegative | None = option(default=None, kw_only=True)
@@ -130,6 +150,7 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
     swa_start: PositiveCount | None = option(default=None, kw_only=True)
     swa_every: PositiveCount = option(default=1, kw_only=True)
     row_steps: bool = option(default=False, kw_only=True)
+    copies: Any = argument(default=None, kw_only=True)
     backend: Backend = argument(default="native", kw_only=True)
 
     _watched = ()
@@ -231,13 +252,7 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
             if name != "convention":
                 options[name] = check_option(cls.annotations[name], value, place + name)
         try:
-            if options["ema"] is not None and options["swa_start"] is not None:
-                raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
-            if options["skip_nonfinite"] and options["on_nonfinite"] == "raise":
-                raise ValueError("skip_nonfinite: expected False together with on_nonfinite='raise', got True")
-            if options["decay_schedule"] != "lr" and not options["decoupled"]:
-                got = repr(options["decay_schedule"])
-                raise ValueError(f"decay_schedule: expected 'lr' without decoupled weight decay, got {got}")
+            check_combination(cls, options)
             variant = cls.variant(**options)
             settings = Settings(cls, variant, options)
             if options["row_steps"] and not settings.is_elementwise:
@@ -256,10 +271,11 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         if type(self) is Optimizer:
             raise TypeError("Optimizer: expected one of its subclasses; see fastoptim.OPTIMIZERS")
-        self.check_names(name for name in kwargs if name != "backend")
+        self.check_names(name for name in kwargs if name not in ("backend", "copies"))
         bound = inspect.signature(type(self)).bind(params, *args, **kwargs)
         self.backend = check_option(Backend, bound.arguments.pop("backend", "native"), "backend")
         bound.arguments.pop("params")
+        self.copies = bound.arguments.pop("copies", None)
         if self.conventions:
             vars(self)["convention"] = bound.arguments.get("convention", next(iter(self.conventions)))
         self.check_options(bound.arguments)
@@ -274,6 +290,10 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
         self._resolved: list[GroupSnapshot]
         self._views: list[dict[str, Array]] | None
         self.params = groups.add_groups(self, params, bound.arguments)
+        if self.copies is not None:
+            self.param_states = copies.with_copies(self, self.copies)
+            self.check_arrays()
+            copies.refresh(self.param_states)
         self._counts: list[Any] = [0, {}]
         self._swapped_by = ""
         self._accumulator: Accumulator | None = None
@@ -321,42 +341,6 @@ class Optimizer(FieldsAreArguments, Accumulates, ChangesGroups, ChangesRows, Sav
     def lookahead(self) -> AbstractContextManager[None]:
         """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`."""
         return nullcontext()
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Temporarily assign the averages of `ema` or `swa_start` to the parameters, and restore every bit at the end.
-
-        >>> import numpy as np, fastoptim as fo
-        >>> p = np.array([1.0])
-        >>> opt = fo.SGD(p, lr=0.5, ema=0.75)
-        >>> opt.step(np.array([1.0]))
-        >>> with opt.averaged():
-        ...     print(p)
-        [0.875]
-        >>> p
-        array([0.5])
-        """
-        return self.swapped_params("averaged", lambda: swapped_params.averages_of(self))
-
-    def swapped_params(self, how: str, values: Callable[[], Sequence[Any]]) -> AbstractContextManager[None]:
-        """Temporarily assign these values to the parameters, and restore every bit, also after an exception."""
-        return swapped_params.swapped_params(self, how, values)
-
-    def own_values(self, value_of: Callable[[ParamState], Any]) -> list[Any]:
-        """Return a value for each parameter whose state this process has, None for the others."""
-        return swapped_params.own_values(self, value_of)
-
-    def _swap_in(self, how: str, values: Callable[[], Sequence[Any]], saved: list[Any]) -> None:
-        swapped_params.swap_in(self, how, values, saved)
-
-    def _swap_out(self, how: str, saved: list[Any]) -> None:
-        swapped_params.swap_out(self, how, saved)
-
-    def check_not_swapped(self) -> None:
-        """Raise RuntimeError while the parameters hold other values."""
-        if self._swapped_by:
-            raise RuntimeError(
-                f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
-            )
 
     def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
         """Update the parameters in place.

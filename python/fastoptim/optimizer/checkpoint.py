@@ -25,6 +25,7 @@ from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
 from . import accumulation
+from .copies import refresh
 from .groups import check_norm_types, options_of, take_settings
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
                 family_in(array).assign(array, state[name])
             param.state.clear()
             param.state.update(target)
+        refresh(optimizer.param_states)
         optimizer._counts[:] = step_count, missed
         optimizer._accumulator = accumulator
 

@@ -88,13 +88,17 @@ def add_param_group(optimizer: OptimizerParts, group: dict[str, Any], rule: type
         _take_numbers(optimizer.param_states[0], new.param_states)
     elif optimizer._step_count:
         late = dict.fromkeys(range(len(before), len(param_states)), optimizer._step_count)
+    copies = optimizer.copies
+    if copies is not None:
+        copies = [*(copies if was_grouped else [copies]), None]
     counts = (optimizer._step_count, optimizer._missed | late)
 
     def change() -> None:
         optimizer._views = optimizer._engine = optimizer._fast_path = optimizer._accumulator = None
         optimizer.param_states, optimizer._resolved, optimizer._trees = param_states, resolved, trees
         optimizer.param_groups[:] = param_groups  # in place, since schedulers may refer to the list
-        optimizer._structure, vars(optimizer)["params"] = list_of(structures), trees
+        optimizer._structure = list_of(structures)
+        vars(optimizer).update(params=trees, copies=copies)
         optimizer._given, optimizer._given_structure = given, given_structure(structures, True)
         optimizer._counts[:] = counts
 

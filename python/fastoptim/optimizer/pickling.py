@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..arrays.families import family_in
 from ..engines.base import GroupSnapshot
 from . import accumulation
+from .copies import with_copies
 from .groups import check_group_count
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def picklable(optimizer: OptimizerParts) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         **{name: value for name, value in vars(optimizer).items() if name != "params"},
         "param_groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
-        "param_states": [replace(param, p=None, schema={}, used_by_graphs=[]) for param in optimizer.param_states],
+        "param_states": [
+            replace(param, p=None, copy=None, schema={}, used_by_graphs=[]) for param in optimizer.param_states
+        ],
         "_is_grouped": optimizer.params is optimizer._trees,
         "_trees": _own_trees(optimizer),
         "_resolved": [GroupSnapshot((), *snapshot[1:]) for snapshot in optimizer._resolved],  # checked at the next step
@@ -56,6 +59,7 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         replace(param, p=p, schema=optimizer.rule_of(param.group).state_schema)
         for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
+    optimizer.param_states = with_copies(optimizer, optimizer.copies)
     optimizer._accumulator = accumulation.restored(optimizer, accumulated, optimizer._step_count)
 
 

@@ -35,6 +35,7 @@ class OptimizerParts(Protocol):
     reduces_all: ClassVar[bool]
 
     backend: Backend
+    copies: Any
     params: Any  # in containers of the optimizer's own
     param_groups: list[dict[str, Any]]
     param_states: list[ParamState]

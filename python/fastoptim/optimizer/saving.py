@@ -16,6 +16,7 @@ from ..arrays.numpy_family import NUMPY
 from ..arrays.tree import describe, key_text, structure_of
 from ..files import document
 from ..texts import brief
+from .copies import WritesCopies, refresh
 
 Path = str | os.PathLike[str]
 
@@ -110,6 +111,8 @@ def load(path: Path, *, params: Any = None, optimizer: HasStateDict | None = Non
     def assign() -> None:
         for family, target, source in targets:
             family.assign(target, source)
+        if isinstance(optimizer, WritesCopies):
+            refresh(optimizer.param_states)
 
     core.complete(assign)
     return saved

@@ -21,6 +21,48 @@ Values = Callable[[], Sequence[Any]]
 """Computes the value to assign to each parameter, or None."""
 
 
+class SwapsParams:
+    """The methods of an optimizer that replace the parameters' values for a while."""
+
+    _swapped_by: str
+
+    def averaged(self: Any) -> AbstractContextManager[None]:
+        """Temporarily assign the averages of `ema` or `swa_start` to the parameters, and restore every bit at the end.
+
+        >>> import numpy as np, fastoptim as fo
+        >>> p = np.array([1.0])
+        >>> opt = fo.SGD(p, lr=0.5, ema=0.75)
+        >>> opt.step(np.array([1.0]))
+        >>> with opt.averaged():
+        ...     print(p)
+        [0.875]
+        >>> p
+        array([0.5])
+        """
+        return swapped_params(self, "averaged", lambda: averages_of(self))
+
+    def swapped_params(self: Any, how: str, values: Callable[[], Sequence[Any]]) -> AbstractContextManager[None]:
+        """Temporarily assign these values to the parameters, and restore every bit, also after an exception."""
+        return swapped_params(self, how, values)
+
+    def own_values(self: Any, value_of: Callable[[ParamState], Any]) -> list[Any]:
+        """Return a value for each parameter whose state this process has, None for the others."""
+        return own_values(self, value_of)
+
+    def _swap_in(self: Any, how: str, values: Callable[[], Sequence[Any]], saved: list[Any]) -> None:
+        swap_in(self, how, values, saved)
+
+    def _swap_out(self: Any, how: str, saved: list[Any]) -> None:
+        swap_out(self, how, saved)
+
+    def check_not_swapped(self: Any) -> None:
+        """Raise RuntimeError while the parameters hold other values."""
+        if self._swapped_by:
+            raise RuntimeError(
+                f"{self._swapped_by}: expected its block to have ended; the parameters are not in their place yet"
+            )
+
+
 def swapped_params(optimizer: OptimizerParts, how: str, values: Values) -> AbstractContextManager[None]:
     """Return a context with these values in the parameters; every bit is restored at its end, whatever ends it."""
     saved: list[Any] = []

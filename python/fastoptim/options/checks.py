@@ -107,6 +107,22 @@ class _Increasing:
         return steps
 
 
+class Interval:
+    """The smallest and the largest value; None for either means no bound."""
+
+    def check(self, value: Any, place: str) -> tuple[float, float]:
+        """Return both as floats, infinite for None."""
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise TypeError(f"{place}: expected (low, high), each a number or None, got {brief(value)}")
+        low, high = (
+            end if each is None else as_float(each, f"{place}[{i}]", "a number or None")
+            for i, (each, end) in enumerate(zip(value, (-math.inf, math.inf), strict=True))
+        )
+        if not low <= high:  # NaN neither
+            raise ValueError(f"{place}: expected low <= high, got {brief(value)}")
+        return low, high
+
+
 def is_array(value: Any) -> bool:
     """Return whether this is an array or a tensor of any library, and no number of NumPy."""
     return hasattr(value, "item") and hasattr(value, "shape") and not isinstance(value, np.generic)
@@ -154,6 +170,7 @@ Positive: TypeAlias = Annotated[float, Range(above=True)]
 NormType: TypeAlias = Annotated[float, OneOf((1.0, 2.0, math.inf))]
 Count: TypeAlias = Annotated[int, Whole()]
 PositiveCount: TypeAlias = Annotated[int, Whole(1)]
+Bounds: TypeAlias = Annotated[tuple[float | None, float | None], Interval()]
 Numbers: TypeAlias = Sequence[NonNegative]
 ScheduledRate: TypeAlias = Annotated[float | Callable[[int], float], _ScheduledRate()]
 ScheduledRates: TypeAlias = Sequence[ScheduledRate]

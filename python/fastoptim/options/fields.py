@@ -214,6 +214,7 @@ def _signature_of(cls: type[HasOptions]) -> inspect.Signature:
         parameters.append(
             kinds("convention", kinds.KEYWORD_ONLY, default=next(iter(cls.conventions)), annotation=known)
         )
+    parameters.append(kinds("copies", kinds.KEYWORD_ONLY, default=None, annotation=Any))
     parameters.append(kinds("backend", kinds.KEYWORD_ONLY, default="native", annotation=Backend))
     return inspect.Signature(parameters)
 

@@ -66,9 +66,8 @@ class Settings:
     def is_elementwise(self) -> bool:
         """True if the update of an element depends on no other element, nor on a number of the whole array."""
         own = self.optimizer.variants[self.variant]
-        return self.optimizer.reduce_terms is None and not any(
-            self.optimizer.state_schema[name].is_scalar for name in own
-        )
+        whole = self.optimizer.reduce_terms is not None or self.options["cautious"]
+        return not whole and not any(self.optimizer.state_schema[name].is_scalar for name in own)
 
     @property
     def skips(self) -> bool:

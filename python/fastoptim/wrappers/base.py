@@ -54,7 +54,7 @@ class Wrapper(SavedInFiles):
     def _extend(self) -> None:
         """Make the state of parameters that have none yet; the paths of all may be new."""
         known = len(self._own)
-        own = [replace(param, state={}, schema=self.schema) for param in self.param_states]
+        own = [replace(param, state={}, schema=self.schema, copy=None) for param in self.param_states]
         for param, before in zip(own, self._own, strict=False):
             param.state.update(before.state)
         for param in own[known:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import core
+from ..arrays.param_state import refresh
 from ..optimizer.accumulation import ACCUMULATED, Accumulation
 from ..options.checks import Fraction, PositiveCount
 from ..options.schema import StateArray
@@ -84,6 +85,7 @@ class Lookahead(Wrapper):
             for param, slow in moved:
                 param.family.assign(param.state["slow"], slow)
                 param.family.assign(param.p, slow)
+            refresh(self.optimizer.param_states)
             self.synchronized_at = now
 
         core.complete(assign)

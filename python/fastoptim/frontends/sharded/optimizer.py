@@ -75,6 +75,8 @@ class Sharded:
             if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
                 expected = "the class of an optimizer, such as fastoptim.AdamW"
                 raise TypeError(f"optimizer_class: expected {expected}, got {brief(optimizer_class)}")
+            if options.get("copies") is not None:
+                raise ValueError(f"copies: expected None, as only owners step an array, got {brief(options['copies'])}")
             optimizer = optimizer_class(params, **options)
             metadata = [param.metadata for param in optimizer.param_states]
             if optimizer.reduces_all and link.xp is not np:

@@ -231,7 +231,7 @@ _hooked_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
 def _signature(core: type[CoreOptimizer]) -> inspect.Signature:
     """Return the constructor's signature: torch.optim's positional arguments first, where it has the class."""
     kinds = inspect.Parameter
-    parameters = {p.name: p for p in inspect.signature(core).parameters.values() if p.name != "backend"}
+    parameters = {p.name: p for p in inspect.signature(core).parameters.values() if p.name not in ("backend", "copies")}
     parameters |= {name: kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in FLAGS.items()}
     parameters[DECOUPLED] = kinds(DECOUPLED, kinds.KEYWORD_ONLY, default=core.defaults["decoupled"])
     theirs = getattr(torch.optim, core.__name__, core)

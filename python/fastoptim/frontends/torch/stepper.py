@@ -348,7 +348,7 @@ def _assemble(
     flat = [target.array for target in targets]
     latest = max(counts)
     vars(stepper).update(
-        {"backend": "native", "params": flat, "convention": None},
+        {"backend": "native", "copies": None, "params": flat, "convention": None},
         param_groups=groups,
         param_states=[entry.param for entry in entries],
         _structure=Structure(list, tuple(range(len(flat))), (LEAF,) * len(flat)),
