@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastoptim as fo
@@ -139,6 +140,28 @@ def test_the_page_on_schedules_has_every_one() -> None:
     drawn = re.findall(r"Panel\(\w+, \"[^\"]*\", \[s\.(\w+)\(", (CHECKOUT / "examples/schedules.py").read_text("utf-8"))
     assert rows == drawn
     assert sorted(rows) == sorted(schedule.__name__ for schedule in SCHEDULES)
+
+
+@pytest.mark.skipif(not README.exists(), reason="needs docs/rows.md: this test runs in a checkout")
+def test_the_page_on_rows_lists_the_optimizers_that_reject_them() -> None:
+    page = (CHECKOUT / "docs" / "rows.md").read_text(encoding="utf-8")
+    texts = [
+        re.search(r"one number for an array reject rows: (.*)", page),
+        re.search(r"one number per array \(([^)]*)\)", inspect.getdoc(fo.Rows) or ""),
+    ]
+    rejecting = {optimizer.__name__ for optimizer in OPTIMIZERS if rejects_rows(optimizer)}
+    for text in texts:
+        assert text
+        assert set(re.findall(r"`(\w+)`", text[1])) == rejecting
+
+
+def rejects_rows(optimizer: type[fo.Optimizer]) -> bool:
+    opt = optimizer(np.ones((3, 2)), backend="reference")
+    try:
+        opt.step(fo.Rows(np.array([1]), np.ones((1, 2))))
+    except ValueError:
+        return True
+    return False
 
 
 @every_optimizer

@@ -30,19 +30,21 @@ class Rows:
 
     Args:
         index: The rows, an array of shape (k,) of int32 or int64, in any order.  The gradients of a row that occurs
-            several times are added in the order of their positions, in the compute type.  Or a mask: an array of bool
-            of shape (n,), where n is the number of the parameter's rows.
-        values: Their gradients, of shape (k, ...) and any dtype that a gradient may have.  With a mask of shape
+            several times are added in the order of their positions, in the compute type (float64 for float64
+            parameters, otherwise float32).  Or a mask: a bool array of shape (n,), where n is the number of the
+            parameter's rows.
+        values: Their gradients, of shape (k, ...) and any dtype that a gradient may have.  With a mask, of shape
             (n, ...); only the rows where the mask is True are read.
 
     `Optimizer.step` raises, before anything is written:
         IndexError: An index is negative or not below n.
         TypeError: `index` or `values` is not an array, or has another dtype.
-        ValueError: A shape does not fit; the parameter is not in C order; the optimizer needs sums over whole arrays or
-            keeps one number per array (`LARS`, `LAMB`, `NovoGrad`, `Prodigy`, Schedule-Free).
+        ValueError: A shape does not fit; the parameter is not in C order or on a GPU; the optimizer has `copies` or
+            `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`, `MARS`, `NovoGrad`,
+            `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
 
-    Both may be of any library whose arrays a gradient may have.  The parameter's rows are its first axis.  On a GPU the
-    values are in its memory; the index may be on the CPU, and is else copied there.
+    `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a gradient may
+    have.  The parameter's rows are its first axis.  Rows are not supported on a GPU: `step` raises a ValueError.
 
     >>> import numpy as np, fastoptim as fo
     >>> params = {"table": np.zeros((5, 2)), "bias": np.zeros(2)}
