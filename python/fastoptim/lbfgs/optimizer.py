@@ -43,18 +43,19 @@ class LBFGS(SavedInFiles):
 
     Here :math:`s_i` and :math:`y_i` are the changes of the parameters and of the gradient in one of the last
     `history_size` iterations.  It needs a loss that is the same function at every evaluation: all of the data, no
-    dropout.  For such a loss of up to some millions of parameters it takes far fewer evaluations than Adam.  For
-    mini-batches take one of the other optimizers.
+    dropout.  For such a loss of up to some millions of parameters it usually takes far fewer evaluations than Adam.  A
+    line search chooses the step length, so `lr` rarely needs tuning.  For mini-batches take one of the other
+    optimizers.
 
-    A call of `step` is a minimization of its own of up to `max_iter` iterations, and one usually calls it in a loop
-    until `reason` says that it has converged.  The pairs persist between calls.  Parameters of 16 bits are rounded at
-    each evaluation; expect few digits.
+    A call of `step` is a minimization of its own of up to `max_iter` iterations.  Call it in a loop while `reason` is
+    "max_iter" or "max_eval"; any other value means that further calls will not help.  The pairs persist between calls.
+    Parameters of 16 bits are rounded at each evaluation; expect few digits.
 
     The path is that of ``torch.optim.LBFGS`` with the same options except for rounding.  Inner products have a fixed
-    order, so that the bits do not depend on threads, instruction set or device, as long as those of the closure do not.
+    order, so that the bits do not depend on threads, instruction set or backend, as long as the closure's do not.
 
-    Memory: ``2*history_size + 8`` vectors of all parameters in the compute type, and one more for parameters that are
-    not in C order.
+    Memory: ``2*history_size + 8`` vectors of all parameters in the compute type (float64 for float64 parameters,
+    otherwise float32), and one more for parameters that are not in C order.
 
     Args:
         params: Arrays to update in place, in any nesting of dicts, lists and tuples; no groups.
@@ -64,11 +65,10 @@ class LBFGS(SavedInFiles):
         line_search: "strong_wolfe", or None for steps of length `lr`.
         max_eval: The number of evaluations in one call of `step` after which no iteration begins.  Default: 5/4 of
             `max_iter`.
-        tolerance_grad: It has converged if no element of the gradient is larger.  Default 1e-7.
-        tolerance_change: It has converged if an iteration changes no parameter by more, or the loss by less.  Default
-            1e-9.
-        ftol: It has converged if an iteration lowers the loss by at most this share of its magnitude, or of 1 if that
-            is more: SciPy's rule.  Default None, no such rule.
+        tolerance_grad: Converged if no element of the gradient exceeds this in absolute value.  Default 1e-7.
+        tolerance_change: Converged if an iteration changes no parameter by more, or the loss by less.  Default 1e-9.
+        ftol: Converged if an iteration lowers the loss by at most ``ftol * max(abs(loss), 1)``, as SciPy's `ftol`; the
+            larger of the losses before and after counts.  Default None, no such rule.
         backend: "native", or "reference" for NumPy alone, with the same bits.
 
     Raises:
@@ -168,7 +168,7 @@ class LBFGS(SavedInFiles):
             closure: Evaluates the loss and its gradients at the present parameters, and returns both.  The gradients
                 have the structure and shapes of `params`; None instead of an array counts as zeros.
 
-        `reason` tells afterwards why it ended: "tolerance_grad", "tolerance_change", "ftol", "max_iter", "max_eval",
+        `reason` is then the rule that ended it: "tolerance_grad", "tolerance_change", "ftol", "max_iter", "max_eval",
         "line_search" if it found no lower loss along the direction, or "nonfinite" if the loss or a gradient is not
         finite before the first iteration.  A line search treats a loss that is not finite as too high.  After an
         exception in the closure, the parameters are those before the iteration in which it was raised.
