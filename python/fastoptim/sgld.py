@@ -28,13 +28,13 @@ class SGLD(Optimizer):
 
     With "langevin", `noise` is the temperature: for 1 and gradients of the negative log posterior of all data, the
     parameters are samples of the posterior, if :math:`\eta` is small or decreases to 0.  With "gradient", the noise is
-    added to the gradient, with variance `noise` at first, and anneals.  It is not scaled or clipped with the gradient.
+    added to the gradient, with variance `noise` at first, and anneals.  The noise is neither scaled nor clipped.
 
     :math:`\xi` is a function of the seed, the parameter's index, the step and the element's position in memory (Philox
-    4x32-10 and a rational approximation of the normal quantile, right to 2e-7, between -6.34 and 6.34).  So it has the
-    same bits on every device and for every number of threads, and does not repeat after a checkpoint.  It costs a state
-    array, which holds the noise of the next step, and more time than the rest of the step.  A parameter takes part in
-    the noise only in steps in which it has a gradient.
+    4x32-10 and a rational approximation of the normal quantile, accurate to 2e-7, between -6.34 and 6.34).  So it has
+    the same bits in both backends and for every number of threads, and does not repeat after a checkpoint.  It costs
+    one state array and nearly all of the step's time: some 12 ns per element, 34 times a step of SGD
+    (``python bench/wrappers.py``).  A parameter without a gradient in a step gets no noise.
 
     Not available: `fo.functional`, CUDA graphs.
 

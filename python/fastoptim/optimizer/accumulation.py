@@ -30,12 +30,13 @@ class Accumulates:
         """Add gradients to a sum, which the next ``step()`` without gradients takes.
 
         `grads` has the structure of `params`, as for `step`.  None adds nothing; an array for which every gradient was
-        None has none in the step.  The sum is in the compute type, which is float32 for 16-bit parameters, and is added
-        in the order of the calls.  It costs the memory of one more state array, which is kept for the next sum.
+        None has none in the step.  The sum is in the compute type (float64 for float64 parameters, otherwise
+        float32), and is added in the order of the calls.  It costs the memory of one more state array, which is kept
+        for the next sum.
 
         ``step()`` divides by the number of calls, as Keras and optax do; ``step(accumulation="sum")`` does not.  It
         clips, checks and decays as any step, and counts as one.  If it is skipped, the sum is dropped.  State dicts,
-        copies and pickles contain a sum that waits for its step.
+        copies and pickles contain the pending sum.
 
         Raises:
             The errors of `step` for wrong gradients; nothing has been added then.

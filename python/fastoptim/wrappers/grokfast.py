@@ -15,18 +15,18 @@ from .base import States, Wrapper
 
 
 class GrokFast(Wrapper):
-    r"""GrokFast: adds a multiple of the gradient's exponential moving average to the gradient.
+    r"""GrokFast: gradients plus a multiple of their exponential moving average.
 
     .. math::
         h = \alpha h + (1 - \alpha)\, g \quad (h = g \text{ the first time}), \qquad
         g' = g + \lambda h
 
-    Everything else, such as clipping and weight decay, is done with :math:`g'`.  The average is in the compute type and
-    costs the memory of one more state array; a step needs two more for a moment.  An array whose gradient is None keeps
-    its average.  A step that is skipped leaves the averages as they were.
+    Everything else, such as clipping and weight decay, is done with :math:`g'`.  The average is in the compute type
+    (float64 for float64 parameters, otherwise float32) and costs the memory of one more state array; a step temporarily
+    needs two more.  An array whose gradient is None keeps its average.  A skipped step leaves the averages unchanged.
 
     Args:
-        optimizer: Any optimizer of this package or another wrapper; its attributes are those of the wrapper, too.
+        optimizer: Any optimizer except `LBFGS`, or another wrapper; its attributes are those of the wrapper, too.
         alpha: :math:`\alpha`, in [0, 1).  Default 0.98.
         lamb: :math:`\lambda`, at least 0.  Default 2.
 

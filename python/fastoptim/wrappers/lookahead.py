@@ -19,13 +19,13 @@ class Lookahead(Wrapper):
     .. math::
         \text{every } k \text{ steps}: \qquad s = s + \alpha (p - s), \qquad p = s
 
-    The slow weights :math:`s` start as the parameters.  They are kept in the compute type, which is float32 for 16-bit
-    parameters, and cost the memory of one more state array; a synchronization needs as much again for a moment.  The
-    optimizer's state, such as its momentum, is kept.  A step that is skipped does not count.  An average of the
-    optimizer (`ema`, `swa_start`) is one of the fast weights.
+    The slow weights :math:`s` start as the parameters.  They are kept in the compute type (float64 for float64
+    parameters, otherwise float32) and cost the memory of one more state array; a synchronization temporarily needs the
+    same amount again.  The optimizer's state, such as its momentum, is kept.  A step that is skipped does not count.
+    `ema` and `swa_start` average the fast weights.
 
     Args:
-        optimizer: Any optimizer of this package or another wrapper; its attributes are those of the wrapper, too.
+        optimizer: Any optimizer except `LBFGS`, or another wrapper; its attributes are those of the wrapper, too.
         k: The number of steps between two synchronizations, at least 1.  Default 5.
         alpha: :math:`\alpha`, in [0, 1].  Default 0.5.
 

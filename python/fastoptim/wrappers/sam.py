@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: the gradient at the worst point nearby."""
+"""Sharpness-aware minimization: the gradient at a nearby point where the loss is approximately highest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPS = 1e-12
 
 
 class SAM(Wrapper):
-    r"""Sharpness-aware minimization (SAM): steps by the gradient at the point nearby where the loss is highest.
+    r"""Sharpness-aware minimization (SAM): a step by the gradient at a nearby point where the loss is about highest.
 
     .. math::
         e &= \rho\, \frac{g}{\lVert g \rVert + 10^{-12}}, \qquad
@@ -23,14 +23,14 @@ class SAM(Wrapper):
         g' &= \nabla f(p + e), \qquad \text{then the optimizer's step with } g'
 
     `ascent` moves the parameters to :math:`p + e` while the second gradient is computed, and restores every bit.  The
-    norm is that of all gradients.  Gradients are divided by `grad_scale` first; with `maximize` the point is the lowest
-    one nearby.  An array whose gradient is None stays where it is.  If a gradient is not finite, neither are the
-    parameters in the block, so that `skip_nonfinite` skips the step.
+    norm is that of all gradients.  Gradients are divided by `grad_scale` first; with `maximize` the loss is
+    approximately lowest there.  An array whose gradient is None stays where it is.  If a gradient is not finite,
+    neither are the parameters in the block, so that `skip_nonfinite` skips the step.
 
     Each step needs two gradients, and the memory of two more sets of parameters while `ascent` moves them.
 
     Args:
-        optimizer: Any optimizer of this package or another wrapper; its attributes are those of the wrapper, too.
+        optimizer: Any optimizer except `LBFGS`, or another wrapper; its attributes are those of the wrapper, too.
         rho: :math:`\rho`, the distance, at least 0.  Default 0.05.
         adaptive: Measure the distance relative to the parameters (ASAM); `rho` is then some ten times larger.  Default
             False.
