@@ -33,8 +33,7 @@ class MARS(Optimizer):
         gamma: :math:`\gamma`, the weight of the correction, at least 0.  Default 0.025.
         corrects_first: Correct the first gradient as well, with 0 as the one before, as the authors' code does.
             Default False.
-        weight_decay: :math:`\lambda`, at least 0.  Default 0.0.
-        decoupled: If False, weight decay is added to the gradient.  Default True.
+        decoupled: If False, `weight_decay`, :math:`\lambda`, is added to the gradient instead.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
