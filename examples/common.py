@@ -194,7 +194,7 @@ def label_ends(axes: Axes, lines: Sequence[tuple[str, Array]]) -> None:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move positions in [0, 1] apart until neighbours are at least `gap` apart, if there is space for all."""
+    """Move positions in [0, 1] apart until neighbors are at least `gap` apart, if there is space for all."""
     moved = np.array(places, dtype=float)
     order = np.argsort(moved)
     for _ in range(1000):

@@ -1,7 +1,7 @@
 """Draw the paths of the optimizers over two test functions, Rosenbrock's curved valley and Beale's plateau.
 
 The learning rate is the best of six per decade from 1e-5 to 10, for each optimizer and function.  The path must stay in
-the picture, and the rate minimises the distance to the minimum after --steps steps plus a tenth of the path's length.
+the picture, and the rate minimizes the distance to the minimum after --steps steps plus a tenth of the path's length.
 The second term prefers direct paths.  The other options are the class's defaults; Sophia receives no curvature.
 
 The table contains every optimizer, and the picture those of --optimizer.

@@ -1,7 +1,7 @@
 """Draw all learning-rate schedules of fastoptim.
 
 The second and third line of a panel differ from the first in the option named below it.  Rates are drawn from 0 to the
-largest.  A dotted line marks the end of a schedule.  The grey line is an invented loss, which converges to a lower
+largest.  A dotted line marks the end of a schedule.  The gray line is an invented loss, which converges to a lower
 value with a lower rate.
 """
 

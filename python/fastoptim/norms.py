@@ -68,7 +68,7 @@ def _norms(arrays: list[_Dense], norm_type: float) -> list[float]:
     if any(on_gpu):
         if not all(on_gpu):
             odd = arrays[on_gpu.index(False)]
-            raise ValueError(f"{odd.place}: expected a CUDA array as its neighbours, got a NumPy array")
+            raise ValueError(f"{odd.place}: expected a CUDA array as its neighbors, got a NumPy array")
         return cuda.norms([dense.array for dense in arrays], norm_type)
     return native.norms([_plain(dense.metadata) for dense in arrays], norm_type)
 

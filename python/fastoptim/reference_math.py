@@ -216,7 +216,7 @@ def minimum(a: Array, b: Array) -> Array:
 
 
 def soft_threshold(x: Array, threshold: Array) -> Array:
-    """Return x moved towards zero by the threshold, and zero within it."""
+    """Return x moved toward zero by the threshold, and zero within it."""
     return np.copysign(maximum(abs(x) - threshold, x.dtype.type(0)), x)
 
 

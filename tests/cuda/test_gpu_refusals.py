@@ -263,7 +263,7 @@ def test_functions_on_anybody_s_arrays(xp: Any) -> None:
 
 @with_device
 def test_norms(xp: Any) -> None:
-    with pytest.raises(ValueError, match=r"^arrays\[1\]: expected a CUDA array as its neighbours, got a NumPy array"):
+    with pytest.raises(ValueError, match=r"^arrays\[1\]: expected a CUDA array as its neighbors, got a NumPy array"):
         fo.global_norm([put(xp, ones(3)), ones(3)])
     with pytest.raises(TypeError, match=r"^arrays\['a'\]: expected dtype"):
         fo.global_norm({"a": put(xp, np.ones(3, np.int32))})

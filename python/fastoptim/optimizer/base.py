@@ -53,7 +53,7 @@ class Optimizer(
     swapped_params.SwapsParams,
     copies.WritesCopies,
 ):
-    r"""The behaviour that all optimizers share; each subclass adds a formula.
+    r"""The behavior that all optimizers share; each subclass adds a formula.
 
     Before the update, in this order, each operation rounded once to the compute type:
 

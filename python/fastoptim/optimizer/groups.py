@@ -30,7 +30,7 @@ def is_groups(params: Any) -> bool:
     if any(groups) and not all(groups):
         where = groups.index(False)
         raise TypeError(
-            f"params[{where}]: expected a group {{'params': ...}} as its neighbours, got {describe(params[where])}"
+            f"params[{where}]: expected a group {{'params': ...}} as its neighbors, got {describe(params[where])}"
         )
     return any(groups)
 

@@ -22,7 +22,7 @@ class ADOPT(Optimizer):
         &\quad v = \beta_2 v + (1 - \beta_2) g^2
 
     Converges for any :math:`\beta_2`, where Adam needs one that suits the problem; Adam's learning rate fits.  The
-    first step changes no parameter and only initialises :math:`v`.  (Decoupled weight decay, if any, applies in that
+    first step changes no parameter and only initializes :math:`v`.  (Decoupled weight decay, if any, applies in that
     step too; the authors' code omits it.)
 
     Without `clipped` this is the algorithm as first published.  An element whose first gradients are almost 0 then

@@ -15,7 +15,7 @@ from ..reference_math import Array, maximum, minimum
 
 
 class FTRL(Optimizer):
-    r"""FTRL-proximal: follow the regularised leader; an L1 penalty makes parameters exactly zero.
+    r"""FTRL-proximal: follow the regularized leader; an L1 penalty makes parameters exactly zero.
 
     .. math::
         \sigma &= (\sqrt{n + g^2} - \sqrt n) / \eta, \qquad n = n + g^2 \\
@@ -26,7 +26,7 @@ class FTRL(Optimizer):
     \lambda_1` the parameter is exactly 0.  Learning rates are those of Adagrad, 0.01 to 1.
 
     The minimum does not depend on the initial parameters.  With `initial_accumulator_value` or `beta` above 0, the
-    first step discards much of them, which for a network is its random initialisation.  With
+    first step discards much of them, which for a network is its random initialization.  With
     ``initial_accumulator_value=0, beta=0`` the first step is that of Adagrad, and a parameter whose gradients were all
     zero does not change (the formula is 0/0 there, and Keras' parameters become NaN).  With a learning rate of 0 the
     parameters do not change, and the sums are still updated.
@@ -40,7 +40,7 @@ class FTRL(Optimizer):
         beta: :math:`\beta`, added to the square root, at least 0; shortens the first steps.  Default 1.0.
         l1_regularization: :math:`\lambda_1`, at least 0: where :math:`|z|` is smaller, the parameter is 0.  Unlike
             `l1`, which adds to the gradient, it produces exact zeros.  Default 0.0.
-        l2_regularization: :math:`\lambda_2`, at least 0: L2 penalty of the minimisation.  Default 0.0.
+        l2_regularization: :math:`\lambda_2`, at least 0: L2 penalty of the minimization.  Default 0.0.
         l2_shrinkage: :math:`\lambda_s`, at least 0: L2 penalty added to the gradient, but not to :math:`n`.  Default
             0.0.
         half_l2: Whether those two penalties are half the squared norm times :math:`\lambda`, as in the paper, or the

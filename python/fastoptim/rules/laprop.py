@@ -12,7 +12,7 @@ from ..reference_math import Array, bias_correction_of, decay
 
 
 class LaProp(Optimizer):
-    r"""LaProp: Adam that averages gradients which are already normalised by their root mean square.
+    r"""LaProp: Adam that averages gradients which are already normalized by their root mean square.
 
     .. math::
         v &= \beta_2 v + (1 - \beta_2) g^2, \qquad \hat v = v / (1 - \beta_2^t) \\

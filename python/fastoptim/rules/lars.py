@@ -23,7 +23,7 @@ class LARS(Optimizer):
         p &= p - v
 
     For training image models with very large batches and a warm-up.  As the trust coefficient :math:`\tau` is small,
-    `lr` is of the order of 1 to 10.  Biases and the scales of normalisation layers usually belong to a group of plain
+    `lr` is of the order of 1 to 10.  Biases and the scales of normalization layers usually belong to a group of plain
     SGD instead.
 
     The norms are sums in double with a fixed order, so the result does not depend on the number of threads.

@@ -22,7 +22,7 @@ class MADGRAD(Optimizer):
         p &= p + (1 - \mu)(z - p)
 
     with :math:`x_0` the parameters before the first step.  Adaptive like Adagrad, but its learning rate decreases more
-    slowly; designed to generalise like SGD.  Its learning rates are not comparable to those of other optimizers: search
+    slowly; designed to generalize like SGD.  Its learning rates are not comparable to those of other optimizers: search
     from 1e-4 to 1.  Use less weight decay than elsewhere, often none.
 
     The cube root is computed by fixed operations, within one unit in the last place.

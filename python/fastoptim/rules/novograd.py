@@ -15,14 +15,14 @@ from ..reference_math import Array, decay, shrink, square, total
 
 
 class NovoGrad(Optimizer):
-    r"""NovoGrad: momentum of gradients that are normalised for each array by their average norm.
+    r"""NovoGrad: momentum of gradients that are normalized for each array by their average norm.
 
     .. math::
         v &= \beta_2 v + (1 - \beta_2) \lVert g \rVert^2 \qquad (v = \lVert g \rVert^2 \text{ in the first step}) \\
         m &= \beta_1 m + \Big( \frac{g}{\sqrt v + \epsilon} + \lambda p \Big) \\
         p &= p - \eta m
 
-    For speech and image models that train well with Adam but generalise better with SGD.  Has half of Adam's state, as
+    For speech and image models that train well with Adam but generalize better with SGD.  Has half of Adam's state, as
     :math:`v` is one number per array.  The step has the size of a unit vector, not of a vector of ones: for large
     arrays start from 10 to 100 times Adam's learning rate.
 
@@ -36,7 +36,7 @@ class NovoGrad(Optimizer):
         eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
         grad_averaging: Multiply the term added to :math:`m` by :math:`1 - \beta_1`.  Default False.
         dampen_first: If False, `grad_averaging` begins with the second step, and :math:`m` starts from the whole first
-            term, as the paper initialises it.  Default True.
+            term, as the paper initializes it.  Default True.
         convention: "paper"; or "optax", with betas 0.9 and 0.25 and `eps` 1e-6.  Default "paper".
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 

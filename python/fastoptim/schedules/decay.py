@@ -54,7 +54,7 @@ class NaturalExponential(Schedule):
     .. math::
         \eta_t = \eta\, e^{-k t / T}
 
-    `Exponential` in another parametrisation: after :math:`T / k` steps the rate is 37 % of `lr`.  Continues without
+    `Exponential` in another parametrization: after :math:`T / k` steps the rate is 37 % of `lr`.  Continues without
     end.
 
     Args:

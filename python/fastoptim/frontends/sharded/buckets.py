@@ -103,7 +103,7 @@ class Bucket:
 
 
 def _padded(param: ParamState) -> int:
-    """Return the bytes of a parameter, rounded up to its neighbour's alignment."""
+    """Return the bytes of a parameter, rounded up to its neighbor's alignment."""
     return -(-param.metadata.nbytes // 16) * 16
 
 
