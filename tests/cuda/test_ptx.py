@@ -45,9 +45,9 @@ from ptx.mutants import fused, renamed, widened, without_barrier
 from ptx.parser import Kernel, parse
 
 SIZE = 1031  # what 128 threads move as vectors, and 7 more
-# Rules that no call of an optimizer's `step` launches: their PTX is not interpreted yet.
-LBFGS = ("add", "add_pair", "add_four", "dot", "dots", "scale")
-NOT_INTERPRETED = {"sophia_hessian", *(f"lbfgs_{name}" for name in LBFGS)}
+# Rules that no call of an optimizer's `step` launches.
+LBFGS = {f"lbfgs_{name}" for name in ("add", "add_pair", "add_four", "dot", "dots", "scale")}
+OTHER_RULES = {"sophia_hessian", *LBFGS}
 MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
 CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
 PAIRS = list(product(DTYPES, DTYPES))
@@ -199,7 +199,7 @@ def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: It
         launched |= check_steps(programs, case, parameters(case, 2))
         for p_dtype, drift in product((FLOAT32, FLOAT64), (0, 1)):
             launched |= check_function(programs, case, p_dtype, g_dtype, drift)
-    rules = {*optimizer.variants} - NOT_INTERPRETED
+    rules = {*optimizer.variants} - OTHER_RULES
     needed = {name for name, rule in rules_of(programs).items() if rule in rules}
     assert needed
     needed |= {"Finish"} if optimizer.reduce_terms else set()
@@ -300,6 +300,50 @@ def check_noise(programs: Programs) -> None:
     assert device.launched == FILL_NORMAL
 
 
+def check_lbfgs(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Iterations until the history is full, with the passes for one pair and for four."""
+    xp, device = import_module("cupy_on_host"), Device(programs)
+    rng = np.random.default_rng(7)
+    host, factors = ordinary_values(rng, dtype, SIZE), rng.uniform(0.1, 10, SIZE)
+    p = placed(device, "p", host, 0)
+    full = CuPy.full
+
+    def full_and_owned(*arguments: Any) -> Any:
+        array = full(*arguments)
+        device.own("a vector or a sum", array)
+        return array
+
+    def gradient_at(at: Array) -> tuple[float, Array]:
+        g = factors * at.astype(np.float64)
+        return float((g * at).sum()) / 2, g.astype(dtype)
+
+    def closure() -> tuple[float, Any]:
+        loss, g = gradient_at(get(xp, p))
+        return loss, placed(device, f"g[{opt.evaluations}]", g, 0, writable=False)
+
+    options = {"max_iter": 8, "history_size": 5, "tolerance_grad": 0, "tolerance_change": 0}
+    with monkeypatch.context() as patch, device.interpreting():
+        patch.setattr(CuPy, "full", full_and_owned)
+        opt = fo.LBFGS(p, **options)
+        opt.step(closure)
+    fo.LBFGS(host, **options, backend="reference").step(lambda: gradient_at(host))
+    assert_same_bits(get(xp, p), host)
+    return device.launched
+
+
+def check_hessian(programs: Programs, dtype: DType) -> set[str]:
+    device, rng = Device(programs), np.random.default_rng(8)
+    p, hessian = (special_mixture(rng, dtype, SIZE) for _ in range(2))
+    expected = fo.Sophia(p.copy(), backend="reference")
+    opt = fo.Sophia(placed(device, "p", p, 1))
+    own_state(device, [opt.state])
+    with device.interpreting():
+        opt.update_hessian(placed(device, "hessians", hessian, 3, writable=False))
+    expected.update_hessian(hessian)
+    assert_same_bits(get(import_module("cupy_on_host"), opt.state["h"]), expected.state["h"])
+    return device.launched
+
+
 # ---- tests
 
 
@@ -312,6 +356,15 @@ def test_a_sample_of_optimizers(sample: Programs, optimizer: type[fo.Optimizer])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda cls: cls.name)
 def test_every_optimizer(all_programs: Programs, optimizer: type[fo.Optimizer]) -> None:
     check_optimizer(all_programs, optimizer, VARIANT_CASES)
+
+
+@pytest.mark.exhaustive
+def test_rules_that_no_step_of_an_optimizer_launches(all_programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: set[str] = set()
+    for dtype in (FLOAT32, FLOAT64):
+        launched |= check_lbfgs(all_programs, dtype, monkeypatch) | check_hessian(all_programs, dtype)
+    needed = {name for name, rule in rules_of(all_programs).items() if rule in OTHER_RULES}
+    assert needed - launched == set()
 
 
 def test_norms_of_gradients(sample: Programs) -> None:
@@ -400,5 +453,5 @@ def test_missing_barriers_are_detected(sample: Programs, name: str, case: Case) 
 def test_every_kernel_is_of_an_optimizer_or_common(all_programs: Programs, sample: Programs) -> None:
     """So that the tests above, which require kernels by their rule, leave none out."""
     found = rules_of(all_programs)
-    assert set(found.values()) == {rule for cls in OPTIMIZERS for rule in cls.variants} | NOT_INTERPRETED | {""}
+    assert set(found.values()) == {rule for cls in OPTIMIZERS for rule in cls.variants} | OTHER_RULES | {""}
     assert {name for name, rule in found.items() if not rule} <= sample.keys()

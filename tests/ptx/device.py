@@ -59,8 +59,8 @@ class Device:
             yield
         finally:
             library.fo_emulated_interpret(None, None)
-        if self._errors:
-            raise self._errors[0]
+            if self._errors:  # also where results that are missing have led to another error
+                raise self._errors[0]
 
     def _keep_errors(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call the function unless an earlier call failed: an exception must not pass native code."""
