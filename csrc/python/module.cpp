@@ -187,8 +187,7 @@ PYBIND11_MODULE(_core, m) {
                       const std::optional<std::vector<int>>&, py::object,
                       const std::vector<std::optional<py::array>>&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
-             py::arg("reader") = py::none(),
-             py::arg("owners") = std::vector<py::object>(),
+             py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
              py::arg("param_of") = py::none(), py::arg("rows_type") = py::none(),
              py::arg("copies") = std::vector<std::optional<py::array>>())
         .def(

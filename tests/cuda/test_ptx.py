@@ -321,7 +321,7 @@ def check_lbfgs(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatc
         loss, g = gradient_at(get(xp, p))
         return loss, placed(device, f"g[{opt.evaluations}]", g, 0, writable=False)
 
-    options = {"max_iter": 8, "history_size": 5, "tolerance_grad": 0, "tolerance_change": 0}
+    options: dict[str, Any] = {"max_iter": 8, "history_size": 5, "tolerance_grad": 0, "tolerance_change": 0}
     with monkeypatch.context() as patch, device.interpreting():
         patch.setattr(CuPy, "full", full_and_owned)
         opt = fo.LBFGS(p, **options)
