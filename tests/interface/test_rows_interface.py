@@ -231,6 +231,25 @@ def test_optimizers_with_sums_reject_rows(optimizer: type[fo.Optimizer], backend
         optimizer(np.ones((3, 2)), row_steps=True)
 
 
+@each_backend
+def test_rows_beside_parameters_that_need_whole_gradients(backend: Any) -> None:
+    rows, arrays = fo.Rows(np.array([0]), np.ones((1, 2))), [np.ones((3, 2)), np.ones(2)]
+    mixed = fo.Mixed(
+        [{"params": arrays[0], "optimizer": fo.Adam}, {"params": arrays[1], "optimizer": fo.LAMB}], backend=backend
+    )
+    copied = adam({"a": arrays[0], "b": arrays[1]}, backend, copies={"a": None, "b": np.ones(2, np.float16)})
+    for opt, grads, words in (
+        (mixed, [rows, np.ones(2)], r"grads\[0\]: .*, as lamb steps params\[1\]"),
+        (copied, {"a": rows, "b": np.ones(2)}, r"grads\['a'\]: .*, as copies\['b'\] is one"),
+    ):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=words):
+                opt.step(grads)
+    assert all((array == 1).all() for array in arrays)
+    with pytest.raises(ValueError, match="copies: expected None together with row_steps"):
+        adam(arrays[0], backend, row_steps=True, copies=np.ones((3, 2), np.float16)).step(np.ones((3, 2)))
+
+
 def test_wrong_remaps_change_nothing() -> None:
     new, index = np.ones((2, 3), np.float32), np.array([1, -1])
     wrong: list[tuple[Any, Any, type[Exception], str]] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,19 @@ class Rows:
 
     def __repr__(self) -> str:
         return f"<Rows of {getattr(self.index, 'shape', self.index)} indices, {describe(self.values)}>"
+
+
+def check_rows_fit(param_states: Sequence[ParamState], used: Sequence[Settings], place: str) -> None:
+    """Raise ValueError for rows at `place` if some parameter of the same step has a rule or a copy for whole arrays."""
+    for param, settings in zip(param_states, used, strict=True):
+        reason = "" if settings.is_elementwise else f"{settings.optimizer.name} steps params{param.place}"
+        if param.copy is not None:
+            reason = f"{param.copy_place} is one"
+        if reason:
+            raise ValueError(
+                f"{place}: expected a gradient for the whole array, as {reason}, got Rows; "
+                f"make an optimizer of its own for the parameter"
+            )
 
 
 def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: Settings) -> Rows:

@@ -37,6 +37,17 @@ def group_step_of_rows(group_step: GroupStep, taken: int) -> GroupStep:
     return own._replace(grad_scale=group_step.grad_scale)
 
 
+def settings_used(
+    param_states: Sequence[ParamState], group_steps: Sequence[GroupStep], step_of: list[int] | None
+) -> list[Settings]:
+    """Return the settings of each array's step; raise ValueError for copies of arrays whose rows count their steps."""
+    used = [group_steps[which].settings for which in step_of or [param.group for param in param_states]]
+    has_copies = any(param.copy is not None for param in param_states)
+    if has_copies and any(settings.options["row_steps"] for settings in used):
+        raise ValueError("copies: expected None together with row_steps, got both")
+    return used
+
+
 def depends_on_all(group_step: GroupStep) -> bool:
     """Return whether a step depends on the gradients of all arrays together."""
     options = group_step.settings.options

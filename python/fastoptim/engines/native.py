@@ -13,7 +13,7 @@ from .. import core
 from ..arrays.checks import check_gradient, same_layout
 from ..arrays.families import family_of, in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
-from ..arrays.rows import Rows, check_index, check_rows
+from ..arrays.rows import Rows, check_index, check_rows, check_rows_fit
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..core import RULES
@@ -31,6 +31,7 @@ from .base import (
     GroupStep,
     group_step_at,
     group_step_of_rows,
+    settings_used,
 )
 
 if TYPE_CHECKING:
@@ -121,17 +122,18 @@ class Engine:
                 model = self._make_model(group_steps, step_of)
                 continue
             register_dtypes()  # the user may have imported it since
+            used = settings_used(self._param_states, group_steps, step_of)
             for i in range(value, min(value + checked, len(grads))):
                 if grads[i] is not None:
-                    which = self._param_states[i].group if step_of is None else step_of[i]
-                    grads[i] = self._check_gradient(model, i, grads[i], group_steps[which].settings)
+                    grads[i] = self._check_gradient(model, i, grads[i], used)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
 
-    def _check_gradient(self, model: core.Model, index: int, grad: Any, settings: Settings) -> Array | Rows:
+    def _check_gradient(self, model: core.Model, index: int, grad: Any, used: Sequence[Settings]) -> Array | Rows:
         """Return a gradient as NumPy arrays; the next ones like it are recognized by native code."""
         param = self._param_states[index]
         if isinstance(grad, Rows):
-            rows = check_rows(param, grad, self._written, settings)
+            rows = check_rows(param, grad, self._written, used[index])
+            check_rows_fit(self._param_states, used, param.g_place)
             return Rows(rows.index, np.ascontiguousarray(rows.values))
         checked = check_one(param, grad, self._written)
         if self._reader and family_of(grad) is self._family and same_layout(self._family.metadata(grad, ""), checked):
@@ -147,15 +149,14 @@ class Engine:
     def _make_model(self, group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
         register_dtypes()
         self._written = check_targets(self._param_states)
-        groups = [param.group for param in self._param_states]
-        used = [group_steps[which].settings for which in (groups if step_of is None else step_of)]
+        used = settings_used(self._param_states, group_steps, step_of)
         self._model = core.Model(
             params=[in_numpy(param.p) for param in self._param_states],
             states=[
                 tuple([*map(in_numpy, arrays)] for arrays in state_of(param, settings))  # type: ignore[misc]
                 for param, settings in zip(self._param_states, used, strict=True)
             ],
-            groups=groups,
+            groups=[param.group for param in self._param_states],
             where=self.isa,
             array_type=np.ndarray,
             reader=self._reader,
@@ -199,8 +200,6 @@ def with_row_steps(
 def rows_type_of(used: Iterable[Settings], param_states: Sequence[ParamState]) -> type[Rows] | None:
     """Return the type of gradients for rows that native code may recognize; None where some rule needs whole arrays."""
     has_copies = any(param.copy is not None for param in param_states)
-    if has_copies and any(settings.options["row_steps"] for settings in used):
-        raise ValueError("copies: expected None together with row_steps, got both")
     return None if has_copies or not all(settings.is_elementwise for settings in used) else Rows
 
 

@@ -18,9 +18,8 @@ import numpy as np
 from .. import core
 from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
-from ..arrays.rows import Indices, Rows, Selection, check_rows
+from ..arrays.rows import Indices, Rows, Selection, check_rows, check_rows_fit
 from ..arrays.tree import Structure
-from ..arrays.written_ranges import WrittenRanges
 from ..options.schema import AVERAGE, ROW_STEPS
 from ..reference_math import (
     Array,
@@ -36,7 +35,16 @@ from ..reference_math import (
     shrink,
     sign,
 )
-from .base import NO_COUNTS, NOTHING_ELSEWHERE, Counts, Elsewhere, GroupSnapshot, GroupStep, group_step_of_rows
+from .base import (
+    NO_COUNTS,
+    NOTHING_ELSEWHERE,
+    Counts,
+    Elsewhere,
+    GroupSnapshot,
+    GroupStep,
+    group_step_of_rows,
+    settings_used,
+)
 
 FLUSH_INTERVAL = 64  # steps; subnormal numbers in state live at most as long
 
@@ -332,10 +340,14 @@ class Engine:
         written = check_targets(self._param_states)
         which = [param.group for param in self._param_states] if step_of is None else step_of
         steps = [group_steps[k] for k in which]
-        checked = [
-            _checked(param, grad, written, group_step)
-            for param, grad, group_step in zip(self._param_states, grads, steps, strict=True)
-        ]
+        used = settings_used(self._param_states, group_steps, step_of)
+        checked = []
+        for param, grad, settings in zip(self._param_states, grads, used, strict=True):
+            if isinstance(grad, Rows):
+                checked.append(check_rows(param, grad, written, settings))
+                check_rows_fit(self._param_states, used, param.g_place)
+            else:
+                checked.append(None if grad is None else check_one(param, grad, written))
         is_taken |= any(grad is not None for grad in checked)
         works = []
         for param, grad, group_step in zip(self._param_states, checked, steps, strict=True):
@@ -345,12 +357,6 @@ class Engine:
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
-
-
-def _checked(param: ParamState, grad: Any, written: WrittenRanges, group_step: GroupStep) -> Array | Rows | None:
-    if grad is None or not isinstance(grad, Rows):
-        return None if grad is None else check_one(param, grad, written)
-    return check_rows(param, grad, written, group_step.settings)
 
 
 def _bound(works: list[_Work], group_steps: Sequence[GroupStep], finite: bool) -> bool:
