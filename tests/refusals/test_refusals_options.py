@@ -13,7 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import EXEMPLARS, own_options
-from fastoptim.options.checks import LearningRate, OneOf, Scale, may_be_none
+from fastoptim.options.checks import Bounds, LearningRate, OneOf, Scale, may_be_none
 from loops import Test, iteration, loop, without_arguments
 from models import (
     Backend,
@@ -75,6 +75,10 @@ def wrong_values(annotation: Any, default: Any) -> Iterator[Wrong]:
     elif origin is Annotated and isinstance(args[1], OneOf):
         yield from (Wrong(value, ValueError) for value in (0.0, 3, -1.0, 1.5, math.nan, -math.inf))
         yield from (Wrong(value, TypeError) for value in [*NO_NUMBERS, "inf", None])
+    elif annotation is Bounds:
+        yield from (Wrong(value, ValueError) for value in ((1, 0), (math.nan, 1), [0.5, math.nan]))
+        yield from (Wrong(value, TypeError) for value in (0.5, (), (0,), (0, 1, 2), "ab", {0, 1}))
+        yield from (Wrong((0, value), TypeError, "[1]") for value in ("1", True, 1j))
     elif origin is Annotated and args[0] is int:
         yield from wrong_counts(args[1].low)
         yield Wrong(None, TypeError)
