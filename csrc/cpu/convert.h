@@ -3,7 +3,6 @@
 // the loops over formats.h.
 #pragma once
 
-#include "../array_ref.h"
 #include "../formats.h"
 
 #if defined(__AVX2__) && defined(__F16C__)
@@ -18,10 +17,6 @@ inline constexpr int kBlock = 16;
 // Whether there are blocks in this compute type.
 template <class T>
 inline constexpr bool kConvertsBlocks = false;
-
-// Stores blocks in the copy of a parameter; defined where there are blocks.
-template <class T>
-class CopyBlocks;
 
 #if defined(FO_CONVERTS_BLOCKS)
 
@@ -131,41 +126,6 @@ inline __m256i round_to_bfloat16(__m256 x) {
 }
 
 #endif
-
-// To a large copy the stores bypass the caches, which would first read it.
-template <>
-class CopyBlocks<float> {
-  public:
-    CopyBlocks(const ArrayRef& copy, std::int64_t begin)
-        : at_(copy.data ? static_cast<std::byte*>(element(copy.data, copy.format, begin)) : nullptr),
-          format_(copy.format),
-          bypasses_(copy.size >= kLarge && reinterpret_cast<std::uintptr_t>(at_) % 16 == 0) {}
-    CopyBlocks(const CopyBlocks&) = delete;
-    CopyBlocks& operator=(const CopyBlocks&) = delete;
-    ~CopyBlocks() {
-        if (at_ && bypasses_) _mm_sfence();  // other threads see no such store before
-    }
-
-    bool exist() const { return at_ != nullptr; }
-
-    // Store the block that begins `done` elements after the first one.
-    [[gnu::always_inline]] inline void store(const Cell<float>* block, std::int64_t done) const {
-        std::byte* const to = at_ + 2 * done;
-        if (!bypasses_) return store_block(format_, block, to);
-        alignas(32) std::byte halves[4 * kBlock];  // as many as store_block could write
-        store_block(format_, block, halves);
-        const auto* const from = reinterpret_cast<const __m128i*>(halves);
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to), _mm_load_si128(from));
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to) + 1, _mm_load_si128(from + 1));
-    }
-
-  private:
-    static constexpr std::int64_t kLarge = 1 << 20;  // elements; the rest of the step is 16 MB or so
-
-    std::byte* at_;
-    Format format_;
-    bool bypasses_;
-};
 
 #endif
 

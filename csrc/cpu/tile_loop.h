@@ -222,7 +222,6 @@ Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment
         const std::size_t p_bytes = kBlock * item_size(p_format), g_bytes = kBlock * item_size(g_format);
         auto* p = static_cast<std::byte*>(element(segment.p.data, p_format, begin));
         auto* g = static_cast<const std::byte*>(element(gradient.data, g_format, begin));
-        const CopyBlocks<T> copies(segment.copy, begin);
         std::array<Cell<T>*, kState + 1> state;
         for (std::size_t k = 0; k < kState; ++k) state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin;
         for (; done + kBlock <= end - begin; done += kBlock, p += p_bytes, g += g_bytes) {
@@ -235,7 +234,6 @@ Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment
             for (Index i = 0; i < kBlock; ++i)
                 apply_one<true, T>(f, p_block, g_block, here.data(), i, std::make_index_sequence<kState>{});
             store_block(p_format, p_block, p);
-            if (copies.exist()) copies.store(p_block, done);
         }
     }
     return done;
@@ -263,9 +261,8 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
     Cell<T>* const moved = static_cast<Cell<T>*>(static_cast<void*>(masked.moved));
     const bool masks = constants.masks(), changes_p = masks || constants.bounds_parameter();
     const bool plain = tiles.has_plain_gradient(), copies = segment.copy.data;
-    const bool only_updates = !prepare.averages && !prepare.flushes && !changes_p;
-    if ((!plain || copies) && only_updates && !gradient.axes && tiles.has_plain_state() &&
-        converts_blocks<T>(gradient.format))
+    const bool only_updates = !prepare.averages && !prepare.flushes && !changes_p && !copies;
+    if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
         begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
     Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {
