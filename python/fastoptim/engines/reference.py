@@ -341,7 +341,7 @@ class Engine:
         which = [param.group for param in self._param_states] if step_of is None else step_of
         steps = [group_steps[k] for k in which]
         used = settings_used(self._param_states, group_steps, step_of)
-        checked = []
+        checked: list[Array | Rows | None] = []
         for param, grad, settings in zip(self._param_states, grads, used, strict=True):
             if isinstance(grad, Rows):
                 checked.append(check_rows(param, grad, written, settings))
