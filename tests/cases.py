@@ -91,8 +91,10 @@ class Case:
         return self.optimizer.check_options(self.options).skips
 
     def make_state(self, make: Callable[[], Array]) -> list[Array]:
-        """State arrays from `make`, or one float64 number of it where the state is a number."""
-        return [number_of(make()) if self.optimizer.state_schema[name].is_scalar else make() for name in self.state]
+        """State arrays from `make`, or one float64 number of it, or counts of its rows, where the state is these."""
+        convert = {"scalar": number_of, "rows": counts_of}
+        shapes = [self.optimizer.state_schema[name].shape for name in self.state]
+        return [convert[shape](make()) if shape in convert else make() for shape in shapes]
 
     def optimize(self, params: Any, backend: Literal["native", "reference"] = "native") -> fo.Optimizer:
         return self.optimizer(params, **self.options, backend=backend)
@@ -109,6 +111,11 @@ SLOW = {
     *((f"schedule_free_{name}", "lr_max") for name in ("sgd", "adamw")),
     *(("prodigy", name) for name in ("p0", "d", "d_max", "d_numerator")),
 }
+
+
+def counts_of(array: Array) -> Array:
+    """Counts from 0 to 9, one for each row."""
+    return np.arange(len(array), dtype=np.int64) % 10
 
 
 def number_of(array: Array) -> Array:

@@ -155,7 +155,7 @@ def _conversions() -> dict[str, Operation]:
         "cvt.rn.f32.f64": Operation(lambda x: x.astype(np.float32), "f32", ("f64",)),
         "cvt.rzi.s64.f64": Operation(_to_integer, "s64", ("f64",)),
     }
-    for of in ("s32", "u32"):
+    for of in ("s32", "u32", "s64", "u64"):
         table[f"cvt.rn.f64.{of}"] = Operation(lambda x: x.astype(np.float64), "f64", (of,))
     for to in (*SIGNED, *UNSIGNED):
         for of in (*SIGNED, *UNSIGNED):
