@@ -166,13 +166,15 @@ class ChunkUpdate {
     // Return how many elements of the span agree with the gradient if the launch counts these, and updates nothing.
     FO_DEVICE std::uint32_t operator()(int, const ThreadItems& span) const {
         if (is_empty(span)) return 0;
-        if (!counts()) {
+        // In groups, what follows the rule would need more registers than there are.
+        const bool by_element = counts() || constants_.finish.is_active;
+        if (!by_element) {
             update_groups(span);
             if (has_all<T>(span)) return 0;
         }
         std::uint32_t agreeing = 0;
         for (int e = 0; e < kItemsPerThread; ++e)
-            if (has<T>(span, e) && (counts() || !has_group<T>(span, e / kGroup<T> * kGroup<T>)))
+            if (has<T>(span, e) && (by_element || !has_group<T>(span, e / kGroup<T> * kGroup<T>)))
                 agreeing += update_one(place<T>(span, e));
         return agreeing;
     }
@@ -192,14 +194,8 @@ class ChunkUpdate {
         decode(tensor_.p_format, p);
         decode(tensor_.g_format, g);
         const auto f = prepared();
-        if (constants_.finish.is_active) {
-            const Finish<T> finish = this->finish();
-            FO_UNROLL
-            for (int e = 0; e < kItemsPerThread; ++e) move(f, finish, p[e], g[e], state.value, e);
-        } else {
-            FO_UNROLL
-            for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
-        }
+        FO_UNROLL
+        for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
         if (tensor_.copy) store_copy(tensor_.copy_format, copy_, span, p);
 
         if (averages) {
@@ -215,8 +211,8 @@ class ChunkUpdate {
         encode_and_store<false>(tensor_.p_format, p_, span, tensor_.aligned16_mask & kAlignedP, p);
     }
 
-    // Update one element, at the edge of an array; if the launch counts, return whether its step agrees with the
-    // gradient instead.
+    // Update one element, at the edge of an array or with a `finish`; if the launch counts, return whether its step
+    // agrees with the gradient instead.
     FO_DEVICE bool update_one(std::int32_t i) const {
         T p = load_one<T>(tensor_.p_format, p_, i);
         const T g = load_one<T>(tensor_.g_format, g_, i);

@@ -118,7 +118,7 @@ def test_no_register_is_spilled_and_no_local_memory_used(code: Code) -> None:
 
 
 # In PTX, as ptxas makes divisions and roots of fused operations that are exact together.
-INEXACT = r"(?:fma|mad)\.[\w.]*f\d+|[\w.]*\.(?:ftz|approx)\b[\w.]*|(?:rcp|rsqrt|ex2|lg2|sin|cos|tanh)\.[\w.]+"
+INEXACT = r"(?:fma|mad)\.[\w.]*f\d+|[\w.]*\.(?:ftz|approx)\b[\w.]*|(?:rcp(?!\.rn\b)|rsqrt|ex2|lg2|sin|cos|tanh)\.[\w.]+"
 
 
 def test_nothing_is_fused_approximated_or_flushed(code: Code) -> None:
