@@ -114,6 +114,21 @@ def test_values_and_indices_in_any_layout(backend: str) -> None:
             twins.step({"0": fo.Rows(index, values)}, {"0": summed(index, values, FLOAT32)})
 
 
+@loop("index", [np.array([3, 0, 4, 1]), np.array([True, False, True, True])])
+def test_norms_of_rows_do_not_depend_on_the_layout(index: Array) -> None:
+    n = 5 if index.dtype == np.int64 else 4
+    for seed in range(60):
+        values = np.random.default_rng(seed).standard_normal((4, 2, 3))
+        results = []
+        for backend in ("native", "reference"):
+            for own in (values, np.asfortranarray(values), values[::-1].copy()[::-1]):
+                p = np.ones((n, 2, 3))
+                cast(Any, fo.SGD)(p, lr=0.1, clip_norm=0.5, backend=backend).step(fo.Rows(index, own))
+                results.append(p)
+        for p in results[1:]:
+            assert_same_bits(p, results[0], f"seed {seed}")
+
+
 def test_rows_and_dense_gradients_in_one_step() -> None:
     """Norms run over what is there, and arrays without a gradient stay as they are."""
     rng = np.random.default_rng(11)

@@ -134,7 +134,7 @@ class Selection(NamedTuple):
     @classmethod
     def of(cls, rows: Rows, dtype: np.dtype[Any]) -> Selection:
         """Return the selection of checked rows, with gradients added in this compute type."""
-        index, values = rows.index, np.asarray(rows.values).astype(dtype)
+        index, values = rows.index, np.ascontiguousarray(rows.values).astype(dtype)  # norms sum in C order
         if index.dtype == np.bool_:
             return cls(np.flatnonzero(index), values[index])
         order = np.argsort(index, kind="stable")
