@@ -144,20 +144,17 @@ def test_remap_in_every_container(optimizer: type[fo.Optimizer]) -> None:
         copy.deepcopy(opt).load_state_dict(opt.state_dict())
 
 
-def test_sums_of_rows() -> None:
-    """The sum of several gradients for rows is a whole gradient; a remap would leave it without a place."""
+def test_remap_waits_for_a_sum() -> None:
     p = np.zeros((4, 2))
     opt = fo.SGD(p, lr=1.0)
-    for row in (1, 2):
-        opt.accumulate(fo.Rows(np.array([row]), np.ones((1, 2))))
+    opt.accumulate(np.ones((4, 2)))
     with pytest.raises(RuntimeError, match="remap: expected step"):
         opt.remap(p[:2].copy(), source=np.array([0, 1]))
-    opt.step(accumulation="sum")
-    assert p[:, 0].tolist() == [0, -1, -1, 0]
+    opt.step()
     opt.remap(new := p[:2].copy(), source=np.array([0, 1]))
     opt.accumulate(np.ones((2, 2)))
     opt.step()
-    assert new[:, 0].tolist() == [-1, -2]
+    assert new[:, 0].tolist() == [-2, -2]
 
 
 # ---- errors
@@ -248,6 +245,25 @@ def test_rows_beside_parameters_that_need_whole_gradients(backend: Any) -> None:
     assert all((array == 1).all() for array in arrays)
     with pytest.raises(ValueError, match="copies: expected None together with row_steps"):
         adam(arrays[0], backend, row_steps=True, copies=np.ones((3, 2), np.float16)).step(np.ones((3, 2)))
+
+
+@each_backend
+def test_whole_arrays_are_expected_outside_a_step(backend: Any) -> None:
+    """Also in `accumulate`: a step by a sum would decay the rows without a gradient."""
+    rows, p = fo.Rows(np.array([0]), np.ones((1, 2))), np.ones((3, 2))
+    opt = adam(p, backend)
+    calls: list[Any] = [
+        opt.accumulate,
+        fo.global_norm,
+        fo.GrokFast(opt).step,
+        lambda grads: fo.SAM(opt).ascent(grads).__enter__(),
+        lambda grads: fo.EarlyStopping(opt, grad_tol=1.0).update(1.0, grads),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"^(grads|arrays): expected a whole array, got Rows$"):
+            call(rows)
+    assert (p == 1).all()
+    opt.step(rows)
 
 
 def test_wrong_remaps_change_nothing() -> None:

@@ -31,6 +31,16 @@ _CONVERSIONS["jaxlib"] = _CONVERSIONS["jax"]
 _EXPECTED = "float64, float32, float16 or bfloat16 in native byte order"
 
 
+class Partial:
+    """A gradient for a part of a parameter, which only a step takes."""
+
+
+def check_whole(grad: Any, place: str) -> None:
+    """Raise TypeError for a gradient for a part of a parameter."""
+    if isinstance(grad, Partial):
+        raise TypeError(f"{place}: expected a whole array, got {type(grad).__name__}")
+
+
 def canonical_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the canonical dtype object of this format, or None if it is not one of the four formats."""
     for own in _BUILTIN:  # the usual case, in a fraction of the time
@@ -46,6 +56,7 @@ def metadata_of(array: Any, place: str) -> Array:
     """Return the metadata of an array; a plain NumPy array is its own metadata."""
     family = family_of(array)
     if family is None:
+        check_whole(array, place)
         hint = _CONVERSIONS.get(library_of(array), "")
         raise TypeError(f"{place}: expected a NumPy array, got {describe(array)}{hint}")
     return family.metadata(array, place)

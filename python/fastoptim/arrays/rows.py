@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..core import RowIndex
 from ..options.settings import Settings
 from ..reference_math import Array
-from .checks import check_array, check_same_memory, metadata_of
+from .checks import Partial, check_array, check_same_memory, metadata_of
 from .cuda_families import Cuda
 from .families import family_of
 from .numpy_family import NUMPY
@@ -22,7 +22,7 @@ from .written_ranges import WrittenRanges
 Indices = npt.NDArray[np.int64]
 
 
-class Rows:
+class Rows(Partial):
     """A gradient for some rows of a parameter, in the place of an array in the argument of `Optimizer.step`.
 
     Only these rows of the parameter, its state and its average change, as in a step of a dense array of these rows.
@@ -43,8 +43,9 @@ class Rows:
             `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`, `MARS`, `NovoGrad`,
             `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
 
-    `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a gradient may
-    have.  The parameter's rows are its first axis.  Rows are not supported on a GPU: `step` raises a ValueError.
+    `accumulate`, `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a
+    gradient may have.  The parameter's rows are its first axis.  Rows are not supported on a GPU: `step` raises a
+    ValueError.
 
     >>> import numpy as np, fastoptim as fo
     >>> params = {"table": np.zeros((5, 2)), "bias": np.zeros(2)}

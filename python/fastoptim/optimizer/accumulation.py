@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import core
+from ..arrays.checks import check_whole
 from ..arrays.param_state import ParamState
 from ..options.checks import check_option
 
@@ -39,7 +40,8 @@ class Accumulates:
         copies and pickles contain the pending sum.
 
         Raises:
-            The errors of `step` for wrong gradients; nothing has been added then.
+            The errors of `step` for wrong gradients, and TypeError for `Rows`, since a step by the sum would change
+            every row.  Nothing has been added then.
 
         >>> import numpy as np, fastoptim as fo
         >>> p = np.array([1.0])
@@ -92,6 +94,8 @@ def accumulate(optimizer: OptimizerParts, grads: Any) -> None:
     """Add gradients to the sums; see `Accumulates.accumulate`."""
     optimizer.check_not_swapped()
     flat = optimizer._structure.match(grads, "grads")
+    for param, grad in zip(optimizer.param_states, flat, strict=True):
+        check_whole(grad, param.g_place)
     for param in optimizer.param_states[:1]:
         param.family.check_takes_place(param.p)
     if optimizer._accumulator is None:
