@@ -31,11 +31,15 @@ class _Optimizer(Protocol):
 
 
 class _Best(NamedTuple):
-    """The lowest loss so far, the step after which it was measured, and copies of the arrays to restore."""
+    """The lowest loss so far, the step after which it was measured, the arrays to restore, and copies of them."""
 
     loss: float
     step: int
+    arrays: list[Any]
     copies: list[Any]
+
+
+_NONE = _Best(math.inf, 0, [], [])
 
 
 class EarlyStopping:
@@ -54,6 +58,7 @@ class EarlyStopping:
     The parameters are those at the time of `update`: measure the loss, update, then step.  Those of the lowest loss are
     assigned in place when the loop ends; the optimizer's state and step count remain those of its last step.  With
     Schedule-Free, measure between `eval` and `train`; z is restored, too, so that `eval` has the averages of that loss.
+    After a `remap` the lowest loss is that of the new arrays; `patience` counts on.
 
     Args:
         optimizer: The optimizer, whose parameters are copied and restored.
@@ -106,7 +111,7 @@ class EarlyStopping:
             raise ValueError(f"threshold: expected a number, got {brief(threshold)}")
         self.grad_tol: float | None = check_option(NonNegative | None, grad_tol, "grad_tol")
         self.reason = ""
-        self._best = _Best(math.inf, 0, [])
+        self._best = _NONE
         self._progress = (math.inf, 0)  # the reference loss, and the number of losses since then
 
     @property
@@ -126,10 +131,11 @@ class EarlyStopping:
         self.optimizer.check_not_swapped()
         value = as_float(loss.item() if is_array(loss) and math.prod(loss.shape) == 1 else loss, "loss")
         norm = math.inf if self.grad_tol is None else self._largest(grads)
+        self._forget_remapped()
         reference, waited = self._progress
         progress = (value, 0) if value < reference - self.min_delta else (reference, waited + 1)
         if value < self._best.loss:
-            self._best = _Best(value, self.optimizer.step_count, self._copies() if self.restore_best else [])
+            self._best = _Best(value, self.optimizer.step_count, *self._copies())
         self._progress = progress
         reached = {
             "threshold": self.threshold is not None and value <= self.threshold,
@@ -146,8 +152,9 @@ class EarlyStopping:
     def restore(self) -> None:
         """Assign the parameters of the lowest loss in place, also before the end, such as after an interruption.
 
-        A no-op before the first loss below infinity, or with ``restore_best=False``.
+        A no-op before the first loss below infinity, also since a `remap`, or with ``restore_best=False``.
         """
+        self._forget_remapped()
         copies = self._best.copies
         if copies:
             self.optimizer.check_not_swapped()
@@ -167,8 +174,15 @@ class EarlyStopping:
             arrays += [(param.family, array) for array in (param.p, *own)]
         return arrays
 
-    def _copies(self) -> list[Any]:
-        return [family.copy(array) for family, array in self._arrays()]
+    def _copies(self) -> tuple[list[Any], list[Any]]:
+        """Return the arrays to restore and their copies."""
+        pairs = self._arrays() if self.restore_best else []
+        return [array for _, array in pairs], [family.copy(array) for family, array in pairs]
+
+    def _forget_remapped(self) -> None:
+        """Forget the lowest loss if `remap` has replaced an array since, which its copies may not fit."""
+        if any(array is not now for array, (_, now) in zip(self._best.arrays, self._arrays(), strict=False)):
+            self._best = _NONE
 
     def _largest(self, grads: Any) -> float:
         """Return the largest absolute value of the gradients' elements."""

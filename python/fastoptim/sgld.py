@@ -107,6 +107,12 @@ class SGLD(Optimizer):
         super().add_param_group(param_group)
         self._make_noise()
 
+    def remap(self, params: Any, source: Any) -> None:
+        """Replace parameters by arrays with other rows; see `Optimizer.remap`.  The noise is that of the new places."""
+        self._noise_of = ()
+        super().remap(params, source)
+        self._make_noise()
+
     def zero_state(self) -> None:
         """Begin the noise again; see `Optimizer.zero_state`."""
         self._noise_of = ()
@@ -115,8 +121,8 @@ class SGLD(Optimizer):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, convert: bool = False) -> None:
         """Continue from a state dict; see `Optimizer.load_state_dict`."""
-        super().load_state_dict(state_dict, convert=convert)
         self._noise_of = ()
+        super().load_state_dict(state_dict, convert=convert)
         self._make_noise()
 
     def _make_noise(self) -> None:

@@ -92,6 +92,23 @@ def test_a_loop_with_averages_is_judged_outside_their_block() -> None:
     assert stopping.best_loss == math.inf
 
 
+@loop("source", [[0, 1, -1], [1, 0]])
+@loop("loss", [2.0, math.nan])
+def test_the_lowest_loss_is_that_of_the_present_rows(source: list[int], loss: float) -> None:
+    """Copies of rows that `remap` has replaced cannot be restored."""
+    params = {"a": np.zeros(2), "e": np.zeros((2, 1))}
+    opt = fo.SGD(params, lr=1.0)
+    stopping = fo.EarlyStopping(opt, patience=1)
+    stopping.update(1.0)
+    opt.step({"a": np.ones(2), "e": np.ones((2, 1))})
+    new = np.arange(7.0, 7.0 + len(source))[:, None]
+    opt.remap({"e": new.copy()}, source={"e": np.array(source)})
+    stopping.restore()
+    assert stopping.update(loss)
+    assert stopping.best_loss == (math.inf if math.isnan(loss) else loss)
+    assert (params["e"].tolist(), params["a"].tolist()) == (new.tolist(), [-1, -1])
+
+
 @each_backend
 @loop("optimizer", [fo.ScheduleFreeSGD, fo.ScheduleFreeAdamW])
 def test_eval_has_the_averages_of_the_lowest_loss(optimizer: type[fo.ScheduleFreeSGD], backend: Backend) -> None:

@@ -166,6 +166,67 @@ def test_attributes_and_groups_are_the_optimizer_s(wrapper: Any) -> None:
 
 
 @each_wrapper
+@loop("nested", [False, True])
+def test_remap_moves_the_rows_of_the_method(wrapper: Any, nested: bool) -> None:
+    """Rows that only change places continue as before."""
+    order = np.array([3, 0, 4, 1, 2])
+    opt, other = made(wrapper), made(wrapper)
+    outer = [fo.SAM(each) if nested and wrapper is not fo.SAM else each for each in (opt, other)]
+    for each in outer:
+        step(each, 0)
+        step(each, 1)
+    outer[0].remap({"w": other.params["w"][order]}, source={"w": order})
+    assert outer[0].state_dict()["arrays"][0]["shape"] == [5, 8]
+    for t in range(2, 5):
+        grads = {"w": numbers(t), "b": numbers(t, shape=(3,))}
+        outer[0].step({**grads, "w": grads["w"][order]})
+        outer[1].step(grads)
+        assert_same_bits(opt.params["w"], other.params["w"][order])
+        for mine, expected in zip(opt.own_states, other.own_states, strict=True):
+            for name, array in expected.state.items():
+                assert_same_bits(mine.state[name], array[order] if mine.place == "['w']" else array)
+    outer[0].remap({"w": np.ones((2, 8), np.float32)}, source={"w": np.array([0, -1])})
+    outer[0].step({"w": np.ones((2, 8), np.float32), "b": None})
+    assert outer[0].state_dict()["arrays"][0]["shape"] == [2, 8]
+
+
+def test_lookahead_pulls_new_rows_to_their_first_values() -> None:
+    params = {"e": np.ones((4, 2))}
+    opt = fo.Lookahead(fo.SGD(params, lr=1.0), k=1)
+    opt.remap({"e": np.full((6, 2), 10.0)}, source={"e": np.array([0, 1, 2, 3, -1, -1])})
+    opt.step({"e": np.ones((6, 2))})
+    assert params["e"][:, 0].tolist() == [5, 5, 5, 5, 9.5, 9.5]
+
+
+@each_wrapper
+def test_changes_of_the_optimizer_inside(wrapper: Any) -> None:
+    opt = made(wrapper)
+    p = np.ones(2, np.float32)
+    opt.optimizer.add_param_group({"params": p})
+    copy.deepcopy(opt)
+    grads = [{"w": numbers(0), "b": numbers(1, shape=(3,))}, np.ones(2, np.float32)]
+    for _ in range(2):
+        opt.step(grads)
+    saved = opt.state_dict()["arrays"]
+    assert [list(entry["state"]) for entry in saved] == [list(saved[0]["state"])] * 3
+    opt.optimizer.remap([None, np.ones(3, np.float32)], source=[None, np.array([0, 1, 1])])
+    with pytest.raises(RuntimeError, match=rf"params\[1\].*: expected .* call remap of the {wrapper.__name__}"):
+        opt.step([grads[0], np.ones(3, np.float32)])
+
+
+@each_wrapper
+def test_arrays_without_axes(wrapper: Any) -> None:
+    p = np.ones(())
+    opt = wrapper(fo.SGD(p), **WRAPPERS[wrapper])
+    for _ in range(3):
+        if wrapper is fo.SAM:
+            with opt.ascent(np.ones(())):
+                pass
+        opt.step(np.ones(()))
+        opt.load_state_dict(opt.state_dict())
+
+
+@each_wrapper
 def test_zero_state_continues_as_a_new_one(wrapper: Any) -> None:
     opt, new = made(wrapper), made(wrapper)
     for t in range(3):

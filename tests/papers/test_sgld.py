@@ -88,6 +88,19 @@ def test_the_noise_changes_with_the_step_the_parameter_and_the_seed() -> None:
 
 
 @each_backend
+def test_remapped_rows_have_the_noise_of_their_places(backend: Backend) -> None:
+    opt = fo.SGLD({"p": np.ones((2, 3))}, seed=7, backend=backend)
+    opt.step({"p": np.ones((2, 3))})
+    opt.remap({"p": np.ones((4, 3))}, source={"p": np.array([-1, 0, 0, 1])})
+    assert_same_bits(opt.state["p"]["v"].ravel(), normal_numbers(7, 0, 2, 12))
+    loaded = fo.SGLD({"p": np.ones((4, 3))}, backend=backend)
+    loaded.load_state_dict(opt.state_dict())
+    opt.step({"p": np.ones((4, 3))})
+    loaded.step({"p": np.ones((4, 3))})
+    assert_same_bits(opt.params["p"], loaded.params["p"])
+
+
+@each_backend
 def test_a_refused_or_skipped_step_keeps_the_noise(backend: Backend) -> None:
     params, opt = made(skip_nonfinite=True, backend=backend)
     before = [p.tobytes() for p in params], opt.state[0]["v"].tobytes(), opt.state[1]["v"].tobytes()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .protocols import OptimizerParts
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
     """A parameter's new array, and the old row that each of its rows comes from, or -1."""
 
     p: Any
@@ -65,18 +65,17 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
     optimizer.check_not_swapped()
     check_none_pending(optimizer, "remap")
     settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
-    arrays = list(_leaves(optimizer._structure, params, "params"))
-    indices = list(_leaves(optimizer._structure, source, "source"))
-    after = []
-    for param, p, index in zip(optimizer.param_states, arrays, indices, strict=True):
-        change = _check(param, p, index)
-        after.append(param if change is None else _remapped(param, change, settings[param.group].options))
+    changes = changes_of(optimizer, params, source)
+    after = [
+        param if change is None else remapped(param, change, settings[param.group].options)
+        for param, change in zip(optimizer.param_states, changes, strict=True)
+    ]
     check_targets(after)
     new_of = {id(old.p): new.p for old, new in zip(optimizer.param_states, after, strict=True) if new is not old}
 
     def assign() -> None:
         optimizer._views = optimizer._engine = optimizer._fast_path = optimizer._accumulator = None
-        optimizer.param_states[:] = after
+        optimizer.param_states = after  # a new list, by which wrappers notice the change
         optimizer._given = _with_new(optimizer._given, new_of)
         is_grouped = optimizer.params is optimizer._trees
         for index, tree in enumerate(optimizer._trees):
@@ -85,6 +84,13 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
         vars(optimizer)["params"] = optimizer._trees if is_grouped else optimizer._trees[0]
 
     core.complete(assign)
+
+
+def changes_of(optimizer: OptimizerParts, params: Any, source: Any) -> list[Change | None]:
+    """Return the change of each parameter, None for one that stays; raise an error if one does not fit."""
+    arrays = list(_leaves(optimizer._structure, params, "params"))
+    indices = list(_leaves(optimizer._structure, source, "source"))
+    return [_check(*each) for each in zip(optimizer.param_states, arrays, indices, strict=True)]
 
 
 def _leaves(structure: Structure, tree: Any, place: str) -> Iterator[Any]:
@@ -108,7 +114,7 @@ def _leaves(structure: Structure, tree: Any, place: str) -> Iterator[Any]:
             yield from _leaves(child, tree[i], f"{place}[{i}]")
 
 
-def _check(param: ParamState, p: Any, source: Any) -> _Change | None:
+def _check(param: ParamState, p: Any, source: Any) -> Change | None:
     place, source_place = param.p_place, f"source{param.place}"
     if p is None and source is None:
         return None
@@ -127,10 +133,10 @@ def _check(param: ParamState, p: Any, source: Any) -> _Change | None:
     index = check_index(source, source_place, len(old), lowest=-1)
     if index.dtype == np.bool_ or len(index) != len(new):
         raise ValueError(f"{source_place}: expected one index for each of the {len(new)} new rows, got {index.shape}")
-    return _Change(p, index.astype(np.int64))
+    return Change(p, index.astype(np.int64))
 
 
-def _remapped(param: ParamState, change: _Change, options: Any) -> ParamState:
+def remapped(param: ParamState, change: Change, options: Any) -> ParamState:
     """Return the parameter with its new array and the state of its rows."""
     new = replace(param, p=change.p, state={})
     rows = np.flatnonzero(change.source >= 0)

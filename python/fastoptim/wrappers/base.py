@@ -16,6 +16,7 @@ from ..arrays.tree import describe
 from ..optimizer import checkpoint
 from ..optimizer.accumulation import ACCUMULATED, Accumulation
 from ..optimizer.base import Optimizer
+from ..optimizer.remapping import changes_of, remapped
 from ..optimizer.saving import SavedInFiles
 from ..options.checks import check_option
 from ..options.schema import StateArray
@@ -38,6 +39,8 @@ class Wrapper(SavedInFiles):
 
     optimizer: Any
     _own: list[ParamState]
+    _followed: list[ParamState] | None
+    """The list of the optimizer's parameters that `_own` follows."""
 
     def __init__(self, optimizer: Any, **options: Any) -> None:
         if not isinstance(optimizer, (Optimizer, Wrapper)):
@@ -48,8 +51,21 @@ class Wrapper(SavedInFiles):
             setattr(self, name, value)
         for name in self.counts:
             setattr(self, name, 0)
-        vars(self)["_own"] = []
+        vars(self).update(_own=[], _followed=None)
         self._extend()
+
+    @property
+    def own_states(self) -> list[ParamState]:
+        """Each parameter with the method's state, also those of groups that were added to the optimizer itself."""
+        if self._followed is not self.param_states:
+            for own, param in zip(self._own, self.param_states, strict=False):
+                if own.p is not param.p:
+                    raise RuntimeError(
+                        f"{param.p_place}: expected the same array as before; call remap of the "
+                        f"{type(self).__name__}, not of the optimizer inside"
+                    )
+            self._extend()
+        return self._own
 
     def _extend(self) -> None:
         """Make the state of parameters that have none yet; the paths of all may be new."""
@@ -59,14 +75,14 @@ class Wrapper(SavedInFiles):
             param.state.update(before.state)
         for param in own[known:]:
             param.state.update({name: param.initial_state(name, {}) for name in self._first_state()})
-        vars(self)["_own"] = own
+        vars(self).update(_own=own, _followed=self.param_states)
 
     def _first_state(self) -> tuple[str, ...]:
         """Return the names of the state arrays that exist before the first step."""
         return tuple(self.schema)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("optimizer", "_own"):
+        if name in ("optimizer", "_own", "_followed"):
             raise AttributeError(name)
         try:
             return getattr(self.optimizer, name)
@@ -83,16 +99,33 @@ class Wrapper(SavedInFiles):
 
     def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
         """Update the parameters in place; see `Optimizer.step`."""
+        _ = self.own_states
         return self.optimizer.step(grads, accumulation=accumulation)  # type: ignore[no-any-return]
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; see `Optimizer.add_param_group`."""
+        _ = self.own_states
         self.optimizer.add_param_group(param_group)
         self._extend()
 
+    def remap(self, params: Any, source: Any) -> None:
+        """Replace parameters by arrays with other rows, also in the method's state; see `Optimizer.remap`."""
+        changes = changes_of(self.optimizer, params, source)
+        own = [
+            param if change is None else remapped(param, change, {})
+            for param, change in zip(self.own_states, changes, strict=True)
+        ]
+
+        def change() -> None:
+            self.optimizer.remap(params, source)
+            vars(self).update(_own=own, _followed=self.param_states)
+
+        core.complete(change)
+
     def zero_state(self) -> None:
         """Set the state of the optimizer and of the method to its first values; see `Optimizer.zero_state`."""
-        fresh = [(param, {name: param.initial_state(name, {}) for name in self._first_state()}) for param in self._own]
+        first = self._first_state()
+        fresh = [(param, {name: param.initial_state(name, {}) for name in first}) for param in self.own_states]
 
         def zero() -> None:
             self.optimizer.zero_state()
@@ -108,7 +141,7 @@ class Wrapper(SavedInFiles):
             "optimizer": self.name,
             "options": {name: getattr(self, name) for name in self.options},
             "counts": {name: getattr(self, name) for name in self.counts},
-            "arrays": [checkpoint.array_entry(param, self.step_count) for param in self._own],
+            "arrays": [checkpoint.array_entry(param, self.step_count) for param in self.own_states],
             "inner": inner,
         }
 
@@ -128,7 +161,7 @@ class Wrapper(SavedInFiles):
             name: checkpoint.count_of(checkpoint.entry_of(entries["counts"], name, "state_dict['counts']"), name)
             for name in self.counts
         }
-        by_place = checkpoint.entries_by_place(state_dict, self._own)
+        by_place = checkpoint.entries_by_place(state_dict, self.own_states)
         loaded = [
             checkpoint.check_array(param, self._first_state(), 2**63 - 1, by_place[param.place], convert)[1]
             for param in self._own
@@ -154,14 +187,14 @@ class Wrapper(SavedInFiles):
 
     def __copy__(self) -> Any:
         twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self), optimizer=copy.copy(self.optimizer), _own=[])
+        vars(twin).update(vars(self), optimizer=copy.copy(self.optimizer), _own=[], _followed=None)
         states = [{name: param.family.copy(array) for name, array in param.state.items()} for param in self._own]
         vars(twin)["_own"] = [replace(param, state=state) for param, state in zip(self._own, states, strict=True)]
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        own = [replace(param, p=None, schema={}) for param in self._own]  # the optimizer has the parameters
-        return {**vars(self), "_own": own}
+        own = [replace(param, p=None, schema={}) for param in self.own_states]  # the optimizer has them
+        return {**vars(self), "_own": own, "_followed": None}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .. import core
 from ..arrays.param_state import ParamState, check_targets, in_compute_type
 from ..optimizer.accumulation import ACCUMULATED, Accumulation
@@ -24,6 +26,7 @@ class GrokFast(Wrapper):
     Everything else, such as clipping and weight decay, is done with :math:`g'`.  The average is in the compute type
     (float64 for float64 parameters, otherwise float32) and costs the memory of one more state array; a step temporarily
     needs two more.  An array whose gradient is None keeps its average.  A skipped step leaves the averages unchanged.
+    Rows that `remap` adds start with an average of 0.
 
     Args:
         optimizer: Any optimizer except `LBFGS`, or another wrapper; its attributes are those of the wrapper, too.
@@ -73,7 +76,7 @@ class GrokFast(Wrapper):
         written = check_targets(self.param_states)
         averages: list[Any] = [None] * len(flat)
         amplified: list[Any] = [None] * len(flat)
-        for i, (param, grad) in enumerate(zip(self._own, flat, strict=True)):
+        for i, (param, grad) in enumerate(zip(self.own_states, flat, strict=True)):
             if grad is not None:
                 averages[i], amplified[i] = self._amplify(param, in_compute_type(param, grad, written))
         self._next = (self.step_count + 1, averages)
@@ -81,6 +84,11 @@ class GrokFast(Wrapper):
         self._take_averages()
         self._next = (-1, [])
         return result  # type: ignore[no-any-return]
+
+    def remap(self, params: Any, source: Any) -> None:
+        """Replace parameters by arrays with other rows, also in the averages; see `Optimizer.remap`."""
+        self._take_averages()
+        super().remap(params, source)
 
     def _amplify(self, param: ParamState, g: Any) -> tuple[Any, Any]:
         """Return the next average, and the gradient to step by."""
@@ -101,7 +109,7 @@ class GrokFast(Wrapper):
         def assign() -> None:
             for param, h in zip(self._own, averages, strict=True):
                 if h is not None:
-                    param.state["h"] = h
+                    param.state["h"] = np.asarray(h) if isinstance(h, np.generic) else h  # of an array without axes
             self._next = (-1, [])
 
         core.complete(assign)

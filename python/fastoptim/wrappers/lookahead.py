@@ -71,12 +71,12 @@ class Lookahead(Wrapper):
 
     def _synchronize(self) -> None:
         """Move the slow weights, and assign them to the parameters, if k steps have been taken since the last time."""
-        now = self.step_count
+        now, own = self.step_count, self.own_states
         if now - self.synchronized_at < self.k:
             return
         self.optimizer.check_arrays()
         moved = []
-        for param in self._own:
+        for param in own:
             dtype, slow = compute_dtype(param.metadata.dtype), param.state["slow"]
             with param.family.arithmetic(param.p):
                 moved.append((param, mean_of(slow, param.family.astype(param.p, dtype), self.alpha, dtype)))
