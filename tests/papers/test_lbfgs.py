@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -144,6 +146,8 @@ def test_a_state_dict_continues_with_the_same_bits(tmp_path: Any) -> None:
     for way in ("dict", "file"):
         q = at.copy()
         other = fo.LBFGS(q)
+        other.step(rosenbrock(q))  # its own pairs are replaced
+        q[...] = at
         if way == "dict":
             other.load_state_dict(saved)
         else:
@@ -163,12 +167,14 @@ def test_a_state_dict_that_does_not_fit_changes_nothing() -> None:
     for wrong in (
         good | {"version": 2},
         good | {"optimizer": "adam"},
-        good | {"arrays": [["", [21]]]},
+        good | {"arrays": [["", [21], "float64"]]},
+        good | {"arrays": [["", [20], "float32"]]},
         good | {"direction": [np.zeros(19)]},
         good | {"direction": [np.zeros(20, np.float32)]},
         good | {"step_count": -1},
         good | {"options": good["options"] | {"lr": -1.0}},
         good | {"options": good["options"] | {"history_size": 1}},
+        good | {"options": good["options"] | {"unknown": 1}},
         good | {"history": good["history"] | {"sy": np.zeros((1, 1))}},
         good | {"history": good["history"] | {"y": []}},
         good | {"last": [1.0]},
@@ -227,6 +233,102 @@ def test_a_loss_that_is_not_finite_is_too_high() -> None:
     assert p[0] == -1
 
 
+def test_nan_is_no_convergence() -> None:
+    def closure(p: Array, loss_is_nan: bool) -> tuple[float, Array]:
+        odd = math.nan if p[0] < 4.5 else 1.0
+        return float(p[0] ** 2) * (odd if loss_is_nan else 1.0), 2 * p * odd
+
+    for loss_is_nan in (True, False):
+        p = np.array([5.0])
+        opt = fo.LBFGS(p, lr=1.0, line_search=None)
+        opt.step(lambda p=p, loss_is_nan=loss_is_nan: closure(p, loss_is_nan))  # type: ignore[misc]
+        assert (opt.reason, opt.converged) == ("nonfinite", False)
+        p = np.array([5.0])
+        opt = fo.LBFGS(p, max_iter=30, max_eval=1000)
+        opt.step(lambda p=p, loss_is_nan=loss_is_nan: closure(p, loss_is_nan))  # type: ignore[misc]
+        assert p[0] >= 4.5
+
+
+def test_changes_of_the_gradient_that_overflow_are_not_remembered() -> None:
+    p = np.array([3.0, 2.0])
+    opt = fo.LBFGS(p)
+    with np.errstate(over="ignore"):
+        for _ in range(3):
+            opt.step(lambda: (1e160 * float(p @ p), 2e160 * p))
+    assert np.isfinite(p).all()
+
+
+def test_the_first_iteration_is_scaled_after_an_exception() -> None:
+    ends = []
+    for fails in (False, True):
+        p = start_of(10)
+        opt = fo.LBFGS(p, line_search=None, lr=1e-3, max_iter=2 if fails else 1)
+        if fails:
+            with pytest.raises(KeyboardInterrupt):
+                opt.step(FailsAt(p, 1))
+            opt.max_iter = 1
+        opt.step(rosenbrock(p))
+        ends.append(p)
+    assert (ends[0] == ends[1]).all()
+
+
+def test_options_may_be_assigned() -> None:
+    p = start_of(30)
+    opt = fo.LBFGS(p)
+    opt.step(rosenbrock(p))
+    for size in (3, 8):
+        opt.history_size = size
+        opt.step(rosenbrock(p))
+        assert len(opt._history) == size
+        fo.LBFGS(p.copy()).load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="lr: expected a number"):
+        opt.lr = -3
+    with pytest.raises(AttributeError, match="did you mean 'max_iter'"):
+        opt.max_itr = 3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt)), copy.copy])
+def test_copies_continue_with_the_same_bits(copied: Any) -> None:
+    p = start_of(30)
+    opt = fo.LBFGS(p)
+    opt.step(rosenbrock(p))
+    at = p.copy()
+    other = copied(opt)
+    assert (other.params is p) == (copied is copy.copy)
+    opt.step(rosenbrock(p))
+    end = p.copy()
+    other.params[...] = at
+    other.step(rosenbrock(other.params))
+    assert (other.params == end).all()
+    assert (other.step_count, other.reason) == (opt.step_count, opt.reason)
+
+
+def test_state_converts_to_other_dtypes_by_array() -> None:
+    def problem(dtypes: str) -> tuple[list[Array], Any]:
+        params = [np.ones(2, dtype) for dtype in dtypes]
+        weights = (1.0, 2.0, 5.0, 50.0)
+
+        def closure() -> Any:
+            grads = [(2 * w * p).astype(p.dtype) for w, p in zip(weights, params, strict=True)]
+            return float(sum(w * (p.astype(float) ** 2).sum() for w, p in zip(weights, params, strict=True))), grads
+
+        return params, closure
+
+    params, closure = problem("dfdf")
+    opt = fo.LBFGS(params, max_iter=4)
+    opt.step(closure)
+    other = fo.LBFGS(problem("dffd")[0])
+    with pytest.raises(ValueError, match="convert=True converts it"):
+        other.load_state_dict(opt.state_dict())
+    other.load_state_dict(opt.state_dict(), convert=True)
+    for mine, theirs in zip(opt._direction.parts, other._direction.parts, strict=True):
+        assert np.allclose(mine, theirs, rtol=1e-6)
+    saved = opt.state_dict()
+    saved["direction"][0][0] = 1e300
+    with pytest.raises(ValueError, match="overflow"):
+        fo.LBFGS(problem("ffff")[0]).load_state_dict(saved, convert=True)
+
+
 def test_reasons() -> None:
     def reason(**options: Any) -> str:
         p = start_of(10)
@@ -236,6 +338,7 @@ def test_reasons() -> None:
 
     assert reason(max_iter=1) == "max_iter"
     assert reason(max_iter=50, max_eval=3) == "max_eval"
+    assert reason(max_eval=1) == "max_eval"
     assert reason(tolerance_grad=1e9) == "tolerance_grad"
     assert reason(max_iter=500, tolerance_change=1e-3) == "tolerance_change"
     assert reason(max_iter=500, ftol=0.5) == "ftol"

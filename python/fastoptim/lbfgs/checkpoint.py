@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from .. import core
 from ..arrays.param_state import ParamState
 from ..arrays.tree import describe
 from ..options.checks import Count, as_float, check_option
-from ..reference_math import Array
+from ..reference_math import Array, compute_dtype
 from .history import History
 from .vectors import Vector, VectorSpace
 
@@ -24,6 +25,7 @@ class Parts(Protocol):
     """The attributes of `LBFGS` that a state dict has."""
 
     options: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     _space: VectorSpace
     _direction: Vector
     _gradients: list[Vector]
@@ -59,9 +61,15 @@ def load(optimizer: Parts, state_dict: Any, convert: bool) -> None:
     entries = {"version", "optimizer", *COUNTS, "options", "arrays", "direction", "last", "history"}
     if state_dict.keys() != entries:
         raise ValueError(f"state_dict: expected a dict with {sorted(entries)}, got {describe(state_dict)}")
-    for name, expected in {"version": VERSION, "optimizer": NAME, "arrays": _arrays_of(optimizer)}.items():
-        if not _equal(state_dict[name], expected):
-            raise ValueError(f"state_dict[{name!r}]: expected {expected!r}, got {state_dict[name]!r}")
+    arrays = _arrays_of(optimizer)
+    for name, expected in {"version": VERSION, "optimizer": NAME, "arrays": arrays}.items():
+        got, remedy = state_dict[name], ""
+        if name == "arrays" and _without_dtypes(got) == _without_dtypes(arrays):
+            if convert:
+                continue
+            remedy = "; load_state_dict with convert=True converts it"
+        if not _equal(got, expected):
+            raise ValueError(f"state_dict[{name!r}]: expected {expected!r}, got {got!r}{remedy}")
     counts = {
         name: _as_value_error(lambda name=name: check_option(Count, state_dict[name], f"state_dict[{name!r}]"))
         for name in COUNTS
@@ -74,6 +82,7 @@ def load(optimizer: Parts, state_dict: Any, convert: bool) -> None:
     history.restore(saved)
 
     def assign() -> None:
+        optimizer._space.forget()
         optimizer._history = history
         optimizer._space.assign(optimizer._direction, direction)
         optimizer._last = None
@@ -86,7 +95,14 @@ def load(optimizer: Parts, state_dict: Any, convert: bool) -> None:
 
 
 def _arrays_of(optimizer: Parts) -> list[list[Any]]:
-    return [[param.place, list(param.metadata.shape)] for param in optimizer.param_states]
+    return [[param.place, list(param.metadata.shape), param.metadata.dtype.name] for param in optimizer.param_states]
+
+
+def _without_dtypes(arrays: Any) -> Any:
+    """Return the paths and shapes, or nothing if these are none."""
+    if isinstance(arrays, (list, tuple)) and all(isinstance(each, (list, tuple)) for each in arrays):
+        return [list(each[:2]) for each in arrays]
+    return None
 
 
 def _equal(got: Any, expected: Any) -> bool:
@@ -101,15 +117,15 @@ def _as_value_error(check: Any) -> Any:
 
 
 def _options(optimizer: Parts, saved: Any) -> dict[str, Any]:
-    if not isinstance(saved, Mapping) or saved.keys() != optimizer.options.keys():
-        raise ValueError(f"state_dict['options']: expected {list(optimizer.options)}, got {describe(saved)}")
+    """Return the saved options; one that is not there, because it is newer, has its default."""
+    if not isinstance(saved, Mapping) or not saved.keys() <= optimizer.options.keys():
+        raise ValueError(f"state_dict['options']: expected some of {list(optimizer.options)}, got {describe(saved)}")
     given = {name: None if isinstance(value, str) and value == "none" else value for name, value in saved.items()}
-    return {
-        name: _as_value_error(
-            lambda name=name, kind=kind: check_option(kind, given[name], f"state_dict['options'][{name!r}]")
-        )
-        for name, kind in optimizer.options.items()
-    }
+    checked = {}
+    for name, value in {**optimizer.defaults, **given}.items():
+        place, annotation = f"state_dict['options'][{name!r}]", optimizer.options[name]
+        checked[name] = _as_value_error(partial(check_option, annotation, value, place))
+    return checked
 
 
 def _last(optimizer: Parts, saved: Any, convert: bool) -> tuple[list[Array], float] | None:
@@ -141,14 +157,24 @@ def _history(optimizer: Parts, saved: Any, size: int, convert: bool) -> dict[str
 
 
 def _vector(optimizer: Parts, saved: Any, place: str, convert: bool) -> list[Array]:
-    """Return the blocks of a vector, checked."""
-    space = optimizer._space
-    if not isinstance(saved, (list, tuple)) or len(saved) != len(space.block_sizes):
-        raise ValueError(f"{place}: expected {len(space.block_sizes)} arrays, got {describe(saved)}")
-    for block, size, dtype in zip(saved, space.block_sizes, space.block_dtypes, strict=True):
-        fits = isinstance(block, np.ndarray) and block.shape == (size,) and block.dtype.kind == "f"
-        if not fits or (block.dtype != dtype and not convert):
-            remedy = "; load_state_dict with convert=True converts it" if fits else ""
-            got = f"{block.dtype} of shape {block.shape}" if isinstance(block, np.ndarray) else describe(block)
-            raise ValueError(f"{place}: expected {dtype} of shape {(size,)}, got {got}{remedy}")
-    return list(saved)
+    """Return the parts of a vector, checked and converted."""
+    params = optimizer.param_states
+    if not isinstance(saved, (list, tuple)) or len(saved) != len(params):
+        raise ValueError(f"{place}: expected {len(params)} arrays, got {describe(saved)}")
+    return [
+        _part(array, param.metadata.shape, compute_dtype(param.metadata.dtype), f"{place}[{i}]", convert)
+        for i, (array, param) in enumerate(zip(saved, params, strict=True))
+    ]
+
+
+def _part(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], place: str, convert: bool) -> Array:
+    fits = isinstance(array, np.ndarray) and array.shape == shape and array.dtype.kind == "f"
+    if not fits or (array.dtype != dtype and not convert):
+        remedy = "; load_state_dict with convert=True converts it" if fits else ""
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
+        raise ValueError(f"{place}: expected {dtype} of shape {shape}, got {got}{remedy}")
+    with np.errstate(all="ignore"):
+        converted: Array = array.astype(dtype)
+    if not np.array_equal(np.isfinite(converted), np.isfinite(array)):
+        raise ValueError(f"{place}: expected numbers in the range of {dtype}, got elements that overflow")
+    return converted

@@ -8,6 +8,7 @@ each pair and loop, every vector is read twice and the intermediate result four 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class History:
 
     def __init__(self, space: VectorSpace, size: int) -> None:
         self._space = space
-        self._size = size
+        self.size = size
         self._pairs: list[Pair] = []  # one for each slot, as soon as there is one
         self._order: list[int] = []  # slots from the oldest pair to the newest
         self._sy = np.zeros((size + 1, size + 1))  # s of the row, y of the column, which is not older
@@ -47,7 +48,7 @@ class History:
 
     def _allocate(self) -> None:
         if not self._pairs:
-            self._pairs = [Pair(self._space.new(), self._space.new()) for _ in range(self._size + 1)]
+            self._pairs = [Pair(self._space.new(), self._space.new()) for _ in range(self.size + 1)]
 
     def remember(self, direction: Vector, t: float, g: Vector, g_before: Vector) -> None:
         """Add the pair of a step of length t and the gradients at its ends, if its curvature is positive.
@@ -55,15 +56,15 @@ class History:
         `g_before` is the gradient of the last call of `direct`.
         """
         self._allocate()
-        slot = next(i for i in range(self._size + 1) if i not in self._order)
+        slot = next(i for i in range(self.size + 1) if i not in self._order)
         pair = self._pairs[slot]
         self._space.scale(pair.s, t, direction)
         self._space.add(pair.y, g, -1.0, g_before)
-        curvature = self._space.dot(pair.y, pair.s)
-        if not curvature > LEAST_CURVATURE:
+        curvature, norm = self._space.dot(pair.y, pair.s), self._space.norm(pair.y, 2)
+        square = norm * norm
+        if not (LEAST_CURVATURE < curvature < math.inf and 0 < square < math.inf):
             return
-        square = self._space.norm(pair.y, 2) ** 2
-        self._order = [*self._order, slot][-self._size :]
+        self._order = [*self._order, slot][-self.size :]
         self._sy[slot, slot], self._yy[slot, slot] = curvature, square
         self.scale = curvature / square
         self._newest = slot
@@ -73,7 +74,7 @@ class History:
         self._space.scale(direction, -self.scale, g)
         if not self._order:
             return
-        products = self._space.dots(self._pairs, [slot in self._order for slot in range(self._size + 1)], g)
+        products = self._space.dots(self._pairs, [slot in self._order for slot in range(self.size + 1)], g)
         if self._newest is not None:
             self._enter(self._newest, products)
         self._newest, self._products[:] = None, products
@@ -123,9 +124,21 @@ class History:
             "scale": self.scale,
         }
 
+    def resized(self, size: int) -> History:
+        """Return a history of another size with the newest pairs, which it copies."""
+        other, kept = History(self._space, size), self.state_dict()
+        newest = slice(max(0, len(self) - size), None)
+        for name in ("s", "y", "products"):
+            kept[name] = kept[name][newest]
+        for name in ("sy", "yy"):
+            kept[name] = kept[name][newest, newest]
+        other.restore(kept)
+        return other
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Assign what `state_dict` has returned, checked, to an empty history."""
         self._order = list(range(len(saved["s"])))
+        self.scale = float(saved["scale"])
         if not self._order:
             return
         self._allocate()
@@ -134,4 +147,3 @@ class History:
             self._space.assign(pair.y, own_y)
         at = np.ix_(self._order, self._order)
         self._sy[at], self._yy[at], self._products[self._order] = saved["sy"], saved["yy"], saved["products"]
-        self.scale = float(saved["scale"])

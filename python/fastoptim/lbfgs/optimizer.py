@@ -12,6 +12,7 @@ from ..arrays.tree import Structure, describe
 from ..optimizer.groups import is_groups
 from ..optimizer.saving import SavedInFiles
 from ..options.checks import Backend, NonNegative, Positive, PositiveCount, as_float, check_option, is_array
+from ..options.suggestions import did_you_mean
 from . import checkpoint
 from .history import History
 from .line_search import Trial, strong_wolfe
@@ -93,6 +94,18 @@ class LBFGS(SavedInFiles):
     options = OPTIONS
     """The types and ranges of the options by name; they may be assigned between calls of `step`."""
 
+    defaults: Mapping[str, Any] = {
+        "lr": 1.0,
+        "max_iter": 20,
+        "history_size": 10,
+        "line_search": "strong_wolfe",
+        "max_eval": None,
+        "tolerance_grad": 1e-7,
+        "tolerance_change": 1e-9,
+        "ftol": None,
+    }
+    """The defaults of the options."""
+
     lr: float
     max_iter: int
     history_size: int
@@ -119,15 +132,24 @@ class LBFGS(SavedInFiles):
         if is_groups(params):
             raise TypeError("params: expected arrays, as L-BFGS has one direction for all, got a list of groups")
         given = locals()
-        for name, annotation in OPTIONS.items():
-            setattr(self, name, check_option(annotation, given[name], name))
+        for name in OPTIONS:
+            setattr(self, name, given[name])
         self._base = Scale(params, backend=backend)  # for its structure and its checks of the parameters
         self.params = self._base.params
         self._space = VectorSpace(self._base.backend, self.param_states)
-        self.reset()
+        self.zero_state()
 
-    def reset(self) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign; an option is checked, and a name that resembles one is rejected."""
+        if name in OPTIONS:
+            value = check_option(OPTIONS[name], value, name)
+        elif name[0] != "_" and not hasattr(self, name) and (suggestion := did_you_mean(name, OPTIONS)):
+            raise AttributeError(f"{name}: not an attribute of LBFGS{suggestion}")
+        object.__setattr__(self, name, value)
+
+    def zero_state(self) -> None:
         """Forget all iterations: the next one follows the gradient."""
+        self._space.forget()
         self._history = History(self._space, self.history_size)
         self._direction = self._space.new()
         self._start = self._space.new()  # the parameters before a line search
@@ -170,16 +192,17 @@ class LBFGS(SavedInFiles):
 
         `reason` is then the rule that ended it: "tolerance_grad", "tolerance_change", "ftol", "max_iter", "max_eval",
         "line_search" if it found no lower loss along the direction, or "nonfinite" if the loss or a gradient is not
-        finite before the first iteration.  A line search treats a loss that is not finite as too high.  After an
-        exception in the closure, the parameters are those before the iteration in which it was raised.
+        finite where an iteration begins or ends.  A line search treats a loss or a slope that is not finite as too
+        high.  After an exception in the closure, the parameters are those before the iteration in which it was raised.
         """
-        for name, annotation in OPTIONS.items():
-            check_option(annotation, getattr(self, name), name)
         if not callable(closure):
             raise TypeError(
                 f"closure: expected a function that returns the loss and the gradients, got {describe(closure)}"
             )
         self._base.check_arrays()
+        if self._history.size != self.history_size:
+            self._history = self._history.resized(self.history_size)
+            self._space.forget()
         self.reason = ""
         used = () if self._last is None else (self._last[0],)
         first_loss, g = self._evaluate(closure, used)
@@ -200,15 +223,15 @@ class LBFGS(SavedInFiles):
             self._largest = self._space.norm(self._direction, math.inf)
             t = min(1.0, 1.0 / self._space.norm(g, 1)) * self.lr if self.iterations == 0 else self.lr
             self._last = g, 0.0
-            self.iterations += 1
             slope = self._space.dot(g, self._direction)
             if not slope <= -self.tolerance_change:
-                self.reason = "tolerance_change"
+                self.reason = "nonfinite" if math.isnan(slope) else "tolerance_change"
                 return
             start = Trial(0.0, loss, slope, g)
             is_last = iteration == self.max_iter
             end, used = self._move(closure, start, t, max_eval - evaluations, is_last)
             evaluations += used
+            self.iterations += 1
             self._last = g, end.t
             loss, g = end.loss, end.g
             self.reason = self._why_to_stop(start, end, is_last, evaluations >= max_eval)
@@ -219,8 +242,10 @@ class LBFGS(SavedInFiles):
         """Return the reason to stop after an iteration, empty if there is none."""
         if is_last and self.line_search is None:
             return "max_iter"
+        if not (math.isfinite(end.loss) and math.isfinite(self._space.norm(end.g, math.inf))):
+            return "nonfinite"
         if end.t == 0:
-            return "line_search"
+            return "max_eval" if is_spent else "line_search"
         change = start.loss - end.loss
         magnitude = max(abs(start.loss), abs(end.loss), 1.0)
         moved = abs(end.t) * self._largest
@@ -252,7 +277,8 @@ class LBFGS(SavedInFiles):
             at = t
             self._put(t)
             loss, g = self._evaluate(closure, (start.g, *(trial.g for trial in keep)))
-            return Trial(t, loss, self._space.dot(g, self._direction), g)
+            slope = self._space.dot(g, self._direction)
+            return Trial(t, loss if math.isfinite(slope) else math.inf, slope, g)
 
         try:
             if self.line_search is None:
@@ -300,6 +326,14 @@ class LBFGS(SavedInFiles):
     def state_nbytes(self) -> int:
         """The bytes of all vectors that it has allocated."""
         return self._space.nbytes * (6 + self._history.vectors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"params": self.params, "backend": self.backend, "state_dict": self.state_dict(), "reason": self.reason}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LBFGS.__init__(self, state["params"], backend=state["backend"])
+        self.load_state_dict(state["state_dict"])
+        self.reason = state["reason"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue with identical bits: dicts, lists, numbers, strings and array copies."""

@@ -77,7 +77,8 @@ class VectorSpace:
             self._places.append((block, self.block_sizes[block]))
             self.block_sizes[block] += math.prod(shape)
         self._engines: dict[tuple[Any, ...], _Prepared] = {}
-        self._dots: _Prepared | None = None  # of all pairs
+        self._dots: _Prepared | None = None
+        self._dots_of: Sequence[Pair] | None = None  # the pairs of these products
         self._point: Vector | None = None  # of parameters in another memory order
 
     @property
@@ -102,6 +103,11 @@ class VectorSpace:
         ]
         return Vector(blocks, parts, pieces)
 
+    def forget(self) -> None:
+        """Release the engines, which keep vectors that are no longer used."""
+        self._engines.clear()
+        self._dots = self._dots_of = None
+
     def gather(self, vector: Vector, arrays: Sequence[Any]) -> None:
         """Assign arrays of the parameters' shapes to a vector, zeros for None."""
         for part, array in zip(vector.parts, arrays, strict=True):
@@ -121,13 +127,13 @@ class VectorSpace:
             self._family.assign(p, part)
 
     def to_numpy(self, vector: Vector) -> list[Array]:
-        """Return copies of the blocks."""
-        return [self._family.to_numpy(block) for block in vector.blocks]
+        """Return a copy of the part of each parameter."""
+        return [self._family.to_numpy(part) for part in vector.parts]
 
-    def assign(self, vector: Vector, blocks: Sequence[Any]) -> None:
-        """Assign NumPy arrays to the blocks."""
-        for block, source in zip(vector.blocks, blocks, strict=True):
-            self._family.assign(block, source)
+    def assign(self, vector: Vector, parts: Sequence[Any]) -> None:
+        """Assign NumPy arrays to the parts."""
+        for part, source in zip(vector.parts, parts, strict=True):
+            self._family.assign(part, source)
 
     def scale(self, out: Vector, factor: float, x: Vector) -> None:
         """``out = factor*x``."""
@@ -177,9 +183,9 @@ class VectorSpace:
             engines = [self._engine(Dots, pair.s.pieces, y=pair.y.pieces) for pair in pairs]
             each = zip(engines, used, strict=True)
             return [self._sums(engine, g.pieces) if is_used else (0.0, 0.0) for engine, is_used in each]
-        if self._dots is None:
+        if self._dots_of is not pairs or self._dots is None:
             s, y = (_interleaved([vector.pieces for vector in of_pairs]) for of_pairs in zip(*pairs, strict=True))
-            self._dots = self._engine(Dots, s, y=y)
+            self._dots, self._dots_of = self._engine(Dots, s, y=y), pairs
         grads = [piece if is_used else None for piece in g.pieces for is_used in used]
         sums = self._dots.engine.rule_sums(grads, [GroupStep(self._dots.settings, 1.0, 1)])
         return [_add_in_order(sums[i :: len(pairs)]) for i in range(len(pairs))]
