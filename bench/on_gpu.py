@@ -69,7 +69,7 @@ def tests(file: str) -> tuple[str, ...]:
         ("-k", "flush or streams or repr or norms or rejects or refused") if REHEARSED else ("-m", "gpu and not large")
     )
     ignored = [f"-Wdefault::{kind}Warning" for kind in ("Future", "Deprecation", "User")]
-    return python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=3", *ignored, *chosen, f"tests/{file}")
+    return python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=3", *ignored, *chosen, file)
 
 
 MACHINE = "nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.draw", "--format=csv"
@@ -98,12 +98,12 @@ STAGES = {
         Part("large float32", 45, bench("float32.json", "adam", "lamb", "--size", str(LARGE))),
         Part("large bfloat16", 30, bench("bfloat16.json", "adam", "--size", str(LARGE), "--dtype", "bfloat16")),
         Part("norms", 25, python("bench/gpu_norms.py", str(LARGE), "norms.json", SECONDS)),
-        Part("tests: bits", 40, tests("cuda/test_gpu_bits.py")),
-        Part("tests: graphs", 15, tests("cuda/test_gpu_graphs.py")),
-        Part("tests: interface", 25, tests("cuda/test_gpu_interface.py")),
-        Part("tests: refusals", 10, tests("cuda/test_gpu_refusals.py")),
-        Part("tests: sharded", 10, tests("cuda/test_gpu_sharded.py")),
-        Part("tests: benchmark", 10, tests("bench/test_bench_gpu.py")),
+        Part("tests: bits", 40, tests("tests/cuda/test_gpu_bits.py")),
+        Part("tests: graphs", 15, tests("tests/cuda/test_gpu_graphs.py")),
+        Part("tests: interface", 25, tests("tests/cuda/test_gpu_interface.py")),
+        Part("tests: refusals", 10, tests("tests/cuda/test_gpu_refusals.py")),
+        Part("tests: sharded", 10, tests("tests/cuda/test_gpu_sharded.py")),
+        Part("tests: benchmark", 10, tests("tests/bench/test_bench_gpu.py")),
     ],
     "sanitize": [
         *BEGIN,

@@ -22,14 +22,18 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    """Parse the arguments, measure and print."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, nargs=2, default=(1_000_000, 64), metavar=("ROWS", "COLUMNS"))
     parser.add_argument("--rows", type=int, default=512, help="rows of a step (default 512)")
     parser.add_argument("--rounds", type=int, default=40, help="rounds (default 40)")
-    args = parser.parse_args()
+    return parser
 
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    args = make_parser().parse_args()
     rng = np.random.default_rng(0)
     n, width = args.table
     opt = fo.Adam({"table": np.zeros((n, width), np.float32)})

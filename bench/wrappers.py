@@ -48,11 +48,17 @@ def cases(elements: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--elements", type=int, default=1 << 22, help="elements of the parameter (default 2^22)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the fastest counts (default 7)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    args = make_parser().parse_args()
     fo.set_num_threads(1)
     calls = cases(args.elements)
     least = dict.fromkeys(calls, float("inf"))

@@ -198,7 +198,7 @@ PREPARATION: dict[str, dict[str, Any]] = {
     },
     "shrunk": {"weight_decay": 0.03, "decoupled": True, "grad_scale": 0.7, "swa_start": 2, "swa_every": 2},
     "bounded": {"weight_decay": 0.03, "decoupled": True, "decay_schedule": "corrected", "bounds": (-1.5, None)},
-    "cautious": {"grad_scale": 0.7, "cautious": True, "ema": 0.85},
+    "scaled_cautious": {"grad_scale": 0.7, "cautious": True, "ema": 0.85},
     "masked": {"weight_decay": 0.3, "decoupled": True, "cautious_decay": True, "cautious": True, "bounds": (None, 2)},
 }
 

@@ -13,6 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import CASES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits, ordinary_values
+from fastoptim.options.checks import check_option
 from fastoptim.options.settings import Settings
 from loops import loop
 from models import KINDS, Make, each_backend, each_kind, each_make, name_of
@@ -320,6 +321,7 @@ def test_an_option_is_read_and_set_over_all_groups(optimizer: type[fo.Optimizer]
     for case in cases_of(optimizer, CASES):
         for name, value in case.options.items():
             setattr(opt, name, value)
+            value = check_option(optimizer.annotations[name], value, name)  # (None, 2.0) is (-inf, 2.0)
             assert getattr(opt, name) == value
             assert [group[name] for group in opt.param_groups] == [value] * 3
     assert {name: getattr(optimizer, name) for name in optimizer.defaults} == optimizer.defaults

@@ -61,7 +61,7 @@ def test_a_class_completes_its_schema() -> None:
     assert fo.Adam.state_schema["m"] == StateArray()
     assert fo.Prodigy.state_schema["d"].is_scalar
     assert MomentumInBfloat16.state_schema["average"].initial == "p"
-    assert set(SHAPES) == {"param", "scalar"}
+    assert set(SHAPES) == {"param", "scalar", "rows"}
 
 
 def test_rounding_to_bfloat16_is_a_single_one() -> None:

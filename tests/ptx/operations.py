@@ -49,6 +49,18 @@ def _shift(function: Callable[..., Any]) -> Callable[[Array, Array], Array]:
     return shift
 
 
+def _permute_bytes(low: Array, high: Array, selector: Array) -> Array:
+    """Four of the eight bytes, each chosen by four bits: its number, and whether only its sign is repeated."""
+    both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+    result = np.zeros_like(both)
+    for i in range(4):
+        chosen = selector.astype(np.uint64) >> np.uint64(4 * i) & np.uint64(15)
+        byte = both >> (chosen & np.uint64(7)) * np.uint64(8) & np.uint64(255)
+        signs = np.where(byte & np.uint64(128), np.uint64(255), np.uint64(0))
+        result |= np.where(chosen & np.uint64(8), signs, byte) << np.uint64(8 * i)
+    return np.asarray(result, np.uint32)
+
+
 def _insert_bits(field: Array, into: Array, begin: Array, length: Array) -> Array:
     mask = ((np.uint64(1) << length.astype(np.uint64)) - np.uint64(1)) << begin.astype(np.uint64)
     result: Array = into & ~mask | field << begin.astype(np.uint64) & mask
@@ -141,6 +153,7 @@ def _integer_arithmetic() -> dict[str, Operation]:
     for narrow, wide in (("s32", "s64"), ("u32", "u64")):
         function = _widening(wide)
         table[f"mul.wide.{narrow}"] = Operation(function, wide, (narrow, narrow))
+    table["prmt.b32"] = Operation(_permute_bytes, "b32", ("b32", "b32", "b32"))
     table["bfi.b64"] = Operation(_insert_bits, "b64", ("b64", "b64", "u32", "u32"))
     return table
 

@@ -70,7 +70,8 @@ class ParamState:
         """Return a new state array with its values before the first step."""
         array, initial = self.allocate(name), self.schema_of(name).initial_for(options)
         if initial:
-            family_in(array).assign(array, self.p if initial == "p" else initial)
+            family = family_in(array) if self.schema_of(name).kind.on_host else self.family
+            family.assign(array, self.p if initial == "p" else initial)
         return array
 
     @property
