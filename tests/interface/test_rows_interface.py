@@ -214,6 +214,28 @@ def test_parameters_that_have_no_rows(backend: Any) -> None:
             opt.step(fo.Rows(np.array([0]), np.ones((1, 2))))
 
 
+@each_backend
+def test_rows_that_count_are_contiguous(backend: Any) -> None:
+    """Whether the gradients are rows or whole arrays, and however the option or the array has come."""
+    words = r"params\['p'\]: expected C order, as row_steps counts its rows, got strides \(8, 32\)"
+    p = np.zeros((4, 3), order="F")
+    with pytest.raises(ValueError, match=words):
+        adam({"p": p}, backend, row_steps=True)
+    opt = adam({"p": p}, backend)
+    opt.param_groups[0]["row_steps"] = True
+    with pytest.raises(ValueError, match=words):
+        opt.step({"p": np.ones((4, 3))})
+    opt.row_steps = False
+    opt.step({"p": np.ones((4, 3))})
+    other = adam({"p": p.copy(order="C")}, backend, row_steps=True)
+    with pytest.raises(ValueError, match=words):
+        other.remap({"p": p}, source={"p": np.arange(4)})
+    other.step({"p": np.ones((4, 3))})
+    with pytest.raises(ValueError, match=words):
+        opt.load_state_dict(other.state_dict())
+    opt.step({"p": np.ones((4, 3))})
+
+
 @pytest.mark.parametrize(
     "optimizer", [cls for cls in OPTIMIZERS if not cls.check_options({}).is_elementwise], ids=lambda cls: cls.name
 )
@@ -221,10 +243,10 @@ def test_parameters_that_have_no_rows(backend: Any) -> None:
 def test_optimizers_with_sums_reject_rows(optimizer: type[fo.Optimizer], backend: Any) -> None:
     opt = optimizer(np.ones((3, 2)), backend=backend)
     for _ in range(2):
-        with pytest.raises(ValueError, match=f"as {optimizer.name} has sums"):
+        with pytest.raises(ValueError, match=f"as {optimizer.__name__} has sums"):
             opt.step(fo.Rows(np.array([0]), np.ones((1, 2))))
         opt.step(np.ones((3, 2)))
-    with pytest.raises(ValueError, match="row_steps: expected False"):
+    with pytest.raises(ValueError, match=f"row_steps: expected False, as {optimizer.__name__} has"):
         optimizer(np.ones((3, 2)), row_steps=True)
 
 
@@ -236,7 +258,7 @@ def test_rows_beside_parameters_that_need_whole_gradients(backend: Any) -> None:
     )
     copied = adam({"a": arrays[0], "b": arrays[1]}, backend, copies={"a": None, "b": np.ones(2, np.float16)})
     for opt, grads, words in (
-        (mixed, [rows, np.ones(2)], r"grads\[0\]: .*, as lamb steps params\[1\]"),
+        (mixed, [rows, np.ones(2)], r"grads\[0\]: .*, as LAMB steps params\[1\]"),
         (copied, {"a": rows, "b": np.ones(2)}, r"grads\['a'\]: .*, as copies\['b'\] is one"),
     ):
         for _ in range(2):
@@ -293,6 +315,26 @@ def test_on_nonfinite_names_the_values() -> None:
     values = np.array([[1.0, 2.0], [3.0, np.nan]])
     with pytest.raises(FloatingPointError, match=r"grads\['p'\].values: .* nan at index \(1, 1\)"):
         opt.step({"p": fo.Rows(np.array([2, 0]), values)})
+
+
+@each_backend
+def test_on_nonfinite_names_what_a_mask_selects(backend: Any) -> None:
+    opt = adam(np.ones((4, 2)), backend, on_nonfinite="raise")
+    values = np.ones((4, 2))
+    values[0], values[2, 1] = np.nan, np.inf
+    with pytest.raises(FloatingPointError, match=r"grads\.values: .* inf at index \(2, 1\), the first of 1 such"):
+        opt.step(fo.Rows(np.array([False, False, True, True]), values))
+
+
+@loop("count", [-5, 3])
+def test_wrong_counts_in_a_state_dict(count: int) -> None:
+    opt = adam(np.ones((3, 2)), row_steps=True)
+    for _ in range(2):
+        opt.step(fo.Rows(np.array([1]), np.ones((1, 2))))
+    saved = opt.state_dict()
+    saved["arrays"][0]["state"]["row_steps"][0] = count
+    with pytest.raises(ValueError, match="state of params: expected 'row_steps' from 0 to 2, got "):
+        opt.load_state_dict(saved)
 
 
 # ---- other libraries

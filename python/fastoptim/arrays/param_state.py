@@ -115,6 +115,13 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
     return array
 
 
+def check_has_rows(param: ParamState) -> None:
+    """Raise ValueError for a parameter whose rows cannot count their steps, as they are not contiguous."""
+    p = param.metadata
+    if not p.flags.c_contiguous:
+        raise ValueError(f"{param.p_place}: expected C order, as row_steps counts its rows, got strides {p.strides}")
+
+
 def check_one(param: ParamState, grad: Any, written: WrittenRanges) -> Array:
     """Return a checked NumPy gradient in its parameter's memory order."""
     p = param.metadata

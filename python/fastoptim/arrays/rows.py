@@ -72,7 +72,7 @@ class Rows(Partial):
 def check_rows_fit(param_states: Sequence[ParamState], used: Sequence[Settings], place: str) -> None:
     """Raise ValueError for rows at `place` if some parameter of the same step has a rule or a copy for whole arrays."""
     for param, settings in zip(param_states, used, strict=True):
-        reason = "" if settings.is_elementwise else f"{settings.optimizer.name} steps params{param.place}"
+        reason = "" if settings.is_elementwise else f"{settings.optimizer.__name__} steps params{param.place}"
         if param.copy is not None:
             reason = f"{param.copy_place} is one"
         if reason:
@@ -87,8 +87,8 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
     place, p = param.g_place, param.metadata
     if not settings.is_elementwise:
         raise ValueError(
-            f"{place}: expected a gradient for the whole array, as {settings.optimizer.name} has sums or numbers of "
-            f"whole arrays, got Rows"
+            f"{place}: expected a gradient for the whole array, as {settings.optimizer.__name__} has sums or numbers "
+            f"of whole arrays, got Rows"
         )
     if param.copy is not None:
         raise ValueError(f"{place}: expected a gradient for the whole array, as {param.copy_place} is one, got Rows")
@@ -109,10 +109,9 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
 
 def check_index(given: Any, place: str, n: int, lowest: int = 0) -> Array:
     """Return an index as a NumPy array, checked for a parameter of n rows."""
-    family = family_of(given)
-    if family is None:
+    if family_of(given) is None:
         raise TypeError(f"{place}: expected an array of int32, int64 or bool, got {describe(given)}")
-    index = NUMPY.metadata(family.to_numpy(given) if isinstance(family, Cuda) else metadata_of(given, place), place)
+    index = _on_host(given, place)
     if index.dtype not in (np.int32, np.int64, np.bool_) or not index.dtype.isnative:
         raise TypeError(f"{place}: expected dtype int32, int64 or bool, got {index.dtype!r}")
     if index.ndim != 1:
@@ -124,6 +123,12 @@ def check_index(given: Any, place: str, n: int, lowest: int = 0) -> Array:
         first = int(np.argmax((index < lowest) | (index >= n)))
         raise IndexError(f"{place}: expected indices from {lowest} to {n - 1}, got {index[first]} at position {first}")
     return index
+
+
+def _on_host(index: Any, place: str) -> Array:
+    """Return an index as a NumPy array."""
+    family = family_of(index)
+    return NUMPY.metadata(family.to_numpy(index) if isinstance(family, Cuda) else metadata_of(index, place), place)
 
 
 class Selection(NamedTuple):
@@ -148,6 +153,13 @@ class Selection(NamedTuple):
 
 
 def values_of(grads: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield each path with its gradient, for rows with their values."""
+    """Yield each path with its gradient, for rows with the values: zeros where a mask is False."""
     for place, grad in grads:
-        yield (f"{place}.values", grad.values) if isinstance(grad, Rows) else (place, grad)
+        if not isinstance(grad, Rows):
+            yield place, grad
+            continue
+        index, values = _on_host(grad.index, f"{place}.index"), metadata_of(grad.values, f"{place}.values")
+        if index.dtype == np.bool_:
+            values = np.array(values)
+            values[~index] = 0
+        yield f"{place}.values", values

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any, NamedTuple, Protocol
 
-from ..arrays.param_state import ParamState
+from ..arrays.param_state import ParamState, check_has_rows
 from ..arrays.tree import Structure
 from ..options.checks import scale_at
 from ..options.settings import Settings
@@ -40,11 +40,14 @@ def group_step_of_rows(group_step: GroupStep, taken: int) -> GroupStep:
 def settings_used(
     param_states: Sequence[ParamState], group_steps: Sequence[GroupStep], step_of: list[int] | None
 ) -> list[Settings]:
-    """Return the settings of each array's step; raise ValueError for copies of arrays whose rows count their steps."""
+    """Return the settings of each array's step; raise ValueError if rows that count their steps have copies or gaps."""
     used = [group_steps[which].settings for which in step_of or [param.group for param in param_states]]
     has_copies = any(param.copy is not None for param in param_states)
     if has_copies and any(settings.options["row_steps"] for settings in used):
         raise ValueError("copies: expected None together with row_steps, got both")
+    for param, settings in zip(param_states, used, strict=True):
+        if settings.options["row_steps"]:
+            check_has_rows(param)
     return used
 
 

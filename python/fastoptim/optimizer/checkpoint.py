@@ -17,10 +17,10 @@ import numpy as np
 from .. import core
 from ..arrays.checks import canonical_dtype, check_state
 from ..arrays.families import family_in
-from ..arrays.param_state import ParamState
+from ..arrays.param_state import ParamState, check_has_rows
 from ..arrays.tree import describe
 from ..options.checks import check_option, extras_of, is_array, may_be_none
-from ..options.schema import SHARED_STATE, StateArray
+from ..options.schema import ROW_STEPS, SHARED_STATE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
@@ -188,7 +188,10 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
     by_place = entries_by_place(state_dict, optimizer.param_states)
     checked = []
     for param in optimizer.param_states:
-        needed = () if param.is_remote else checked_groups[param.group][0].state
+        settings = checked_groups[param.group][0]
+        if settings.options["row_steps"]:
+            check_has_rows(param)
+        needed = () if param.is_remote else settings.state
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
     return Checked(step_count, checked_groups, schedules, checked, accumulated)
@@ -296,6 +299,9 @@ def check_array(
         name: _check_state_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)
         for name, array in state.items()
     }
+    counts = loaded.get(ROW_STEPS, np.zeros(0))
+    if counts.size and not (counts.min() >= 0 and counts.max() <= steps):
+        raise ValueError(f"{place}: expected {ROW_STEPS!r} from 0 to {steps}, got {counts.min()} to {counts.max()}")
     return steps, loaded
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_target
-from ..arrays.param_state import ParamState
+from ..arrays.param_state import ParamState, check_has_rows
 from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot, GroupStep
 from ..engines.select import check_backend
@@ -120,6 +120,8 @@ def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     """Return new arrays for the state that these settings use and the parameter does not have yet."""
+    if settings.options["row_steps"]:
+        check_has_rows(param)
     missing = [] if param.is_remote else [name for name in settings.state if name not in param.state]
     if missing:
         param.family.check_takes_place(param.p)

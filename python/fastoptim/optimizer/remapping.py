@@ -11,7 +11,7 @@ import numpy as np
 from .. import core
 from ..arrays.checks import check_same_memory, check_target
 from ..arrays.families import family_in, family_of
-from ..arrays.param_state import ParamState, check_targets
+from ..arrays.param_state import ParamState, check_has_rows, check_targets
 from ..arrays.rows import Indices, check_index
 from ..arrays.tree import Structure, describe, key_text
 from .accumulation import check_none_pending
@@ -71,6 +71,9 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
         for param, change in zip(optimizer.param_states, changes, strict=True)
     ]
     check_targets(after)
+    for param in after:
+        if settings[param.group].options["row_steps"]:
+            check_has_rows(param)
     new_of = {id(old.p): new.p for old, new in zip(optimizer.param_states, after, strict=True) if new is not old}
 
     def assign() -> None:
