@@ -114,6 +114,11 @@ def test_a_refused_gradient_adds_nothing(backend: Backend) -> None:
         opt.accumulate({"a": np.ones(3)})
     with pytest.raises(ValueError, match="accumulation: expected"):
         opt.step(accumulation="average")  # type: ignore[arg-type]
+    for other in (fo.SGD(np.ones(3), backend=backend), fo.GrokFast(fo.SGD(np.ones(3), backend=backend))):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="accumulation: expected"):
+                other.step(np.ones(3), accumulation="average")  # type: ignore[arg-type]
+            other.step(np.ones(3))
     with pytest.raises(RuntimeError, match=r"step: expected step\(\) without gradients first.*the 1 accumulated"):
         opt.step({"a": np.ones(3), "b": np.ones(2)})
     with pytest.raises(RuntimeError, match=r"add_param_group: expected step\(\) without gradients first"):

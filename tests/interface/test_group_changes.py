@@ -96,6 +96,7 @@ def test_options_that_a_new_group_lacks_are_the_constructor_s() -> None:
     ("group", "error", "words"),
     [
         ({"lr": 0.1}, TypeError, "param_group: expected a dict with 'params'"),
+        ({"params": []}, ValueError, "param_group: expected at least one array, got none"),
         ([1], TypeError, "param_group: expected a dict with 'params', got a list"),
         ({"params": np.ones(2), "lr": -1}, ValueError, "params[1]: lr"),
         ({"params": np.ones(2), "momentun": 0.1}, TypeError, "params[1]: momentun: not an option"),

@@ -337,6 +337,34 @@ def test_groups_that_differ_read_as_a_list(optimizer: type[fo.Optimizer]) -> Non
     assert opt.lr == 0.25
 
 
+@loop(
+    ("name", "values"),
+    [
+        ("lr", [0.5, 0.25]),
+        ("betas", [(0.9, 0.99), (0.8, 0.9)]),
+        ("clip_norm", [None, 1.0]),
+        ("on_nonfinite", ["skip", None]),
+        ("bounds", [None, (0.0, 1.0)]),
+    ],
+)
+def test_a_list_has_a_value_for_each_group(name: str, values: list[Any]) -> None:
+    opt = fo.Adam([{"params": np.ones(2)}, {"params": np.ones(3)}])
+    setattr(opt, name, values)
+    assert [group[name] for group in opt.param_groups] == values
+    setattr(opt, name, getattr(opt, name))
+    assert getattr(opt, name) == values
+    for wrong in (values * 2, ["wrong", values[1]]):
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}(\[0\])?: expected"):
+            setattr(opt, name, wrong)
+    assert getattr(opt, name) == values
+
+
+def test_a_list_is_one_value_where_an_option_takes_lists() -> None:
+    opt = fo.Adam([{"params": np.ones(2)}, {"params": np.ones(3)}])
+    opt.betas = [0.5, 0.75]  # type: ignore[assignment]
+    assert opt.betas == (0.5, 0.75)
+
+
 @each_kind
 @each_backend
 def test_a_set_rate_holds_from_the_next_step(optimizer: type[fo.Optimizer], backend: Backend) -> None:

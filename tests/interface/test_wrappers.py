@@ -133,7 +133,10 @@ def test_a_wrong_state_dict_changes_nothing(wrapper: Any) -> None:
         ({"optimizer": "adam"}, f"expected '{wrapper.name}', got 'adam'"),
         ({"version": 0}, r"\['version'\]"),
         ({"inner": fo.SGD(np.ones(3)).state_dict()}, "expected 'adam', got 'sgd'"),
-        ({"options": {}}, r"\['options'\]: expected a dict with"),
+        ({"options": []}, r"\['options'\]: expected a dict, got"),
+        ({"options": {"kappa": 1}}, r"\['options'\]: expected options among .*, got unknown \['kappa'\]"),
+        ({"options": dict.fromkeys(wrapper.options, "x")}, r"\['options'\]\[.*\]: expected .*, got 'x'"),
+        *[({"counts": dict.fromkeys(wrapper.counts, 4)}, f"{name}.*at most 3, .*got 4") for name in wrapper.counts],
         ({"arrays": []}, r"\['arrays'\]: expected a list of 2"),
     ]
     for change, words in changes:
@@ -144,6 +147,36 @@ def test_a_wrong_state_dict_changes_nothing(wrapper: Any) -> None:
     with pytest.raises(ValueError, match=r"state of params\['b'\]: expected the arrays"):
         opt.load_state_dict(saved)
     assert bytes_of(opt) == before
+
+
+@each_wrapper
+def test_an_option_that_was_not_saved_has_its_default(wrapper: Any) -> None:
+    opt, default = fo.SAM(made(wrapper)), wrapper(fo.SGD(np.ones(2)))
+    step(opt, 0)
+    saved = opt.state_dict()
+    saved["inner"]["options"].clear()
+    opt.load_state_dict(saved)
+    for name in wrapper.options:
+        assert getattr(opt.optimizer, name) == getattr(default, name)
+
+
+@each_wrapper
+def test_a_misspelled_option_is_no_new_attribute(wrapper: Any) -> None:
+    opt = made(wrapper)
+    name = max(wrapper.options, key=len)
+    with pytest.raises(AttributeError, match=f"not an attribute of {wrapper.__name__}; did you mean '{name}'"):
+        setattr(opt, name + "_", 0)
+    opt.epoch = 1
+
+
+def test_lookahead_counts_from_a_reset_of_the_optimizer_inside() -> None:
+    opt = made(fo.Lookahead)
+    for t in range(4):
+        step(opt, t)
+    opt.optimizer.zero_state()
+    step(opt, 0)
+    step(opt, 1)
+    assert opt.synchronized_at == 2
 
 
 @each_wrapper

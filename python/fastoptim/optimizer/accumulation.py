@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import core
 from ..arrays.checks import check_whole
 from ..arrays.param_state import ParamState
-from ..options.checks import check_option
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -123,9 +122,8 @@ def check_none_pending(optimizer: OptimizerParts, call: str) -> None:
         )
 
 
-def take(optimizer: OptimizerParts, accumulation: Any) -> tuple[list[Any], int]:
+def take(optimizer: OptimizerParts, accumulation: Accumulation) -> tuple[list[Any], int]:
     """Return the sums, None without a gradient, and the number to divide them by; raise RuntimeError without any."""
-    check_option(Accumulation, accumulation, "accumulation")
     count, accumulator = pending(optimizer), optimizer._accumulator
     if not count or accumulator is None:
         raise RuntimeError("step: expected gradients, or calls of accumulate before; got neither")

@@ -355,7 +355,7 @@ class Optimizer(
         Returns None; with `skip_nonfinite` whether the step was taken; False during the capture of a CUDA graph, see
         `graph_step`.
         """
-        if fast_path := self._fast_path:
+        if (fast_path := self._fast_path) and accumulation == "mean":
             if try_step := fast_path.try_step:
                 if not self._swapped_by and try_step(self.param_groups, grads, self._counts):
                     return None

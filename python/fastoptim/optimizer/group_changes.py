@@ -71,6 +71,8 @@ def add_param_group(optimizer: OptimizerParts, group: dict[str, Any], rule: type
     index = len(optimizer._trees)
     settings = [optimizer._settings(i) for i in range(index)]
     new = new_group(optimizer, rule, index, group, optimizer._constructed_with, grouped=True)
+    if not new.param_states:
+        raise ValueError("param_group: expected at least one array, got none")
     was_grouped = optimizer.params is optimizer._trees
     before = optimizer.param_states if was_grouped else [_in_group(param) for param in optimizer.param_states]
     param_states = [*before, *new.param_states]

@@ -14,7 +14,7 @@ from ..arrays.rows import values_of
 from ..arrays.torch_families import version_marker
 from ..engines import cuda
 from ..engines.base import Counts, FastPath, GroupStep, group_step_at
-from ..options.checks import rate_at
+from ..options.checks import check_option, rate_at
 from .accumulation import ACCUMULATED, Accumulation, check_none_pending, drop, take
 from .containers import check_not_rebound, mutable_containers
 from .groups import check_group_count, check_norm_types, raise_lr_max
@@ -37,6 +37,8 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any, accumulation: Accumula
     """Take a step, and return what `Optimizer.step` does."""
     if optimizer._swapped_by:
         optimizer.check_not_swapped()
+    if accumulation != "mean":
+        check_option(Accumulation, accumulation, "accumulation")
     fast_path = optimizer._fast_path
     flat = fast_path.match_inputs(optimizer.param_groups, optimizer._resolved, grads) if fast_path else None
     as_seen = flat is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -44,7 +45,8 @@ T = TypeVar("T")
 class Option:
     """A hyper-parameter: the default on the class, the groups' value on an instance.
 
-    Reading returns one value if all groups agree, else a list with one value per group.  Assignment sets every group.
+    Reading returns one value if all groups agree, else a list with one value per group.  Assignment of
+    one value sets every group; of a list with one value per group, each group.
     """
 
     def __init__(self, default: Any, keyword_only: bool = False) -> None:
@@ -61,13 +63,23 @@ class Option:
         return values[0] if all(value == values[0] for value in values) else values
 
     def __set__(self, instance: HasOptions, value: Any) -> None:
-        checked = check_option(instance.annotations[self.name], value, self.name)
+        checked = self._check(instance.annotations[self.name], value, len(instance.param_groups))
 
         def assign() -> None:
-            for group in instance.param_groups:
-                group[self.name] = checked
+            for group, own in zip(instance.param_groups, checked, strict=True):
+                group[self.name] = own
 
         core.complete(assign)  # for every group or for none, also where a signal handler raises an exception
+
+    def _check(self, annotation: Any, value: Any, count: int) -> list[Any]:
+        """Return the checked value of each group."""
+        try:
+            return [check_option(annotation, value, self.name)] * count
+        except (TypeError, ValueError):
+            if isinstance(value, list) and len(value) == count > 1:
+                with suppress(TypeError, ValueError):
+                    return [check_option(annotation, own, self.name) for own in value]
+            raise
 
 
 class Fixed:

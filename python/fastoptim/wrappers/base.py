@@ -6,6 +6,7 @@ A wrapper's state is declared by a schema, as that of an optimizer.  Its checkpo
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -95,6 +96,8 @@ class Wrapper(SavedInFiles):
         elif name.startswith("_") or name in self.counts or hasattr(type(self), name):
             object.__setattr__(self, name, value)
         else:
+            if not hasattr(self.optimizer, name) and (suggestion := did_you_mean(name, self.options)):
+                raise AttributeError(f"{name}: not an attribute of {type(self).__name__}{suggestion}")
             setattr(self.optimizer, name, value)
 
     def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
@@ -153,14 +156,8 @@ class Wrapper(SavedInFiles):
         """
         checkpoint.check_header(state_dict, self.name)
         entries = {key: checkpoint.entry_of(state_dict, key, "state_dict") for key in ("options", "counts", "inner")}
-        options = {
-            name: check_option(kind, checkpoint.entry_of(entries["options"], name, "state_dict['options']"), name)
-            for name, kind in self.options.items()
-        }
-        counts = {
-            name: checkpoint.count_of(checkpoint.entry_of(entries["counts"], name, "state_dict['counts']"), name)
-            for name in self.counts
-        }
+        options = self._check_options(entries["options"])
+        counts = self._check_counts(entries["counts"], entries["inner"])
         by_place = checkpoint.entries_by_place(state_dict, self.own_states)
         loaded = [
             checkpoint.check_array(param, self._first_state(), 2**63 - 1, by_place[param.place], convert)[1]
@@ -177,6 +174,35 @@ class Wrapper(SavedInFiles):
             self._assign({**options, **counts}, pairs)
 
         core.complete(load)
+
+    def _check_options(self, saved: Any) -> dict[str, Any]:
+        """Return the saved options, with defaults for those that were not saved."""
+        place = "state_dict['options']"
+        if not isinstance(saved, Mapping):
+            raise ValueError(f"{place}: expected a dict, got {describe(saved)}")
+        if unknown := [name for name in saved if name not in self.options]:
+            raise ValueError(f"{place}: expected options among {[*self.options]}, got unknown {unknown}")
+        parameters = inspect.signature(type(self)).parameters
+        try:
+            return {
+                name: check_option(kind, saved.get(name, parameters[name].default), f"{place}[{name!r}]")
+                for name, kind in self.options.items()
+            }
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def _check_counts(self, saved: Any, inner: Any) -> dict[str, int]:
+        """Return the saved counts, each at most the step count of the optimizer's own state dict."""
+        place, optimizer = "state_dict['counts']", self.optimizer
+        while isinstance(optimizer, Wrapper):
+            optimizer, inner = optimizer.optimizer, checkpoint.entry_of(inner, "inner", "state_dict['inner']")
+        taken = checkpoint.count_of(checkpoint.entry_of(inner, "step_count", "state_dict['inner']"), "step_count")
+        checkpoint.check_header(inner, optimizer.name)
+        counts = {name: checkpoint.count_of(checkpoint.entry_of(saved, name, place), name) for name in self.counts}
+        for name, count in counts.items():
+            if count > taken:
+                raise ValueError(f"{place}[{name!r}]: expected at most {taken}, the steps taken, got {count}")
+        return counts
 
     def _assign(self, attributes: Mapping[str, Any], states: States) -> None:
         for name, value in attributes.items():

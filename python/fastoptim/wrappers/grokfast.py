@@ -80,7 +80,7 @@ class GrokFast(Wrapper):
             if grad is not None:
                 averages[i], amplified[i] = self._amplify(param, in_compute_type(param, grad, written))
         self._next = (self.step_count + 1, averages)
-        result = self.optimizer.step(self._structure.build(iter(amplified)))
+        result = self.optimizer.step(self._structure.build(iter(amplified)), accumulation=accumulation)
         self._take_averages()
         self._next = (-1, [])
         return result  # type: ignore[no-any-return]

@@ -72,6 +72,7 @@ class Lookahead(Wrapper):
     def _synchronize(self) -> None:
         """Move the slow weights, and assign them to the parameters, if k steps have been taken since the last time."""
         now, own = self.step_count, self.own_states
+        self.synchronized_at = min(self.synchronized_at, now)  # the optimizer's own zero_state may have been called
         if now - self.synchronized_at < self.k:
             return
         self.optimizer.check_arrays()
