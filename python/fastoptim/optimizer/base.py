@@ -109,7 +109,7 @@ class Optimizer(
         row_steps: Counts the steps of each row, which is an index of the first axis, in the state array `row_steps`;
             with `Rows` the bias corrections and averages of a row then depend on its own count, as if it had an
             optimizer of its own.  The learning rate's schedule still follows the optimizer's count.  ValueError for an
-            optimizer that needs sums or numbers of whole arrays.
+            optimizer that needs sums or numbers of whole arrays, and for a parameter that is not in C order.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         copies: Arrays of float16 or bfloat16 in the structure of `params`, None in a place for none.  They receive the
             rounded new parameters in the pass of the update.
