@@ -264,6 +264,9 @@ def test_rows_beside_parameters_that_need_whole_gradients(backend: Any) -> None:
         for _ in range(2):
             with pytest.raises(ValueError, match=words):
                 opt.step(grads)
+    mixed.param_groups[0]["row_steps"] = True
+    with pytest.raises(ValueError, match=r"row_steps: expected False for params\[0\].*, as LAMB steps params\[1\]"):
+        mixed.step([np.ones((3, 2)), np.ones(2)])
     assert all((array == 1).all() for array in arrays)
     with pytest.raises(ValueError, match="copies: expected None together with row_steps"):
         adam(arrays[0], backend, row_steps=True, copies=np.ones((3, 2), np.float16)).step(np.ones((3, 2)))

@@ -45,9 +45,15 @@ def settings_used(
     has_copies = any(param.copy is not None for param in param_states)
     if has_copies and any(settings.options["row_steps"] for settings in used):
         raise ValueError("copies: expected None together with row_steps, got both")
+    whole = next((i for i, settings in enumerate(used) if not settings.is_elementwise), None)
     for param, settings in zip(param_states, used, strict=True):
         if settings.options["row_steps"]:
             check_has_rows(param)
+            if whole is not None:
+                raise ValueError(
+                    f"row_steps: expected False for {param.p_place}, as {used[whole].optimizer.__name__} steps "
+                    f"{param_states[whole].p_place}; make an optimizer of its own for the parameter"
+                )
     return used
 
 

@@ -179,6 +179,7 @@ def with_row_steps(
     """
     if not any(group_step.settings.options["row_steps"] for group_step in group_steps):
         return group_steps
+    settings_used(param_states, group_steps, step_of)  # raises its errors before those of gradients
     steps = [*group_steps]
     for i, (param, grad) in enumerate(zip(param_states, grads, strict=True)):
         group_step = group_steps[param.group if step_of is None else step_of[i]]
