@@ -202,7 +202,7 @@ def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: It
     rules = {*optimizer.variants} - OTHER_RULES
     needed = {name for name, rule in rules_of(programs).items() if rule in rules}
     assert needed
-    needed |= {"Finish"} if optimizer.reduce_terms else set()
+    needed |= {"FinishSums"} if optimizer.reduce_terms else set()
     needed |= {"AddAll"} if optimizer.reduces_all else set()
     assert needed - launched == set()
 
@@ -235,7 +235,7 @@ def check_norms(programs: Programs) -> None:
             arrays[3].grads[1][-1] = inf
         launched |= check_steps(programs, case, arrays)
     common = {name for name, rule in rules_of(programs).items() if not rule}
-    assert common - launched == {"AddAll", "Finish", "Put", *FILL_NORMAL}  # which other tests require
+    assert common - launched == {"AddAll", "FinishSums", "Put", *FILL_NORMAL}  # which other tests require
 
 
 def scaled_values(scale: float) -> Callable[[np.random.Generator, DType, int], Array]:
@@ -440,7 +440,7 @@ def test_loads_wider_than_their_alignment_are_detected(sample: Programs) -> None
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [("Reduce<LAMB<float>,float>", LAMB), ("Finish", LAMB), ("ClipAll", case_with(fo.Adam, clip_global_norm=0.5))],
+    [("Reduce<LAMB<float>,float>", LAMB), ("FinishSums", LAMB), ("ClipAll", case_with(fo.Adam, clip_global_norm=0.5))],
     ids=lambda value: str(getattr(value, "id", value)),
 )
 def test_missing_barriers_are_detected(sample: Programs, name: str, case: Case) -> None:

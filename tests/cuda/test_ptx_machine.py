@@ -159,6 +159,8 @@ RESULTS: list[tuple[str, tuple[Any, ...], Any]] = [
     ("prmt.b32", (0x3322_1100, 0x7766_5504, 0x1054), 0x1100_5504),
     ("prmt.b32", (0x0000_8000, 0, 0x0009), 0x0000_00FF),
     ("bfi.b64", (0xFFFF_FFFF, 5, 32, 32), 0xFFFF_FFFF_0000_0005),
+    ("max.f64", (np.nan, 1e-3), 1e-3),
+    ("min.f32", (2.0, 1.0), 1.0),
     ("copysign.f32", (-0.0, 3.0), -3.0),
     ("setp.ne.f32", (np.nan, 1.0), False),
     ("setp.neu.f32", (np.nan, 1.0), True),

@@ -35,6 +35,7 @@ _ACCESS = re.compile(r"(ld|st)(?:\.(global|shared|param))?(?:\.v([24]))?\.([bfsu
 _ADDRESS = re.compile(r"\[(%?\w+)(?:\+(-?\d+))?\]")
 _REGISTER = re.compile(r"%(?:p|rs|rd|r|fd|f)\d+")
 _SPECIAL = ("%tid.x", "%ctaid.x", "%nctaid.x")
+ATOMIC_ADD = "atom.global.add.u64"
 _GENERIC = {"cvta.param.u64": PARAM_WINDOW, "cvta.to.global.u64": 0}
 
 
@@ -101,7 +102,7 @@ class Program:
     def _check(self, instruction: Instruction) -> None:
         opcode, is_branch = instruction.opcode, instruction.opcode in ("bra", "bra.uni")
         known = opcode in self._operations or opcode in _GENERIC or _ACCESS.fullmatch(opcode) is not None
-        known |= opcode.startswith("mov.") or opcode in ("bar.sync", "ret") or is_branch
+        known |= opcode.startswith("mov.") or opcode in (ATOMIC_ADD, "bar.sync", "ret") or is_branch
         if not known:
             raise PtxError(f"{self.kernel.name}: unknown opcode {opcode}: {instruction.text}")
         if instruction.guard and not is_branch:
@@ -130,6 +131,8 @@ class Program:
             if found[1] == "ld":
                 return self._load(instruction, dtype, count, space, found[4])
             return self._store(instruction, count, space, found[4])
+        if opcode == ATOMIC_ADD:
+            return self._add_atomically(instruction)
         if opcode in _GENERIC:
             fetch, put, base = self._fetch(of[0], "u64"), self._put(to, "u64"), np.uint64(_GENERIC[opcode])
             return lambda frame: put(frame, np.broadcast_to(fetch(frame) + base, frame.by.lanes.shape))
@@ -268,6 +271,12 @@ class Program:
             frame.grid.memory.store(address(frame), [fetch(frame) for fetch in fetches], space, frame.by)
 
         return store
+
+    def _add_atomically(self, instruction: Instruction) -> Action:
+        """Add to memory.  The sum before is in no register: reading it is an error."""
+        _, to, of = instruction.operands
+        address, fetch = self._address(to, "global"), self._fetch(of, "u64")
+        return lambda frame: frame.grid.memory.add(address(frame), fetch(frame), frame.by)
 
 
 def _names(operand: str) -> list[str]:

@@ -198,6 +198,17 @@ class Memory:
         values, first = self._bytes.view(dtype), begin // dtype.itemsize
         return [values[first + i] for i in range(count)]
 
+    def add(self, addresses: Array, terms: Array, by: Threads) -> None:
+        """Add 64-bit integers atomically.  That no thread reads or stores the sums otherwise is not checked."""
+        region, begin = self._locate(addresses, 8, "global", by)
+        self._refuse(~self._is_writable[region], by, addresses, "a sum in what must not change")
+        cells, which = np.unique(begin, return_inverse=True)
+        at = cells[:, None] + np.arange(8)
+        self._refuse(~self._defined[begin], by, addresses, "a sum with bytes that nothing has written")
+        sums = self._bytes[at].view(np.uint64).ravel()
+        np.add.at(sums, which.ravel(), np.broadcast_to(terms, begin.shape))
+        self._bytes[at] = sums.view(np.uint8).reshape(-1, 8)
+
     def store(self, addresses: Array, values: Sequence[Array], space: str, by: Threads) -> None:
         """Store neighbouring values at each address.  What another thread may not see changed is not a store."""
         new = np.empty((len(addresses), len(values)), values[0].dtype)

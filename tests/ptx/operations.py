@@ -49,6 +49,15 @@ def _shift(function: Callable[..., Any]) -> Callable[[Array, Array], Array]:
     return shift
 
 
+def _larger(a: Array, b: Array) -> Array:
+    """The larger number, the other one if one is NaN, and +0 of two zeros."""
+    return np.where(a == b, np.where(np.signbit(a), b, a), np.fmax(a, b))
+
+
+def _smaller(a: Array, b: Array) -> Array:
+    return -_larger(-a, -b)
+
+
 def _permute_bytes(low: Array, high: Array, selector: Array) -> Array:
     """Four of the eight bytes, each chosen by four bits: its number, and whether only its sign is repeated."""
     both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
@@ -122,6 +131,8 @@ def _float_arithmetic() -> dict[str, Operation]:
             f"div.rn.{kind}": _same(np.divide, kind, 2),
             f"rcp.rn.{kind}": _same(lambda a, one=one: one / a, kind, 1),
             f"sqrt.rn.{kind}": _same(np.sqrt, kind, 1),
+            f"max.{kind}": _same(_larger, kind, 2),
+            f"min.{kind}": _same(_smaller, kind, 2),
             f"abs.{kind}": _same(np.abs, kind, 1),
             f"neg.{kind}": _same(np.negative, kind, 1),
             f"copysign.{kind}": _same(lambda sign, a: np.copysign(a, sign), kind, 2),
