@@ -207,6 +207,16 @@ def test_wrong_rows_change_nothing(backend: Any) -> None:
 
 
 @each_backend
+def test_a_whole_gradient_with_row_steps_is_named_as_one(backend: Any) -> None:
+    p = np.ones((4, 3))
+    opt = adam(p, backend, row_steps=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^grads: overlaps params"):
+            opt.step(p[::-1])
+        opt.step(np.ones((4, 3)))
+
+
+@each_backend
 def test_parameters_that_have_no_rows(backend: Any) -> None:
     for p, words in ((np.asfortranarray(np.ones((3, 2))), "params: expected C order"), (np.array(1.0), "got Rows")):
         opt = adam(p, backend)

@@ -60,10 +60,11 @@ class Rows(Partial):
            [  0.,   0.]])
     """
 
-    __slots__ = ("index", "values")
+    __slots__ = ("index", "is_whole", "values")
 
-    def __init__(self, index: Any, values: Any) -> None:
+    def __init__(self, index: Any, values: Any, is_whole: bool = False) -> None:
         self.index, self.values = index, values
+        self.is_whole = is_whole  # made of a gradient for all rows, which messages name
 
     def __repr__(self) -> str:
         return f"<Rows of {getattr(self.index, 'shape', self.index)} indices, {describe(self.values)}>"
@@ -98,12 +99,13 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
     if not p.flags.c_contiguous:
         raise ValueError(f"{param.p_place}: expected C order, as its gradient is Rows, got strides {p.strides}")
     index: Any = read or check_index(rows.index, f"{place}.index", len(p))
-    values = check_array(rows.values, f"{place}.values")
-    check_same_memory(values, f"{place}.values", p)
+    values_place = place if rows.is_whole else f"{place}.values"
+    values = check_array(rows.values, values_place)
+    check_same_memory(values, values_place, p)
     expected = (read.gradient_rows if read else len(index), *p.shape[1:]) if p.ndim else ()
     if values.shape != expected:
         raise ValueError(f"{place}.values: expected shape {expected}, got {values.shape}")
-    written.check_no_overlap(values, f"{place}.values")
+    written.check_no_overlap(values, values_place)
     return Rows(index, values)
 
 

@@ -194,7 +194,7 @@ def with_row_steps(
             check_gradient(values, param.g_place, param.metadata)
             index = core.RowIndex.all(len(counts))
         steps += [group_step_of_rows(group_step, taken) for taken in index.group(counts, len(steps))]
-        grads[i] = Rows(index, values)
+        grads[i] = Rows(index, values, is_whole=not isinstance(grad, Rows))
     return steps
 
 
