@@ -186,16 +186,23 @@ def with_row_steps(
         if grad is None or not group_step.settings.options["row_steps"]:
             continue
         counts = in_numpy(param.state[ROW_STEPS])
-        if isinstance(grad, Rows):
-            checked = check_index(grad.index, f"{param.g_place}.index", len(counts))
-            index, values = core.RowIndex(checked, len(counts)), grad.values
-        else:
-            values = np.asarray(grad) if isinstance(grad, np.generic) else grad
-            check_gradient(values, param.g_place, param.metadata)
-            index = core.RowIndex.all(len(counts))
+        try:
+            index, values = _index_and_values(param, grad, len(counts))
+        except (IndexError, TypeError, ValueError):
+            check_targets(param_states)  # whose errors come first
+            raise
         steps += [group_step_of_rows(group_step, taken) for taken in index.group(counts, len(steps))]
         grads[i] = Rows(index, values, is_whole=not isinstance(grad, Rows))
     return steps
+
+
+def _index_and_values(param: ParamState, grad: Any, n: int) -> tuple[core.RowIndex, Any]:
+    """Return the rows of a gradient and its elements, after some checks."""
+    if isinstance(grad, Rows):
+        return core.RowIndex(check_index(grad.index, f"{param.g_place}.index", n), n), grad.values
+    values = np.asarray(grad) if isinstance(grad, np.generic) else grad
+    check_gradient(values, param.g_place, param.metadata)
+    return core.RowIndex.all(n), values
 
 
 def rows_type_of(used: Iterable[Settings], param_states: Sequence[ParamState]) -> type[Rows] | None:

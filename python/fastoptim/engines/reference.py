@@ -232,7 +232,7 @@ class _Work:
         formula, options = settings.optimizer.reference, settings.options
         if not options["cautious_decay"]:
             decay_parameter(self.p, self.group_step)
-        if not (options["cautious"] or options["cautious_decay"]):
+        if not (options["cautious"] or (options["cautious_decay"] and decoupled_rate(self.group_step))):
             return self.call(formula, **sums)  # type: ignore[no-any-return]
         p, from_zero = self.p, core.RULES[settings.variant].ignores_p
         self.p = np.zeros_like(p) if from_zero else p.copy()
@@ -337,10 +337,10 @@ class Engine:
         is_taken: bool = False,
     ) -> list[_Work]:
         """Return the arrays that take part in a step; `is_taken` if an array elsewhere has a gradient."""
+        used = settings_used(self._param_states, group_steps, step_of)
         written = check_targets(self._param_states)
         which = [param.group for param in self._param_states] if step_of is None else step_of
         steps = [group_steps[k] for k in which]
-        used = settings_used(self._param_states, group_steps, step_of)
         checked: list[Array | Rows | None] = []
         for param, grad, settings in zip(self._param_states, grads, used, strict=True):
             if isinstance(grad, Rows):
