@@ -99,6 +99,13 @@ def outcome_of(call: Call, twin: Twin) -> Any:
         return f"{type(error).__name__}: {error}".replace(f"backend={twin.backend!r}", "backend")
 
 
+def may_be_unlocked(array: Array) -> bool:
+    """Return whether NumPy lets an array be writeable again: not one over another object's memory."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.base is None
+
+
 class History:
     """The history of a seed.  `write` receives a line for each operation before it begins."""
 
@@ -249,7 +256,7 @@ class History:
         def with_own_parameter(twin: Twin) -> Any:
             return twin.opt.step(self.tree(twin, [*grads[:i], twin.params[i], *grads[i + 1 :]]))
 
-        if self.chance(0.15):
+        if self.chance(0.15) and all(may_be_unlocked(twin.params[i]) for twin in self.twins):
             return locked
         if self.chance(0.15):
             return with_own_parameter
