@@ -36,8 +36,8 @@ class Rows(Partial):
         values: Their gradients, of shape (k, ...) and any dtype that a gradient may have.  With a mask, of shape
             (n, ...); only the rows where the mask is True are read.
 
-    `Optimizer.step` raises, before anything is written:
-        IndexError: An index is negative or not below n.
+    Raises:
+        IndexError: In `Optimizer.step`, as the others, before anything is written: an index is negative or not below n.
         TypeError: `index` or `values` is not an array, or has another dtype.
         ValueError: A shape does not fit; the parameter is not in C order or on a GPU; the optimizer has `copies` or
             `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`, `MARS`, `NovoGrad`,
