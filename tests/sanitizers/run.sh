@@ -3,7 +3,7 @@
 # AddressSanitizer and UndefinedBehaviorSanitizer, and without them; and spoiled checkpoints.
 #     bash tests/sanitizers/run.sh WORKDIR [SEED]
 # Needs GCC, and a Python with fastoptim, the build requirements, ml_dtypes, pytest and atheris on the PATH.  Some five
-# minutes on two cores; the tree stays as it is.
+# minutes on two cores; the tree stays as it is.  Histories are limited in number, so that machines run the same ones.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p "$1"
@@ -23,13 +23,13 @@ cmake --build "$work/asan" --target install > /dev/null
 # Python itself is not instrumented, so the run-time libraries are preloaded; the leaks are Python's.
 if ! LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
     UBSAN_OPTIONS=print_stacktrace=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=$work/site \
-    python tests/fuzz.py histories --seed "$seed" --seconds 60 --current "$work/current"; then
+    python tests/fuzz.py histories --seed "$seed" --count 300 --seconds 60 --current "$work/current"; then
     echo "failed at: $(cat "$work/current")"
     exit 1
 fi
 
 echo "== without sanitizers"
-python tests/fuzz.py histories --seed "$((seed + 1))" --seconds 30
+python tests/fuzz.py histories --seed "$((seed + 1))" --count 300 --seconds 30
 python tests/fuzz.py files --seed "$seed" --seconds 10
 python tests/fuzz_atheris.py -max_total_time=20 -seed="$seed" -len_control=0 -max_len=40 -rss_limit_mb=1000 \
     -artifact_prefix="$work/" -print_final_stats=1 -verbosity=0 2>&1 | tail -20
