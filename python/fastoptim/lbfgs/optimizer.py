@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, Literal, TypeAlias
 
 from ..arrays.checks import check_gradient
@@ -94,18 +95,6 @@ class LBFGS(SavedInFiles):
     options = OPTIONS
     """The types and ranges of the options by name; they may be assigned between calls of `step`."""
 
-    defaults: Mapping[str, Any] = {
-        "lr": 1.0,
-        "max_iter": 20,
-        "history_size": 10,
-        "line_search": "strong_wolfe",
-        "max_eval": None,
-        "tolerance_grad": 1e-7,
-        "tolerance_change": 1e-9,
-        "ftol": None,
-    }
-    """The defaults of the options."""
-
     lr: float
     max_iter: int
     history_size: int
@@ -138,6 +127,9 @@ class LBFGS(SavedInFiles):
         self.params = self._base.params
         self._space = VectorSpace(self._base.backend, self.param_states)
         self.zero_state()
+
+    defaults: Mapping[str, Any] = {k: p.default for k, p in signature(__init__).parameters.items() if k in OPTIONS}
+    """The defaults of the options."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign; an option is checked, and a name that resembles one is rejected."""
@@ -207,9 +199,10 @@ class LBFGS(SavedInFiles):
         used = () if self._last is None else (self._last[0],)
         first_loss, g = self._evaluate(closure, used)
         self.step_count += 1
-        if not (math.isfinite(first_loss) and math.isfinite(self._space.norm(g, math.inf))):
+        largest = self._space.norm(g, math.inf)
+        if not (math.isfinite(first_loss) and math.isfinite(largest)):
             self.reason = "nonfinite"
-        elif self._space.norm(g, math.inf) <= self.tolerance_grad:
+        elif largest <= self.tolerance_grad:
             self.reason = "tolerance_grad"
         else:
             self._iterate(closure, first_loss, g)
@@ -242,7 +235,8 @@ class LBFGS(SavedInFiles):
         """Return the reason to stop after an iteration, empty if there is none."""
         if is_last and self.line_search is None:
             return "max_iter"
-        if not (math.isfinite(end.loss) and math.isfinite(self._space.norm(end.g, math.inf))):
+        largest = self._space.norm(end.g, math.inf)
+        if not (math.isfinite(end.loss) and math.isfinite(largest)):
             return "nonfinite"
         if end.t == 0:
             return "max_eval" if is_spent else "line_search"
@@ -250,7 +244,7 @@ class LBFGS(SavedInFiles):
         magnitude = max(abs(start.loss), abs(end.loss), 1.0)
         moved = abs(end.t) * self._largest
         reasons = {
-            "tolerance_grad": self._space.norm(end.g, math.inf) <= self.tolerance_grad,
+            "tolerance_grad": largest <= self.tolerance_grad,
             "tolerance_change": moved <= self.tolerance_change or abs(change) < self.tolerance_change,
             "ftol": self.ftol is not None and change <= self.ftol * magnitude,
             "max_iter": is_last,
