@@ -10,6 +10,7 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,7 +178,7 @@ def spoil_node(choices: Choices, tree: Any) -> None:
         case 2:
             container[f"{key}'"] = container[key]
         case _:
-            container[key] = choices.of(VALUES)
+            container[key] = deepcopy(choices.of(VALUES))  # a later change must not reach VALUES, nor close a circle
 
 
 # ---- what must hold
