@@ -21,7 +21,7 @@ struct Needs {
             reduce_all |= rule.reduces_all;
             finalize |= rule.finalize != nullptr;
             count |= constants.cautious;
-            batches |= (rule.finalize && !rule.reduces_all) || constants.cautious;
+            batches |= rule.finalize || constants.cautious;
         }
     }
 };
@@ -42,7 +42,8 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_element
     const auto has_data = [](const Gradient& gradient) { return gradient.data != nullptr; };
     if (!sums_are_known && std::none_of(step.gradients, step.gradients + step.count, has_data)) return {};
     const Needs needs(step);
-    const std::int64_t batch = needs.batches && batch_elements ? batch_elements() : INT64_MAX;
+    const bool batches = needs.batches && !needs.reduce_all;  // whose sums are those of all segments
+    const std::int64_t batch = batches && batch_elements ? batch_elements() : INT64_MAX;
     std::vector<Pass> passes;
     passes.reserve(8);
     const auto add = [&](bool needed, PassKind kind, std::int64_t begin, std::int64_t end) {

@@ -200,11 +200,14 @@ def test_functions_keep_the_numbers_bits(optimizer: type[fo.Optimizer], module: 
 
 
 @loop("threads", [1, 2])
+@loop("options", [{}, {"betas": (0.15, 0.4)}, {"cautious": True}])
 @each_rule
-def test_batches_of_arrays_have_the_references_bits(optimizer: type[fo.Optimizer], threads: int) -> None:
+def test_batches_of_arrays_have_the_references_bits(
+    optimizer: type[fo.Optimizer], options: Options, threads: int
+) -> None:
     """Arrays of a batch and more, small ones between them, and some without a gradient; rates below 0.5 round."""
     fo.set_num_threads(threads)
-    options: Options = {"betas": (0.15, 0.4)} if "betas" in optimizer.defaults else {}
+    options = {name: value for name, value in options.items() if name in optimizer.defaults}
     sizes = [140_000, 3, 70_000, 70_000, 0, 11, 300_000, 1]
     found: dict[Backend, fo.Optimizer] = {}
     for backend in get_args(Backend):
