@@ -118,7 +118,7 @@ def test_any_options(name: str) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", fo.OPTIMIZERS)
-@loop("seed", range(10))
+@loop("seed", range(5))
 @each_isa
 def test_any_options_at_length(name: str, seed: int) -> None:
     check_many(name, seed, 100)
