@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Compares the digests of every case on processors that are emulated with those that were recorded on x86-64 with AVX2:
-# AArch64, cross-compiled, and x86-64 without AVX.
-#     bash tests/ports/run.sh WORKDIR [aarch64|nehalem]
-# Needs Debian 12 and root: it installs a cross compiler and QEMU and unpacks an AArch64 Python in WORKDIR.  A Python 3.11
-# with the build requirements, NumPy, ml_dtypes and fastoptim is on the PATH.  Some twelve minutes on two cores.
+# Compares the digests of every case with those that were recorded on x86-64 with AVX2 and GCC 12: on processors that are
+# emulated (AArch64, cross-compiled, and x86-64 without AVX), and of other compilers (Clang 19; GCC 14, which is that of
+# Debian 13, with its Python 3.13).
+#     bash tests/ports/run.sh WORKDIR [aarch64|nehalem|clang|gcc14]
+# Needs Debian 12 and root: it installs compilers and QEMU, and unpacks an AArch64 Python and a Debian 13 in WORKDIR.  A
+# Python 3.11 with the build requirements, NumPy, ml_dtypes and fastoptim is on the PATH.  Some 25 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tree=$PWD
@@ -46,7 +47,31 @@ sys.argv = ["tests/digests.py"]
 runpy.run_path("tests/digests.py", run_name="__main__")'
 }
 
-for each in aarch64 nehalem; do
+clang() {
+    apt-get install -qq -y clang-19 libomp-19-dev > /dev/null
+    cmake -S "$tree" -B "$work/clang" -G Ninja -DCMAKE_CXX_COMPILER="${CLANGXX:-clang++-19}" -DCMAKE_BUILD_TYPE=Release \
+        -DFASTOPTIM_CUDA=OFF -DFASTOPTIM_WERROR=ON -DCMAKE_INSTALL_PREFIX="$work/clang/site" > /dev/null
+    cmake --build "$work/clang" --target install > /dev/null
+    PYTHONPATH=$work/clang/site:$tree/tests python tests/digests.py
+}
+
+gcc14() {
+    apt-get install -qq -y debootstrap > /dev/null
+    local root=$work/debian13 in_root
+    [ -d "$root/etc" ] || debootstrap --variant=minbase --include=g++,python3-dev,python3-venv trixie "$root" > /dev/null
+    in_root="env -i HOME=/ PATH=/venv/bin:/usr/sbin:/usr/bin:/bin LC_ALL=C.UTF-8 chroot $root"
+    rm -rf "$root/wheels" "$root/tree" "$root/venv"
+    git clone -q "$tree" "$root/tree"
+    pip download -q --only-binary=:all: --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+        --python-version 313 -d "$root/wheels" scikit-build-core pybind11 cmake ninja numpy ml_dtypes pytest
+    $in_root python3 -m venv /venv
+    $in_root pip install -q --no-index --find-links /wheels scikit-build-core pybind11 cmake ninja numpy ml_dtypes pytest
+    $in_root env FASTOPTIM_CUDA=OFF pip install -q --no-index --no-build-isolation --no-deps \
+        -Ccmake.define.FASTOPTIM_WERROR=ON /tree
+    $in_root env PYTHONPATH=/tree/tests python /tree/tests/digests.py
+}
+
+for each in aarch64 nehalem clang gcc14; do
     if [ "$which" = all ] || [ "$which" = $each ]; then
         echo "== $each"
         $each
