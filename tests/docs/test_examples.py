@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import CHECKOUT
+from cases import CHECKOUT, assert_same_bits
 from loops import loop
 from mpi_jobs import run as run_job
 from optional import optional
@@ -144,6 +144,77 @@ def test_any_number_of_processes_trains_the_same_network(examples: Callable[[str
     assert len(set(digests)) == 1
 
 
+# ---- word vectors, splatting and the beam
+
+
+def check_gradients(
+    loss: Callable[[], float], parameters: dict[str, Any], gradients: dict[str, Any], rtol: float = 1e-5
+) -> None:
+    """Compare gradients with central differences of the loss along random directions."""
+    rng = np.random.default_rng(1)
+    for name, p in parameters.items():
+        direction, before, ends = rng.standard_normal(p.shape), p.copy(), []
+        for sign in (1, -1):
+            p[...] = before + sign * 1e-6 * direction
+            ends.append(loss())
+        p[...] = before
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert np.isclose(np.vdot(gradients[name], direction), expected, rtol=rtol, atol=1e-9), (name, expected)
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Namespace]:
+    """Return an example's arguments for a short run."""
+
+    def parse(example: ModuleType, name: str) -> Namespace:
+        monkeypatch.setattr(sys, "argv", [name, *shlex.split(SHORT[name])])
+        return example.parse()  # type: ignore[no-any-return]
+
+    return parse
+
+
+def test_word_vectors_have_the_gradients_of_their_loss(examples: Callable[[str], ModuleType]) -> None:
+    example, rng = examples("word_vectors"), np.random.default_rng(0)
+    vectors = {name: rng.standard_normal((9, 4)) for name in ("words", "neighbors")}
+    words, targets = rng.integers(0, 9, 12), rng.integers(0, 9, (12, 3))
+    _, rows = example.loss_and_gradients(vectors, words, targets)
+    whole = {name: example.dense(*each, 9) for name, each in rows.items()}
+    check_gradients(lambda: 12 * example.loss_and_gradients(vectors, words, targets)[0], vectors, whole)
+
+
+def test_rows_learn_word_vectors_as_dense_steps_do(examples: Callable[[str], ModuleType], arguments: Any) -> None:
+    """Adagrad's in the same bits; Adam's rows without the fading moments of absent words."""
+    example = examples("word_vectors")
+    args = arguments(example, "word_vectors")
+    args.steps = 30
+    trained = example.train(example.read(list(example.docstrings(args.packages)), args.min_count), args)
+    for name in ("words", "neighbors"):
+        dense, rows = (trained[f"Adagrad, {form}"].vectors[name] for form in ("dense", "rows"))
+        assert_same_bits(dense, rows)
+        assert np.any(trained["Adam, dense"].vectors[name] != trained["Adam, rows"].vectors[name])
+    for variant in trained.values():
+        assert np.mean(variant.losses[-3:]) < np.mean(variant.losses[:3])
+
+
+def test_the_beam_has_the_sensitivities_of_its_loss(examples: Callable[[str], ModuleType]) -> None:
+    example = examples("topology")
+    beam, constraint = example.Beam(12, 5, 1.5), example.Constraint(0.4)
+    densities = np.random.default_rng(0).uniform(0.2, 0.9, beam.shape)
+    _, _, gradient = example.evaluate(beam, densities, constraint)
+    p = {"densities": densities}
+    check_gradients(lambda: float(example.evaluate(beam, densities, constraint)[0]), p, {"densities": gradient})
+
+
+def test_bounds_design_the_beam_as_clipping_does(examples: Callable[[str], ModuleType], arguments: Any) -> None:
+    example = examples("topology")
+    run = example.optimize(arguments(example, "topology"))
+    assert run.same_bits
+    assert run.compliance[-1] < 0.5 * run.compliance[0]
+    assert abs(run.volume[-1] - 0.5) < 0.02
+    final = list(run.designs.values())[-1]
+    assert (final.min(), final.max()) == (0, 1)
+
+
 # ---- the commands on the pages
 
 
@@ -169,6 +240,8 @@ SHORT = {
     "regression": "--epochs 1",
     "landscapes": "--steps 2",
     "schedules": "--steps 60",
+    "word_vectors": "--packages numpy --min-count 50 --dimensions 8 --batch-size 64 --steps 5 --words 20",
+    "topology": "--width 24 --height 8 --radius 1.5 --steps 40 --rounds 2",
     "choosing": f"--from {CHECKOUT / 'docs/data/choosing.json'}",
 }
 
