@@ -16,6 +16,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from typing import Any
 
 import fastoptim as fo
 from adapters import PEERS
+from fastoptim.bench import plot
 from fastoptim.bench.table import duration
 from fastoptim.bench.timing import QUIET
 
@@ -237,7 +239,17 @@ def draw(
     figure.savefig(path, dpi=110)
 
 
+def draw_shares(machine: str, path: Path) -> None:
+    """Draw as `python -m fastoptim bench --plot` the optimizers without options that count at several sizes."""
+    runs = recorded("limit")[machine]
+    plain = [row for row in counting(runs) if not row["options"]]
+    sizes = Counter(row["optimizer"] for row in plain)
+    rows: Any = [row for row in plain if sizes[row["optimizer"]] > 1]
+    plot.draw(rows, path, runs[0]["machine"])
+
+
 PICTURES: Mapping[str, Callable[[Path], None]] = {
+    "docs/images/benchmark.png": partial(draw_shares, "avx2"),
     "docs/images/speed.png": partial(
         draw,
         ADAM,
