@@ -57,10 +57,10 @@ class ndarray:  # noqa: N801  # CuPy's name
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse_in_capture()
         with np.errstate(all="ignore"):
-            self.host[key] = value.host if isinstance(value, ndarray) else value
+            self.host[_host_of(key)] = _host_of(value)
 
     def __getitem__(self, key: Any) -> ndarray:
-        return self._like(self.host[key])
+        return self._like(self.host[_host_of(key)])
 
     def __eq__(self, other: object) -> Any:
         raise AssertionError("compared element by element, which would launch a kernel")
@@ -71,7 +71,7 @@ class ndarray:  # noqa: N801  # CuPy's name
     def _operate(self, operator: Any, other: Any) -> ndarray:
         assert not isinstance(other, np.ndarray)
         assert _current["device"] == self.data.device_id, "on a device that is not current"
-        return self._like(operator(self.host, other.host if isinstance(other, ndarray) else other))
+        return self._like(operator(self.host, _host_of(other)))
 
     def __add__(self, other: Any) -> ndarray:
         return self._operate(np.add, other)
@@ -116,6 +116,10 @@ class ndarray:  # noqa: N801  # CuPy's name
 
     def __reduce__(self) -> Any:
         return ndarray, (self.host,)
+
+
+def _host_of(thing: Any) -> Any:
+    return thing.host if isinstance(thing, ndarray) else thing
 
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:

@@ -87,6 +87,7 @@ class GpuDevice final : public Device {
             throw std::runtime_error(
                 "skip_nonfinite, and norms over several devices, cannot be captured in a CUDA graph: "
                 "the host has to know them before it continues");
+        rows_.gather(step);
         tables_.prepare(step, capturing_);
         constants_.prepare(step, tables_.groups(), capturing_, has_norms());
     }
@@ -249,6 +250,7 @@ class GpuDevice final : public Device {
             launcher_.launch(kernels(group).update, group, constants_.of(group), workspace_for_update(group),
                              group.list.update_chunks);
         }
+        rows_.scatter();
     }
 
     std::mutex mutex_;
@@ -260,7 +262,8 @@ class GpuDevice final : public Device {
     std::unique_ptr<DeviceMemory> memory_ = std::make_unique<DeviceMemory>();
     std::unique_ptr<Answer> answer_ = std::make_unique<Answer>();
     Launcher launcher_;
-    StepTables tables_{segments_, *memory_, launcher_};
+    RowBuffers rows_{segments_, *memory_, launcher_};
+    StepTables tables_{segments_, rows_, *memory_, launcher_};
     ConstantsBuffer constants_{*memory_, launcher_};
     Workspace workspace_{};
     GrowBuffer partials_;

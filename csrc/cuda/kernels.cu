@@ -6,6 +6,7 @@
 #include "launch.h"
 #include "noise.h"
 #include "reduce.h"
+#include "rows.h"
 
 #define FO_JOIN_(a, b) a##b
 #define FO_JOIN(a, b) FO_JOIN_(a, b)
@@ -67,7 +68,9 @@ CommonKernels common_kernels() {
         kernel_of<ClipAll>(none, none),
         kernel_of<AddAll>(none, none),
         kernel_of<Put>(none, none),
-        {kernel_of<FillNormal<float>>(none, kTypeName<float>), kernel_of<FillNormal<double>>(none, kTypeName<double>)}};
+        {kernel_of<FillNormal<float>>(none, kTypeName<float>), kernel_of<FillNormal<double>>(none, kTypeName<double>)},
+        {kernel_of<CopyRows<false>>(none, none), kernel_of<CopyRows<true>>(none, none)},
+        {kernel_of<AddRows<float>>(none, kTypeName<float>), kernel_of<AddRows<double>>(none, kTypeName<double>)}};
 }
 #endif
 

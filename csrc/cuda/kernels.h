@@ -35,6 +35,8 @@ struct CommonKernels {
     Kernel finish, clip_all, add_all;
     KernelOf<UploadArguments> put;
     std::array<Kernel, 2> fill_normal;  // by compute type
+    std::array<Kernel, 2> copy_rows;    // back, to the buffer
+    std::array<Kernel, 2> add_rows;     // by compute type
 };
 
 // The rules are divided among several sources, which are compiled at the same time: rule I is in source I % kParts.

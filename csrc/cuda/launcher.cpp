@@ -70,4 +70,18 @@ void Launcher::launch(const NoiseArguments& noise, bool is_double) {
     run(common_.fill_normal[is_double], arguments_, most);
 }
 
+void Launcher::launch(const Kernel& kernel, std::span<const RowJob> jobs) {
+    for (std::size_t some = 0; !jobs.empty(); jobs = jobs.subspan(some)) {
+        some = std::min(jobs.size(), RowJobs::kMost);
+        RowJobs list{};
+        for (std::size_t k = 0; k < some; ++k) {
+            list.jobs[k] = jobs[k];
+            list.begins[k + 1] = list.begins[k] + std::uint32_t((jobs[k].size + kRowChunk - 1) / kRowChunk);
+        }
+        std::memcpy(arguments_.bytes, &list, sizeof list);
+        arguments_.tensors = std::uint32_t(some);
+        run(kernel, arguments_, list.begins[some]);
+    }
+}
+
 }  // namespace fo::cuda

@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "noise.h"
+#include "rows.h"
 #include "tensor_list.h"
 
 #include <vector>
@@ -45,6 +46,9 @@ class Launcher {
 
     // Launch the kernel that fills an array with normal random numbers.
     void launch(const FO_TARGET::NoiseArguments& noise, bool is_double);
+
+    // Launch a kernel over rows as often as its arguments have space for so many jobs.
+    void launch(const FO_TARGET::Kernel& kernel, std::span<const FO_TARGET::RowJob> jobs);
 
   private:
     void set_table(const KernelGroup& group, std::size_t table_at);

@@ -241,8 +241,9 @@ FO_DEVICE inline void finish(Block& block, const Arguments& arguments, UseOf use
     for (std::uint32_t i = block.index(); i < table.count(); i += block.count()) {
         const TensorDesc& tensor = table.tensor(i);
         const Partials use = use_of(table, tensor);
-        if (use == Partials::kSkip) continue;
         const std::uint32_t count = begins[i + 1] - begins[i];
+        const bool is_summed = count > 0 || tensor.size == 0;  // else it is rows that are only updated
+        if (use == Partials::kSkip || !is_summed) continue;
         double* const partials = arguments.workspace.partials + std::size_t(begins[i]) * kMaxSums;
         add_pairwise(block, kThreads, {partials, count, kMaxSums, int(arguments.sums), 1, use == Partials::kLargest});
         block.each([&](int thread) {

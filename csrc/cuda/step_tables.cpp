@@ -37,10 +37,10 @@ std::vector<std::byte> encode_constants(std::span<const StepConstants> constants
 
 void StepTables::prepare(const StepArgs& step, bool capturing) {
     const bool was_capturing = std::exchange(capturing_, capturing);
-    if (was_capturing == capturing && is_same(step)) return;
+    if (was_capturing == capturing && !rows_.are_used() && is_same(step)) return;
     gradients_.clear();  // if something fails on the way, the next step makes the tables again
     make_groups(step);
-    gradients_.assign(step.gradients, step.gradients + step.count);
+    if (!rows_.are_used()) gradients_.assign(step.gradients, step.gradients + step.count);
 }
 
 bool StepTables::is_same(const StepArgs& step) const {
@@ -67,7 +67,9 @@ void StepTables::make_groups(const StepArgs& step) {
             return each.rule == rule && each.is_double == is_double;
         });
         if (group == groups_.end()) group = groups_.insert(groups_.end(), KernelGroup{rule, is_double, {}, {}});
-        group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
+        const std::vector<Item>& items = rows_.items(i);
+        group->items.insert(group->items.end(), items.begin(), items.end());
+        if (items.empty()) group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
     }
     sum_chunks_ = 0;
     for (KernelGroup& group : groups_) make_table(group, rules_.size());

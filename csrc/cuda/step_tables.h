@@ -2,8 +2,7 @@
 // them.
 #pragma once
 
-#include "device_memory.h"
-#include "launcher.h"
+#include "row_buffers.h"
 
 #include <map>
 #include <memory>
@@ -15,8 +14,8 @@ namespace fo::cuda {
 // The arrays of a step, divided into kernel groups.
 class StepTables {
   public:
-    StepTables(const std::vector<Segment>& segments, DeviceMemory& memory, Launcher& launcher)
-        : segments_(segments), memory_(memory), launcher_(launcher) {}
+    StepTables(const std::vector<Segment>& segments, const RowBuffers& rows, DeviceMemory& memory, Launcher& launcher)
+        : segments_(segments), rows_(rows), memory_(memory), launcher_(launcher) {}
 
     // Make the tables for these gradients and rules, unless they are those of the step before.
     void prepare(const StepArgs& step, bool capturing);
@@ -30,6 +29,7 @@ class StepTables {
     void make_table(KernelGroup& group, std::size_t constants_count);
 
     const std::vector<Segment>& segments_;
+    const RowBuffers& rows_;
     DeviceMemory& memory_;
     Launcher& launcher_;
     bool capturing_ = false;

@@ -84,8 +84,9 @@ TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, s
         for (std::size_t k = 0; k < rule.state.size(); ++k)
             append(tensors, &item.segment->state[k].data, sizeof(void*));
         append(tensors, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
-        updates.push_back(updates.back() + (tensor.size > 0 ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
-        sums.push_back(sums.back() + pieces(tensor.size, kSumChunk));
+        const bool is_updated = tensor.size > 0 && item.uses != Uses::kSums;
+        updates.push_back(updates.back() + (is_updated ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
+        sums.push_back(sums.back() + (item.uses == Uses::kUpdate ? 0 : pieces(tensor.size, kSumChunk)));
     }
     TensorList list{std::uint32_t(items.size()), updates.back(), sums.back() - first_sum, {}};
     append(list.table, updates.data(), updates.size() * sizeof updates[0]);

@@ -11,11 +11,15 @@
 
 namespace fo::cuda {
 
-// One array as it is in this step.
+// The passes that an item is for.
+enum class Uses : std::uint8_t { kAll, kSums, kUpdate };
+
+// One array, or some of its rows, as it is in this step.
 struct Item {
     const Segment* segment;
     const Gradient* gradient;
     std::uint32_t index;
+    Uses uses = Uses::kAll;
 };
 
 struct TensorList {

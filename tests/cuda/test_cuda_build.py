@@ -27,6 +27,9 @@ COMMON = (
     "SumGradients<double, NormType::kInfinity, false>",
     "ClipAll",
     "Put",
+    "CopyRows<true>",
+    "AddRows<float>",
+    "AddRows<double>",
 )
 
 

@@ -235,7 +235,7 @@ def check_norms(programs: Programs) -> None:
             arrays[3].grads[1][-1] = inf
         launched |= check_steps(programs, case, arrays)
     common = {name for name, rule in rules_of(programs).items() if not rule}
-    assert common - launched == {"AddAll", "FinishSums", "Put", *FILL_NORMAL}  # which other tests require
+    assert common - launched == {"AddAll", "FinishSums", "Put", *FILL_NORMAL, *ROW_KERNELS}  # which other tests require
 
 
 def scaled_values(scale: float) -> Callable[[np.random.Generator, DType, int], Array]:
@@ -287,6 +287,7 @@ def check_devices(programs: Programs) -> None:
 
 
 FILL_NORMAL = {"FillNormal<float>", "FillNormal<double>"}
+ROW_KERNELS = {"CopyRows<false>", "CopyRows<true>", "AddRows<float>", "AddRows<double>"}
 
 
 def check_noise(programs: Programs) -> None:
@@ -298,6 +299,32 @@ def check_noise(programs: Programs) -> None:
         wanted = normal_numbers(1, 3, 2, SIZE).astype(dtype)
         assert_same_bits(get(import_module("cupy_on_host"), array), wanted)
     assert device.launched == FILL_NORMAL
+
+
+def check_rows(programs: Programs, *, row_steps: bool) -> None:
+    """Rows of units of 16, 8, 4 and 2 bytes, some repeatedly, which one block copies or two."""
+    device, rng = Device(programs), np.random.default_rng(9)
+    shapes: list[tuple[tuple[int, ...], DType]] = [
+        ((20, 4), FLOAT32),
+        ((20, 2), FLOAT32),
+        ((20, 1), FLOAT32),
+        ((20, 3), DTYPES[2]),
+        ((300, 5), FLOAT64),
+    ]
+    hosts = [ordinary_values(rng, dtype, int(np.prod(shape))).reshape(shape) for shape, dtype in shapes]
+    opt: Any = fo.Adam([placed(device, "p", p, 0) for p in hosts], row_steps=row_steps, clip_norm=1.0)
+    expected = fo.Adam(hosts, row_steps=row_steps, clip_norm=1.0, backend="reference")
+    own_state(device, ({k: a for k, a in state.items() if k != "row_steps"} for state in opt.state))
+    for dtype in DTYPES[:2]:
+        rows = [(rng.integers(0, len(p), len(p)), p[0].size) for p in hosts]
+        values = [ordinary_values(rng, dtype, len(index) * size).reshape(-1, size) for index, size in rows]
+        there = [placed(device, "g", g, 0, writable=False) for g in values]
+        with device.interpreting():
+            opt.step([fo.Rows(index, g) for (index, _), g in zip(rows, there, strict=True)])
+        expected.step([fo.Rows(index, g) for (index, _), g in zip(rows, values, strict=True)])
+    for p, wanted in zip(opt.params, expected.params, strict=True):
+        assert_same_bits(get(import_module("cupy_on_host"), p), wanted)
+    assert device.launched >= ROW_KERNELS
 
 
 def check_lbfgs(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -373,6 +400,11 @@ def test_norms_of_gradients(sample: Programs) -> None:
 
 def test_a_captured_graph(sample: Programs) -> None:
     check_graph(sample)
+
+
+@pytest.mark.parametrize("row_steps", [False, True])
+def test_rows(sample: Programs, row_steps: bool) -> None:
+    check_rows(sample, row_steps=row_steps)
 
 
 def test_random_numbers(sample: Programs) -> None:

@@ -39,13 +39,13 @@ class Rows(Partial):
     Raises:
         IndexError: In `Optimizer.step`, as the others, before anything is written: an index is negative or not below n.
         TypeError: `index` or `values` is not an array, or has another dtype.
-        ValueError: A shape does not fit; the parameter is not in C order or on a GPU; the optimizer has `copies` or
-            `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`, `MARS`, `NovoGrad`,
-            `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
+        ValueError: A shape does not fit; the parameter is not in C order; a CUDA graph captures the step; the optimizer
+            has `copies` or `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`,
+            `MARS`, `NovoGrad`, `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
 
     `accumulate`, `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a
-    gradient may have.  The parameter's rows are its first axis.  Rows are not supported on a GPU: `step` raises a
-    ValueError.
+    gradient may have.  The parameter's rows are its first axis.  `values` is in the parameter's memory; the index may
+    be on the CPU also if the parameter is on a GPU.
 
     >>> import numpy as np, fastoptim as fo
     >>> params = {"table": np.zeros((5, 2)), "bias": np.zeros(2)}
@@ -127,10 +127,10 @@ def check_index(given: Any, place: str, n: int, lowest: int = 0) -> Array:
     return index
 
 
-def _on_host(index: Any, place: str) -> Array:
-    """Return an index as a NumPy array."""
-    family = family_of(index)
-    return NUMPY.metadata(family.to_numpy(index) if isinstance(family, Cuda) else metadata_of(index, place), place)
+def _on_host(array: Any, place: str) -> Array:
+    """Return an array as a NumPy array."""
+    family = family_of(array)
+    return NUMPY.metadata(family.to_numpy(array) if isinstance(family, Cuda) else metadata_of(array, place), place)
 
 
 class Selection(NamedTuple):
@@ -160,8 +160,8 @@ def values_of(grads: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         if not isinstance(grad, Rows):
             yield place, grad
             continue
-        index, values = _on_host(grad.index, f"{place}.index"), metadata_of(grad.values, f"{place}.values")
+        index, values = _on_host(grad.index, f"{place}.index"), grad.values
         if index.dtype == np.bool_:
-            values = np.array(values)
+            values = np.array(_on_host(values, f"{place}.values"))
             values[~index] = 0
         yield f"{place}.values", values

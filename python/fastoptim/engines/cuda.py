@@ -12,7 +12,7 @@ from ..arrays.checks import check_gradient, memory_of, same_layout
 from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
-from ..arrays.rows import Rows
+from ..arrays.rows import Rows, check_rows, check_rows_fit
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..options.settings import Settings
@@ -27,13 +27,16 @@ from .base import (
     GroupStep,
     depends_on_all,
     group_step_at,
+    settings_used,
 )
 from .native import (
     make_fast_path,
     native_steps,
     refuse_unsteady,
     register_dtypes,
+    rows_type_of,
     state_of,
+    with_row_steps,
 )
 
 _SUMS = "the rule's sums run over the arrays of several processes"
@@ -82,6 +85,7 @@ class Engine:
         captures = any(self._stream(part).records for part in self._parts)
         if captures:
             self._check_capture(group_steps)
+        group_steps = with_row_steps(self._param_states, grads, group_steps, step_of)
         self._recognize(grads, group_steps, step_of, captures)
         if captures:  # before the launches, as the graph contains those before an error
             arrays = [(param.p, *param.state.values()) for param in self._param_states]
@@ -193,7 +197,9 @@ class Engine:
                 self._make_parts(group_steps, step_of)
                 waiting = [*self._parts]
             else:
-                grads[i] = self._check_gradient(part, value, grads[i], None if captures else waited[part.gpu])
+                used = settings_used(self._param_states, group_steps, step_of)
+                own_waited = None if captures else waited[part.gpu]
+                grads[i] = self._check_gradient(part, value, grads[i], used, own_waited)
 
     def _stream(self, part: _Part) -> Stream:
         return self._family.stream(part.gpu, self._param_states[part.indices[0]].p)
@@ -208,7 +214,9 @@ class Engine:
             core.cuda_wait(part.gpu, own, stream)
             waited.add(stream)
 
-    def _check_gradient(self, part: _Part, index: int, grad: Any, waited: set[int] | None) -> ArrayMetadata:
+    def _check_gradient(
+        self, part: _Part, index: int, grad: Any, used: Sequence[Settings], waited: set[int] | None
+    ) -> ArrayMetadata | Rows:
         """Return the metadata of a gradient, or of its copy in the parameter's memory order.
 
         `waited` are the streams that were waited for; None while a graph is captured.
@@ -216,7 +224,18 @@ class Engine:
         register_dtypes()
         param = self._param_states[part.indices[index]]
         if isinstance(grad, Rows):
-            raise ValueError(f"{param.g_place}: expected a gradient for the whole array on a GPU, got Rows")
+            rows = check_rows(param, grad, self._written, used[part.indices[index]])
+            check_rows_fit(self._param_states, used, param.g_place)
+            if waited is None:
+                raise ValueError(
+                    f"{param.g_place}: expected a gradient for the whole array in a step that a CUDA graph captures, "
+                    f"got Rows"
+                )
+            self._wait_for_producer(part, grad.values, waited)
+            if not rows.values.flags.c_contiguous:
+                copy = self._family.full(param.p, rows.values.shape, 0.0, rows.values.dtype)
+                return Rows(rows.index, self._copied(copy, grad.values))
+            return rows
         p = param.metadata
         metadata = check_gradient(grad, param.g_place, p)
         self._written.check_no_overlap(metadata, param.g_place)
@@ -229,12 +248,16 @@ class Engine:
                     f"{param.g_place}: expected the parameter's memory order in a step that a CUDA graph captures, got "
                     f"strides of {metadata.strides} bytes"
                 )
-            self._copies.append(self._family.zeros(param.p, metadata.dtype))
-            self._family.assign(self._copies[-1], grad)
-            return _metadata(self._copies[-1])
+            return self._copied(self._family.zeros(param.p, metadata.dtype), grad)
         if self._reader is not None and family_of(grad) is self._family:
             part.model.remember(index, grad, metadata)
         return metadata
+
+    def _copied(self, copy: Any, grad: Any) -> ArrayMetadata:
+        """Return the metadata of an array to which a gradient is assigned."""
+        self._family.assign(copy, grad)
+        self._copies.append(copy)
+        return _metadata(copy)
 
     # ---- parameters
 
@@ -257,15 +280,14 @@ class Engine:
                         f"{param.state_place(name)}: expected format 'compute' on a GPU, got {schema.format!r}"
                     )
         self._params = [_metadata(param.p) for param in self._param_states]
-        used = [param.group for param in self._param_states] if step_of is None else step_of
+        used = settings_used(self._param_states, group_steps, step_of)
         by_gpu: dict[int, list[int]] = {}
         for i, p in enumerate(self._params):
             by_gpu.setdefault(p.gpu, []).append(i)
-        if any(group_step.settings.options["row_steps"] for group_step in group_steps):
-            raise ValueError("row_steps: expected False on a GPU, got True")
         self._check_sums(group_steps)
+        rows_type = rows_type_of(used, self._param_states)
         self._parts = [
-            _Part(gpu, indices, self._make_model(gpu, indices, [group_steps[used[i]].settings for i in indices]))
+            _Part(gpu, indices, self._make_model(gpu, indices, [used[i] for i in indices], rows_type))
             for gpu, indices in by_gpu.items()
         ]
         self._recorded = None
@@ -281,7 +303,9 @@ class Engine:
                     f"over all arrays, got one on {got}"
                 )
 
-    def _make_model(self, gpu: int, indices: list[int], settings: list[Settings]) -> core.Model:
+    def _make_model(
+        self, gpu: int, indices: list[int], settings: list[Settings], rows_type: type[Rows] | None
+    ) -> core.Model:
         params = [self._param_states[i] for i in indices]
         states: list[tuple[list[Array], list[Array], list[Array]]] = []
         for param, own in zip(params, settings, strict=True):
@@ -295,6 +319,7 @@ class Engine:
             array_type=ArrayMetadata,
             reader=self._reader,
             owners=[param.p for param in params] if self._family.moves and self._reader is not None else [],
+            rows_type=rows_type,
             copies=[None if param.copy is None else _metadata(param.copy) for param in params],
         )
 
@@ -306,6 +331,8 @@ class Engine:
                 "skip_nonfinite: expected False, and on_nonfinite None, in a step that a CUDA graph captures: "
                 "nobody waits for it"
             )
+        if any(group_step.settings.options["row_steps"] for group_step in group_steps):
+            raise ValueError("row_steps: expected False in a step that a CUDA graph captures, got True")
 
     def replay(self, on_time: Sequence[GroupStep], missed: Mapping[int, int]) -> list[int]:
         """Pass the constants of the next step to the step that a graph has captured.

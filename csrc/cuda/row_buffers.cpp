@@ -1,0 +1,165 @@
+#include "row_buffers.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+namespace fo::cuda {
+namespace {
+
+using namespace FO_TARGET;
+using Index = std::int64_t;
+
+std::size_t bytes_of(Index size, Format format) { return std::size_t(size) * item_size(format); }
+
+std::size_t whole_vectors(std::size_t bytes) { return (bytes + sizeof(Vector) - 1) / sizeof(Vector) * sizeof(Vector); }
+
+// Call f with each array of a segment that an update may change.
+template <class AnySegment, class State, class F>
+void for_arrays(AnySegment& segment, State* state, std::size_t states, F f) {
+    f(segment.p);
+    for (std::size_t k = 0; k < states; ++k) f(state[k]);
+    if (segment.average.data) f(segment.average);
+}
+
+// Return the most bytes, a power of two up to 16, that divide a row of an array and its address.
+std::size_t unit_bytes(const void* array, std::size_t row_bytes) {
+    const std::size_t bits = reinterpret_cast<std::uintptr_t>(array) | row_bytes | sizeof(Vector);
+    return bits & (~bits + 1);
+}
+
+std::size_t states_of(const StepArgs& step, std::size_t i) {
+    return rule_info(step.constants_of(Index(i)).rule).state.size();
+}
+
+bool has_selected_rows(const Gradient& gradient) { return gradient.data && gradient.rows; }
+
+Index begin_of(const Rows& rows, Index row) { return rows.begins ? rows.begins[row] : row; }
+
+}  // namespace
+
+void RowBuffers::gather(const StepArgs& step) {
+    const bool has_rows = std::any_of(step.gradients, step.gradients + step.count, &has_selected_rows);
+    if (has_rows && is_capturing(launcher_.stream()))
+        throw std::logic_error("gradients for some rows cannot be captured in a CUDA graph");
+    if (!has_rows && !are_used()) return;
+    slices_.clear();
+    uploads_.clear();
+    copies_.clear();
+    for (auto& sums : sums_) sums.clear();
+    for (auto& items : items_) items.clear();
+    reserve(step);
+    for (std::size_t i = 0; i < segments_.size(); ++i)
+        if (has_selected_rows(step.gradients[i])) add(step, i);
+    launcher_.upload(indices_.at, std::as_bytes(std::span(uploads_)));
+    launcher_.launch(common_.copy_rows[true], copies_);
+    for (const int is_double : {0, 1}) launcher_.launch(common_.add_rows[is_double], sums_[is_double]);
+}
+
+void RowBuffers::scatter() { launcher_.launch(common_.copy_rows[false], copies_); }
+
+// Buffers that are too small are replaced by twice their size, so that old ones need no more memory than the last.
+void RowBuffers::reserve(const StepArgs& step) {
+    std::size_t bytes = 0, indices = 0;
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+        const Gradient& gradient = step.gradients[i];
+        if (!has_selected_rows(gradient)) continue;
+        const Segment& segment = segments_[i];
+        const Rows& rows = *gradient.rows;
+        for_arrays(segment, segment.state, states_of(step, i),
+                   [&](const ArrayRef& array) { bytes += whole_vectors(bytes_of(rows.size(), array.format)); });
+        bytes += 2 * whole_vectors(bytes_of(rows.size(), compute_format(segment.p.format)));
+        indices += std::size_t(3 * rows.count + 2 + 2 * begin_of(rows, rows.count));
+    }
+    for (const auto& [buffer, needed] : {std::pair{&arrays_, bytes}, std::pair{&indices_, indices * sizeof(Index)}})
+        if (needed > buffer->size) buffer->grow_to(memory_, std::max(needed, 2 * buffer->size));
+    next_ = arrays_.at;
+}
+
+std::byte* RowBuffers::buffer_of(std::size_t bytes) { return std::exchange(next_, next_ + whole_vectors(bytes)); }
+
+const Index* RowBuffers::upload_later(const std::vector<Index>& indices) {
+    const auto* at = reinterpret_cast<const Index*>(indices_.at) + uploads_.size();
+    uploads_.insert(uploads_.end(), indices.begin(), indices.end());
+    return at;
+}
+
+// Rows with constants of their own are in the order of these.  The norm runs over them in ascending order.
+void RowBuffers::add(const StepArgs& step, std::size_t i) {
+    const Gradient& given = step.gradients[i];
+    const Rows& rows = *given.rows;
+    std::vector<Index> order(std::size_t(rows.count));
+    std::iota(order.begin(), order.end(), 0);
+    const Gradient ascending = add_gradients(i, given, order);
+    const auto constants_of = [&](Index row) { return rows.constants[row]; };
+    if (rows.constants) std::ranges::stable_sort(order, {}, constants_of);
+    const Slice all = add_copies(i, rows, order, states_of(step, i));
+    if (!rows.constants) return add_slice(i, all, ascending, 0, rows.size(), Uses::kAll);
+    add_slice(i, all, ascending, 0, rows.size(), Uses::kSums);
+    Gradient ordered = add_gradients(i, given, order);
+    for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
+        ordered.constants = constants_of(order[begin]);
+        while (end < order.size() && constants_of(order[end]) == ordered.constants) ++end;
+        add_slice(i, all, ordered, Index(begin) * rows.row_size, Index(end) * rows.row_size, Uses::kUpdate);
+    }
+}
+
+// Return buffers for these rows of all arrays, into which they are copied later.
+RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const std::vector<Index>& order,
+                                         std::size_t states) {
+    std::vector<Index> index;
+    index.reserve(order.size());
+    for (const Index row : order) index.push_back(rows.index[row]);
+    const Index* const on_device = upload_later(index);
+    Slice all{segments_[i], {}, {}};
+    all.segment.copy = {};
+    std::copy_n(segments_[i].state, states, all.state);
+    for_arrays(all.segment, all.state, states, [&](ArrayRef& array) {
+        const std::size_t row_bytes = bytes_of(rows.row_size, array.format), unit = unit_bytes(array.data, row_bytes);
+        std::byte* const buffer = buffer_of(bytes_of(rows.size(), array.format));
+        copies_.push_back({static_cast<char*>(array.data),
+                           reinterpret_cast<char*>(buffer),
+                           on_device,
+                           nullptr,
+                           rows.count * Index(row_bytes / unit),
+                           Index(row_bytes / unit),
+                           std::int32_t(unit),
+                           {}});
+        array.data = buffer;
+    });
+    return all;
+}
+
+// Add the elements of all buffers from begin to end to the arrays of the step.
+void RowBuffers::add_slice(std::size_t i, const Slice& all, const Gradient& gradient, Index begin, Index end,
+                           Uses uses) {
+    Slice& slice = slices_.emplace_back(all);
+    slice.segment.state = slice.state;
+    for_arrays(slice.segment, slice.state, kMaxState, [=](ArrayRef& array) {
+        if (array.data)
+            array = {static_cast<std::byte*>(array.data) + bytes_of(begin, array.format), end - begin, array.format};
+    });
+    slice.gradient = gradient;
+    slice.gradient.data = static_cast<const std::byte*>(gradient.data) + bytes_of(begin, gradient.format);
+    items_[i].push_back({&slice.segment, &slice.gradient, std::uint32_t(i), uses});
+}
+
+// Return a dense gradient of the rows in this order, which is added later; the given one if it is that already.
+Gradient RowBuffers::add_gradients(std::size_t i, const Gradient& given, const std::vector<Index>& order) {
+    const Rows& rows = *given.rows;
+    if (!rows.positions && !rows.constants) return {given.data, 1, given.constants, given.format};
+    std::vector<Index> positions, begins{0};
+    for (const Index row : order) {
+        for (Index k = begin_of(rows, row); k < begin_of(rows, row + 1); ++k)
+            positions.push_back(rows.positions ? rows.positions[k] : k);
+        begins.push_back(Index(positions.size()));
+    }
+    const Format format = compute_format(segments_[i].p.format);
+    std::byte* const buffer = buffer_of(bytes_of(rows.size(), format));
+    sums_[format == Format::kFloat64].push_back({static_cast<char*>(const_cast<void*>(given.data)),
+                                                 reinterpret_cast<char*>(buffer), upload_later(positions),
+                                                 upload_later(begins), rows.size(), rows.row_size, 0, given.format});
+    return {buffer, 1, given.constants, format};
+}
+
+}  // namespace fo::cuda
