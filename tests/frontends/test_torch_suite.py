@@ -184,14 +184,6 @@ def test_rosenbrock_sparse(name: str, with_lrsched: bool) -> None:
         assert_goes_right(rosenbrock(torch.tensor([1.5, 1.5])), rosenbrock(params[0].detach()), kwargs)
 
 
-def test_sparse_gradients_of_other_optimizers_are_rejected() -> None:
-    p = Parameter(torch.ones(3))
-    p.grad = torch.ones(3).to_sparse()
-    with pytest.raises(TypeError, match=r"grads\[0\]\['params'\]\[0\]: expected a strided tensor"):
-        fastoptim.torch.Adam([p]).step()
-    assert p.tolist() == [1, 1, 1]
-
-
 @every_info
 def test_complex(name: str) -> None:
     """Complex parameters are stepped as their real views are, in every bit."""

@@ -28,7 +28,6 @@ from ...options.settings import Settings
 from .tensors import Target, gradient_of, is_sharded, names_of, outer, state_arrays, step_dtype
 
 _LIVE = ("lr", "grad_scale")  # options that the core reads from tensors at every step
-_SPARSE = ("sgd", "adagrad")  # whose formula does nothing where the gradient is 0, or nothing else than with zeros
 
 
 @dataclass
@@ -125,8 +124,8 @@ class Steps:
             return False
         for target in borrowed.targets:
             target.pull()
-        sparse = self.name in _SPARSE
-        grads = [gradient_of(tensor, sparse) for tensor in borrowed.tensors]
+        places = (param.g_place for param in self.param_states)
+        grads = [gradient_of(tensor, place) for tensor, place in zip(borrowed.tensors, places, strict=True)]
         self._fast_path = None  # it may be of another loss scale
         taken = self._step_slow_path(grads) is not False
         if any(map(_tensors_of, groups)):
@@ -232,7 +231,7 @@ def _tensors_of(group: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def stepper_class(core: type[CoreOptimizer]) -> Any:
     """Return the class of an optimizer's steppers."""
-    return type(f"{core.__name__}Stepper", (Steps, core), {"__module__": __name__})
+    return type(core.__name__, (Steps, core), {"__module__": __name__})
 
 
 def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state: Any, everything: bool) -> Any:

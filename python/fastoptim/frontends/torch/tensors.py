@@ -16,6 +16,7 @@ import torch
 
 from ...arrays.checks import is_dense
 from ...arrays.families import family_of
+from ...arrays.rows import Rows
 
 if TYPE_CHECKING:
     from ...options.settings import RuleClass
@@ -170,15 +171,20 @@ def _layout_of(tensor: Any) -> tuple[Any, ...]:
     return tensor.dtype, tensor.shape, tensor.stride()
 
 
-def gradient_of(tensor: Any, accepts_sparse: bool) -> Any:
-    """Return the gradient of a parameter that is not stepped itself, or is sparse."""
+def gradient_of(tensor: Any, place: str) -> Any:
+    """Return the gradient of a parameter that is not stepped itself, or is sparse, then as `Rows`."""
     grad = tensor.grad
-    if grad is None:
-        return None
-    if grad.is_sparse and accepts_sparse:
-        grad = grad.to_dense()
-    grad = inner(grad)
-    return grad.resolve_neg() if grad.is_neg() else grad
+    if grad is None or not grad.is_sparse:
+        return None if grad is None else _without_negation(inner(grad))
+    if grad.sparse_dim() != 1:
+        raise ValueError(
+            f"{place}: expected a sparse gradient of whole rows, with one sparse dimension, got {grad.sparse_dim()}"
+        )
+    return Rows(grad._indices()[0], _without_negation(inner(grad._values())))
+
+
+def _without_negation(tensor: Any) -> Any:
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
 
 
 def state_arrays(state: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
