@@ -136,7 +136,7 @@ def peer_table(names: Sequence[str], by: str, heading: str) -> str:
             ratios = [ratio(of_line[peer]) if peer in of_line else "" for peer in peers]
             ours = duration(median(counted), 2) if counted else NOISY
             lines.append([title, machine, ours, *ratios])
-    summary = "\n".join(f"{machine}: {name_faster(counting(runs))}" for machine, runs in by_machine.items())
+    summary = "\n".join(name_faster(machine, counting(runs)) for machine, runs in by_machine.items())
     return f"{table([heading, 'machine', 'fastoptim', *peers], lines)}\n\n{summary}"
 
 
@@ -146,19 +146,20 @@ def ratio(row: Row) -> str:
     return times(row["times_as_fast"]) if row["noise"] == QUIET else NOISY
 
 
-def name_faster(rows: Sequence[Row]) -> str:
-    """Name the peers that are faster or equally fast."""
+def name_faster(machine: str, rows: Sequence[Row]) -> str:
+    """Name the peers that are faster, and those that are equally fast, in a sentence each."""
 
-    def named(least: float, most: float) -> str:
+    def named(least: float, most: float, how: str) -> list[str]:
         places: dict[str, list[str]] = {}
         for row in rows:
             if row["times_as_fast"] is not None and least <= row["times_as_fast"] < most:
-                name = "" if row["optimizer"] == "adam" else f"{row['optimizer']}, "
-                places.setdefault(row["peer"], []).append(f"{name}{row['title']}: {times(row['times_as_fast'])}")
-        return ", ".join(f"{peer} ({'; '.join(found)})" for peer, found in places.items()) or "none"
+                work = row["title"].split(", ")[0]
+                name = work if row["optimizer"] == "adam" else f"{work} with `{class_name(row)}`"
+                places.setdefault(row["peer"], []).append(f"{name} ({times(row['times_as_fast'])})")
+        return [f"On {machine} {peer} is {how} in these rows: {', '.join(found)}." for peer, found in places.items()]
 
-    faster, equal = named(0, 1 - TIE), named(1 - TIE, 1 + TIE)
-    return f"faster than fastoptim: {faster}; as fast, within {100 * TIE:.0f} %: {equal}."
+    faster = named(0, 1 - TIE, "faster than fastoptim") or [f"On {machine} no peer is faster than fastoptim."]
+    return "\n".join(faster + named(1 - TIE, 1 + TIE, f"as fast, within {100 * TIE:.0f} %,"))
 
 
 def one_run(name: str) -> str:

@@ -48,7 +48,7 @@ PAGES = {
         "coming_from",
         "other_libraries",
     ),
-    "From the tutorials": tuple(
+    "From textbook formulas": tuple(
         f"tutorials/{name}" for name in ("index", "gradient_descent", "momentum", "adaptive_rates", "adam", "network")
     ),
     "Speed": ("performance", "benchmark"),
