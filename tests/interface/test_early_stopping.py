@@ -145,6 +145,27 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception], message:
         made(**options)
 
 
+@pytest.mark.parametrize(
+    ("make", "argument_of"),
+    [
+        (fo.LBFGS, lambda p: lambda: (p @ p, 2 * p)),
+        (lambda p: fo.Lookahead(fo.SGD(p, lr=1.0)), lambda p: 2 * p),
+        (lambda p: fo.Mixed([{"params": p, "optimizer": fo.Lion}]), lambda p: [2 * p]),
+    ],
+    ids=["L-BFGS", "a wrapper", "a mixture"],
+)
+def test_any_optimizer_of_the_package_is_stopped(make: Any, argument_of: Any) -> None:
+    p = np.full(2, 4.0)
+    opt = make(p)
+    stopping = fo.EarlyStopping(opt, max_steps=1)
+    assert not stopping.update(0.0)
+    opt.step(argument_of(p))
+    moved = p.copy()
+    assert stopping.update(1.0)
+    assert (moved != p).all()
+    assert (p == 4).all()
+
+
 def test_wrong_arguments_change_nothing() -> None:
     with pytest.raises(TypeError, match=r"^optimizer: expected one with param_states and step_count, got a list"):
         fo.EarlyStopping([np.ones(2)])  # type: ignore[arg-type]
