@@ -24,17 +24,20 @@ class GroupStep(NamedTuple):
 
 def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupStep:
     """Return the step of a group with these settings at step number t."""
-    constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
         scale = scale_at(scale, f"{place}['grad_scale']")
-    return tuple.__new__(GroupStep, (settings, lr, t, scale, constants))  # in half the time of GroupStep(...)
+    return _with_constants(settings, lr, t, scale)
 
 
 def group_step_of_rows(group_step: GroupStep, taken: int) -> GroupStep:
     """Return the step, of the same group, of rows that have taken so many before."""
-    own = group_step_at(group_step.settings, group_step.lr, taken + 1, "param_groups")
-    return own._replace(grad_scale=group_step.grad_scale)
+    return _with_constants(group_step.settings, group_step.lr, taken + 1, group_step.grad_scale)
+
+
+def _with_constants(settings: Settings, lr: float, t: int, grad_scale: float) -> GroupStep:
+    constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
+    return tuple.__new__(GroupStep, (settings, lr, t, grad_scale, constants))  # in half the time of GroupStep(...)
 
 
 def settings_used(
