@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator
+from PIL import Image
 
 import fastoptim as fo
 
@@ -206,8 +207,12 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [float(place) for place in moved]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Save the picture and print its path."""
+def save(figure: Figure, path: Path, colors: int | None = None) -> None:
+    """Save the picture and print its path; a palette of a few colors makes photographs small."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+    if colors:
+        with Image.open(path) as picture:
+            reduced = picture.convert("RGB").quantize(colors)
+        reduced.save(path, optimize=True)
     print(f"Saved the picture as {path.resolve()}")

@@ -215,6 +215,72 @@ def test_bounds_design_the_beam_as_clipping_does(examples: Callable[[str], Modul
     assert (final.min(), final.max()) == (0, 1)
 
 
+@pytest.fixture
+def gaussians(examples: Callable[[str], ModuleType]) -> dict[str, Any]:
+    """Forty Gaussians in an image of 32 x 48 pixels, which differ in every number."""
+    rng = np.random.default_rng(0)
+    made = examples("splatting").scattered(rng.random((32, 48, 3)), 40, rng)
+    return {name: p + 0.3 * rng.standard_normal(p.shape) for name, p in made.items()}
+
+
+def test_tiles_show_the_gaussians_from_front_to_back(
+    examples: Callable[[str], ModuleType], gaussians: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = examples("splatting")
+    monkeypatch.setattr(example, "REACH", 100)  # in every tile
+    expected, left = np.zeros((32, 48, 3)), np.ones((32, 48, 1))
+    places = np.stack(np.meshgrid(np.arange(48), np.arange(32)), axis=-1) + 0.5
+    for place, log_width, angle, color, logit in zip(*(gaussians[name] for name in example.RATES), strict=True):
+        turn = np.array([[np.cos(angle[0]), np.sin(angle[0])], [-np.sin(angle[0]), np.cos(angle[0])]])
+        precision = turn.T @ np.diag(np.exp(-2 * log_width)) @ turn
+        power = np.einsum("yxi,ij,yxj->yx", places - place, precision, places - place)[..., None]
+        alpha = np.minimum(np.exp(-power / 2) / (1 + np.exp(-logit)), example.OPAQUE)
+        expected += left * alpha * color
+        left *= 1 - alpha
+    np.testing.assert_allclose(example.draw_image(gaussians, 32, 48), expected, atol=1e-6)
+
+
+def test_splatting_has_the_gradients_of_its_loss(
+    examples: Callable[[str], ModuleType], gaussians: dict[str, Any]
+) -> None:
+    example = examples("splatting")
+    gaussians["logit"][:3] = 8  # more opaque than a pixel may be
+    image, crop = np.random.default_rng(1).random((32, 48, 3)), (16, 0, 32, 16)
+    _, visible, rows = example.loss_and_gradients(gaussians, image, crop)
+    assert 0 < len(visible) < 40
+    whole = {name: np.zeros_like(p) for name, p in gaussians.items()}
+    for name, gradient in rows.items():
+        whole[name][visible] = gradient
+    check_gradients(lambda: float(example.loss_and_gradients(gaussians, image, crop)[0]), gaussians, whole)
+
+
+def test_transparent_gaussians_go_and_those_with_large_gradients_split(
+    examples: Callable[[str], ModuleType], gaussians: dict[str, Any]
+) -> None:
+    example, args = examples("splatting"), Namespace(most=42, transparent=0.05)
+    gaussians["logit"][[5, 6]] = -4
+    pull = np.zeros(40)
+    pull[[3, 6, 17, 30, 39]] = [2, 9, 3, 4, 5]
+    opt = example.make_optimizer(gaussians, 10)
+    opt.step([{name: np.ones_like(gaussians[name])} for name in example.RATES])
+    new, source = example.changed(gaussians, pull, args, np.random.default_rng(0))
+    origin = [i for i in range(40) for _ in range(0 if i in (5, 6) else 2 if i in (3, 17, 30, 39) else 1)]
+    assert source.tolist() == [-1 if i in (3, 17, 30, 39) else i for i in origin]
+    assert_same_bits(new["color"], gaussians["color"][origin])
+    assert np.all((new["log_width"] < gaussians["log_width"][origin]) == (source < 0)[:, None])
+    opt.remap([{name: new[name]} for name in example.RATES], [dict.fromkeys([name], source) for name in example.RATES])
+    assert opt.state[0]["position"]["row_steps"].tolist() == (source >= 0).tolist()
+
+
+def test_splatting_approaches_the_photograph(examples: Callable[[str], ModuleType], arguments: Any) -> None:
+    example = examples("splatting")
+    args = arguments(example, "splatting")
+    run = example.fit(example.photograph(args.reduction), args)
+    assert run.psnr[args.steps] > run.psnr[0] + 3
+    assert args.count < len(run.gaussians["angle"]) == list(run.changes.values())[-1][2]
+    assert 0 <= run.gaussians["color"].min() <= run.gaussians["color"].max() <= 1
+
+
 # ---- the commands on the pages
 
 
@@ -241,6 +307,7 @@ SHORT = {
     "landscapes": "--steps 2",
     "schedules": "--steps 60",
     "word_vectors": "--packages numpy --min-count 50 --dimensions 8 --batch-size 64 --steps 5 --words 20",
+    "splatting": "--reduction 13 --count 40 --most 60 --steps 40 --every 10 --crop 1",
     "topology": "--width 24 --height 8 --radius 1.5 --steps 40 --rounds 2",
     "choosing": f"--from {CHECKOUT / 'docs/data/choosing.json'}",
 }
