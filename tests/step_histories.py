@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -104,3 +105,8 @@ def assert_same(actual: Any, expected: Any, place: str = "") -> None:
             assert_same(a, b, f"{place}[{i}]")
     else:
         assert actual == expected or (actual != actual and expected != expected), f"{place}: {actual} is not {expected}"
+
+
+def model() -> dict[str, Any]:
+    """Return parameters in a nesting, for checkpoint files."""
+    return {"w": np.ones((2, 3), np.float32), "b": [np.zeros(3, ml_dtypes.bfloat16), (np.array(2.0), np.zeros((0, 2)))]}
