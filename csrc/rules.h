@@ -26,6 +26,7 @@
 #include "rules/mars.h"
 #include "rules/momentum.h"
 #include "rules/msvag.h"
+#include "rules/muon.h"
 #include "rules/nadam.h"
 #include "rules/novograd.h"
 #include "rules/prodigy.h"

@@ -85,6 +85,26 @@ class ndarray:  # noqa: N801  # CuPy's name
     def __rmul__(self, other: Any) -> ndarray:
         return self._operate(np.multiply, other)
 
+    def __truediv__(self, other: Any) -> ndarray:
+        return self._operate(np.divide, other)
+
+    def __pow__(self, other: Any) -> ndarray:
+        return self._operate(np.power, other)
+
+    def __lt__(self, other: Any) -> ndarray:
+        return self._operate(np.less, other)
+
+    def __le__(self, other: Any) -> ndarray:
+        return self._operate(np.less_equal, other)
+
+    def __iadd__(self, other: Any) -> ndarray:
+        np.add(self.host, other.host if isinstance(other, ndarray) else other, out=self.host)
+        return self
+
+    def __imul__(self, other: Any) -> ndarray:
+        np.multiply(self.host, other.host if isinstance(other, ndarray) else other, out=self.host)
+        return self
+
     def __ixor__(self, other: Any) -> ndarray:
         self.host ^= other
         return self
@@ -103,6 +123,15 @@ class ndarray:  # noqa: N801  # CuPy's name
 
     def reshape(self, *shape: Any) -> ndarray:
         return self._like(self.host.reshape(*shape))
+
+    def swapaxes(self, one: int, other: int) -> ndarray:
+        return self._like(self.host.swapaxes(one, other))
+
+    def sum(self, axis: Any) -> ndarray:
+        return self._like(self.host.sum(axis))
+
+    def mean(self, axis: Any) -> ndarray:
+        return self._like(self.host.mean(axis))
 
     def all(self) -> bool:
         return bool(self.host.all())
@@ -140,6 +169,10 @@ def asnumpy(a: ndarray, stream: Any = None, order: Any = "C") -> Any:
 
 def empty_like(a: ndarray) -> ndarray:
     return empty(a.shape, a.dtype)
+
+
+def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
+    np.matmul(a.host, b.host, out=out.host)
 
 
 def isfinite(a: ndarray) -> ndarray:

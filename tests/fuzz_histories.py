@@ -20,6 +20,7 @@ import fastoptim as fo
 import fastoptim.engines.native
 from bit_checks import ODD, Buffer
 from cases import DTYPES, ISAS, MIN_SHARE, Array
+from fastoptim.optimizer.base import known_optimizers
 from fastoptim.options.schema import AVERAGE
 from random_cases import random_array, random_case, random_option
 from step_histories import assert_same
@@ -29,6 +30,7 @@ Call = Callable[["Twin"], Any]
 
 OPERATIONS = 25
 SHAPES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (7,), (3, 5), (0, 4), (2, 3, 4), (70,), (40, 30))
+MATRICES = [shape for shape in SHAPES if len(shape) > 1]
 WRONG_DTYPES = ("i8", "c8", "?", "O", ">f4", "U1")
 SCHEDULES: list[Callable[[], Any]] = [
     lambda: fo.schedules.Cosine(0.1, 20),
@@ -113,7 +115,8 @@ class History:
     def __init__(self, seed: tuple[int, int], work: Path, write: Callable[[str], Any]) -> None:
         self.rng = np.random.default_rng(seed)
         self.work, self.write = work, write
-        self.optimizer: type[fo.Optimizer] = list(fo.OPTIMIZERS.values())[self.below(len(fo.OPTIMIZERS))]
+        known = list(known_optimizers().values())
+        self.optimizer: type[fo.Optimizer] = known[self.below(len(known))]
         self.change_threads()
         self.dtypes = [DTYPES[i] for i in self.rng.permutation(len(DTYPES))[: 1 + self.below(len(DTYPES))]]
         groups = self.groups()
@@ -210,6 +213,8 @@ class History:
         return shape()
 
     def param(self) -> Array:
+        if self.optimizer.stages:
+            return self.values(MATRICES[self.below(len(MATRICES))], self.dtypes[self.below(len(self.dtypes))])
         shape = SHAPES[self.below(len(SHAPES))] if self.chance(0.97) else (2 * MIN_SHARE + self.below(3 * MIN_SHARE),)
         return self.values(shape, self.dtypes[self.below(len(self.dtypes))])
 

@@ -14,6 +14,7 @@ import numpy as np
 
 import fastoptim as fo
 from cases import Array, Case, DType, random_values, special_values
+from fastoptim.matrix.newton_schulz import COEFFICIENTS, Coefficients
 from fastoptim.options.checks import Bounds, OneOf, Range, may_be_none
 
 SIZE = 70  # a vector of each width, and a tail
@@ -45,6 +46,8 @@ def random_option(rng: np.random.Generator, annotation: Any, default: Any) -> An
         return args[rng.integers(len(args))]
     if annotation is Bounds:
         return tuple(sorted(float(rng.choice([-1, 1]) * 10.0 ** rng.uniform(-3, 3)) for _ in range(2)))
+    if annotation is Coefficients:
+        return (*COEFFICIENTS, ((1.5, -0.5, 0.0),), ((2.0, -1.5, 0.5), (1.875, -1.25, 0.375)))[rng.integers(5)]
     if get_origin(annotation) is tuple:
         return tuple(random_option(rng, part, own) for part, own in zip(args, default, strict=True))
     assert get_origin(annotation) is Annotated, f"no values are known for {annotation!r}"

@@ -44,6 +44,7 @@ PAGES = {
         "groups",
         "stopping",
         "lbfgs",
+        "matrix_methods",
         "checkpoints",
         "coming_from",
         "other_libraries",

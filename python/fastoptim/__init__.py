@@ -20,6 +20,8 @@ from .core import build_info as build_info
 from .early_stopping import EarlyStopping as EarlyStopping
 from .lbfgs.optimizer import LBFGS as LBFGS
 from .loss_scale import LossScaler as LossScaler
+from .matrix.muon import Muon as Muon
+from .matrix.muon import NorMuon as NorMuon
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer

@@ -1,9 +1,10 @@
 """One update on buffers that the caller owns: ``fo.functional.NAME(p, g, *state, step=t, **hyperparameters)``.
 
 The functions work in place.  They return None, or with ``skip_nonfinite`` whether the step was taken.  ``step`` counts
-from 1.  State arrays have the order of ``fo.OPTIMIZERS[NAME].state``, followed by the average if one is kept; arrays
-that the options do not use may be omitted.  Hyper-parameters and defaults are those of the class.  The functions are
-made from the classes; ``help(fo.functional.adam)`` prints the docstring.
+from 1.  State arrays have the order of ``fo.OPTIMIZERS[NAME].state``, for other classes of that of their `state`,
+followed by the average if one is kept; arrays that the options do not use may be omitted.  Hyper-parameters and
+defaults are those of the class.  The functions are made from the classes;
+``help(fo.functional.adam)`` prints the docstring.
 
 A call costs about as much as a step of an optimizer, also with other rates and other numbers of the formula than
 before.  A function keeps the options of its last calls, in checked form, but no array.  Different threads may call it
@@ -32,7 +33,7 @@ from .arrays.rows import values_of
 from .engines.base import group_step_at
 from .engines.native import option_set
 from .engines.select import check_backend, engine_for
-from .optimizer.base import OPTIMIZERS, Optimizer
+from .optimizer.base import Optimizer, known_optimizers
 from .options.checks import rate_at
 from .options.settings import Settings
 from .options.suggestions import did_you_mean
@@ -44,17 +45,16 @@ MAX_OPTION_SETS = 8
 
 def bind(name: str, backend: str, module: str) -> Callable[..., bool | None]:
     """Return the update of the optimizer of that name on that backend, as a function."""
-    if name not in OPTIMIZERS:
-        hint = did_you_mean(name, OPTIMIZERS) or ";"
-        raise AttributeError(
-            f"module {module!r} has no attribute {name!r}{hint} the optimizers are {sorted(OPTIMIZERS)}"
-        )
-    return _bind(OPTIMIZERS[name], backend, module)  # type: ignore[arg-type]  # mypy: a class has no hash
+    known = known_optimizers()
+    if name not in known:
+        hint = did_you_mean(name, known) or ";"
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint} the optimizers are {sorted(known)}")
+    return _bind(known[name], backend, module)  # type: ignore[arg-type]  # mypy: a class has no hash
 
 
 @cache
 def _bind(optimizer: type[Optimizer], backend: str, module: str) -> Callable[..., bool | None]:
-    if backend == "native":
+    if backend == "native" and not optimizer.stages:
         update = _native_update(optimizer)
     else:
 
@@ -128,12 +128,13 @@ def _update(
 
     metadata = check_target(p, "p")
     check_backend(backend, metadata, "p")
+    optimizer.check_shape(metadata.shape, settings.options, "p")
     for name, array in zip(names, state, strict=True):
         check_state(array, name, metadata, optimizer.state_schema[name])
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
     param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=optimizer.state_schema)
-    stepped = engine_for(backend, [param]).step([g], [group_step])
+    stepped = engine_for(backend, [param], [optimizer]).step([g], [group_step])
     if stepped is None and settings.when_nonfinite == "raise":
         raise_nonfinite(values_of(iter([("g", g)])))
     return stepped is not None if settings.skips else None
@@ -141,9 +142,9 @@ def _update(
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":
-        return sorted(OPTIMIZERS)
+        return sorted(known_optimizers())
     return bind(name, "native", __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted([*OPTIMIZERS, *(name for name in globals() if name.startswith("__"))])
+    return sorted([*known_optimizers(), *(name for name in globals() if name.startswith("__"))])

@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import Any
 
 from .functional import bind
-from .optimizer.base import OPTIMIZERS
+from .optimizer.base import known_optimizers
 
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":
-        return sorted(OPTIMIZERS)
+        return sorted(known_optimizers())
     return bind(name, "reference", __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted([*OPTIMIZERS, *(name for name in globals() if name.startswith("__"))])
+    return sorted([*known_optimizers(), *(name for name in globals() if name.startswith("__"))])

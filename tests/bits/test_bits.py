@@ -62,8 +62,8 @@ OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 
 
 def test_every_rule_is_reached() -> None:
-    """No options lead to Sophia.update_hessian and to the passes of L-BFGS, which have tests of their own."""
-    passes = {name for name in RULES if name.startswith("lbfgs_")}
+    """Sophia.update_hessian, the passes of L-BFGS and optimizers of matrices have tests of their own."""
+    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon"))}
     assert {case.variant for case in CASES} == set(RULES) - {"sophia_hessian"} - passes
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("schedules", "loss_scale", "norms", "threads"),
     ("early_stopping",),
     ("optimizer",),
-    ("lbfgs", "rules", "wrappers"),
+    ("lbfgs", "matrix", "rules", "wrappers"),
     ("sgld",),
     ("functional",),
     ("reference",),

@@ -35,6 +35,7 @@ from devices import IS_EMULATED, OFFSETS, Placed, get, import_module
 from fastoptim import core
 from fastoptim.arrays.cuda_families import CuPy
 from fastoptim.engines.reference import FLUSH_INTERVAL
+from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
 from fastoptim.random_bits import normal_numbers
 from models import OPTIMIZERS
 from nvcc import CSRC, ptx_of_all, ptx_of_some, rule_names, tool
@@ -47,7 +48,8 @@ from ptx.parser import Kernel, parse
 SIZE = 1031  # what 128 threads move as vectors, and 7 more
 # Rules that no call of an optimizer's `step` launches.
 LBFGS = {f"lbfgs_{name}" for name in ("add", "add_pair", "add_four", "dot", "dots", "scale")}
-OTHER_RULES = {"sophia_hessian", *LBFGS}
+MATRICES = {"muon_direction", "muon"}
+OTHER_RULES = {"sophia_hessian", *LBFGS, *MATRICES}
 MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
 CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
 PAIRS = list(product(DTYPES, DTYPES))
@@ -371,6 +373,31 @@ def check_hessian(programs: Programs, dtype: DType) -> set[str]:
     return device.launched
 
 
+def check_matrix_methods(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Two steps of every one; the host computes the products."""
+    xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(9)
+    zeros = CuPy.zeros
+
+    def zeros_and_owned(*arguments: Any) -> Any:
+        array = zeros(*arguments)
+        device.own("state or scratch", array)
+        return array
+
+    for cls in MATRIX_OPTIMIZERS.values():
+        host, g = (ordinary_values(rng, dtype, SIZE).reshape(1, SIZE) for _ in range(2))
+        expected, on_gpu = cls(host, lr=0.1), placed(device, "p", host, 0)
+        with monkeypatch.context() as patch, device.interpreting():
+            patch.setattr(CuPy, "zeros", zeros_and_owned)
+            opt = cls(on_gpu, lr=0.1)
+            grad = placed(device, "g", g, 0, writable=False)
+            for _ in range(2):
+                opt.step(grad)
+                expected.step(g)
+        np.testing.assert_allclose(get(xp, on_gpu), host, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(get(xp, opt.state["m"]), expected.state["m"], rtol=0, atol=1e-5)
+    return device.launched
+
+
 # ---- tests
 
 
@@ -390,6 +417,7 @@ def test_rules_that_no_step_of_an_optimizer_launches(all_programs: Programs, mon
     launched: set[str] = set()
     for dtype in (FLOAT32, FLOAT64):
         launched |= check_lbfgs(all_programs, dtype, monkeypatch) | check_hessian(all_programs, dtype)
+        launched |= check_matrix_methods(all_programs, dtype, monkeypatch)
     needed = {name for name, rule in rules_of(all_programs).items() if rule in OTHER_RULES}
     assert needed - launched == set()
 

@@ -25,7 +25,7 @@ import fastoptim.torch  # noqa: E402
 
 Parameter, assert_equal = torch.nn.Parameter, torch.testing.assert_close
 
-INFOS = {info.name: info for info in common.optim_db if hasattr(fastoptim.torch, info.name)}
+INFOS = {info.name: info for info in common.optim_db if hasattr(fastoptim.torch, info.name) and info.name != "Muon"}
 #: Cases of OptimizerInfo that the pages list as not applicable, by a part of their description.
 ABSENT = ("differentiable",)
 

@@ -158,6 +158,7 @@ class Cuda:
     astype: Any = _refuse
     to_numpy: Any = _refuse
     arithmetic: Any = _refuse
+    matmul: Any = _refuse
 
 
 class CuPy(Cuda):
@@ -236,6 +237,10 @@ class CuPy(Cuda):
         """Return a NumPy copy, after a wait for the current stream."""
         with self.arithmetic(array):
             return np.asarray(self._cupy.asnumpy(array))
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Multiply by cuBLAS."""
+        self._cupy.matmul(a, b, out=out)
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which the array's device is CuPy's current one, on which it allocates."""

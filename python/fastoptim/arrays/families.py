@@ -59,6 +59,9 @@ class ArrayFamily(Protocol):
     def to_numpy(self, array: Any) -> Array:
         """Return a NumPy array with memory of its own."""
 
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Assign the matrix product a b to `out`, an array in C order.  Those of the CPU are NumPy arrays."""
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which the family's operators do plain arithmetic in the memory of that array."""
 

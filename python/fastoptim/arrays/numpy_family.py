@@ -97,6 +97,10 @@ class NumPy:
         """Return a copy in the same memory order."""
         return self._plain(array).copy(order="K")  # type: ignore[no-any-return]
 
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Multiply by NumPy's BLAS, which takes half of the time where b is the transpose of a."""
+        np.matmul(a, b, out=out)
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context without floating-point warnings."""
         return np.errstate(all="ignore")

@@ -109,6 +109,11 @@ class _Torch:
         """Return a NumPy copy, after a wait for the current stream."""
         return np.array(array.detach().cpu().numpy())
 
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Multiply by the library's BLAS."""
+        as_tensor = self._torch.as_tensor
+        self._torch.matmul(as_tensor(a), as_tensor(b), out=as_tensor(out))
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which autograd records nothing."""
         return self._torch.no_grad()  # type: ignore[no-any-return]

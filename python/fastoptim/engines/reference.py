@@ -220,7 +220,7 @@ class _Work:
         own = {k: v for k, v in settings.options.items() if k not in optimizer.shared or k == "lr"}
         if optimizer.decays_itself:
             own |= {"weight_decay": settings.weight_decay_at(lr), "decoupled": settings.options["decoupled"]}
-        state = {name: self._decoded(name) for name in optimizer.variants[settings.variant]}
+        state = {name: self._decoded(name) for name in optimizer.variants[settings.variant] + optimizer.scratch}
         result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **constants}, **sums)
         for name, array in state.items():
             self._encode(name, array)

@@ -15,6 +15,7 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
 from ..engines.select import engine_for
+from ..engines.stages import Stage
 from ..options.checks import Backend, Bounds, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
 from ..options.combinations import check_combination
 from ..options.fields import (
@@ -39,8 +40,16 @@ from .native_rules import check_against_native
 from .remapping import ChangesRows
 from .saving import SavedInFiles
 
-#: Every optimizer by name.
+#: Every optimizer that steps arrays of any shape, by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
+
+#: The optimizers whose steps depend on the shapes of whole matrices, by name.
+MATRIX_OPTIMIZERS: dict[str, type[Optimizer]] = {}
+
+
+def known_optimizers() -> dict[str, type[Optimizer]]:
+    """Return the optimizers of both registries by name."""
+    return {**OPTIMIZERS, **MATRIX_OPTIMIZERS}
 
 
 class Optimizer(
@@ -202,6 +211,19 @@ class Optimizer(
     """True if those sums run over all arrays.  The step count is then the optimizer's, and every step updates the
     scalar state of all arrays, also of those without a gradient."""
 
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    """What precedes the formula: passes that prepare whole matrices for the array library, and its work on them."""
+
+    scratch: ClassVar[tuple[str, ...]] = ()
+    """The arrays of one step that stages write and the native rule reads after its state; never saved."""
+
+    stage_state: ClassVar[tuple[str, ...]] = ()
+    """State arrays of stages, which the native rule does not have."""
+
+    @staticmethod
+    def check_shape(shape: tuple[int, ...], options: Mapping[str, Any], place: str) -> None:
+        """Raise ValueError for a parameter of a shape that the formula does not take."""
+
     @classmethod
     def variant(cls, *args: Any, **_: Any) -> str:
         """Return the variant that the options select, or raise ValueError if they exclude each other.
@@ -222,7 +244,7 @@ class Optimizer(
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
         cls._checked_defaults = {}
-        names = tuple(dict.fromkeys(name for names in cls.variants.values() for name in names))
+        names = (*dict.fromkeys(name for names in cls.variants.values() for name in names), *cls.stage_state)
         cls.state = State(names)
         if unknown := vars(cls).get("state_schema", {}).keys() - set(names):
             raise ImportError(f"{cls.__name__}: state_schema has {sorted(unknown)}, which no variant has")
@@ -236,7 +258,7 @@ class Optimizer(
             cls.check_options({"convention": convention})
         check_against_native(cls)
         if "name" in vars(cls) and cls.has_function:  # a user's subclass without a name of its own is not registered
-            OPTIMIZERS[cls.name] = cls
+            (MATRIX_OPTIMIZERS if cls.stages else OPTIMIZERS)[cls.name] = cls
 
     @classmethod
     def _declared_schema(cls) -> dict[str, StateArray]:
@@ -306,7 +328,7 @@ class Optimizer(
 
     def engine_for(self, param_states: Sequence[ParamState]) -> PartEngine:
         """Return an engine of this optimizer's backend for these arrays."""
-        return engine_for(self.backend, param_states)
+        return engine_for(self.backend, param_states, [self.rule_of(param.group) for param in param_states])
 
     def check_arrays(self) -> None:
         """Raise an error if a step could not write a parameter or a state array as it is now."""

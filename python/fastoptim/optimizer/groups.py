@@ -120,6 +120,7 @@ def options_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     """Return new arrays for the state that these settings use and the parameter does not have yet."""
+    settings.optimizer.check_shape(param.metadata.shape, settings.options, param.p_place)
     if settings.options["row_steps"]:
         check_has_rows(param)
     missing = [] if param.is_remote else [name for name in settings.state if name not in param.state]

@@ -27,7 +27,7 @@ def check_against_native(cls: type[RuleClass]) -> None:
         rule = RULES[variant]
         used.update(rule.hyper)
         scalars = tuple(name for name in state if cls.state_schema[name].is_scalar)
-        if rule.state + rule.scalar_state != state or rule.scalar_state != scalars:
+        if rule.state + rule.scalar_state != state + cls.scratch or rule.scalar_state != scalars:
             raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")
         if not ours.issuperset(rule.hyper):
             raise ImportError(

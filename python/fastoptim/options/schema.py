@@ -48,6 +48,7 @@ class Shape(NamedTuple):
 SHAPES = {
     "param": Shape(lambda shape: shape, None, True, " as the parameter's"),
     "scalar": Shape(lambda shape: (), np.dtype(np.float64), False, ", one number for the whole array"),
+    "matrix_rows": Shape(lambda shape: (*shape[:-1], 1), None, False, ", one number for each row of a matrix"),
     "rows": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one number for each row", True),
 }
 

@@ -27,7 +27,14 @@ if TYPE_CHECKING:  # a protocol takes time to make
         decays_itself: ClassVar[bool]
         reduce_terms: ClassVar[Callable[..., tuple[float, ...]] | None]
         reduces_all: ClassVar[bool]
+        scratch: ClassVar[tuple[str, ...]]
+        stages: ClassVar[Any]  # a tuple of engines.stages.Stage
+        stage_state: ClassVar[tuple[str, ...]]
         reference: ClassVar[Callable[..., None]]
+
+        @staticmethod
+        def check_shape(shape: tuple[int, ...], options: Mapping[str, Any], place: str) -> None:
+            """Raise ValueError for a parameter of a shape that the formula does not take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +52,13 @@ class Settings:
     @property
     def state(self) -> tuple[str, ...]:
         """The state arrays that these options use."""
-        return self.optimizer.variants[self.variant] + self._shared_state
+        return self.optimizer.variants[self.variant] + self.optimizer.stage_state + self._shared_state
 
     @property
     def every_state(self) -> tuple[str, ...]:
         """The state arrays of every variant, and those that the shared options need."""
         names = dict.fromkeys(name for names in self.optimizer.variants.values() for name in names)
-        return (*names, *self._shared_state)
+        return (*names, *self.optimizer.stage_state, *self._shared_state)
 
     @property
     def _shared_state(self) -> tuple[str, ...]:
@@ -66,7 +73,7 @@ class Settings:
     def is_elementwise(self) -> bool:
         """True if the update of an element depends on no other element, nor on a number of the whole array."""
         own = self.optimizer.variants[self.variant]
-        whole = self.optimizer.reduce_terms is not None or self.options["cautious"]
+        whole = self.optimizer.reduce_terms is not None or self.optimizer.stages or self.options["cautious"]
         return not whole and not any(self.optimizer.state_schema[name].is_scalar for name in own)
 
     @property

@@ -15,10 +15,12 @@ import fastoptim  # noqa: F401  # registers the optimizers
 
 from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
-from ...optimizer.base import OPTIMIZERS as CORE_OPTIMIZERS
 from ...optimizer.base import Optimizer as CoreOptimizer
+from ...optimizer.base import known_optimizers
 from .stepper import check_groups, make_stepper, stepper_class
 from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor, with_tensors
+
+CORE_OPTIMIZERS = known_optimizers()
 
 #: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
 FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
@@ -255,7 +257,7 @@ Methods and attributes are those of `torch.optim.Optimizer`: `step` takes a clos
 `skip_nonfinite` has skipped the step; learning rates are in `param_groups`, and step counts in `state[p]["step"]`.
 
 >>> import torch, fastoptim.torch
->>> p = torch.nn.Parameter(torch.ones(2))
+>>> p = torch.nn.Parameter(torch.ones({"2, 2" if core.stages else "2"}))
 >>> opt = fastoptim.torch.{core.__name__}([p])
 >>> p.sum().backward()
 >>> for _ in range(2):  # the first step of ADOPT only starts its state

@@ -281,7 +281,11 @@ def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
 def _entry(cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int]) -> _Entry:
     place = f"[{where[0]}]['params'][{where[1]}]"
     target = Target.of(tensor, "param_groups" + place)
-    if is_sharded(tensor) and (cls.reduce_terms or any(settings.options[k] for k in ("clip_norm", "clip_global_norm"))):
+    if cls.stages and tensor.is_complex():
+        raise ValueError(f"param_groups{place}: expected a real tensor for {cls.name}, got {tensor.dtype}")
+    if is_sharded(tensor) and (
+        cls.reduce_terms or cls.stages or any(settings.options[k] for k in ("clip_norm", "clip_global_norm"))
+    ):
         raise ValueError(
             f"param_groups{place}: expected a tensor of which this process has every element, as sums run over it, "
             f"got a DTensor"

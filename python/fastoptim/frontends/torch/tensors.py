@@ -28,6 +28,8 @@ _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 _NAMES = {
     "sgd": {"b": "momentum_buffer"},
     **dict.fromkeys(("adam", "adamw", "nadam", "radam"), _ADAM),
+    "muon": {"m": "momentum_buffer"},
+    "normuon": {"m": "momentum_buffer", "v": "second_momentum_buffer"},
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adadelta": {"s": "square_avg", "x": "acc_delta"},
     "adagrad": {"s": "sum"},

@@ -1,0 +1,251 @@
+"""The engine of rules before which the array library works on whole matrices, such as Muon.
+
+A stage is a pass of a rule that writes scratch arrays, and the library's work on these.  After all stages one step of
+the backend's engine updates every array together with those of other optimizers.  So a step that is refused, skipped or
+interrupted before has changed nothing, and options apply as they do to any rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .. import core
+from ..arrays.checks import memory_of
+from ..arrays.cuda_families import ArrayMetadata
+from ..arrays.families import in_numpy
+from ..arrays.numpy_family import NUMPY
+from ..arrays.param_state import ParamState, check_targets
+from ..arrays.rows import Rows, check_rows
+from ..arrays.tree import Structure
+from ..options.settings import Settings
+from ..reference_math import compute_dtype, norm, norm_in_order
+from . import native
+from .base import (
+    NO_COUNTS,
+    NOTHING_ELSEWHERE,
+    Counts,
+    Elsewhere,
+    GroupSnapshot,
+    GroupStep,
+    PartEngine,
+    depends_on_all,
+)
+
+if TYPE_CHECKING:
+    from ..options.settings import RuleClass
+
+#: The options of a stage's pass that are those of the whole step.
+_OF_THE_STEP = {
+    "decoupled": False,
+    "decay_schedule": "lr",
+    "cautious": False,
+    "cautious_decay": False,
+    "bounds": None,
+    "ema": None,
+    "swa_start": None,
+}
+
+
+class Stage(NamedTuple):
+    """A pass that writes scratch arrays, and the work of the array library on them."""
+
+    rule: Any
+    """The rule of the pass: one without a name, whose state arrays are those of the optimizer and its scratch."""
+    work: Callable[[MatrixWork], Mapping[str, Any]]
+    """The work on one parameter: may change scratch arrays, and returns new values of stage state."""
+
+
+@dataclass
+class Workspace:
+    """Memory for the work on one parameter after another."""
+
+    _flat: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def array(self, name: str, like: Any, family: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return an array in C order, with any values, in the memory of `like`."""
+        key, size = (name, dtype, memory_of(family.metadata(like, ""))), math.prod(shape)
+        if key not in self._flat or math.prod(self._flat[key].shape) < size:
+            self._flat[key] = family.full(like, (size,), 0.0, dtype)
+        return self._flat[key][:size].reshape(shape)
+
+
+@dataclass
+class MatrixWork:
+    """One parameter in a step, for the array library.  The CPU's arrays are NumPy's over the same memory."""
+
+    param: ParamState
+    group_step: GroupStep
+    backend: str
+    workspace: Workspace
+
+    def __post_init__(self) -> None:
+        self.on_gpu = isinstance(self.param.metadata, ArrayMetadata)
+        self.options = self.group_step.settings.options
+        self.dtype = compute_dtype(self.param.metadata.dtype)
+        self._family = self.param.family if self.on_gpu else NUMPY
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a scratch or state array."""
+        array = self.param.state[name]
+        return array if self.on_gpu else in_numpy(array)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Any:
+        """Return memory of the compute type for this parameter alone, until the next one."""
+        like = self.param.p if self.on_gpu else self.param.metadata
+        return self.workspace.array(name, like, self._family, shape, self.dtype)
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Assign a product of matrices, computed by the parameter's library."""
+        self.param.family.matmul(a, b, out)
+
+    def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """Return a copy in that dtype."""
+        return self._family.astype(array, dtype)
+
+    def norms(self, arrays: list[Any]) -> list[float]:
+        """Return the Euclidean norms of arrays of the CPU."""
+        if self.backend == "native":
+            return native.norms(arrays, 2.0)
+        return [norm(array, 2.0) for array in arrays]
+
+
+class Engine:
+    """Run the stages of every array, then one step of all."""
+
+    def __init__(
+        self,
+        param_states: Sequence[ParamState],
+        rules: Sequence[type[RuleClass]],
+        backend: str,
+        make: Callable[[Sequence[ParamState]], PartEngine],
+    ) -> None:
+        self._backend, self._rules = backend, rules
+        self._params = [
+            replace(param, state={**param.state, **{name: param.allocate(name) for name in rule.scratch}})
+            for param, rule in zip(param_states, rules, strict=True)
+        ]
+        self._whole = make(self._params)
+        self._workspace = Workspace()
+        self._passes: list[tuple[list[int], PartEngine]] = []  # of every stage, the arrays that have it
+        for k in range(max(len(rule.stages) for rule in rules)):
+            indices = [i for i, rule in enumerate(rules) if k < len(rule.stages)]
+            self._passes.append((indices, make([self._for_stage(i, k) for i in indices])))
+
+    def _for_stage(self, index: int, k: int) -> ParamState:
+        param, rule = self._params[index], self._rules[index].stages[k].rule
+        (names,) = rule.variants.values()
+        return replace(param, state={name: param.state[name] for name in names}, copy=None)
+
+    def step(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        counts: Counts = NO_COUNTS,
+        elsewhere: Elsewhere = NOTHING_ELSEWHERE,
+    ) -> int | None:
+        """Update every array that has a gradient; see fastoptim.engines.base.Engine."""
+        which = [param.group for param in self._params] if step_of is None else step_of
+        steps = [group_steps[index] for index in which]
+        self._check(grads, steps)
+        if elsewhere.global_norm is None and any(map(depends_on_all, group_steps)):
+            norms = self._whole.clipped_norms(list(grads), group_steps, step_of)
+            if norms is None:
+                return None
+            norm_type = group_steps[0].settings.options["norm_type"]
+            elsewhere = elsewhere._replace(global_norm=norm_in_order(norms, norm_type))
+        state: list[tuple[Any, Any, Any]] = []
+        for k, (indices, engine) in enumerate(self._passes):
+            own_steps = [_step_of_stage(steps[i], k) for i in indices]
+            own_grads = [grads[i] for i in indices]
+            if engine.step(own_grads, own_steps, [*range(len(indices))], NO_COUNTS, elsewhere) is None:
+                return None
+            for i in indices:
+                if grads[i] is not None:
+                    state += self._work(i, steps[i], k)
+        if not state:
+            return self._whole.step(grads, group_steps, step_of, counts, elsewhere)
+        return self._commit(state, grads, group_steps, step_of, counts, elsewhere)
+
+    def _work(self, index: int, group_step: GroupStep, k: int) -> Iterable[tuple[Any, Any, Any]]:
+        """Do a stage's work on one parameter, and yield the assignments of its state."""
+        param = self._params[index]
+        work = MatrixWork(param, group_step, self._backend, self._workspace)
+        with param.family.arithmetic(param.p), np.errstate(all="ignore"):
+            made = self._rules[index].stages[k].work(work)
+        for name, value in made.items():
+            yield param.family, param.state[name], value
+
+    def _commit(
+        self,
+        state: list[tuple[Any, Any, Any]],
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None,
+        counts: Counts,
+        elsewhere: Elsewhere,
+    ) -> int | None:
+        """Take the step and assign the stages' state, or neither, also where a signal handler raises an exception."""
+        counts = counts if counts.after else Counts([0], (1,))
+        before, result = counts.now[0], sum(grad is not None for grad in grads)
+
+        def commit() -> None:
+            if counts.now[0] == before:  # else this is the second attempt, after an interrupt
+                self._whole.step(list(grads), group_steps, step_of, counts, elsewhere)
+            for family, array, value in state:
+                family.assign(array, value)
+
+        core.complete(commit)
+        return result
+
+    def _check(self, grads: list[Any], steps: Sequence[GroupStep]) -> None:
+        """Raise an error for shapes that an option has excluded since, and for rows of a matrix."""
+        for i, rule in enumerate(self._rules):
+            param, settings = self._params[i], steps[i].settings
+            if not rule.stages:
+                continue
+            param.family.check_takes_place(param.p)
+            rule.check_shape(param.metadata.shape, settings.options, param.p_place)
+            if isinstance(grads[i], Rows):
+                check_rows(param, grads[i], check_targets(self._params), settings)
+
+    def clipped_norms(
+        self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None = None
+    ) -> list[float] | None:
+        """See fastoptim.engines.base.Engine."""
+        return self._whole.clipped_norms(grads, group_steps, step_of)
+
+    def rule_sums(
+        self,
+        grads: list[Any],
+        group_steps: Sequence[GroupStep],
+        step_of: list[int] | None = None,
+        global_norm: float | None = None,
+    ) -> list[tuple[float, ...]]:
+        """See fastoptim.engines.base.Engine."""
+        return self._whole.rule_sums(grads, group_steps, step_of, global_norm)
+
+    def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
+        """Return None: this engine has no fast path."""
+
+
+def _step_of_stage(group_step: GroupStep, k: int) -> GroupStep:
+    """Return the step of a stage's pass.
+
+    Its number is 1, since every 64th step would flush subnormal numbers of state that the pass only reads.
+    """
+    settings, lr, t, scale, _ = group_step
+    memo = settings.memo
+    if f"stage {k}" not in memo:
+        rule, options = settings.optimizer.stages[k].rule, settings.options
+        weight_decay = 0.0 if options["decoupled"] else options["weight_decay"]
+        (variant,) = rule.variants
+        memo[f"stage {k}"] = Settings(rule, variant, {**options, **_OF_THE_STEP, "weight_decay": weight_decay})
+    own = memo[f"stage {k}"]
+    constants = own.host_constants_at(t, lr) if own.optimizer.host_constants else {}
+    return GroupStep(own, lr, 1, scale, constants)

@@ -1,0 +1,1 @@
+"""Optimizers whose steps depend on whole matrices."""

@@ -1,0 +1,67 @@
+"""`fastoptim.torch.Muon` is `fo.Muon` on tensors, reads PyTorch's state dicts, and rejects what is no whole matrix."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastoptim as fo
+from frameworks import import_torch
+
+torch = import_torch()
+fastoptim_torch = pytest.importorskip("fastoptim.torch")
+
+SHAPES = ((6, 9), (9, 4), (2, 3, 5))
+
+
+def tensors(seed: int, shapes: Any = SHAPES) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+def step(params: list[Any], opt: Any, seed: int) -> None:
+    for p, g in zip(params, tensors(seed, [p.shape for p in params]), strict=True):
+        p.grad = g.detach()
+    opt.step()
+
+
+@pytest.mark.parametrize("name", ["Muon", "NorMuon"])
+def test_steps_as_on_numpy_arrays(name: str) -> None:
+    """Up to the rounding of products, which are PyTorch's; its autograd sees the change."""
+    params = tensors(0)
+    arrays = [p.detach().numpy().copy() for p in params]
+    ours, theirs = getattr(fastoptim_torch, name)(params, lr=0.1), getattr(fo, name)(arrays, lr=0.1)
+    version = params[0]._version
+    for t in range(3):
+        step(params, ours, t + 1)
+        theirs.step([p.grad.numpy() for p in params])
+    assert params[0]._version > version
+    for p, q in zip(params, arrays, strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q, rtol=0, atol=1e-5)
+
+
+def test_exchanges_state_dicts_with_torch() -> None:
+    params = tensors(0, SHAPES[:2])
+    theirs = torch.optim.Muon(params, lr=0.1)
+    step(params, theirs, 1)
+    ours = fastoptim_torch.Muon(params, lr=0.3)
+    saved = copy.deepcopy(theirs.state_dict())
+    ours.load_state_dict(saved)
+    assert ours.param_groups[0]["lr"] == 0.1
+    for p, state in zip(params, saved["state"].values(), strict=True):
+        torch.testing.assert_close(ours.state[p]["momentum_buffer"], state["momentum_buffer"])
+    step(params, ours, 2)
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_only_whole_real_matrices() -> None:
+    for p, message in (
+        (torch.zeros(3), "expected a matrix or a batch of matrices, got shape"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "expected a real tensor for muon, got torch.complex64"),
+    ):
+        p.requires_grad_().grad = torch.ones_like(p)
+        with pytest.raises(ValueError, match=message):
+            fastoptim_torch.Muon([p]).step()
