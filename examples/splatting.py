@@ -50,11 +50,11 @@ Gaussians = dict[str, Array]
 def scattered(image: Array, count: int, rng: np.random.Generator) -> Gaussians:
     """Return round Gaussians at random places, in the colors of the image there."""
     height, width, _ = image.shape
-    position = rng.uniform((0, 0), (width, height), (count, 2)).astype(np.float32)
+    position = rng.uniform((0, 0), (width, height), (count, 2))
     column, row = position.astype(int).T
     size = 0.5 * np.sqrt(height * width / count)
     return {
-        "position": position,
+        "position": position.astype(np.float32),
         "log_width": np.full((count, 2), np.log(size), np.float32),
         "angle": rng.uniform(0, np.pi, (count, 1)).astype(np.float32),
         "color": image[row, column].copy(),
