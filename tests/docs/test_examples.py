@@ -306,6 +306,7 @@ SHORT = {
     "regression": "--epochs 1",
     "landscapes": "--steps 2",
     "schedules": "--steps 60",
+    "muon": "--epochs 1 --seeds 1",
     "word_vectors": "--packages numpy --min-count 50 --dimensions 8 --batch-size 64 --steps 5 --words 20",
     "splatting": "--reduction 13 --count 40 --most 60 --steps 40 --every 10 --crop 1",
     "topology": "--width 24 --height 8 --radius 1.5 --steps 40 --rounds 2",

@@ -1,6 +1,6 @@
 """Time a step of Muon, in turn with `torch.optim.Muon` on the same matrices, and the share of its matrix products.
 
-python bench/muon.py --shapes 768x768,768x3072 --count 12 --rounds 5 --threads 2
+python bench/muon_steps.py --shapes 768x768,768x3072 --count 12 --rounds 5 --threads 2
 
 Prints the least time of each: of `fo.Muon` on NumPy arrays, of `fastoptim.torch.Muon`, and of PyTorch's own, whose
 iterations are in bfloat16, also with its cast replaced by one to float32.
