@@ -227,7 +227,18 @@ class History:
     def step(self) -> Call:
         grads = self.grads()
         self.given = grads
-        return lambda twin: twin.opt.step(self.tree(twin, grads))
+        some = [self.rows(grad) if self.chance(0.15) else grad for grad in grads]
+        return lambda twin: twin.opt.step(self.tree(twin, some))
+
+    def rows(self, grad: Array | None) -> Any:
+        """Return some rows of a gradient, selected by a mask or by indices, which may be repeated."""
+        if grad is None or not grad.ndim:
+            return grad
+        n = len(grad)
+        if self.chance(0.5):
+            return fo.Rows(self.rng.random(n) < 0.5, grad)
+        index = self.rng.integers(0, max(n, 1), self.below(2 * n + 1) if n else 0)
+        return fo.Rows(index, grad[index])
 
     def grads(self) -> list[Array | None]:
         """Return new gradients, or those of the last step with other values."""

@@ -19,8 +19,8 @@
 
 namespace fo::cpu {
 
-// A tile's elements of a parameter, its state and its average, in the formats of these arrays, and of its gradient in
-// the compute type.
+// A tile's elements of a parameter, its state, its average and its copy, in the formats of these arrays, and of its
+// gradient in the compute type.
 class RowBlock {
     using Index = std::int64_t;
 
@@ -69,6 +69,7 @@ class RowBlock {
         copy_array<kHere>(from_.p, segment_.p, 1, begin, n);
         for (std::size_t k = 0; k < states_; ++k) copy_array<kHere>(from_.state[k], state_[k], k + 3, begin, n);
         if (from_.average.data) copy_array<kHere>(from_.average, segment_.average, 2, begin, n);
+        if (from_.copy.data) copy_array<kHere>(from_.copy, segment_.copy, kMaxState + 3, begin, n);
     }
 
     template <bool kHere>
@@ -140,7 +141,8 @@ class RowBlock {
     Segment segment_;
     ArrayRef state_[kMaxState];
     Gradient here_;
-    alignas(64) std::byte memory_[kMaxState + 3][kSumTile * sizeof(double)];  // gradient, parameter, average, state
+    // Of the gradient, the parameter, the average, the state and the copy.
+    alignas(64) std::byte memory_[kMaxState + 4][kSumTile * sizeof(double)];
 };
 
 }  // namespace fo::cpu

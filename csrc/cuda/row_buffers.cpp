@@ -20,6 +20,7 @@ void for_arrays(AnySegment& segment, State* state, std::size_t states, F f) {
     f(segment.p);
     for (std::size_t k = 0; k < states; ++k) f(state[k]);
     if (segment.average.data) f(segment.average);
+    if (segment.copy.data) f(segment.copy);
 }
 
 // Return the most bytes, a power of two up to 16, that divide a row of an array and its address.
@@ -112,7 +113,6 @@ RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const 
     for (const Index row : order) index.push_back(rows.index[row]);
     const Index* const on_device = upload_later(index);
     Slice all{segments_[i], {}, {}};
-    all.segment.copy = {};
     std::copy_n(segments_[i].state, states, all.state);
     for_arrays(all.segment, all.state, states, [&](ArrayRef& array) {
         const std::size_t row_bytes = bytes_of(rows.row_size, array.format), unit = unit_bytes(array.data, row_bytes);

@@ -151,12 +151,12 @@ bool FastPath::try_step(py::handle groups, py::handle grads, const py::list& cou
     leaves.reserve(model_->count());
     if (!nesting_.gather(grads, leaves) || leaves.size() != model_->count()) return false;
     Gradients gradients = model_->no_gradients();
-    const StepResult read = model_->read_gradients(leaves, gradients);
+    std::vector<StepConstants> constants = fixed_constants(t, rates);
+    const StepResult read = model_->check_rows(model_->read_gradients(leaves, gradients), gradients, constants);
     if (read.status != StepResult::Status::kStepped || read.value != static_cast<std::int64_t>(leaves.size()))
         return false;
     const Stream stream = current_stream();
     if (stream.captures) return false;
-    std::vector<StepConstants> constants = fixed_constants(t, rates);
     const Counts counted{counts, py::make_tuple(t)};
     if (!model_->run(gradients, constants, stream.address)) return false;
     counted.advance();
@@ -195,7 +195,7 @@ py::tuple FastPath::step_with(const py::list& grads, const py::list& group_steps
     const auto leaves = objects_of(grads);
     expect(leaves.size() == model_->count(), "one gradient an array");
     Gradients gradients = model_->no_gradients();
-    StepResult result = model_->read_gradients(leaves, gradients);
+    StepResult result = model_->check_rows(model_->read_gradients(leaves, gradients), gradients, constants);
     if (result.status == StepResult::Status::kStepped && result.value < static_cast<std::int64_t>(leaves.size()))
         result = {StepResult::Status::kGradientUnrecognized, 0};
     py::tuple shown = as_tuple(result);  // allocated before the step

@@ -271,11 +271,23 @@ StepResult Model::read_gradients(const std::vector<py::object>& grads, Gradients
     return {StepResult::Status::kStepped, present};
 }
 
-StepResult Model::recognize(const py::list& grads) const {
-    const auto held = objects_of(grads);
-    expect(held.size() == count(), "one gradient an array");
-    Gradients gradients = no_gradients();
-    return read_gradients(held, gradients);
+StepResult Model::recognize(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                            const std::vector<GroupStep>& group_steps) const {
+    Prepared prepared;
+    return prepare(grads, step_of, group_steps, prepared);
+}
+
+// Which rules need whole arrays depends on options that may have changed since the model was made.
+StepResult Model::check_rows(const StepResult& read, const Gradients& gradients,
+                             const std::vector<StepConstants>& constants) const {
+    if (gradients.rows.empty() || read.status != StepResult::Status::kStepped) return read;
+    for (std::size_t i = 0; i < count(); ++i) {
+        const StepConstants& own = constants[static_cast<std::size_t>(gradients.each[i].constants)];
+        const RuleInfo& rule = rule_info(own.rule);
+        if (gradients.each[i].rows && (rule.sums > 0 || rule.scalar_state.size() > 0 || own.cautious))
+            return {StepResult::Status::kGradientUnrecognized, static_cast<std::int64_t>(i)};
+    }
+    return read;
 }
 
 // ---- steps
@@ -315,7 +327,7 @@ StepResult Model::prepare(const py::list& grads, const std::optional<std::vector
                                [&](auto k) { return std::size_t(k) < prepared.constants.size(); }),
                    "constants of each row");
     }
-    return result;
+    return check_rows(result, prepared.gradients, prepared.constants);
 }
 
 bool Model::run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream, const Elsewhere& elsewhere) {

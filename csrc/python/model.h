@@ -81,8 +81,8 @@ class Model {
     // arrays that are gradients as they are.  `owners` are the arrays that may come to use other memory, or empty;
     // `reader` reads them, and gradients of their family.  `param_of` names the parameter of each array where a
     // parameter consists of several, which follow one another; by default each array is one.  `rows_type` is the type
-    // of gradients for some rows, None where a rule needs them all.  `copies` receive the
-    // parameters rounded to 16 bits: none, or an array or nothing for each.
+    // of gradients for some rows.  `copies` receive the parameters rounded to 16 bits: none, or an array or nothing for
+    // each.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
           const std::optional<std::vector<int>>& param_of, py::object rows_type,
@@ -93,7 +93,8 @@ class Model {
     Model& operator=(const Model&) = delete;
 
     // Check that each gradient is None or recognized; otherwise the step reports it.
-    StepResult recognize(const py::list& grads) const;
+    StepResult recognize(const py::list& grads, const std::optional<std::vector<int>>& step_of,
+                         const std::vector<GroupStep>& group_steps) const;
 
     // From here on, recognize gradients like this one, which `metadata` describes, for parameter i.
     void remember(std::size_t i, const py::object& grad, const py::array& metadata);
@@ -122,6 +123,10 @@ class Model {
 
     // Read gradients in the arrays' order; kStepped if all that are not None were recognized.
     StepResult read_gradients(const std::vector<py::object>& grads, Gradients& gradients) const;
+
+    // Return the result of reading, or the first gradient of rows whose rule needs a whole array.
+    StepResult check_rows(const StepResult& read, const Gradients& gradients,
+                          const std::vector<StepConstants>& constants) const;
 
     // Execute a step by the constants that each gradient names; false if it was skipped.
     bool run(Gradients& gradients, std::vector<StepConstants>& constants, void* stream,

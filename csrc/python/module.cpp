@@ -191,8 +191,12 @@ PYBIND11_MODULE(_core, m) {
              py::arg("param_of") = py::none(), py::arg("rows_type") = py::none(),
              py::arg("copies") = std::vector<std::optional<py::array>>())
         .def(
-            "recognize", [](const Model& model, const py::list& grads) { return as_tuple(model.recognize(grads)); },
-            py::arg("grads"))
+            "recognize",
+            [](const Model& model, const py::list& grads, const std::optional<std::vector<int>>& step_of,
+               const std::vector<GroupStep>& group_steps) {
+                return as_tuple(model.recognize(grads, step_of, group_steps));
+            },
+            py::arg("grads"), py::arg("step_of"), py::arg("group_steps"))
         .def("remember", &Model::remember, py::arg("i"), py::arg("grad"), py::arg("metadata"))
         .def(
             "step",

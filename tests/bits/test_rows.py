@@ -9,7 +9,21 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import BFLOAT16, CASES, DTYPES, FLOAT32, ISAS, MIN_SHARE, VARIANT_CASES, Array, Case, DType, assert_same_bits
+from cases import (
+    BFLOAT16,
+    CASES,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    ISAS,
+    MIN_SHARE,
+    VARIANT_CASES,
+    Array,
+    Case,
+    DType,
+    assert_same_bits,
+)
 from fastoptim.reference_math import compute_dtype
 from loops import each_case, loop, using_isa
 from row_checks import SHAPES, is_elementwise, rows_of, selections, summed
@@ -150,6 +164,57 @@ def test_rows_and_dense_gradients_in_one_step() -> None:
         assert_same_bits(native.params[name], reference.params[name], name)
         for key, array in native.state[name].items():
             assert_same_bits(array, reference.state[name][key], f"{key} of {name}")
+
+
+@loop("half", [FLOAT16, BFLOAT16])
+@loop("row_steps", [False, True])
+def test_copies_of_the_rows_are_written(half: DType, row_steps: bool) -> None:
+    """Other rows of the copies keep every bit."""
+    for p_dtype, shape in zip(cycle((FLOAT32, FLOAT64)), SHAPES, strict=False):
+        start = rows_of(np.random.default_rng(12), np.arange(shape[0]), shape, p_dtype)
+        models = []
+        for backend in ("native", "reference"):
+            rng = np.random.default_rng(13)
+            p, copy = start.copy(), np.zeros(shape, half)
+            opt = fo.AdamW(p, copies=copy, row_steps=row_steps, ema=0.9, bounds=(-1, 1), backend=cast(Any, backend))
+            for index in selections(rng, shape[0]):
+                copy[...] = 7
+                opt.step(fo.Rows(index, rows_of(rng, index, shape, p_dtype)))
+                stepped = np.isin(np.arange(shape[0]), index)
+                assert_same_bits(copy[stepped], p[stepped].astype(half))
+                assert (copy[~stepped] == 7).all()
+            opt.step(rows_of(rng, np.arange(shape[0]), shape, p_dtype))
+            models.append((p, copy))
+        for own, wanted in zip(*models, strict=True):
+            assert_same_bits(own, wanted, f"{shape} of {p_dtype}")
+
+
+def mixed(params: Any, backend: str, row_steps: bool) -> Any:
+    optimizers: list[dict[str, Any]] = [
+        {"optimizer": fo.Adam, "row_steps": row_steps},
+        {"optimizer": fo.LAMB},
+        {"optimizer": fo.SGD, "cautious": True},
+        {"optimizer": fo.NovoGrad},
+    ]
+    groups = [{"params": p, **own} for p, own in zip(params, optimizers, strict=True)]
+    return fo.Mixed(groups, backend=cast(Any, backend), clip_global_norm=3.0)
+
+
+@loop("row_steps", [False, True])
+def test_rows_alongside_groups_that_need_whole_gradients(row_steps: bool) -> None:
+    starts = [rows_of(np.random.default_rng(14), np.arange(60), (60, 33), dtype) for dtype in DTYPES]
+    models = []
+    for backend in ("native", "reference"):
+        rng = np.random.default_rng(15)
+        opt = mixed([p.copy() for p in starts], backend, row_steps)
+        for index in selections(rng, 60):
+            whole = [rows_of(rng, np.arange(60), p.shape, FLOAT32) for p in starts[1:]]
+            opt.step([fo.Rows(index, rows_of(rng, index, starts[0].shape, FLOAT32)), *whole])
+        models.append(opt)
+    for i, (own, wanted) in enumerate(zip(*(opt.params for opt in models), strict=True)):
+        assert_same_bits(own, wanted, f"parameter {i}")
+        for name, array in models[0].state[i].items():
+            assert_same_bits(array, models[1].state[i][name], f"{name} of parameter {i}")
 
 
 def test_the_fast_path_takes_rows() -> None:

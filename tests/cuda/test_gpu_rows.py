@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import BFLOAT16, DTYPES, FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits
+from cases import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits
 from devices import IS_EMULATED, get, put, with_device
 from loops import each_case, loop
 from row_checks import SHAPES, is_elementwise, rows_of, selections
@@ -106,6 +106,47 @@ def test_values_in_any_memory_order(xp: Any) -> None:
         rng.standard_normal((9, 4, 3)).astype(np.float32),
     ):
         twins.step({"0": fo.Rows(rng.integers(0, 30, 9), values)})
+
+
+@with_device
+@loop("row_steps", [False, True])
+def test_copies_of_the_rows_are_written(xp: Any, row_steps: bool) -> None:
+    for half, dtype in ((FLOAT16, FLOAT64), (BFLOAT16, FLOAT32)):
+        for shape in ((30, 4), (30, 3), (3, 2000)):
+            rng = np.random.default_rng(21)
+            p, copy = rows_of(rng, np.arange(shape[0]), shape, dtype), np.zeros(shape, half)
+            q, there = put(xp, p), put(xp, copy)
+            here = fo.AdamW(p, copies=copy, row_steps=row_steps, bounds=(-1, 1), backend="reference")
+            opt = fo.AdamW(q, copies=there, row_steps=row_steps, bounds=(-1, 1))
+            for index in selections(rng, shape[0]):
+                values = rows_of(rng, index, shape, dtype)
+                here.step(fo.Rows(index, values))
+                opt.step(fo.Rows(index, put(xp, values)))
+                assert_same_bits(get(xp, q), p)
+                assert_same_bits(get(xp, there), copy)
+
+
+@with_device
+@loop("row_steps", [False, True])
+def test_rows_alongside_groups_that_need_whole_gradients(xp: Any, row_steps: bool) -> None:
+    rng = np.random.default_rng(22)
+    hosts = [rows_of(rng, np.arange(60), (60, 33), dtype) for dtype in (FLOAT32, FLOAT64, FLOAT32)]
+    opts = []
+    for params, backend in (([put(xp, p) for p in hosts], "native"), (hosts, "reference")):
+        options: list[dict[str, Any]] = [
+            {"optimizer": fo.Adam, "row_steps": row_steps},
+            {"optimizer": fo.LAMB},
+            {"optimizer": fo.AdamW, "cautious": True, "cautious_decay": True},
+        ]
+        groups = [{"params": p, **own} for p, own in zip(params, options, strict=True)]
+        opts.append(fo.Mixed(groups, backend=cast(Any, backend), clip_global_norm=3.0))
+    for index in selections(rng, 60):
+        rows = fo.Rows(index, rows_of(rng, index, (60, 33), FLOAT32))
+        whole = [rows_of(rng, np.arange(60), (60, 33), FLOAT32) for _ in range(2)]
+        opts[0].step([on_device(xp, grad, 1) for grad in (rows, *whole)])
+        opts[1].step([rows, *whole])
+        for q, p in zip(opts[0].params, hosts, strict=True):
+            assert_same_bits(get(xp, q), p)
 
 
 @with_device

@@ -261,25 +261,33 @@ def test_optimizers_with_sums_reject_rows(optimizer: type[fo.Optimizer], backend
 
 
 @each_backend
-def test_rows_beside_parameters_that_need_whole_gradients(backend: Any) -> None:
-    rows, arrays = fo.Rows(np.array([0]), np.ones((1, 2))), [np.ones((3, 2)), np.ones(2)]
-    mixed = fo.Mixed(
-        [{"params": arrays[0], "optimizer": fo.Adam}, {"params": arrays[1], "optimizer": fo.LAMB}], backend=backend
-    )
-    copied = adam({"a": arrays[0], "b": arrays[1]}, backend, copies={"a": None, "b": np.ones(2, np.float16)})
-    for opt, grads, words in (
-        (mixed, [rows, np.ones(2)], r"grads\[0\]: .*, as LAMB steps params\[1\]"),
-        (copied, {"a": rows, "b": np.ones(2)}, r"grads\['a'\]: .*, as copies\['b'\] is one"),
-    ):
-        for _ in range(2):
-            with pytest.raises(ValueError, match=words):
-                opt.step(grads)
-    mixed.param_groups[0]["row_steps"] = True
-    with pytest.raises(ValueError, match=r"row_steps: expected False for params\[0\].*, as LAMB steps params\[1\]"):
-        mixed.step([np.ones((3, 2)), np.ones(2)])
-    assert all((array == 1).all() for array in arrays)
-    with pytest.raises(ValueError, match="copies: expected None together with row_steps"):
-        adam(arrays[0], backend, row_steps=True, copies=np.ones((3, 2), np.float16)).step(np.ones((3, 2)))
+@loop("optimizer", [fo.LAMB, fo.Muon])
+def test_a_group_that_needs_whole_gradients_rejects_rows_alone(backend: Any, optimizer: type[fo.Optimizer]) -> None:
+    rows, whole, p, q = fo.Rows(np.array([0]), np.ones((1, 2))), np.ones((3, 2)), np.ones((3, 2)), np.ones((3, 2))
+    groups = [{"params": p, "optimizer": fo.Adam}, {"params": q, "optimizer": optimizer}]
+    opt = fo.Mixed(groups, backend=backend, clip_global_norm=9.0)
+    backwards = fo.Mixed(groups[::-1], backend=backend)
+    for _ in range(2):
+        opt.step([rows, whole])
+        before = p.copy(), q.copy()
+        with pytest.raises(ValueError, match=rf"grads\[1\]: .*, as {optimizer.__name__} has sums"):
+            opt.step([rows, rows])
+        with pytest.raises(ValueError, match=rf"grads\[0\]: .*, as {optimizer.__name__} has sums"):
+            backwards.step([rows, np.ones(3)])  # the first of two errors
+        assert np.array_equal((p, q), before)
+    assert (p[1:] == 1).all()
+    assert (p[0] != 1).all()
+
+
+@each_backend
+def test_an_option_that_is_assigned_in_mid_run_rejects_rows(backend: Any) -> None:
+    opt, rows = adam(np.ones((3, 2)), backend), fo.Rows(np.array([0]), np.ones((1, 2)))
+    opt.step(rows)
+    before = opt.params.copy()
+    opt.param_groups[0]["cautious"] = True
+    with pytest.raises(ValueError, match=r"grads: .*, as Adam has sums"):
+        opt.step(rows)
+    assert np.array_equal(opt.params, before)
 
 
 @each_backend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +39,9 @@ class Rows(Partial):
     Raises:
         IndexError: In `Optimizer.step`, as the others, before anything is written: an index is negative or not below n.
         TypeError: `index` or `values` is not an array, or has another dtype.
-        ValueError: A shape does not fit; the parameter is not in C order; a CUDA graph captures the step; the optimizer
-            has `copies` or `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`,
-            `MARS`, `NovoGrad`, `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
+        ValueError: A shape does not fit; the parameter is not in C order; a CUDA graph captures the step; the
+            parameter's optimizer has `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`,
+            `LARS`, `MARS`, `NovoGrad`, `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
 
     `accumulate`, `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a
     gradient may have.  The parameter's rows are its first axis.  `values` is in the parameter's memory; the index may
@@ -70,19 +70,6 @@ class Rows(Partial):
         return f"<Rows of {getattr(self.index, 'shape', self.index)} indices, {describe(self.values)}>"
 
 
-def check_rows_fit(param_states: Sequence[ParamState], used: Sequence[Settings], place: str) -> None:
-    """Raise ValueError for rows at `place` if some parameter of the same step has a rule or a copy for whole arrays."""
-    for param, settings in zip(param_states, used, strict=True):
-        reason = "" if settings.is_elementwise else f"{settings.optimizer.__name__} steps params{param.place}"
-        if param.copy is not None:
-            reason = f"{param.copy_place} is one"
-        if reason:
-            raise ValueError(
-                f"{place}: expected a gradient for the whole array, as {reason}, got Rows; "
-                f"make an optimizer of its own for the parameter"
-            )
-
-
 def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: Settings) -> Rows:
     """Return the same rows with a plain index on the CPU, or one that is read, and with the metadata of the values."""
     place, p = param.g_place, param.metadata
@@ -91,8 +78,6 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
             f"{place}: expected a gradient for the whole array, as {settings.optimizer.__name__} has sums or numbers "
             f"of whole arrays, got Rows"
         )
-    if param.copy is not None:
-        raise ValueError(f"{place}: expected a gradient for the whole array, as {param.copy_place} is one, got Rows")
     read = rows.index if isinstance(rows.index, RowIndex) else None
     if p.ndim == 0 and not read:
         raise ValueError(f"{place}: expected an array of shape () as the parameter's, got Rows")

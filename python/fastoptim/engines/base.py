@@ -43,20 +43,11 @@ def _with_constants(settings: Settings, lr: float, t: int, grad_scale: float) ->
 def settings_used(
     param_states: Sequence[ParamState], group_steps: Sequence[GroupStep], step_of: list[int] | None
 ) -> list[Settings]:
-    """Return the settings of each array's step; raise ValueError if rows that count their steps have copies or gaps."""
+    """Return the settings of each array's step; raise ValueError if rows that count their steps have gaps."""
     used = [group_steps[which].settings for which in step_of or [param.group for param in param_states]]
-    has_copies = any(param.copy is not None for param in param_states)
-    if has_copies and any(settings.options["row_steps"] for settings in used):
-        raise ValueError("copies: expected None together with row_steps, got both")
-    whole = next((i for i, settings in enumerate(used) if not settings.is_elementwise), None)
     for param, settings in zip(param_states, used, strict=True):
         if settings.options["row_steps"]:
             check_has_rows(param)
-            if whole is not None:
-                raise ValueError(
-                    f"row_steps: expected False for {param.p_place}, as {used[whole].optimizer.__name__} steps "
-                    f"{param_states[whole].p_place}; make an optimizer of its own for the parameter"
-                )
     return used
 
 

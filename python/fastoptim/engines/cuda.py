@@ -12,7 +12,7 @@ from ..arrays.checks import check_gradient, memory_of, same_layout
 from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
 from ..arrays.param_state import ParamState, check_targets
-from ..arrays.rows import Rows, check_rows, check_rows_fit
+from ..arrays.rows import Rows, check_rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..options.settings import Settings
@@ -34,7 +34,6 @@ from .native import (
     native_steps,
     refuse_unsteady,
     register_dtypes,
-    rows_type_of,
     state_of,
     with_row_steps,
 )
@@ -179,6 +178,7 @@ class Engine:
         """Replace gradients that native code does not recognize by their metadata, or raise their error."""
         reported: set[tuple[str, int]] = set()
         waited: defaultdict[int, set[int]] = defaultdict(set)  # streams, by GPU
+        steps = native_steps(group_steps)
         waiting = [*self._parts]
         if self._family.names_streams:
             for part in waiting:
@@ -187,7 +187,7 @@ class Engine:
                         self._wait_for_producer(part, array, waited[part.gpu])
         while waiting:
             part = waiting[-1]
-            status, value = part.model.recognize(self._of(part, grads))
+            status, value = part.model.recognize(self._of(part, grads), self._of(part, step_of), steps)
             if status == "stepped":
                 waiting.pop()
                 continue
@@ -225,7 +225,6 @@ class Engine:
         param = self._param_states[part.indices[index]]
         if isinstance(grad, Rows):
             rows = check_rows(param, grad, self._written, used[part.indices[index]])
-            check_rows_fit(self._param_states, used, param.g_place)
             if waited is None:
                 raise ValueError(
                     f"{param.g_place}: expected a gradient for the whole array in a step that a CUDA graph captures, "
@@ -285,9 +284,8 @@ class Engine:
         for i, p in enumerate(self._params):
             by_gpu.setdefault(p.gpu, []).append(i)
         self._check_sums(group_steps)
-        rows_type = rows_type_of(used, self._param_states)
         self._parts = [
-            _Part(gpu, indices, self._make_model(gpu, indices, [used[i] for i in indices], rows_type))
+            _Part(gpu, indices, self._make_model(gpu, indices, [used[i] for i in indices]))
             for gpu, indices in by_gpu.items()
         ]
         self._recorded = None
@@ -303,9 +301,7 @@ class Engine:
                     f"over all arrays, got one on {got}"
                 )
 
-    def _make_model(
-        self, gpu: int, indices: list[int], settings: list[Settings], rows_type: type[Rows] | None
-    ) -> core.Model:
+    def _make_model(self, gpu: int, indices: list[int], settings: list[Settings]) -> core.Model:
         params = [self._param_states[i] for i in indices]
         states: list[tuple[list[Array], list[Array], list[Array]]] = []
         for param, own in zip(params, settings, strict=True):
@@ -319,7 +315,7 @@ class Engine:
             array_type=ArrayMetadata,
             reader=self._reader,
             owners=[param.p for param in params] if self._family.moves and self._reader is not None else [],
-            rows_type=rows_type,
+            rows_type=Rows,
             copies=[None if param.copy is None else _metadata(param.copy) for param in params],
         )
 

@@ -13,7 +13,7 @@ from .. import core
 from ..arrays.checks import check_gradient, same_layout
 from ..arrays.families import family_of, in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
-from ..arrays.rows import Rows, check_index, check_rows, check_rows_fit
+from ..arrays.rows import Rows, check_index, check_rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..core import RULES
@@ -98,7 +98,12 @@ class Engine:
 
     def _recognize(self, grads: list[Any], group_steps: Sequence[GroupStep], step_of: list[int] | None) -> core.Model:
         """Return a model that recognizes these gradients."""
-        return self._repeat_until_recognized(lambda model: model.recognize(grads), grads, group_steps, step_of)[0]
+        steps = native_steps(group_steps)
+
+        def recognize(model: core.Model) -> tuple[str, int]:
+            return model.recognize(grads, step_of, steps)
+
+        return self._repeat_until_recognized(recognize, grads, group_steps, step_of)[0]
 
     def _repeat_until_recognized(
         self,
@@ -123,7 +128,8 @@ class Engine:
                 continue
             register_dtypes()  # the user may have imported it since
             used = settings_used(self._param_states, group_steps, step_of)
-            for i in range(value, min(value + checked, len(grads))):
+            misfits = (i for i in range(value) if isinstance(grads[i], Rows) and not used[i].is_elementwise)
+            for i in range(next(misfits, value), min(value + checked, len(grads))):  # native code reports these last
                 if grads[i] is not None:
                     grads[i] = self._check_gradient(model, i, grads[i], used)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
@@ -133,7 +139,6 @@ class Engine:
         param = self._param_states[index]
         if isinstance(grad, Rows):
             rows = check_rows(param, grad, self._written, used[index])
-            check_rows_fit(self._param_states, used, param.g_place)
             return Rows(rows.index, np.ascontiguousarray(rows.values))
         checked = check_one(param, grad, self._written)
         if self._reader and family_of(grad) is self._family and same_layout(self._family.metadata(grad, ""), checked):
@@ -161,7 +166,7 @@ class Engine:
             array_type=np.ndarray,
             reader=self._reader,
             owners=[param.p for param in self._param_states] if self._reader else [],
-            rows_type=rows_type_of(used, self._param_states),
+            rows_type=Rows,
             copies=[None if param.copy is None else in_numpy(param.copy) for param in self._param_states],
         )
         return self._model
@@ -203,12 +208,6 @@ def _index_and_values(param: ParamState, grad: Any, n: int) -> tuple[core.RowInd
     values = np.asarray(grad) if isinstance(grad, np.generic) else grad
     check_gradient(values, param.g_place, param.metadata)
     return core.RowIndex.all(n), values
-
-
-def rows_type_of(used: Iterable[Settings], param_states: Sequence[ParamState]) -> type[Rows] | None:
-    """Return the type of gradients for rows that native code may recognize; None where some rule needs whole arrays."""
-    has_copies = any(param.copy is not None for param in param_states)
-    return None if has_copies or not all(settings.is_elementwise for settings in used) else Rows
 
 
 def refuse_unsteady(result: tuple[str, int], reported: set[tuple[str, int]], param: ParamState) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from .. import core
 from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
-from ..arrays.rows import Indices, Rows, Selection, check_rows, check_rows_fit
+from ..arrays.rows import Indices, Rows, Selection, check_rows
 from ..arrays.tree import Structure
 from ..options.schema import AVERAGE, ROW_STEPS
 from ..reference_math import (
@@ -345,7 +345,6 @@ class Engine:
         for param, grad, settings in zip(self._param_states, grads, used, strict=True):
             if isinstance(grad, Rows):
                 checked.append(check_rows(param, grad, written, settings))
-                check_rows_fit(self._param_states, used, param.g_place)
             else:
                 checked.append(None if grad is None else check_one(param, grad, written))
         is_taken |= any(grad is not None for grad in checked)
