@@ -1,8 +1,9 @@
 """Time what works around a step: sums of gradients, wrappers and noise, in turn with the plain steps.
 
 python bench/wrappers.py --elements 4194304 --rounds 7
+python bench/wrappers.py --sixteen-bits --elements 16777216 --threads 2
 
-Prints the least processor time of each, on one thread.
+Prints the least processor time of each, of all threads together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -48,10 +50,32 @@ def cases(elements: int) -> dict[str, Callable[[], object]]:
     }
 
 
+def cases_of_sixteen_bits(elements: int) -> dict[str, Callable[[], object]]:
+    """Return steps of AdamW on float32 parameters, and on bfloat16 ones with each of their options."""
+    import ml_dtypes
+
+    def step(dtype: Any, **options: Any) -> Callable[[], object]:
+        g = np.full(elements, 1e-3, dtype)
+        opt = fo.AdamW(np.ones(elements, dtype), **options)
+        return lambda: opt.step(g)
+
+    half = ml_dtypes.bfloat16
+    return {
+        "float32": step(np.float32),
+        "bfloat16": step(half),
+        "master_weight_bits=24": step(half, master_weight_bits=24),
+        "master_weight_bits=32": step(half, master_weight_bits=32),
+        "kahan": step(half, kahan=True),
+        "stochastic_rounding": step(half, stochastic_rounding=True),
+    }
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--elements", type=int, default=1 << 22, help="elements of the parameter (default 2^22)")
+    parser.add_argument("--sixteen-bits", action="store_true", help="time options of bfloat16 parameters instead")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a step (default 1)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the fastest counts (default 7)")
     return parser
 
@@ -59,8 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and print."""
     args = make_parser().parse_args()
-    fo.set_num_threads(1)
-    calls = cases(args.elements)
+    fo.set_num_threads(args.threads)
+    calls = (cases_of_sixteen_bits if args.sixteen_bits else cases)(args.elements)
     least = dict.fromkeys(calls, float("inf"))
     for _ in range(args.rounds):
         for name, call in calls.items():

@@ -13,4 +13,15 @@ struct ArrayRef {
     Format format;
 };
 
+// The kinds of bits that a parameter of 16 bits lacks (extra_bits.h).  kBits8 and kBits16: the lower part of a wide
+// pattern.  kCompensation: what rounding took away (Kahan summation), in the parameter's format.
+enum class Extra : std::uint8_t { kNone, kBits8, kBits16, kCompensation };
+
+struct ExtraRef {
+    void* data;  // null for kNone
+    Extra kind;
+};
+
+constexpr std::size_t item_size(Extra kind) { return kind == Extra::kBits8 ? 1 : 2; }
+
 }  // namespace fo

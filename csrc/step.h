@@ -32,9 +32,12 @@ struct Segment {
     ArrayRef p;
     ArrayRef average;             // of the parameter; data is null where none is kept
     ArrayRef copy;                // of the parameter, in a format of 16 bits; data is null where there is none
+    ExtraRef extra;               // bits that a parameter of 16 bits lacks
     const ArrayRef* state;        // the rule's arrays, in its order
     double* const* scalar_state;  // state that is one number for the whole parameter
     std::int32_t param;           // counts up from 0
+    std::uint32_t random_param;   // the parameter's index in its optimizer
+    std::int64_t first_element;   // the segment's first one, counted in the parameter
 };
 
 // Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
@@ -85,6 +88,8 @@ struct StepConstants {
     double low, high;       // of the new parameter; infinite where there is no bound
     bool flushes;           // subnormal numbers in state and average, after the update
     double average_weight;  // average += average_weight*(p - average); 0 leaves it alone
+    bool rounds_randomly;   // parameters of 16 bits
+    std::uint64_t seed, t;  // of the random numbers
     alignas(16) std::byte rule_f32[kRuleBytes];
     alignas(16) std::byte rule_f64[kRuleBytes];
 
@@ -92,6 +97,12 @@ struct StepConstants {
     bool bounds_parameter() const { return low > -INFINITY || high < INFINITY; }
     bool bounds_norms() const { return clip_norm < INFINITY || clip_global_norm < INFINITY; }
 };
+
+// Whether the parameter is not stored as an array of its format.
+inline bool stores_specially(const Segment& segment, const StepConstants& constants) {
+    const bool is_narrow = segment.p.format == Format::kFloat16 || segment.p.format == Format::kBfloat16;
+    return segment.extra.kind != Extra::kNone || (is_narrow && constants.rounds_randomly);
+}
 
 struct StepArgs {
     const Segment* segments;

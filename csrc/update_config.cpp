@@ -54,6 +54,9 @@ StepConstants UpdateConfig::constants_for_step(double lr, std::int64_t t, double
     constants.high = high;
     constants.average_weight = average_weight(t);
     constants.flushes = t % kFlushInterval == 0;
+    constants.rounds_randomly = rounding_seed.has_value();
+    constants.seed = rounding_seed.value_or(0);
+    constants.t = static_cast<std::uint64_t>(t);
     const RuleInfo& info = rule_info(rule);
     if (types.f32) info.construct_f32(t, all.data(), constants);
     if (types.f64) info.construct_f64(t, all.data(), constants);

@@ -36,6 +36,7 @@ struct UpdateConfig {
     bool ema_debias;
     std::optional<std::int64_t> swa_start;
     std::int64_t swa_every;
+    std::optional<std::uint64_t> rounding_seed;  // of stochastic rounding
 
     // Throws std::invalid_argument where the values do not fit the rule.
     void check() const;

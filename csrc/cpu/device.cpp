@@ -60,7 +60,8 @@ class Execution {
             case PassKind::kCountAgreeing: count_agreeing(pass); return true;
             case PassKind::kUpdate:
                 update_shares(
-                    step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, loops_.gradient, begins_);
+                    step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, loops_.gradient,
+                    loops_.parameter, begins_);
                 return true;
         }
         return true;
@@ -137,8 +138,13 @@ class Execution {
             const Index at = first + i;
             double* const sums = tiles_.data() + (begins_[i] + begin) * kMaxSums;
             if (step_.gradients[at].rows)
-                return RowBlock(step_, at, loops_.gradient).reduce(reduce_of(at), begin, end, sums);
-            reduce_of(at)(step_.segments[at], step_.gradients[at], step_.constants_of(at), begin, end, sums);
+                return RowBlock(step_, at, loops_.gradient, loops_.parameter).reduce(reduce_of(at), begin, end, sums);
+            const Segment& segment = step_.segments[at];
+            const StepConstants& constants = step_.constants_of(at);
+            if (segment.extra.kind != Extra::kNone && pass.kind != PassKind::kReduceGradients)
+                return NarrowTile(segment, loops_.parameter)
+                    .reduce(reduce_of(at), step_.gradients[at], constants, begin, end, sums);
+            reduce_of(at)(segment, step_.gradients[at], constants, begin, end, sums);
         });
         add_tiles(pass, reduce_of);
     }

@@ -33,9 +33,16 @@ struct GradientLoops {
     DecodeRows decode_rows_f32, decode_rows_f64;
 };
 
+// The conversions between a parameter of 16 bits, with its extra bits or rounded randomly, and float32.
+struct ParameterLoops {
+    void (*decode)(const Segment&, std::int64_t begin, void* to, std::int64_t n);
+    void (*encode)(const Segment&, const StepConstants&, std::int64_t begin, const void* from, std::int64_t n);
+};
+
 struct Loops {
     const RuleLoops* rules;  // indexed by rule
     GradientLoops gradient;
+    ParameterLoops parameter;
 };
 
 }  // namespace fo::cpu

@@ -7,6 +7,7 @@
 #include "../reduce.h"
 #include "../rule_info.h"
 #include "loop.h"
+#include "narrow_tile.h"
 #include "row_pieces.h"
 
 #include <cstring>
@@ -25,12 +26,13 @@ class RowBlock {
     using Index = std::int64_t;
 
   public:
-    RowBlock(const StepArgs& step, Index i, const GradientLoops& loops)
+    RowBlock(const StepArgs& step, Index i, const GradientLoops& loops, const ParameterLoops& parameter_loops)
         : step_(step),
           from_(step.segments[i]),
           gradient_(step.gradients[i]),
           is_double_(from_.p.format == Format::kFloat64),
           decode_(is_double_ ? loops.decode_rows_f64 : loops.decode_rows_f32),
+          parameter_loops_(parameter_loops),
           states_(rule_info(step.constants_of(i).rule).state.size()) {
         segment_ = from_;
         segment_.state = state_;
@@ -46,7 +48,7 @@ class RowBlock {
             decode_(gradient_, begin, memory_[0], n);
             copy<true>(begin, n);
             for_constants(begin, n, [&](std::int32_t constants, Index first, Index last) {
-                update(segment_, here_, step_.constants[constants], first, last);
+                update_runs(update, step_.constants[constants], begin, first, last);
             });
             copy<false>(begin, n);
         }
@@ -63,10 +65,25 @@ class RowBlock {
     }
 
   private:
+    // Update elements of the block: at once, or the elements of each row, where random numbers depend on its place.
+    void update_runs(Update update, const StepConstants& constants, Index block, Index first, Index last) {
+        if (!constants.rounds_randomly)
+            return update_range(update, parameter_loops_, segment_, here_, constants, first, last);
+        FO_TARGET::for_row_pieces(*gradient_.rows, block + first, last - first, [&](const FO_TARGET::RowPiece& piece) {
+            const Index at = first + piece.at;
+            segment_.first_element = gradient_.rows->index[piece.row] * gradient_.rows->row_size + piece.in_row - at;
+            update_range(update, parameter_loops_, segment_, here_, constants, at, at + piece.size);
+        });
+    }
+
     // Copy the block's part of each array that the update accesses here, or back.
     template <bool kHere>
     void copy(Index begin, Index n) {
         copy_array<kHere>(from_.p, segment_.p, 1, begin, n);
+        if (const ExtraRef& extra = from_.extra; extra.kind != Extra::kNone) {
+            segment_.extra.data = memory_[kExtraAt];
+            copy_items<kHere>(extra.data, memory_[kExtraAt], item_size(extra.kind), begin, n);
+        }
         for (std::size_t k = 0; k < states_; ++k) copy_array<kHere>(from_.state[k], state_[k], k + 3, begin, n);
         if (from_.average.data) copy_array<kHere>(from_.average, segment_.average, 2, begin, n);
         if (from_.copy.data) copy_array<kHere>(from_.copy, segment_.copy, kMaxState + 3, begin, n);
@@ -75,13 +92,18 @@ class RowBlock {
     template <bool kHere>
     void copy_array(const ArrayRef& array, ArrayRef& block, std::size_t which, Index begin, Index n) {
         block = {memory_[which], n, array.format};
+        copy_items<kHere>(array.data, memory_[which], FO_TARGET::item_size(array.format), begin, n);
+    }
+
+    template <bool kHere>
+    void copy_items(void* data, std::byte* block, std::size_t item, Index begin, Index n) {
         const auto copy_pieces = [&]<std::size_t kBytes>() {
-            for_pieces(array, begin, n, [&](std::byte* there, std::size_t at, std::size_t bytes) {
-                std::byte* const here = memory_[which] + at;
+            for_pieces(data, item, begin, n, [&](std::byte* there, std::size_t at, std::size_t bytes) {
+                std::byte* const here = block + at;
                 std::memcpy(kHere ? here : there, kHere ? there : here, bytes == kBytes ? kBytes : bytes);
             });
         };
-        switch (static_cast<std::size_t>(gradient_.rows->row_size) * FO_TARGET::item_size(array.format)) {
+        switch (static_cast<std::size_t>(gradient_.rows->row_size) * item) {
             case 4: return copy_pieces.template operator()<4>();
             case 8: return copy_pieces.template operator()<8>();
             case 12: return copy_pieces.template operator()<12>();
@@ -92,10 +114,9 @@ class RowBlock {
 
     // Call f(address in the array, offset in the block, bytes) for the pieces of an array.
     template <class F>
-    void for_pieces(const ArrayRef& array, Index begin, Index n, F f) const {
-        const std::size_t item = FO_TARGET::item_size(array.format);
+    void for_pieces(void* array, std::size_t item, Index begin, Index n, F f) const {
         const Rows& rows = *gradient_.rows;
-        auto* const data = static_cast<std::byte*>(array.data);
+        auto* const data = static_cast<std::byte*>(array);
         FO_TARGET::for_row_pieces(rows, begin, n, [&](const FO_TARGET::RowPiece& piece) {
             const Index at = rows.index[piece.row] * rows.row_size + piece.in_row;
             f(data + static_cast<std::size_t>(at) * item, static_cast<std::size_t>(piece.at) * item,
@@ -107,7 +128,8 @@ class RowBlock {
     void prefetch(Index begin, Index n) const {
         static constexpr std::size_t kLine = 64, kMostBytes = 256;
         const auto fetch = [&](const ArrayRef& array) {
-            for_pieces(array, begin, n, [](const std::byte* there, std::size_t, std::size_t bytes) {
+            const std::size_t item = FO_TARGET::item_size(array.format);
+            for_pieces(array.data, item, begin, n, [](const std::byte* there, std::size_t, std::size_t bytes) {
                 for (std::size_t at = 0; at < std::min(bytes, kMostBytes); at += kLine) FO_PREFETCH(there + at);
             });
         };
@@ -137,12 +159,14 @@ class RowBlock {
     const Gradient& gradient_;
     const bool is_double_;
     const DecodeRows decode_;
+    const ParameterLoops& parameter_loops_;
     const std::size_t states_;
     Segment segment_;
     ArrayRef state_[kMaxState];
     Gradient here_;
-    // Of the gradient, the parameter, the average, the state and the copy.
-    alignas(64) std::byte memory_[kMaxState + 4][kSumTile * sizeof(double)];
+    static constexpr std::size_t kExtraAt = kMaxState + 4;
+    // Of the gradient, the parameter, the average, the state, the copy and the extra bits.
+    alignas(64) std::byte memory_[kMaxState + 5][kSumTile * sizeof(double)];
 };
 
 }  // namespace fo::cpu

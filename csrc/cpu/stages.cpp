@@ -1,5 +1,6 @@
 #include "stages.h"
 
+#include "../extra_bits.h"
 #include "../prepare.h"
 #include "convert.h"
 #include "row_pieces.h"
@@ -43,6 +44,121 @@ void encode(Format format, const void* from, void* to, Index n) {
         auto* target = static_cast<Cell<typename Kind::type>*>(to);
         FO_IVDEP
         for (Index i = done; i < n; ++i) target[i].value = Kind::encode(source[i].value);
+    });
+}
+
+// Call f with the type of a format of 16 bits.
+template <class F>
+void with_narrow(Format format, F f) {
+    format == Format::kFloat16 ? f(Float16{}) : f(Bfloat16{});
+}
+
+// Call f with the type of a parameter's pair.
+template <class F>
+void with_pair(Format format, Extra kind, F f) {
+    with_narrow(format, [&](auto narrow) {
+        using Kind = decltype(narrow);
+        kind == Extra::kBits8 ? f(SplitPair<Kind, std::int8_t, 8>{}) : f(SplitPair<Kind, std::int16_t, 16>{});
+    });
+}
+
+template <class T>
+Cell<T>* cells_at(void* data, Index begin) {
+    return static_cast<Cell<T>*>(data) + begin;
+}
+
+float half_gap(Format format) {
+    return format == Format::kFloat16 ? Narrow<Float16>::kHalfGap : Narrow<Bfloat16>::kHalfGap;
+}
+
+void decode_parameter(const Segment& segment, Index begin, void* to, Index n) {
+    const ArrayRef& p = segment.p;
+    const Extra kind = segment.extra.kind;
+    if (kind == Extra::kNone || kind == Extra::kCompensation)
+        decode<float>(p.format, element(p.data, p.format, begin), to, n);
+    if (kind == Extra::kNone) return;
+    if (kind == Extra::kCompensation) {
+        float rest[kSumTile];
+        decode<float>(p.format, element(segment.extra.data, p.format, begin), rest, n);
+        auto* const sum = static_cast<float*>(to);
+        const float most = half_gap(p.format);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) sum[i] = add_rest(sum[i], rest[i], most);
+        return;
+    }
+    auto* const target = static_cast<Cell<float>*>(to);
+    with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
+        using Kind = decltype(pair);
+        const auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
+        const auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
+    });
+}
+
+// Write words of random bits; the key is another one for each 2^32 of them.
+void rounding_words(const RandomKey& key, std::uint64_t first, std::uint32_t* to, int n) {
+    const Words own = random_words(key, first >> 32);
+    const auto index = static_cast<std::uint32_t>(first);
+    const int same = int(std::min<std::uint64_t>(std::uint64_t(n), (std::uint64_t(1) << 32) - index));
+    FO_IVDEP
+    for (int i = 0; i < same; ++i) to[i] = rounding_word(own, index + std::uint32_t(i));
+    if (same < n) rounding_words(key, first + std::uint64_t(same), to + same, n - same);
+}
+
+// Write random bits for n elements from a multiple of 16 on.
+void random_halves(const RandomKey& key, std::uint64_t first, std::uint16_t* to, int n) {
+    alignas(64) std::uint32_t words[kSumTile / 2 + 16];
+    const int groups = (n + 15) / 16;
+    rounding_words(key, first / 2, words, 8 * groups);
+    for (int group = 0; group < groups; ++group) {
+        FO_IVDEP
+        for (int lane = 0; lane < 8; ++lane) {
+            to[16 * group + lane] = std::uint16_t(words[8 * group + lane]);
+            to[16 * group + 8 + lane] = std::uint16_t(words[8 * group + lane] >> 16);
+        }
+    }
+}
+
+void encode_randomly(const Segment& segment, const StepConstants& constants, Index begin, const Cell<float>* from,
+                     Index n) {
+    const RandomKey key{constants.seed, constants.t, segment.random_param, RandomUse::kRounding};
+    const auto first = static_cast<std::uint64_t>(segment.first_element + begin), skipped = first % 16;
+    alignas(64) std::uint16_t halves[kSumTile + 32];
+    random_halves(key, first - skipped, halves, int(n) + int(skipped));
+    const std::uint16_t* const random = halves + skipped;
+    auto* const target = cells_at<std::uint16_t>(segment.p.data, begin);
+    with_narrow(segment.p.format, [=](auto narrow) {
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) target[i].value = round_randomly<decltype(narrow)>(from[i].value, random[i]);
+    });
+}
+
+void encode_compensated(const Segment& segment, Index begin, const Cell<float>* from, Index n) {
+    const Format format = segment.p.format;
+    void* const narrow = element(segment.p.data, format, begin);
+    float rest[kSumTile];
+    encode<float>(format, from, narrow, n);
+    decode<float>(format, narrow, rest, n);
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) rest[i] = rest_of(from[i].value, rest[i]);
+    encode<float>(format, rest, element(segment.extra.data, format, begin), n);
+}
+
+void encode_parameter(const Segment& segment, const StepConstants& constants, Index begin, const void* from, Index n) {
+    const auto* const source = static_cast<const Cell<float>*>(from);
+    if (segment.extra.kind == Extra::kNone) return encode_randomly(segment, constants, begin, source, n);
+    if (segment.extra.kind == Extra::kCompensation) return encode_compensated(segment, begin, source, n);
+    with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
+        using Kind = decltype(pair);
+        auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
+        auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) {
+            const auto encoded = Kind::encode(source[i].value);
+            narrow[i].value = encoded.narrow;
+            low[i].value = encoded.low;
+        }
     });
 }
 
@@ -248,5 +364,7 @@ const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &re
                                    &reduce_gradient<double, NormType::kTwo, true>,
                                    &decode_rows<float>,
                                    &decode_rows<double>};
+
+const ParameterLoops kParameterLoops{&decode_parameter, &encode_parameter};
 
 }  // namespace fo::cpu::FO_ISA

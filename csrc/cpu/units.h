@@ -9,7 +9,8 @@ namespace fo::cpu {
 
 struct Unit {
     std::span<const RuleLoops> rules;
-    GradientLoops gradient;  // the same in every unit of an instruction set
+    GradientLoops gradient;  // these two are the same in every unit of an instruction set
+    ParameterLoops parameter;
 };
 
 #define FO_UNIT(ISA, NUMBER) Unit unit_##ISA##_##NUMBER();

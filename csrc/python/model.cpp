@@ -52,10 +52,12 @@ void Counts::advance() const {
 Model::Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
              py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
              const std::optional<std::vector<int>>& param_of, py::object rows_type,
-             const std::vector<std::optional<py::array>>& copies)
+             const std::vector<std::optional<py::array>>& copies, const std::vector<std::optional<py::array>>& extras,
+             const std::vector<std::uint32_t>& indices)
     : params_(std::move(params)),
       states_(std::move(states)),
       copies_(copies),
+      extras_(extras),
       groups_(std::move(groups)),
       on_gpu_(std::holds_alternative<int>(where)),
       array_type_(std::move(array_type)),
@@ -77,13 +79,18 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
     scalar_states_.reserve(scalars_count);
     copies_.resize(params_.size());
     copy_identities_.resize(params_.size());
+    extras_.resize(params_.size());
     expect(copies.empty() || copies.size() == params_.size(), "one copy or none an array");
+    expect(extras.empty() || extras.size() == params_.size(), "extra bits or none an array");
+    expect(indices.empty() || indices.size() == params_.size(), "one index an array");
     expect(!param_of || param_of->size() == params_.size(), "one parameter an array");
     for (std::size_t i = 0; i < params_.size(); ++i) {
         const int before = i == 0 ? -1 : segments_.back().param;
         const int param = param_of ? (*param_of)[i] : before + 1;
         expect(param == before + 1 || (i > 0 && param == before), "parameters that count up from 0");
         add_segment(i, param);
+        segments_[i].random_param = indices.empty() ? static_cast<std::uint32_t>(param) : indices[i];
+        if (param == before) segments_[i].first_element = segments_[i - 1].first_element + segments_[i - 1].p.size;
     }
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
     device_ = make_device(where, segments_);
@@ -127,6 +134,18 @@ void Model::add_segment(std::size_t i, int param) {
         segment.copy = own(*copies_[i]);
         expect(segment.copy.size == segment.p.size && FO_TARGET::item_size(segment.copy.format) == 2,
                "a copy of 16 bits of the parameter's size");
+    }
+    if (const auto& extra = extras_[i]) {
+        const auto item = static_cast<std::size_t>(extra->itemsize());
+        const bool is_integer = extra->dtype().kind() == 'i';
+        segment.extra = {raw(*extra).data, item == 1    ? Extra::kBits8
+                                           : is_integer ? Extra::kBits16
+                                                        : Extra::kCompensation};
+        expect(FO_TARGET::item_size(segment.p.format) == 2 && extra->size() == segment.p.size && extra->writeable() &&
+                   (is_integer ? item <= 2 : format_of(*extra) == segment.p.format),
+               "extra bits of a parameter of 16 bits");
+        const auto begin = reinterpret_cast<Address>(segment.extra.data);
+        if (segment.p.size > 0) own_.push_back({begin, begin + item * static_cast<std::size_t>(segment.p.size)});
     }
     for (std::size_t k = 0; k < state.size(); ++k)
         expect(segment.state[k].size == segment.p.size, "state of the parameter's size");
@@ -393,8 +412,9 @@ int Model::traverse(visitproc visit, void* arg) const {
     for (const auto& [state, scalars, average] : states_)
         for (const auto* arrays : {&state, &scalars, &average})
             if (const int stop = visit_all(*arrays)) return stop;
-    for (const auto& copy : copies_)
-        if (const int stop = copy && *copy ? visit(copy->ptr(), arg) : 0) return stop;
+    for (const auto* optional : {&copies_, &extras_})
+        for (const auto& array : *optional)
+            if (const int stop = array && *array ? visit(array->ptr(), arg) : 0) return stop;
     for (const auto& like : recognized_) {
         if (!like) continue;
         if (const int stop = visit(like->type.ptr(), arg)) return stop;

@@ -81,12 +81,15 @@ class Model {
     // arrays that are gradients as they are.  `owners` are the arrays that may come to use other memory, or empty;
     // `reader` reads them, and gradients of their family.  `param_of` names the parameter of each array where a
     // parameter consists of several, which follow one another; by default each array is one.  `rows_type` is the type
-    // of gradients for some rows.  `copies` receive the parameters rounded to 16 bits: none, or an array or nothing for
-    // each.
+    // of gradients for some rows.  `copies` receive the
+    // parameters rounded to 16 bits: none, or an array or nothing for each.  `extras` are the bits that parameters of
+    // 16 bits lack, likewise: int8, int16, or what rounding took away in the parameter's dtype.  `indices` are those of
+    // the parameters in their optimizer, for random numbers; by default they count up.
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
           const std::optional<std::vector<int>>& param_of, py::object rows_type,
-          const std::vector<std::optional<py::array>>& copies);
+          const std::vector<std::optional<py::array>>& copies, const std::vector<std::optional<py::array>>& extras,
+          const std::vector<std::uint32_t>& indices);
 
     ~Model();
     Model(const Model&) = delete;
@@ -175,7 +178,7 @@ class Model {
 
     std::vector<py::array> params_;
     std::vector<State> states_;
-    std::vector<std::optional<py::array>> copies_;
+    std::vector<std::optional<py::array>> copies_, extras_;
     std::vector<int> groups_;
     std::vector<Segment> segments_;
     std::vector<ArrayRef> state_refs_;    // of all segments

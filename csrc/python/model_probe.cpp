@@ -1,6 +1,7 @@
 #include "model_probe.h"
 
 #include "../bench/probe.h"
+#include "../cpu/isa.h"
 #include "../cpu/shares.h"
 #include "../expect.h"
 #include "gil.h"
@@ -35,7 +36,9 @@ class BandwidthProbe {
         std::vector<std::int64_t> begins;
         const GilRelease unlocked;
         const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
-            cpu::update_shares(step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, {}, begins);
+            cpu::update_shares(
+                step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, {},
+                cpu::default_isa().loops.parameter, begins);
         };
         for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
             if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);

@@ -48,7 +48,8 @@ std::shared_ptr<UpdateConfig> make_update_config(
     bool skip_nonfinite, double clip_value, double clip_norm, double clip_global_norm, double norm_type,
     double clip_eps, double l1, double weight_decay, bool decoupled, std::optional<double> ema, std::int64_t ema_start,
     bool ema_debias, std::optional<std::int64_t> swa_start, std::int64_t swa_every, int weight_decay_at,
-    const std::string& decay_schedule, double lr_max, bool cautious, bool cautious_decay, double low, double high) {
+    const std::string& decay_schedule, double lr_max, bool cautious, bool cautious_decay, double low, double high,
+    std::optional<std::uint64_t> rounding_seed) {
     const UpdateConfig config{rule,
                               std::move(values),
                               lr_at,
@@ -74,7 +75,8 @@ std::shared_ptr<UpdateConfig> make_update_config(
                               ema_start,
                               ema_debias,
                               swa_start,
-                              swa_every};
+                              swa_every,
+                              rounding_seed};
     config.check();
     return std::make_shared<UpdateConfig>(config);
 }
@@ -170,7 +172,8 @@ PYBIND11_MODULE(_core, m) {
              py::arg("l1"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("ema"), py::arg("ema_start"),
              py::arg("ema_debias"), py::arg("swa_start"), py::arg("swa_every"), py::arg("weight_decay_at") = -1,
              py::arg("decay_schedule") = "lr", py::arg("lr_max") = 0.0, py::arg("cautious") = false,
-             py::arg("cautious_decay") = false, py::arg("low") = -INFINITY, py::arg("high") = INFINITY);
+             py::arg("cautious_decay") = false, py::arg("low") = -INFINITY, py::arg("high") = INFINITY,
+             py::arg("rounding_seed") = py::none());
 
     py::class_<ArrayReader, std::shared_ptr<ArrayReader>>(m, "ArrayReader")
         .def(py::init<const std::vector<std::string>&, const std::string&>(), py::arg("key"), py::arg("address"));
@@ -184,12 +187,14 @@ PYBIND11_MODULE(_core, m) {
     py::class_<Model, std::shared_ptr<Model>>(m, "Model", collectable<Model>())
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const Model::Where&, py::object,
                       std::shared_ptr<const ArrayReader>, std::vector<py::object>,
-                      const std::optional<std::vector<int>>&, py::object,
-                      const std::vector<std::optional<py::array>>&>(),
+                      const std::optional<std::vector<int>>&, py::object, const std::vector<std::optional<py::array>>&,
+                      const std::vector<std::optional<py::array>>&, const std::vector<std::uint32_t>&>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
              py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
              py::arg("param_of") = py::none(), py::arg("rows_type") = py::none(),
-             py::arg("copies") = std::vector<std::optional<py::array>>())
+             py::arg("copies") = std::vector<std::optional<py::array>>(),
+             py::arg("extras") = std::vector<std::optional<py::array>>(),
+             py::arg("indices") = std::vector<std::uint32_t>())
         .def(
             "recognize",
             [](const Model& model, const py::list& grads, const std::optional<std::vector<int>>& step_of,

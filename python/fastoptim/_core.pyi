@@ -64,6 +64,7 @@ class UpdateConfig:
         cautious_decay: bool = False,
         low: float = ...,
         high: float = ...,
+        rounding_seed: int | None = None,
     ) -> None: ...
 
 # (options, learning rate, step number, loss scale, host constants) of each group
@@ -100,6 +101,8 @@ class Model:
         param_of: list[int] | None = None,
         rows_type: type | None = None,
         copies: Sequence[npt.NDArray[Any] | None] = (),
+        extras: Sequence[npt.NDArray[Any] | None] = (),
+        indices: Sequence[int] = (),
     ) -> None: ...
     def recognize(self, grads: list[Any], step_of: list[int] | None, group_steps: GroupSteps) -> Result: ...
     def remember(self, i: int, grad: Any, metadata: npt.NDArray[Any]) -> None: ...

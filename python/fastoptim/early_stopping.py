@@ -11,6 +11,7 @@ from .arrays.checks import check_gradient
 from .arrays.families import ArrayFamily
 from .arrays.param_state import ParamState, refresh
 from .arrays.tree import Structure, describe
+from .extra_bits import EXTRA_BITS
 from .norms import global_norm
 from .options.checks import NonNegative, PositiveCount, as_float, check_option, is_array
 from .texts import brief
@@ -170,7 +171,9 @@ class EarlyStopping:
         names: Sequence[str] = getattr(self.optimizer, "evaluated_state", ())
         arrays = []
         for param in self.optimizer.param_states:
-            own = [param.state[name] for name in names if name in param.state]  # none if another process has the state
+            own = [
+                param.state[name] for name in (*names, *EXTRA_BITS) if name in param.state
+            ]  # none of another process
             arrays += [(param.family, array) for array in (param.p, *own)]
         return arrays
 

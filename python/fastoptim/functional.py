@@ -103,6 +103,10 @@ def _checked(optimizer: type[Optimizer], step: int, hyperparameters: dict[str, A
     if not 1 <= t < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}" + " of more than 64 bits" * (t >= 2**63))
     settings = optimizer.check_options(hyperparameters)
+    if settings.extra_bits is not None:
+        name = "kahan" if settings.options["kahan"] else "master_weight_bits"
+        expected = f"expected {optimizer.defaults[name]} in a function"
+        raise ValueError(f"{name}: {expected}, whose state has no place for more bits, got {settings.options[name]}")
     return t, settings, rate_at(settings.options["lr"], t - 1, "lr")
 
 

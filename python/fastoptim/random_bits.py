@@ -28,18 +28,46 @@ def philox(counter: Array, key: tuple[int, int]) -> Array:
 
 def random_words(seed: int, use: int, param: int, step: int, size: int) -> Array:
     """Return 32 random bits for each element, as uint64."""
-    block = np.arange(-(-size // 4), dtype=np.uint64)
+    words: Array = _words(seed, use, param, step, np.arange(-(-size // 4), dtype=np.uint64)).T.reshape(-1)[:size]
+    return words
+
+
+def _words(seed: int, use: int, param: int, step: int, block: Array) -> Array:
+    """Return the four words of each block."""
     constant = np.full_like
     counter = np.stack(
         [
             block & _LOW,
-            (block >> _32) | np.uint64((step >> 32) << 16),
+            (block >> _32) | np.uint64((step >> 32) << 16 & 0xFFFFFFFF),
             constant(block, param | use << 24),
             constant(block, step % 2**32),
         ]
     )
-    words: Array = philox(counter, (seed % 2**32, seed >> 32)).T.reshape(-1)[:size]
-    return words
+    return philox(counter, (seed % 2**32, seed >> 32))
+
+
+def rounding_bits(seed: int, param: int, step: int, elements: Array) -> Array:
+    """Return 16 random bits for each of these elements, given as uint64 positions in the parameter's memory.
+
+    Element e has a half of word 8*(e/16) + e%8, which is a hash of the word's index with a key from Philox.
+    """
+    place = np.asarray(elements, np.uint64)
+    index = place // np.uint64(16) * np.uint64(8) + place % np.uint64(8)
+    word = np.zeros(place.shape, np.uint32)
+    for block in np.unique(index >> _32):
+        own = (index >> _32) == block
+        word[own] = _rounding_words(_words(seed, ROUNDING, param, step, block.reshape(1))[:, 0], index[own])
+    shift = (place // np.uint64(8) % np.uint64(2) * np.uint64(16)).astype(np.uint32)
+    return np.asarray(word >> shift & np.uint32(0xFFFF))
+
+
+def _rounding_words(key: Array, index: Array) -> Array:
+    """Return the hash of these indices."""
+    x = index.astype(np.uint32)
+    for shift, added, factor in zip((0, 17, 11, 15), key, (1, 0xED5AD4BB, 0xAC4C1B51, 0x31848BAB), strict=True):
+        mixed = x ^ (x >> np.uint32(shift)) if shift else x
+        x = (mixed + np.uint32(added)) * np.uint32(factor)
+    return np.asarray(x ^ (x >> np.uint32(14)))
 
 
 def negative_log(x: Array) -> Array:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from . import core, random_bits
 from .arrays.cuda_families import ArrayMetadata, Cuda
 from .arrays.families import in_numpy
 from .optimizer.accumulation import ACCUMULATED, Accumulation
 from .optimizer.base import Optimizer
-from .options.checks import LearningRate, NonNegative, Whole
+from .options.checks import LearningRate, NonNegative, Seed
 from .reference_math import Array
 from .rules.momentum import Momentum
-
-Seed = Annotated[int, Whole(0, 2**63 - 1)]
 
 
 class SGLD(Optimizer):

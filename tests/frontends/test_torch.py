@@ -579,3 +579,32 @@ def test_a_parameter_whose_layout_changes(name: str, change: str) -> None:
 def test_flags_that_are_rejected(flags: dict[str, bool], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         fastoptim.torch.Adam(tensors(), **flags)
+
+
+@loop(
+    "options", [{"master_weight_bits": 24}, {"master_weight_bits": 32}, {"kahan": True}, {"stochastic_rounding": True}]
+)
+def test_parameters_of_16_bits_keep_small_steps(options: dict[str, Any]) -> None:
+    """With the bits of the core; state dicts keep the integers, and an absent gradient shifts no random numbers."""
+    params, own = tensors(*[torch.bfloat16] * 3), tensors(*[torch.bfloat16] * 3)
+    opt, core = optimizer_of("AdamW", params, lr=1e-4, **options), fo.AdamW(own, lr=1e-4, **options)
+    for t in range(4):
+        grads: list[Any] = give_gradients(params, t)
+        if t < 2:
+            params[0].grad = grads[0] = None
+        opt.step()
+        core.step(grads)
+        assert_same(params, own)
+        assert_same(opt.master_params(), core.master_params())
+        if t == 2:
+            saved = opt.state_dict()
+            opt = optimizer_of("AdamW", params, **options)
+            opt.load_state_dict(copy.deepcopy(saved))
+    for p, state in zip(params, core.state, strict=True):
+        for name in state.keys() - {"m", "v"}:
+            assert torch.equal(opt.state[p][name], state[name])
+            assert opt.state[p][name].dtype == state[name].dtype
+    opt.param_groups[0].update(dict.fromkeys(options, None if "master_weight_bits" in options else False))
+    give_gradients(params, 9)
+    opt.step()
+    assert {"exp_avg", "exp_avg_sq", "step"} == opt.state[params[0]].keys()

@@ -10,7 +10,7 @@ import pytest
 
 import fastoptim as fo
 from cases import BFLOAT16, FLOAT16, FLOAT32, PLAIN_CASES, Array, Case, assert_same_bits, case_id, ordinary_values
-from fastoptim.options.schema import SHAPES, STATE_FORMATS, StateArray
+from fastoptim.options.schema import SHAPES, SHARED_STATE, STATE_FORMATS, StateArray
 from fastoptim.reference_math import FORMATS
 
 
@@ -133,7 +133,7 @@ def test_native_code_stores_state_as_the_reference_does(case: Case, p_dtype: Any
     start = ordinary_values(rng, np.dtype(p_dtype), 2100)
     grads = [ordinary_values(rng, FLOAT32, 2100) for _ in range(3)]
     for name in STATE_FORMATS[1:]:
-        own = {k: v for k, v in case.optimizer.state_schema.items() if k != "average" and v.shape == "param"}
+        own = {k: v for k, v in case.optimizer.state_schema.items() if k not in SHARED_STATE and v.shape == "param"}
         schema = {k: replace(v, format=name) for k, v in own.items()}
         cls = type("Compressed", (case.optimizer,), {"state_schema": schema})
         options = {**case.options, "clip_norm": 3.0, "ema": 0.9}

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..extra_bits import EXTRA_BITS, WAYS, decode, encode, is_narrow
 from ..options.schema import StateArray
 from ..reference_math import Array, compute_dtype, rounded_to
 from .checks import check_copy, check_gradient, check_state, check_target, in_order_of
 from .cuda_families import ArrayMetadata
-from .families import ArrayFamily, family_in
+from .families import ArrayFamily, family_in, in_numpy
 from .written_ranges import WrittenRanges
 
 _DEFAULT = StateArray()
@@ -29,6 +30,8 @@ class ParamState:
     p_place: str = "p"
     g_name: str = "grads"
     schema: Mapping[str, StateArray] = field(default_factory=dict)  # arrays that are absent have the default
+
+    index: int = 0  # among the parameters of the optimizer, for random numbers
 
     used_by_graphs: list[Any] = field(default_factory=list)  # by captured CUDA graphs: kept alive, never read
     copy: Any = None  # an array of 16 bits that receives the rounded parameter in each step
@@ -75,6 +78,29 @@ class ParamState:
         return array
 
     @property
+    def extra_bits(self) -> str | None:
+        """The name of the state array with the bits that the parameter lacks."""
+        return next((name for name in EXTRA_BITS if name in self.state), None)
+
+    def values(self) -> Any:
+        """Return the parameter with its extra bits as a new array of the compute type."""
+        name, dtype = self.extra_bits, compute_dtype(self.metadata.dtype)
+        if name is None:
+            return self.family.astype(self.p, dtype)
+        values = self.family.zeros(self.p, dtype)
+        self.family.assign(values, decode(self.metadata, in_numpy(self.state[name])))
+        return values
+
+    def assign(self, values: Any) -> None:
+        """Assign values of the compute type to the parameter and its extra bits."""
+        name = self.extra_bits
+        if name is None:
+            return self.family.assign(self.p, values)
+        target = in_numpy(self.state[name])
+        self.metadata[...], target[...] = encode(in_numpy(values), self.metadata.dtype, target.dtype)
+        return None
+
+    @property
     def family(self) -> ArrayFamily:
         """The array family of the parameter."""
         return family_in(self.p)
@@ -113,6 +139,17 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
     with np.errstate(all="ignore"):
         param.family.assign(array, grad if isinstance(checked, ArrayMetadata) else checked.astype(dtype))
     return array
+
+
+def check_takes_options(param: ParamState, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options of parameters of 16 bits if this is one in a GPU's memory."""
+    p = param.metadata
+    if isinstance(p, ArrayMetadata) and is_narrow(p.dtype):
+        for name, default in WAYS.items():
+            if options[name] != default:
+                raise ValueError(
+                    f"{name}: expected {default} for {param.p_place}, which is on a GPU, got {options[name]}"
+                )
 
 
 def check_has_rows(param: ParamState) -> None:

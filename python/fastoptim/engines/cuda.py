@@ -11,7 +11,7 @@ from .. import core
 from ..arrays.checks import check_gradient, memory_of, same_layout
 from ..arrays.cuda_families import ArrayMetadata, Cuda, Stream
 from ..arrays.families import family_of
-from ..arrays.param_state import ParamState, check_targets
+from ..arrays.param_state import ParamState, check_takes_options, check_targets
 from ..arrays.rows import Rows, check_rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
@@ -76,6 +76,8 @@ class Engine:
 
         Also return None for a step that a graph captures, which is yet to be taken.
         """
+        for param in self._param_states:
+            check_takes_options(param, group_steps[param.group].settings.options)
         if elsewhere.sums:
             raise ValueError(f"params: expected NumPy arrays, as {_SUMS}, got CUDA arrays")
         self._copies = []

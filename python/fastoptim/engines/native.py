@@ -168,6 +168,11 @@ class Engine:
             owners=[param.p for param in self._param_states] if self._reader else [],
             rows_type=Rows,
             copies=[None if param.copy is None else in_numpy(param.copy) for param in self._param_states],
+            extras=[
+                in_numpy(param.state[own.extra_bits]) if own.extra_bits in param.state else None
+                for param, own in zip(self._param_states, used, strict=True)
+            ],
+            indices=[param.index for param in self._param_states],
         )
         return self._model
 
@@ -367,6 +372,7 @@ def _update_config(settings: Settings) -> core.UpdateConfig:
         ema_debias=options["ema_debias"],
         swa_start=options["swa_start"],
         swa_every=options["swa_every"],
+        rounding_seed=options["seed"] if options["stochastic_rounding"] else None,
         **bounds,
     )
     settings.memo["update_config"] = made

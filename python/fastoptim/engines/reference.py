@@ -20,7 +20,9 @@ from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.rows import Indices, Rows, Selection, check_rows
 from ..arrays.tree import Structure
+from ..extra_bits import decode, encode, is_narrow, round_randomly
 from ..options.schema import AVERAGE, ROW_STEPS
+from ..random_bits import rounding_bits
 from ..reference_math import (
     Array,
     bias_correction_of,
@@ -164,17 +166,22 @@ class _Work:
         """Make it.  An array without a gradient takes part with its scalar state and none of its elements."""
         p = param.metadata
         dtype = compute_dtype(p.dtype)
+        low = param.state.get(group_step.settings.extra_bits or "")
+
+        def values(which: Any) -> Array:
+            return p[which].astype(dtype) if low is None else decode(p[which], in_numpy(low)[which])
+
         if isinstance(grad, Rows):
             index, g = Selection.of(grad, dtype)
             state = {name: in_numpy(array)[index] for name, array in param.state.items()}
             if ROW_STEPS in state:
                 state[ROW_STEPS] += group_step.settings.options["row_steps"]
-            return cls(param, group_step, p[index].astype(dtype), g, state, True, index)
+            return cls(param, group_step, values(index), g, state, True, index)
         if grad is not None:
             state = {name: in_numpy(array).copy(order="K") for name, array in param.state.items()}
             if ROW_STEPS in state:
                 state[ROW_STEPS] += group_step.settings.options["row_steps"]
-            return cls(param, group_step, p.astype(dtype), grad.astype(dtype), state, True)
+            return cls(param, group_step, values(...), grad.astype(dtype), state, True)
         none = np.zeros(0, dtype)
         state = {
             name: in_numpy(array).copy() if param.schema_of(name).is_scalar else np.zeros(0, in_numpy(array).dtype)
@@ -189,10 +196,11 @@ class _Work:
             return
         steps = self.state[ROW_STEPS]
         for t in np.unique(steps):
-            rows = np.flatnonzero(steps == t) if self.p.ndim else ...
+            rows: Any = np.flatnonzero(steps == t) if self.p.ndim else ...
             state = {name: array[rows] for name, array in self.state.items()}
             group_step = group_step_of_rows(self.group_step, int(t) - 1)
-            part = _Work(self.param, group_step, self.p[rows], self.g[rows], state, True)
+            absolute = rows if self.rows is None else self.rows[rows]
+            part = _Work(self.param, group_step, self.p[rows], self.g[rows], state, True, absolute)
             part._update_all()
             self.p[rows] = part.p
             for name, array in state.items():
@@ -209,6 +217,21 @@ class _Work:
             self.update_average()
         if self.group_step.t % FLUSH_INTERVAL == 0:
             self.flush()
+        if self.is_present:
+            self.store()
+
+    def store(self) -> None:
+        """Round the parameter to its dtype, with its extra bits."""
+        metadata, options = self.param.metadata, self.group_step.settings.options
+        dtype, low = metadata.dtype, self.state.get(self.group_step.settings.extra_bits or "")
+        if low is not None:
+            self.p, low[...] = encode(self.p, dtype, low.dtype)
+        elif options["stochastic_rounding"] and is_narrow(dtype):
+            places = _places(metadata)[... if self.rows is None else self.rows]
+            halves = rounding_bits(options["seed"], self.param.index, self.group_step.t, places)
+            self.p = round_randomly(self.p, dtype, halves)
+        else:
+            self.p = self.p.astype(dtype)
 
     def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
         """Call a formula with the state in the compute type, and store the state that it has updated.
@@ -280,6 +303,15 @@ class _Work:
             stored[...] = array
         else:
             stored[...] = self.param.schema_of(name).storage.encode(array, stored.dtype)
+
+
+def _places(array: Array) -> Array:
+    """Return the position of each element of a dense array in its memory."""
+    places = np.zeros(array.shape, np.uint64)
+    for axis, (length, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
+        steps = np.arange(length, dtype=np.uint64) * np.uint64(stride // array.itemsize if length > 1 else 0)
+        places += steps.reshape(-1, *[1] * (array.ndim - 1 - axis))
+    return places
 
 
 class Engine:
@@ -388,9 +420,8 @@ def _step(works: list[_Work], group_steps: Sequence[GroupStep], elsewhere: Elsew
     _reduce(works, elsewhere.sums)
     for work in works:
         work.update()
-        if work.param.copy is not None:
+        if work.param.copy is not None:  # which no parameter of 16 bits has
             work.copy = rounded_to(work.p, work.param.copy_metadata.dtype)
-        work.p = work.p.astype(work.param.metadata.dtype)
     return True
 
 

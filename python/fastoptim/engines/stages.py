@@ -22,6 +22,7 @@ from ..arrays.numpy_family import NUMPY
 from ..arrays.param_state import ParamState, check_targets
 from ..arrays.rows import Rows, check_rows
 from ..arrays.tree import Structure
+from ..extra_bits import WAYS
 from ..options.settings import Settings
 from ..reference_math import compute_dtype, norm, norm_in_order
 from . import native
@@ -48,6 +49,7 @@ _OF_THE_STEP = {
     "bounds": None,
     "ema": None,
     "swa_start": None,
+    **WAYS,
 }
 
 

@@ -16,19 +16,9 @@ from ..arrays.tree import Structure
 from ..engines.base import Engine, FastPath, GroupSnapshot, GroupStep, PartEngine
 from ..engines.select import engine_for
 from ..engines.stages import Stage
-from ..options.checks import Backend, Bounds, Count, Decay, NonNegative, NormType, PositiveCount, Scale, check_option
+from ..options import checks, fields
 from ..options.combinations import check_combination
-from ..options.fields import (
-    FieldsAreArguments,
-    Signature,
-    State,
-    argument,
-    check_convention,
-    collect_options,
-    hints_of,
-    names_taken,
-    option,
-)
+from ..options.fields import FieldsAreArguments, Signature, State, argument, collect_options, names_taken, option
 from ..options.schema import StateArray, complete_schema
 from ..options.settings import Settings
 from ..reference_math import Array
@@ -119,6 +109,10 @@ class Optimizer(
             with `Rows` the bias corrections and averages of a row then depend on its own count, as if it had an
             optimizer of its own.  The learning rate's schedule still follows the optimizer's count.  ValueError for an
             optimizer that needs sums or numbers of whole arrays, and for a parameter that is not in C order.
+        master_weight_bits: 24 or 32 keeps bits that float16 and bfloat16 parameters lack; see docs/sixteen_bits.md.
+        kahan: Keeps the rounding errors of such parameters instead.
+        stochastic_rounding: Rounds such parameters at random instead, without bias, by bits that depend on `seed`.
+        seed: An integer from 0 to 2^63 - 1.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         copies: Arrays of float16 or bfloat16 in the structure of `params`, None in a place for none.  They receive the
             rounded new parameters in the pass of the update.
@@ -136,31 +130,35 @@ class Optimizer(
     __signature__ = Signature()
 
     params: Any = argument()
-    weight_decay: NonNegative = option(default=0.0, kw_only=True)
+    weight_decay: checks.NonNegative = option(default=0.0, kw_only=True)
     decoupled: bool = option(default=False, kw_only=True)
     decay_schedule: Literal["lr", "independent", "corrected"] = option(default="lr", kw_only=True)
-    lr_max: NonNegative | None = option(default=None, kw_only=True)
+    lr_max: checks.NonNegative | None = option(default=None, kw_only=True)
     cautious: bool = option(default=False, kw_only=True)
     cautious_decay: bool = option(default=False, kw_only=True)
-    bounds: Bounds | None = option(default=None, kw_only=True)
-    l1: NonNegative = option(default=0.0, kw_only=True)
-    clip_value: NonNegative | None = option(default=None, kw_only=True)
-    clip_norm: NonNegative | None = option(default=None, kw_only=True)
-    clip_global_norm: NonNegative | None = option(default=None, kw_only=True)
-    norm_type: NormType = option(default=2.0, kw_only=True)
-    clip_eps: NonNegative = option(default=1e-6, kw_only=True)
-    grad_scale: Scale = option(default=1.0, kw_only=True)
+    bounds: checks.Bounds | None = option(default=None, kw_only=True)
+    l1: checks.NonNegative = option(default=0.0, kw_only=True)
+    clip_value: checks.NonNegative | None = option(default=None, kw_only=True)
+    clip_norm: checks.NonNegative | None = option(default=None, kw_only=True)
+    clip_global_norm: checks.NonNegative | None = option(default=None, kw_only=True)
+    norm_type: checks.NormType = option(default=2.0, kw_only=True)
+    clip_eps: checks.NonNegative = option(default=1e-6, kw_only=True)
+    grad_scale: checks.Scale = option(default=1.0, kw_only=True)
     skip_nonfinite: bool = option(default=False, kw_only=True)
     on_nonfinite: Literal["skip", "raise"] | None = option(default=None, kw_only=True)
     maximize: bool = option(default=False, kw_only=True)
-    ema: Decay | None = option(default=None, kw_only=True)
-    ema_start: Count = option(default=0, kw_only=True)
+    ema: checks.Decay | None = option(default=None, kw_only=True)
+    ema_start: checks.Count = option(default=0, kw_only=True)
     ema_debias: bool = option(default=False, kw_only=True)
-    swa_start: PositiveCount | None = option(default=None, kw_only=True)
-    swa_every: PositiveCount = option(default=1, kw_only=True)
+    swa_start: checks.PositiveCount | None = option(default=None, kw_only=True)
+    swa_every: checks.PositiveCount = option(default=1, kw_only=True)
     row_steps: bool = option(default=False, kw_only=True)
+    master_weight_bits: Literal[24, 32] | None = option(default=None, kw_only=True)
+    kahan: bool = option(default=False, kw_only=True)
+    stochastic_rounding: bool = option(default=False, kw_only=True)
+    seed: checks.Seed = option(default=0, kw_only=True)
     copies: Any = argument(default=None, kw_only=True)
-    backend: Backend = argument(default="native", kw_only=True)
+    backend: checks.Backend = argument(default="native", kw_only=True)
 
     _watched = ()
 
@@ -238,7 +236,7 @@ class Optimizer(
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        hints = hints_of(cls)
+        hints = fields.hints_of(cls)
         options = collect_options(cls)
         cls.shared = frozenset(name for name in options if name in vars(Optimizer))
         cls.defaults = {name: own.default for name, own in options.items()}
@@ -253,7 +251,7 @@ class Optimizer(
             names_taken(cls.compute_host_constants, {"t", *options}) if cls.host_constants else frozenset()
         )
         cls.variant_takes = names_taken(cls.variant, options)
-        check_convention(cls)
+        fields.check_convention(cls)
         for convention in cls.conventions:
             cls.check_options({"convention": convention})
         check_against_native(cls)
@@ -272,7 +270,7 @@ class Optimizer(
         options = cls.checked_defaults(given, place).copy()
         for name, value in given.items():
             if name != "convention":
-                options[name] = check_option(cls.annotations[name], value, place + name)
+                options[name] = checks.check_option(cls.annotations[name], value, place + name)
         try:
             check_combination(cls, options)
             variant = cls.variant(**options)
@@ -295,7 +293,7 @@ class Optimizer(
             raise TypeError("Optimizer: expected one of its subclasses; see fastoptim.OPTIMIZERS")
         self.check_names(name for name in kwargs if name not in ("backend", "copies"))
         bound = inspect.signature(type(self)).bind(params, *args, **kwargs)
-        self.backend = check_option(Backend, bound.arguments.pop("backend", "native"), "backend")
+        self.backend = checks.check_option(checks.Backend, bound.arguments.pop("backend", "native"), "backend")
         bound.arguments.pop("params")
         self.copies = bound.arguments.pop("copies", None)
         if self.conventions:

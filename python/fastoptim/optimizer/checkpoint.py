@@ -17,8 +17,9 @@ import numpy as np
 from .. import core
 from ..arrays.checks import canonical_dtype, check_state
 from ..arrays.families import family_in
-from ..arrays.param_state import ParamState, check_has_rows
+from ..arrays.param_state import ParamState, check_has_rows, check_takes_options
 from ..arrays.tree import describe
+from ..extra_bits import EXTRA_BITS
 from ..options.checks import check_option, extras_of, is_array, may_be_none
 from ..options.schema import ROW_STEPS, SHARED_STATE, StateArray
 from ..options.settings import Settings
@@ -191,7 +192,8 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         settings = checked_groups[param.group][0]
         if settings.options["row_steps"]:
             check_has_rows(param)
-        needed = () if param.is_remote else settings.state
+        check_takes_options(param, settings.options)
+        needed = () if param.is_remote else settings.state_for(param.metadata.dtype)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
     return Checked(step_count, checked_groups, schedules, checked, accumulated)
@@ -293,6 +295,8 @@ def check_array(
     if steps > step_count:
         raise ValueError(f"{place}: expected at most {step_count} steps, got {steps}")
     state = entry_of(entry, "state", place)
+    if isinstance(state, Mapping):
+        state = _with_own_bits(param, needed, state, has_same_dtype=dtype == p.dtype.name)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, *SHARED_STATE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
@@ -303,6 +307,19 @@ def check_array(
     if counts.size and not (counts.min() >= 0 and counts.max() <= steps):
         raise ValueError(f"{place}: expected {ROW_STEPS!r} from 0 to {steps}, got {counts.min()} to {counts.max()}")
     return steps, loaded
+
+
+def _with_own_bits(
+    param: ParamState, needed: Sequence[str], state: Mapping[str, Any], has_same_dtype: bool
+) -> dict[str, Any]:
+    """Return the state with extra bits only where they are needed: zeros in place of those of another dtype."""
+    own = {name: array for name, array in state.items() if name not in EXTRA_BITS}
+    for name in set(needed) & set(EXTRA_BITS):
+        if not has_same_dtype:
+            own[name] = np.zeros(param.metadata.shape, param.schema_of(name).dtype_for(param.metadata.dtype))
+        elif name in state:
+            own[name] = state[name]
+    return own
 
 
 def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, convert: bool) -> Array:

@@ -1,4 +1,4 @@
-"""Copies of the parameters in 16 bits, which each step writes in the pass of the update."""
+"""Copies of the parameters: in 16 bits, which each step writes in the pass of the update, and with all bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WritesCopies:
-    """The argument `copies` of an optimizer."""
+    """The argument `copies` of an optimizer, and copies of parameters with their extra bits."""
 
     copies: Any
     param_states: list[ParamState]
@@ -36,6 +36,25 @@ class WritesCopies:
         self.check_not_swapped()
         self.check_arrays()
         core.complete(lambda: refresh(self.param_states))
+
+    def master_params(self: Any) -> Any:
+        """Return copies of the parameters with the bits that `master_weight_bits` or `kahan` keep, in their structure.
+
+        Copies of float64 parameters are float64, all others float32.
+
+        >>> import numpy as np, fastoptim as fo
+        >>> p = np.ones(1, np.float16)
+        >>> opt = fo.SGD(p, lr=1.0, master_weight_bits=32)
+        >>> opt.step(np.full(1, 2.0**-20))
+        >>> p, 1 - opt.master_params()
+        (array([1.], dtype=float16), array([9.536743e-07], dtype=float32))
+        """
+        self.check_not_swapped()
+        self.check_arrays()
+        for param in self.param_states:
+            if param.is_remote and self._settings(param.group).extra_bits is not None:
+                raise RuntimeError(f"master_params: expected the state of {param.p_place}, which another process has")
+        return self._structure.build(iter([param.values() for param in self.param_states]))
 
 
 def with_copies(optimizer: OptimizerParts, copies: Any) -> list[ParamState]:

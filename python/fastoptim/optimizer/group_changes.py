@@ -12,7 +12,7 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import describe
 from .accumulation import check_none_pending, drop
 from .containers import given_structure
-from .groups import check_group_count, check_norm_types, check_paths, group_paths, list_of, new_group
+from .groups import check_group_count, check_norm_types, check_paths, group_paths, list_of, new_group, with_indices
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts, Rule
@@ -75,7 +75,7 @@ def add_param_group(optimizer: OptimizerParts, group: dict[str, Any], rule: type
         raise ValueError("param_group: expected at least one array, got none")
     was_grouped = optimizer.params is optimizer._trees
     before = optimizer.param_states if was_grouped else [_in_group(param) for param in optimizer.param_states]
-    param_states = [*before, *new.param_states]
+    param_states = with_indices([*before, *new.param_states])
     check_targets(param_states)
     check_paths(new.param_states)
     check_norm_types([*settings, new.snapshot.settings], "params")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_target
-from ..arrays.param_state import ParamState, check_has_rows
+from ..arrays.param_state import ParamState, check_has_rows, check_takes_options
 from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot, GroupStep
 from ..engines.select import check_backend
+from ..extra_bits import EXTRA_BITS
 from ..options.checks import EXTRA_KEYS, extras_of
 from ..options.schema import AVERAGE
 from ..options.settings import Settings
@@ -64,7 +65,13 @@ def add_groups(optimizer: OptimizerParts, params: Any, options: dict[str, Any]) 
     optimizer.check_arrays()
     check_paths(optimizer.param_states)
     check_norm_types([snapshot.settings for snapshot in optimizer._resolved], "params")
+    optimizer.param_states = with_indices(optimizer.param_states)
     return optimizer._trees if grouped else optimizer._trees[0]
+
+
+def with_indices(param_states: Sequence[ParamState]) -> list[ParamState]:
+    """Return parameters that have their indices."""
+    return [replace(param, index=index) for index, param in enumerate(param_states)]
 
 
 def list_of(structures: Sequence[Structure]) -> Structure:
@@ -123,7 +130,12 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     settings.optimizer.check_shape(param.metadata.shape, settings.options, param.p_place)
     if settings.options["row_steps"]:
         check_has_rows(param)
-    missing = [] if param.is_remote else [name for name in settings.state if name not in param.state]
+    check_takes_options(param, settings.options)
+    missing = (
+        []
+        if param.is_remote
+        else [name for name in settings.state_for(param.metadata.dtype) if name not in param.state]
+    )
     if missing:
         param.family.check_takes_place(param.p)
     try:
@@ -148,6 +160,9 @@ def _change_state(optimizer: OptimizerParts, index: int, settings: Settings, res
         for i, param in params.items():
             if restarts and AVERAGE in param.state:  # of an earlier phase
                 param.family.assign(param.state[AVERAGE], param.p)
+            for name in EXTRA_BITS:
+                if name != settings.extra_bits:  # of an earlier phase
+                    param.state.pop(name, None)
             param.state.update(made[i])
 
     core.complete(change)

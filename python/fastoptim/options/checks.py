@@ -168,6 +168,7 @@ Decay: TypeAlias = Annotated[float, Range(0, 1, below=True)]  # of a running mea
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
 Positive: TypeAlias = Annotated[float, Range(above=True)]
 NormType: TypeAlias = Annotated[float, OneOf((1.0, 2.0, math.inf))]
+Seed: TypeAlias = Annotated[int, Whole(0, 2**63 - 1)]
 Count: TypeAlias = Annotated[int, Whole()]
 PositiveCount: TypeAlias = Annotated[int, Whole(1)]
 Bounds: TypeAlias = Annotated[tuple[float | None, float | None], Interval()]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..extra_bits import WAYS
+
 if TYPE_CHECKING:
     from .settings import RuleClass
 
@@ -29,6 +31,10 @@ def check_combination(cls: type[RuleClass], options: Mapping[str, Any]) -> None:
     """Raise ValueError for options that exclude each other, or that the rule cannot have."""
     if options["ema"] is not None and options["swa_start"] is not None:
         raise ValueError("ema: expected None together with swa_start, as one average is kept, got both")
+    chosen = [name for name, default in WAYS.items() if options[name] != default]
+    if len(chosen) > 1:
+        first, second = chosen[:2]
+        raise ValueError(f"{second}: expected False together with {first}={options[first]}, got {options[second]}")
     if options["skip_nonfinite"] and options["on_nonfinite"] == "raise":
         raise ValueError("skip_nonfinite: expected False together with on_nonfinite='raise', got True")
     for name, value in options.items():

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..extra_bits import EXTRA_BITS, MASTER_BITS_8, MASTER_BITS_16
 from ..reference_math import FORMATS, Format
 
 #: The state array of `ema` and `swa_start`.
@@ -19,6 +20,8 @@ AVERAGE = "average"
 
 #: The state array of `row_steps`.
 ROW_STEPS = "row_steps"
+
+_INTEGERS: Mapping[str, np.dtype[Any]] = {MASTER_BITS_8: np.dtype(np.int8), MASTER_BITS_16: np.dtype(np.int16)}
 
 #: The formats that state may have.  "compute" is float64 for a float64 parameter, else float32.
 STATE_FORMATS = tuple(FORMATS)
@@ -107,8 +110,23 @@ class StateArray:
         return self.initial(options) if callable(self.initial) else self.initial
 
 
+@dataclass(frozen=True)
+class ExtraBits(StateArray):
+    """The declaration of the bits that a parameter of 16 bits lacks; without `dtype` they have the parameter's."""
+
+    dtype: np.dtype[Any] | None = None
+
+    def dtype_for(self, p_dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype of the array."""
+        return self.dtype or p_dtype
+
+
 #: The declarations of the arrays that every optimizer may keep.
-SHARED_STATE = {AVERAGE: StateArray(initial="p"), ROW_STEPS: StateArray("rows")}
+SHARED_STATE = {
+    AVERAGE: StateArray(initial="p"),
+    ROW_STEPS: StateArray("rows"),
+    **{name: ExtraBits(dtype=_INTEGERS.get(name)) for name in EXTRA_BITS},
+}
 
 
 def complete_schema(names: tuple[str, ...], declared: Mapping[str, StateArray]) -> dict[str, StateArray]:

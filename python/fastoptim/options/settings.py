@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
+
+from ..extra_bits import extra_bits_of, is_narrow
 from .schema import AVERAGE, ROW_STEPS, StateArray
 
 if TYPE_CHECKING:  # a protocol takes time to make
@@ -62,7 +65,17 @@ class Settings:
 
     @property
     def _shared_state(self) -> tuple[str, ...]:
-        return (AVERAGE,) * self.averages + (ROW_STEPS,) * bool(self.options["row_steps"])
+        kept = (AVERAGE,) * self.averages + (ROW_STEPS,) * bool(self.options["row_steps"])
+        return kept if self.extra_bits is None else (*kept, self.extra_bits)
+
+    def state_for(self, p_dtype: np.dtype[Any]) -> tuple[str, ...]:
+        """Return the state arrays that a parameter of this dtype has under these options."""
+        return self.state if is_narrow(p_dtype) else tuple(name for name in self.state if name != self.extra_bits)
+
+    @cached_property
+    def extra_bits(self) -> str | None:
+        """The state array with the bits that a parameter of 16 bits lacks."""
+        return extra_bits_of(self.options)
 
     @cached_property
     def when_nonfinite(self) -> str:

@@ -72,4 +72,4 @@ def _lookahead_point(param: ParamState, momentum: float) -> Any:
     """Return the look-ahead point of a parameter, in the compute type."""
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
-        return param.family.astype(param.p, dtype) + dtype.type(momentum) * param.state["v"]
+        return param.values() + dtype.type(momentum) * param.state["v"]

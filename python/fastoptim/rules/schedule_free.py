@@ -77,7 +77,7 @@ def _average(param: ParamState, beta: float) -> Any:
     """Return the x for which y is ``(1 - beta)*z + beta*x``, in the compute type."""
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
-        y, z = param.family.astype(param.p, dtype), param.state["z"]
+        y, z = param.values(), param.state["z"]
         return y + dtype.type((1 - beta) / beta) * (y - z)
 
 

@@ -77,15 +77,15 @@ class Lookahead(Wrapper):
             return
         self.optimizer.check_arrays()
         moved = []
-        for param in own:
+        for param, inner in zip(own, self.param_states, strict=True):
             dtype, slow = compute_dtype(param.metadata.dtype), param.state["slow"]
             with param.family.arithmetic(param.p):
-                moved.append((param, mean_of(slow, param.family.astype(param.p, dtype), self.alpha, dtype)))
+                moved.append((param, inner, mean_of(slow, inner.values(), self.alpha, dtype)))
 
         def assign() -> None:
-            for param, slow in moved:
+            for param, inner, slow in moved:
                 param.family.assign(param.state["slow"], slow)
-                param.family.assign(param.p, slow)
+                inner.assign(slow)
             refresh(self.optimizer.param_states)
             self.synchronized_at = now
 

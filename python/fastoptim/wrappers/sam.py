@@ -86,7 +86,7 @@ class SAM(Wrapper):
             with param.family.arithmetic(param.p):
                 g = dtype.type(multiplier) * in_compute_type(param, grad, written)
                 if self.adaptive:
-                    p = param.family.astype(param.p, dtype)
+                    p = param.values()
                     lengths.append(p * g)  # whose norm is that of |p| g
                     g = p * p * g
                 else:
@@ -97,7 +97,5 @@ class SAM(Wrapper):
         for param, direction in zip(self.param_states, directions, strict=True):
             dtype = compute_dtype(param.metadata.dtype)
             with param.family.arithmetic(param.p):
-                points.append(
-                    None if direction is None else param.family.astype(param.p, dtype) + dtype.type(factor) * direction
-                )
+                points.append(None if direction is None else param.values() + dtype.type(factor) * direction)
         return points

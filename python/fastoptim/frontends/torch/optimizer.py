@@ -122,6 +122,10 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """Temporarily assign the averages of `ema` or `swa_start` to the parameters; see `fastoptim.Optimizer`."""
         return self._whole_stepper().averaged()  # type: ignore[no-any-return]
 
+    def master_params(self) -> list[Any]:
+        """Return copies of the parameters that require gradients, with their extra bits; see `fastoptim.Optimizer`."""
+        return self._whole_stepper().master_params()  # type: ignore[no-any-return]
+
     # ---- state dicts
 
     def state_dict(self) -> dict[str, Any]:

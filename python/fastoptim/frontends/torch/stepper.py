@@ -21,6 +21,7 @@ from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
 from ...arrays.tree import LEAF, Structure
 from ...engines.base import GroupSnapshot, GroupStep, group_step_at
+from ...extra_bits import EXTRA_BITS
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.groups import missing_state, raise_lr_max
 from ...options.checks import rate_at
@@ -145,8 +146,11 @@ class Steps:
             new = {
                 names[k]: outer(array, borrowed.tensors[i]) for k, array in param.state.items() if names[k] not in own
             }
-            if new:
+            old = [name for name in EXTRA_BITS if name in own and name not in param.state]
+            if new or old:
                 own.update(new)
+                for name in old:
+                    del own[name]
                 borrowed.arrays[i] = (own, dict(own))
 
     def _take_quick_step(self: Any, groups: list[dict[str, Any]], scale: float) -> bool:
@@ -244,13 +248,15 @@ def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state:
     _check_unique(groups)
     entries, idle = [], []
     everything = everything or core.reduces_all
+    index = 0
     for i, group in enumerate(groups):
         for j, tensor in enumerate(group["params"]):
             own = state.get(tensor) or {}
             if own or tensor.grad is not None or (everything and tensor.requires_grad):
-                entries.append(_entry(cls, tensor, own, settings[i], (i, j)))
+                entries.append(_entry(cls, tensor, own, settings[i], (i, j), index))
             else:
                 idle.append(tensor)
+            index += 1
     if not entries:
         return None
     if core.reduces_all:
@@ -278,7 +284,9 @@ def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def _entry(cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int]) -> _Entry:
+def _entry(
+    cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int], index: int
+) -> _Entry:
     place = f"[{where[0]}]['params'][{where[1]}]"
     target = Target.of(tensor, "param_groups" + place)
     if cls.stages and tensor.is_complex():
@@ -291,8 +299,14 @@ def _entry(cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, whe
             f"got a DTensor"
         )
     check_target(target.array, "param_groups" + place)
-    arrays = dict(state_arrays(state, names_of(cls)))
-    param = ParamState(target.array, arrays, where[0], place, "param_groups" + place, schema=cls.state_schema)
+    arrays = {
+        name: array
+        for name, array in state_arrays(state, names_of(cls))
+        if name not in EXTRA_BITS or name == settings.extra_bits
+    }
+    param = ParamState(
+        target.array, arrays, where[0], place, "param_groups" + place, schema=cls.state_schema, index=index
+    )
     made = missing_state(param, settings)
     step = round(float(state["step"])) if "step" in state else int(bool(state))
     if any(param.schema_of(name).starts_count for name in made):

@@ -1,0 +1,146 @@
+// Parameters of 16 bits with the bits that they lack, which state keeps, and rounding by random numbers.  Integer
+// arithmetic on patterns, so that every instruction set and NumPy (python/fastoptim/extra_bits.py is the twin) have the
+// same bits.
+//
+// Main type: Wide<Kind, k>, a format of 16 bits with k more bits of fraction.  The upper
+// bits of a wide pattern, rounded to nearest, are the parameter, and the rest of it is a signed integer of k bits.  For
+// bfloat16 and k = 16 the wide format is float32 itself.  Functions take and return patterns without a sign: rounding a
+// number never changes its sign.
+#pragma once
+
+#include "formats.h"
+#include "random_bits.h"
+
+namespace fo::FO_TARGET {
+
+// kHalfGap: half the distance between a number and the next one, at most, relative to the number.
+template <class Kind>
+struct Narrow;
+template <>
+struct Narrow<Float16> {
+    static constexpr std::int32_t kInfinity = 0x7c00, kNan = 0x7e00;
+    static constexpr float kHalfGap = 0x1p-11f;
+};
+template <>
+struct Narrow<Bfloat16> {
+    static constexpr std::int32_t kInfinity = 0x7f80, kNan = 0x7fc0;
+    static constexpr float kHalfGap = 0x1p-8f;
+};
+
+// Drop the last bits of a pattern by rounding to nearest-even, or append zeros.
+template <int kDropped>
+FO_HD std::int32_t shorten(std::int32_t pattern) {
+    if constexpr (kDropped <= 0)
+        return pattern << -kDropped;
+    else
+        return (pattern + (1 << (kDropped - 1)) - 1 + (pattern >> kDropped & 1)) >> kDropped;
+}
+
+template <int kAppended>
+FO_HD std::int32_t lengthen(std::int32_t pattern) {
+    if constexpr (kAppended >= 0)
+        return pattern << kAppended;
+    else
+        return pattern >> -kAppended;
+}
+
+// Conversions from and to float32, for numbers that are not NaN.
+template <class Kind, int k>
+struct Wide;
+
+template <int k>
+struct Wide<Bfloat16, k> {
+    FO_HD static std::int32_t encode(std::int32_t magnitude) { return shorten<16 - k>(magnitude); }
+    FO_HD static std::int32_t decode(std::int32_t wide) { return lengthen<16 - k>(wide); }
+};
+
+// Subnormal numbers are multiples of 2^-(24 + k).
+template <int k>
+struct Wide<Float16, k> {
+    static constexpr float kScale = k == 8 ? 0x1p32f : 0x1p40f, kUnit = k == 8 ? 0x1p-32f : 0x1p-40f;
+    static constexpr std::int32_t kBias = 112 << 23;
+
+    FO_HD static std::int32_t encode(std::int32_t magnitude) {
+        // The float adder rounds; from 2^23 on a float is a whole number.
+        const bool is_subnormal = magnitude < 0x38800000;
+        const float scaled = bits<float>(is_subnormal ? magnitude : 0) * kScale;
+        const float whole = scaled < 0x1p23f ? (scaled + 0x1p23f) - 0x1p23f : scaled;
+        const std::int32_t finite = is_subnormal ? std::int32_t(whole) : shorten<13 - k>(magnitude - kBias);
+        return magnitude >= 0x47800000 ? 0x7c00 << k : finite;
+    }
+
+    FO_HD static std::int32_t decode(std::int32_t wide) {
+        // Selected by a mask: GCC does not vectorize a conversion from integers in a branch.
+        const auto subnormal = bits<std::int32_t>(float(wide) * kUnit);
+        const std::int32_t normal = lengthen<13 - k>(wide) + kBias, mask = -std::int32_t(wide < 1 << (10 + k));
+        const std::int32_t finite = (subnormal & mask) | (normal & ~mask);
+        const std::int32_t special = wide > 0x7c00 << k ? 0x7fc00000 : 0x7f800000;
+        return wide >= 0x7c00 << k ? special : finite;
+    }
+};
+
+template <class Kind, int k>
+FO_HD std::int32_t to_wide(float x) {
+    const std::int32_t magnitude = bits<std::int32_t>(x) & 0x7fffffff;
+    return magnitude > 0x7f800000 ? Narrow<Kind>::kNan << k : Wide<Kind, k>::encode(magnitude);
+}
+
+FO_HD inline std::int32_t sign_of(float x) { return bits<std::int32_t>(x) >> 16 & 0x8000; }
+
+// A parameter and its bits.  Each kind of pair has the type of the bits and both conversions.
+template <class Low>
+struct Pair {
+    std::uint16_t narrow;
+    Low low;
+};
+
+template <class Kind, class Low, int k>
+struct SplitPair {
+    using low_type = Low;
+
+    FO_HD static Pair<Low> encode(float x) {
+        const std::int32_t wide = to_wide<Kind, k>(x);
+        const std::int32_t upper = (wide + (1 << (k - 1))) >> k;
+        return {std::uint16_t(upper | sign_of(x)), Low(wide - (upper << k))};
+    }
+
+    // A parameter that was assigned keeps the bits of another number.  They stay within half a gap of it: they neither
+    // change its sign nor make an infinity anything else.
+    FO_HD static float decode(std::uint16_t narrow, Low low) {
+        const std::int32_t upper = narrow & 0x7fff, pattern = (upper << k) + low;
+        const std::int32_t wide = pattern < 0 ? 0 : pattern;
+        const std::int32_t ceiling = upper > Narrow<Kind>::kInfinity ? INT32_MAX : Narrow<Kind>::kInfinity << k;
+        const std::int32_t magnitude = Wide<Kind, k>::decode(wide < ceiling ? wide : ceiling);
+        return bits<float>(std::uint32_t(magnitude) | std::uint32_t(narrow & 0x8000) << 16);
+    }
+};
+
+// A compensated parameter, with both parts rounded: the larger one and its rest.  Of a parameter that was assigned, a
+// rest of more than half a gap is that of another number.
+FO_HD inline float add_rest(float rounded, float rest, float half_gap) {
+    return rest != 0 && abs(rest) <= abs(rounded) * half_gap ? rounded + rest : rounded;
+}
+
+FO_HD inline float rest_of(float x, float rounded) { return rounded - rounded == 0 ? x - rounded : 0.0f; }
+
+// Round to one of both neighbours, each with the probability of its nearness, by 16 random bits.  Beyond the largest
+// number, round to nearest.
+template <class Kind>
+FO_HD std::uint16_t round_randomly(float x, std::uint16_t random) {
+    const std::int32_t wide = to_wide<Kind, 16>(x), largest = (Narrow<Kind>::kInfinity - 1) << 16;
+    return std::uint16_t((wide + (wide > largest ? 0x8000 : std::int32_t(random))) >> 16 | sign_of(x));
+}
+
+// Random bits for rounding: a hash of a word's index, in which four words of Philox for each (seed, parameter, step)
+// are the key.  Philox for each word would take ten times as long.  The hash is triple32 of Wellons (hash-prospector,
+// 2018) with the key added before its multiplications.  Element e has a half of word 8*(e/16) + e%8: the lower one if
+// e/8 is even, so that vectors of eight words need no shuffles.
+FO_HD inline std::uint32_t rounding_word(const Words& key, std::uint32_t index) {
+    std::uint32_t x = index + key.word[0];
+    x = ((x ^ x >> 17) + key.word[1]) * 0xed5ad4bbu;
+    x = ((x ^ x >> 11) + key.word[2]) * 0xac4c1b51u;
+    x = ((x ^ x >> 15) + key.word[3]) * 0x31848babu;
+    return x ^ x >> 14;
+}
+
+}  // namespace fo::FO_TARGET
