@@ -72,6 +72,7 @@ void RowBuffers::reserve(const StepArgs& step) {
         bytes += 2 * whole_vectors(bytes_of(rows.size(), compute_format(segment.p.format)));
         indices += std::size_t(3 * rows.count + 2 + 2 * begin_of(rows, rows.count));
     }
+    bytes = std::max(bytes, sizeof(Vector));  // no rows: an address of null would mean that there is no array
     for (const auto& [buffer, needed] : {std::pair{&arrays_, bytes}, std::pair{&indices_, indices * sizeof(Index)}})
         if (needed > buffer->size) buffer->grow_to(memory_, std::max(needed, 2 * buffer->size));
     next_ = arrays_.at;

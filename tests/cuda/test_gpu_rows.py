@@ -97,6 +97,15 @@ def test_norms_run_over_the_rows_in_ascending_order(xp: Any, row_steps: bool) ->
 
 
 @with_device
+def test_a_first_step_may_have_no_rows(xp: Any) -> None:
+    """Before there are buffers for rows."""
+    twins = Twins(xp, ADAM, cycle([FLOAT32]), [(30, 4), (5, 3)])
+    nothing = fo.Rows(np.zeros(0, np.int64), np.zeros((0, 4)))
+    twins.step({"0": nothing, "1": np.ones((5, 3))})
+    twins.step({"0": nothing, "1": None})
+
+
+@with_device
 def test_values_in_any_memory_order(xp: Any) -> None:
     twins = Twins(xp, ADAM, cycle([FLOAT32]), [(30, 4, 3)])
     rng = twins.rng
