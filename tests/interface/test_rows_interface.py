@@ -91,7 +91,7 @@ def test_row_steps_may_be_assigned_later() -> None:
     opt.step(np.ones((3, 2)))
     opt.param_groups[0]["row_steps"] = True
     opt.step(fo.Rows(np.array([1]), np.ones((1, 2))))
-    assert opt.state["row_steps"].tolist() == [0, 1, 0]
+    assert opt.state["row_steps"].tolist() == [1, 2, 1]
 
 
 # ---- other rows
@@ -285,7 +285,7 @@ def test_an_option_that_is_assigned_in_mid_run_rejects_rows(backend: Any) -> Non
     opt.step(rows)
     before = opt.params.copy()
     opt.param_groups[0]["cautious"] = True
-    with pytest.raises(ValueError, match=r"grads: .*, as Adam has sums"):
+    with pytest.raises(ValueError, match=r"grads: .*, as Adam has cautious=True"):
         opt.step(rows)
     assert np.array_equal(opt.params, before)
 
@@ -370,6 +370,41 @@ def test_rows_of_other_libraries() -> None:
         opt.step(fo.Rows(torch.from_numpy(index), torch.from_numpy(values)))
         twin.step(fo.Rows(index, values))
     assert_same_bits(p, q)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_counts_that_are_switched_on_in_mid_run_begin_with_the_parameters(backend: Any) -> None:
+    """Also after a phase without counts; an array that has missed a step has one less."""
+    p, q = ([np.zeros((2, 1)), np.zeros((3, 1))] for _ in range(2))
+    opt = fo.Adam(p, lr=0.1, ema=0.9, ema_debias=True, backend=backend)
+    twin = fo.Adam(q, lr=0.1, ema=0.9, ema_debias=True, backend=backend)
+    for step in range(8):
+        opt.row_steps = step in (3, 4, 7)
+        for each in (opt, twin):
+            each.step([np.full((2, 1), step + 1.0), None if step == 1 else np.full((3, 1), step - 3.0)])
+        for ours, theirs in zip(opt.param_states, twin.param_states, strict=True):
+            assert_same_bits(ours.p, theirs.p)
+            assert_same_bits(ours.state["average"], theirs.state["average"])
+    assert [state["row_steps"].tolist() for state in opt.state] == [[8, 8], [7, 7, 7]]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_remap_writes_the_copies(backend: Any) -> None:
+    p, half = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float16)
+    opt = fo.SGD(p, lr=1.0, copies=half, backend=backend)
+    new = np.arange(6, dtype=np.float32).reshape(3, 2)
+    opt.remap(new, source=np.array([2, 1, 0]))
+    np.testing.assert_array_equal(half, new)
+    opt.step(fo.Rows(np.array([1]), np.ones((1, 2))))
+    np.testing.assert_array_equal(half, [[0, 1], [1, 2], [4, 5]])
+
+
+def test_the_reason_for_rejected_rows_is_named() -> None:
+    rows = fo.Rows(np.array([1]), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="grads: expected a gradient for the whole array, as Adam has cautious=True"):
+        fo.Adam(np.zeros((3, 2)), cautious=True).step(rows)
+    with pytest.raises(ValueError, match="row_steps: expected False, as LAMB has sums or numbers of whole arrays"):
+        fo.LAMB(np.zeros((3, 2)), row_steps=True)
 
 
 def test_rows_in_functions() -> None:

@@ -75,8 +75,7 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
     place, p = param.g_place, param.metadata
     if not settings.is_elementwise:
         raise ValueError(
-            f"{place}: expected a gradient for the whole array, as {settings.optimizer.__name__} has sums or numbers "
-            f"of whole arrays, got Rows"
+            f"{place}: expected a gradient for the whole array, as {settings.why_not_elementwise}, got Rows"
         )
     read = rows.index if isinstance(rows.index, RowIndex) else None
     if p.ndim == 0 and not read:

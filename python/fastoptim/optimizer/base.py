@@ -276,7 +276,7 @@ class Optimizer(
             variant = cls.variant(**options)
             settings = Settings(cls, variant, options)
             if options["row_steps"] and not settings.is_elementwise:
-                raise ValueError(f"row_steps: expected False, as {cls.__name__} has sums or numbers of whole arrays")
+                raise ValueError(f"row_steps: expected False, as {settings.why_not_elementwise}")
         except ValueError as error:
             raise ValueError(f"{place}{error}") from None
         return settings

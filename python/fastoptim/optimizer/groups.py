@@ -15,7 +15,7 @@ from ..engines.base import GroupSnapshot, GroupStep
 from ..engines.select import check_backend
 from ..extra_bits import EXTRA_BITS
 from ..options.checks import EXTRA_KEYS, extras_of
-from ..options.schema import AVERAGE
+from ..options.schema import AVERAGE, ROW_STEPS
 from ..options.settings import Settings
 from .containers import given_structure
 
@@ -154,6 +154,8 @@ def _change_state(optimizer: OptimizerParts, index: int, settings: Settings, res
             if any(params[i].schema_of(name).starts_count for name in arrays):
                 started[i] = optimizer._step_count
 
+    counts_rows = settings.options["row_steps"] and not optimizer._resolved[index].settings.options["row_steps"]
+
     def change() -> None:
         optimizer._views = optimizer._engine = None
         optimizer._missed.update(started)
@@ -164,6 +166,8 @@ def _change_state(optimizer: OptimizerParts, index: int, settings: Settings, res
                 if name != settings.extra_bits:  # of an earlier phase
                     param.state.pop(name, None)
             param.state.update(made[i])
+            if counts_rows and not param.is_remote:  # each row has taken the steps of its parameter
+                param.state[ROW_STEPS][...] = optimizer._step_count - optimizer._missed.get(i, 0)
 
     core.complete(change)
 

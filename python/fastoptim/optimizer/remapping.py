@@ -11,7 +11,7 @@ import numpy as np
 from .. import core
 from ..arrays.checks import check_same_memory, check_target
 from ..arrays.families import family_in, family_of
-from ..arrays.param_state import ParamState, check_has_rows, check_targets
+from ..arrays.param_state import ParamState, check_has_rows, check_targets, refresh
 from ..arrays.rows import Indices, check_index
 from ..arrays.tree import Structure, describe, key_text
 from .accumulation import check_none_pending
@@ -36,8 +36,9 @@ class ChangesRows:
 
         Row i of the new array takes the state of row ``source[i]`` of the old one: moments, average and, with
         `row_steps`, step count.  -1 is the state before the first step.  So rows are removed, repeated, moved and
-        added.  The values of the new array are the caller's.  The new array replaces the old one in `params`, and in
-        the dicts and lists that the optimizer was made with.  A call that raises an error has changed nothing.
+        added.  The values of the new array are the caller's; a copy in 16 bits receives them, and must fit its number
+        of rows.  The new array replaces the old one in `params`, and in the dicts and lists that the optimizer was made
+        with.  A call that raises an error has changed nothing.
 
         Args:
             params: New arrays in the structure of `params`, where a dict may have some of the keys and None leaves an
@@ -85,6 +86,7 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
             optimizer._trees[index] = optimizer.param_groups[index]["params"] = _with_new(tree, new_of)
             take_settings(optimizer, index, settings[index])
         vars(optimizer)["params"] = optimizer._trees if is_grouped else optimizer._trees[0]
+        refresh(after)
 
     core.complete(assign)
 

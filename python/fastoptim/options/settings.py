@@ -90,6 +90,12 @@ class Settings:
         return not whole and not any(self.optimizer.state_schema[name].is_scalar for name in own)
 
     @property
+    def why_not_elementwise(self) -> str:
+        """The reason in a message that rejects rows."""
+        name = self.optimizer.__name__
+        return f"{name} has {'cautious=True' if self.options['cautious'] else 'sums or numbers of whole arrays'}"
+
+    @property
     def skips(self) -> bool:
         """True if a step may be skipped."""
         return self.when_nonfinite == "skip"
