@@ -154,6 +154,15 @@ def test_the_direction_does_not_depend_on_the_magnitude(magnitude: float, backen
 
 
 @each_backend
+@loop("magnitude", [5e-324 * 2**40, 1e-309, 1e-300, 1e300])
+def test_float64_norms_without_a_finite_reciprocal(magnitude: float, backend: Backend) -> None:
+    p = np.zeros((2, 2))
+    fo.Muon(p, lr=1, eps=0, weight_decay=0, momentum=0, backend=backend).step(np.eye(2) * magnitude)
+    expected = orthogonal(np.eye(2), COEFFICIENTS["classic"] * 5, 2**0.5)
+    np.testing.assert_allclose(p, -expected, rtol=0, atol=1e-10)
+
+
+@each_backend
 @loop("eps", [0, 1e-7])
 def test_a_gradient_of_zeros_moves_nothing(eps: float, backend: Backend) -> None:
     p = np.ones((3, 2), np.float32)

@@ -89,10 +89,10 @@ def normalize(work: MatrixWork, x: Any, factor: float, eps: float, is_floor: boo
     matrices = x.reshape(-1, *x.shape[-2:])
     for matrix, norm in zip(matrices, work.norms([*matrices]), strict=True):
         least = max(norm * factor, eps) if is_floor else norm * factor + eps
-        mantissa, exponent = math.frexp(1 / least if least else 1.0)  # either half of it is a normal number
-        matrix *= math.ldexp(mantissa, exponent // 2)
-        if exponent // 2 != exponent:
-            matrix *= math.ldexp(1.0, exponent - exponent // 2)
+        mantissa, exponent = math.frexp(least or 1.0)
+        half = -exponent // 2  # the quotient itself may be infinite; both factors are normal numbers
+        matrix *= math.ldexp(1 / mantissa, half)
+        matrix *= math.ldexp(1.0, -exponent - half)
 
 
 def iterate(work: MatrixWork, x: Any, polynomials: Sequence[Polynomial], scale: float) -> Any:

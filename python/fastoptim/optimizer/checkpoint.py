@@ -329,7 +329,7 @@ def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, 
         raise ValueError(f"{expected} as {dtype} of shape {shape}, got {describe(array)}")
     if (array.dtype, array.shape) == (dtype, shape):
         return array
-    may_convert = array.shape == shape and canonical_dtype(array.dtype) is not None
+    may_convert = array.shape == shape and canonical_dtype(array.dtype) is not None and dtype.kind != "i"
     if not (convert and may_convert):
         raise ValueError(
             f"{expected} as {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"

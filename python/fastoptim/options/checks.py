@@ -251,6 +251,8 @@ def _check_items(checks: list[Callable[[Any, str], Any]], is_fixed: bool, value:
 
 
 def _check_choice(known: tuple[Any, ...], value: Any, place: str) -> Any:
+    if isinstance(value, np.integer):
+        value = int(value)
     if not any(type(value) is type(one) and value == one for one in known):
         raise ValueError(f"{place}: expected one of {list(known)}, got {brief(value)}")
     return value
