@@ -106,9 +106,10 @@ def test_a_pair_is_the_number_and_its_parameter_the_nearest(name: str, dtype: DT
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "dtype"), KINDS, ids=str)
-def test_every_float32_number_is_within_the_bounds(name: str, dtype: DType) -> None:
+def test_a_64th_of_all_float32_numbers_is_within_the_bounds(name: str, dtype: DType) -> None:
+    """Every upper half with a 64th of the lower halves, in runs of 64; all numbers take some ten minutes."""
     low_dtype, relative, absolute = KINDS[name, dtype]
-    for first in range(0, 2**16, 2**6):
+    for first in range(0, 2**16, 2**12):
         x = summed(numbers(np.arange(first, first + 2**6)))
         opt = stored(x, dtype, **OPTIONS[name])
         assert opt.state[name].dtype == low_dtype
