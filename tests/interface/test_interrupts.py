@@ -86,7 +86,7 @@ def test_an_interrupt_leaves_all_or_nothing_done(kind: str) -> None:
 @pytest.mark.exhaustive
 @each_kind
 def test_many_interrupts_leave_all_or_nothing_done(kind: str) -> None:
-    check_interrupts(kind, 1000)
+    check_interrupts(kind, 400)
 
 
 @pytest.mark.parametrize("size", [10, 1 << 20])
