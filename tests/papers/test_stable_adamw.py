@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import fsum, sqrt
 from typing import Any
 
+import numpy as np
+
 import fastoptim as fo
 from group_oracles import SHARED, Floats, GroupOracle, assert_group_follows
 from loops import loop
@@ -57,3 +59,16 @@ ROWS = SETTINGS
 @loop("options", SETTINGS)
 def test_follows_the_formula(options: Options, backend: Backend) -> None:
     assert_group_follows(fo.StableAdamW, Oracle, options, backend)
+
+
+def test_a_coupled_decay_that_rounds_to_zero_is_none() -> None:
+    """Zero times an infinite parameter is NaN."""
+    found = []
+    for backend in ("native", "reference"):
+        p = np.array([-np.inf, 1.0], np.float32)
+        opt: Any = fo.StableAdamW(p, weight_decay=1e-93, decoupled=False, backend=backend)
+        opt.step(np.ones(2, np.float32))
+        found.append([p, *opt.state.values()])
+    for native, reference in zip(*found, strict=True):
+        assert native.tobytes() == reference.tobytes()
+        assert not np.isnan(native).any()

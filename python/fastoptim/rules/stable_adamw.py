@@ -80,7 +80,7 @@ class StableAdamW(Optimizer):
         number = p.dtype.type
         beta1, beta2 = (decay(p.dtype, beta) for beta in betas)
         least_v = number(eps * eps * bias_correction_of(float(beta2), t))
-        if not decoupled and weight_decay:
+        if not decoupled and number(weight_decay):  # which may round to 0
             g = g + number(weight_decay) * p
         m[...] = beta1 * m + number(1 - float(beta1)) * g
         v[...] = beta2 * v + number(1 - float(beta2)) * g * g
