@@ -128,7 +128,7 @@ def test_bfloat16_with_32_bits_is_float32(dtype: DType) -> None:
 @pytest.mark.parametrize(("name", "dtype"), KINDS, ids=str)
 @each_isa
 def test_bits_of_another_number_stay_within_half_a_gap(name: str, dtype: DType) -> None:
-    """As where the caller assigned the parameter: no sign changes, no infinity or NaN appears or disappears."""
+    """Bits of another number, after an assignment, change no sign, and no infinity or NaN appears or disappears."""
     rng = np.random.default_rng(3)
     p = np.arange(2**16, dtype=np.uint16).view(dtype)
     low_dtype = np.dtype(KINDS[name, dtype][0])
@@ -203,7 +203,7 @@ def test_native_code_rounds_every_number_as_numpy_does(dtype: DType) -> None:
 
 
 def test_a_mean_over_elements_and_steps_is_the_number() -> None:
-    """Of bits that are independent, the mean is within five standard deviations."""
+    """The mean of independent bits is within five standard deviations."""
     n, steps, x = 2**16, 16, np.float32(1 + 2.0**-10)  # an eighth of bfloat16's gap
     ups = np.array([stored_after(t, n, x) for t in range(steps)], np.float64)
     deviation = np.sqrt(0.125 * 0.875 / ups.size)

@@ -83,7 +83,7 @@ def test_rows_have_the_bits_of_the_reference(xp: Any, case: Case, row_steps: boo
 @with_device
 @loop("row_steps", [False, True])
 def test_norms_run_over_the_rows_in_ascending_order(xp: Any, row_steps: bool) -> None:
-    """Also if the rows have different counts, which divide them among several groups."""
+    """Rows with different counts are divided among several groups, and the norm is the same."""
     shapes = ((3000, 7), (40, 3), (4, 5))
     for norm_type in (1.0, 2.0, np.inf):
         options = {"clip_norm": 0.7, "clip_global_norm": 0.9, "norm_type": norm_type, "skip_nonfinite": True}

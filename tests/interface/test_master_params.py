@@ -126,7 +126,7 @@ def test_parameters_and_seeds_have_random_bits_of_their_own() -> None:
 
 @each_kind_of_bits
 def test_a_parameter_has_the_bits_of_its_place_whatever_steps_with_it(kind: dict[str, Any]) -> None:
-    """Without the other gradients, and as a group that was added."""
+    """The other gradients may be absent, and the group may have been added later."""
     params = [values(i) for i in range(3)]
     alone, added = [p.copy() for p in params], [p.copy() for p in params]
     opt, other = fo.SGD(params, **kind), fo.SGD(alone, **kind)

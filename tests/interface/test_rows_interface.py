@@ -226,7 +226,7 @@ def test_parameters_that_have_no_rows(backend: Any) -> None:
 
 @each_backend
 def test_rows_that_count_are_contiguous(backend: Any) -> None:
-    """Whether the gradients are rows or whole arrays, and however the option or the array has come."""
+    """Gradients may be rows or whole arrays, and the option or the array may have come in any way."""
     words = r"params\['p'\]: expected C order, as row_steps counts its rows, got strides \(8, 32\)"
     p = np.zeros((4, 3), order="F")
     with pytest.raises(ValueError, match=words):
@@ -374,7 +374,7 @@ def test_rows_of_other_libraries() -> None:
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_counts_that_are_switched_on_in_mid_run_begin_with_the_parameters(backend: Any) -> None:
-    """Also after a phase without counts; an array that has missed a step has one less."""
+    """The same holds after a phase without counts; an array that has missed a step has one less."""
     p, q = ([np.zeros((2, 1)), np.zeros((3, 1))] for _ in range(2))
     opt = fo.Adam(p, lr=0.1, ema=0.9, ema_debias=True, backend=backend)
     twin = fo.Adam(q, lr=0.1, ema=0.9, ema_debias=True, backend=backend)

@@ -1,4 +1,4 @@
-"""What the methods on top of any optimizer have in common: Lookahead, SAM and GrokFast."""
+"""The common behavior of the methods on top of any optimizer: Lookahead, SAM and GrokFast."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_follows_the_formula(row: tuple[dict[str, Any], dict[str, Any]], backend
 @loop(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 @loop("shape", [(8, 30), (30, 8), (16, 16), (1, 9), (9, 1), (3, 5, 8), (2, 2, 7, 4)])
 def test_enough_iterations_give_the_polar_factor(shape: tuple[int, ...], dtype: Any, tolerance: float) -> None:
-    """Of each matrix of a batch; the coefficients are Newton's, whose iterations converge for every full rank."""
+    """Newton's coefficients converge for every full rank, and for each matrix of a batch."""
     rng = np.random.default_rng(0)
     g = rng.standard_normal(shape).astype(dtype)
     p = np.zeros(shape, dtype)
@@ -250,7 +250,7 @@ def test_torch(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_torch_in_bfloat16() -> None:
-    """Without the replacement, one step differs by the rounding of five iterations in 8 bits: some percent."""
+    """PyTorch in bfloat16 differs in one step by the rounding of five iterations in 8 bits: some percent."""
     torch = import_torch()
     g = np.random.default_rng(4).standard_normal((20, 30)).astype(np.float32)
     p, q = np.zeros_like(g), torch.zeros(20, 30, requires_grad=True)

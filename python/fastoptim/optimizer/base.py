@@ -210,7 +210,7 @@ class Optimizer(
     scalar state of all arrays, also of those without a gradient."""
 
     stages: ClassVar[tuple[Stage, ...]] = ()
-    """What precedes the formula: passes that prepare whole matrices for the array library, and its work on them."""
+    """The steps before the formula: passes that prepare whole matrices for the array library, and its work on them."""
 
     scratch: ClassVar[tuple[str, ...]] = ()
     """The arrays of one step that stages write and the native rule reads after its state; never saved."""
