@@ -27,15 +27,16 @@ def group_step_at(settings: Settings, lr: float, t: int, place: str) -> GroupSte
     scale = settings.options["grad_scale"]
     if not isinstance(scale, float):
         scale = scale_at(scale, f"{place}['grad_scale']")
-    return _with_constants(settings, lr, t, scale)
+    return with_constants(settings, lr, t, scale)
 
 
 def group_step_of_rows(group_step: GroupStep, taken: int) -> GroupStep:
     """Return the step, of the same group, of rows that have taken so many before."""
-    return _with_constants(group_step.settings, group_step.lr, taken + 1, group_step.grad_scale)
+    return with_constants(group_step.settings, group_step.lr, taken + 1, group_step.grad_scale)
 
 
-def _with_constants(settings: Settings, lr: float, t: int, grad_scale: float) -> GroupStep:
+def with_constants(settings: Settings, lr: float, t: int, grad_scale: float) -> GroupStep:
+    """Return a step with the constants that the host computes for this number."""
     constants = settings.host_constants_at(t, lr) if settings.optimizer.host_constants else {}
     return tuple.__new__(GroupStep, (settings, lr, t, grad_scale, constants))  # in half the time of GroupStep(...)
 

@@ -35,6 +35,7 @@ from .base import (
     GroupStep,
     PartEngine,
     depends_on_all,
+    with_constants,
 )
 
 if TYPE_CHECKING:
@@ -248,6 +249,4 @@ def _step_of_stage(group_step: GroupStep, k: int) -> GroupStep:
         weight_decay = 0.0 if options["decoupled"] else options["weight_decay"]
         (variant,) = rule.variants
         memo[f"stage {k}"] = Settings(rule, variant, {**options, **_OF_THE_STEP, "weight_decay": weight_decay})
-    own = memo[f"stage {k}"]
-    constants = own.host_constants_at(t, lr) if own.optimizer.host_constants else {}
-    return GroupStep(own, lr, 1, scale, constants)
+    return with_constants(memo[f"stage {k}"], lr, t, scale)._replace(t=1)

@@ -86,7 +86,7 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
             optimizer._trees[index] = optimizer.param_groups[index]["params"] = _with_new(tree, new_of)
             take_settings(optimizer, index, settings[index])
         vars(optimizer)["params"] = optimizer._trees if is_grouped else optimizer._trees[0]
-        refresh(after)
+        refresh(new for new, change in zip(after, changes, strict=True) if change is not None)
 
     core.complete(assign)
 
