@@ -157,11 +157,15 @@ VECTORS = {
     "double": {"p": 4, "g": 4, "state": 4},
 }
 
+# Arrays that a rule writes without regard to what they held; nvcc removes their loads.  A signature cannot tell.
+ONLY_WRITTEN = {"muon_direction": 1}
+
 
 def vectors(rule: str, kind: str) -> tuple[int, int]:
     """How many a kernel loads and stores at least, the average among the state; the parameter may decay, always."""
     per, (_, g, *state) = VECTORS[kind], (*core.RULES[rule].updates, "rw")
-    loads = per["p"] + per["g"] * ("r" in g) + per["state"] * sum("r" in each for each in state)
+    read = sum("r" in each for each in state) - ONLY_WRITTEN.get(rule, 0)
+    loads = per["p"] + per["g"] * ("r" in g) + per["state"] * read
     return loads, per["p"] + per["state"] * sum("w" in each for each in state)
 
 
