@@ -175,6 +175,19 @@ def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
     np.matmul(a.host, b.host, out=out.host)
 
 
+def _eigh(a: ndarray) -> tuple[ndarray, ndarray]:
+    values, vectors = np.linalg.eigh(a.host)
+    return ndarray(values), ndarray(vectors)
+
+
+def _qr(a: ndarray) -> tuple[ndarray, ndarray]:
+    q, r = np.linalg.qr(a.host)
+    return ndarray(q), ndarray(r)
+
+
+linalg = SimpleNamespace(eigh=_eigh, qr=_qr)
+
+
 def isfinite(a: ndarray) -> ndarray:
     return ndarray(np.isfinite(a.host))
 

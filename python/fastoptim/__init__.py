@@ -22,6 +22,8 @@ from .lbfgs.optimizer import LBFGS as LBFGS
 from .loss_scale import LossScaler as LossScaler
 from .matrix.muon import Muon as Muon
 from .matrix.muon import NorMuon as NorMuon
+from .matrix.shampoo import Shampoo as Shampoo
+from .matrix.soap import SOAP as SOAP
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer

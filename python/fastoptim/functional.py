@@ -133,11 +133,12 @@ def _update(
     metadata = check_target(p, "p")
     check_backend(backend, metadata, "p")
     optimizer.check_shape(metadata.shape, settings.options, "p")
+    schema = optimizer.schema_for(settings.options)
     for name, array in zip(names, state, strict=True):
-        check_state(array, name, metadata, optimizer.state_schema[name])
+        check_state(array, name, metadata, schema[name])
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
-    param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=optimizer.state_schema)
+    param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=schema)
     stepped = engine_for(backend, [param], [optimizer]).step([g], [group_step])
     if stepped is None and settings.when_nonfinite == "raise":
         raise_nonfinite(values_of(iter([("g", g)])))

@@ -63,7 +63,7 @@ OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 
 def test_every_rule_is_reached() -> None:
     """Sophia.update_hessian, the passes of L-BFGS and optimizers of matrices have tests of their own."""
-    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon"))}
+    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo"))}
     assert {case.variant for case in CASES} == set(RULES) - {"sophia_hessian"} - passes
 
 

@@ -13,25 +13,27 @@ from devices import get, put, with_device
 from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
 
 SHAPES = ((6, 9), (9, 4), (2, 3, 5))
+# The eigenvectors of factors without full rank are the library's choice.
+FULL_RANK = ((6, 6), (1, 4), (2, 3, 5))
 
 every_matrix_optimizer = pytest.mark.parametrize("optimizer", MATRIX_OPTIMIZERS.values(), ids=lambda cls: cls.name)
 
 
-def arrays(seed: int, dtype: Any) -> list[Array]:
-    rng = np.random.default_rng(seed)
-    return [rng.standard_normal(shape).astype(dtype) for shape in SHAPES]
+def arrays(seed: int, dtype: Any, optimizer: Any = None) -> list[Array]:
+    rng, shapes = np.random.default_rng(seed), FULL_RANK if optimizer is fo.SOAP else SHAPES
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
 @with_device
 @every_matrix_optimizer
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 def test_steps_as_on_the_cpu(xp: Any, optimizer: type[fo.Optimizer], dtype: Any, tolerance: float) -> None:
-    host = arrays(0, dtype)
+    host = arrays(0, dtype, optimizer)
     device = [put(xp, p) for p in host]
     options: dict[str, Any] = {"lr": 0.05, "clip_global_norm": 1.0, "skip_nonfinite": True}
     opts = [optimizer(host, **options), optimizer(device, **options)]
     for t in range(4):
-        grads: list[Any] = arrays(t + 1, dtype)
+        grads: list[Any] = arrays(t + 1, dtype, optimizer)
         if t == 2:
             grads[1][0, 0] = np.nan
         results = [opts[0].step(grads), opts[1].step([put(xp, g) for g in grads])]
@@ -42,7 +44,7 @@ def test_steps_as_on_the_cpu(xp: Any, optimizer: type[fo.Optimizer], dtype: Any,
 
 
 @with_device
-@every_matrix_optimizer
+@pytest.mark.parametrize("optimizer", [fo.Muon, fo.NorMuon], ids=lambda cls: cls.name)
 def test_options_of_shapes_and_magnitudes(xp: Any, optimizer: type[fo.Optimizer]) -> None:
     for options in (
         {"heads": 3},
@@ -63,6 +65,28 @@ def test_options_of_shapes_and_magnitudes(xp: Any, optimizer: type[fo.Optimizer]
             optimizer(p, lr=1.0, **options).step(g)
             optimizer(q, lr=1.0, **options).step(put(xp, g))
             np.testing.assert_allclose(get(xp, q), p, rtol=0, atol=1e-4)
+
+
+@with_device
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (fo.SOAP, {"precondition_frequency": 1, "merge_dims": True, "max_precond_dim": 6, "precondition_1d": True}),
+        (fo.SOAP, {"precondition_frequency": 2, "normalize_grads": True, "max_precond_dim": 5}),
+        (fo.Shampoo, {"grafting": "adam", "betas": (0.9, 0.95), "precondition_frequency": 2}),
+        (fo.Shampoo, {"grafting": "sgd", "max_precond_dim": 5}),
+    ],
+)
+def test_options_of_preconditioners(xp: Any, optimizer: type[fo.Optimizer], options: dict[str, Any]) -> None:
+    host = [*arrays(0, np.float64, fo.SOAP), np.ones(1)]
+    device = [put(xp, p) for p in host]
+    opts = [optimizer(host, **options), optimizer(device, **options)]
+    for t in range(5):
+        grads = [*arrays(t + 1, np.float64, fo.SOAP), np.full(1, t - 2.0)]
+        opts[0].step(grads)
+        opts[1].step([put(xp, g) for g in grads])
+    for p, q in zip(host, device, strict=True):
+        np.testing.assert_allclose(get(xp, q), p, rtol=0, atol=1e-9)
 
 
 @with_device

@@ -48,8 +48,8 @@ from ptx.parser import Kernel, parse
 SIZE = 1031  # what 128 threads move as vectors, and 7 more
 # Rules that no call of an optimizer's `step` launches.
 LBFGS = {f"lbfgs_{name}" for name in ("add", "add_pair", "add_four", "dot", "dots", "scale")}
-MATRICES = {"muon_direction", "muon"}
-OTHER_RULES = {"sophia_hessian", *LBFGS, *MATRICES}
+MATRICES = {"muon_direction", "muon", "soap_gradient", "soap_direction", "soap", "shampoo_gradient", "shampoo"}
+OTHER_RULES = {"sophia_hessian", "shampoo_grafted", *LBFGS, *MATRICES}
 MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
 CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
 PAIRS = list(product(DTYPES, DTYPES))
@@ -383,12 +383,13 @@ def check_matrix_methods(programs: Programs, dtype: DType, monkeypatch: pytest.M
         device.own("state or scratch", array)
         return array
 
-    for cls in MATRIX_OPTIMIZERS.values():
+    runs: list[tuple[Any, dict[str, Any]]] = [(cls, {}) for cls in MATRIX_OPTIMIZERS.values()]
+    for cls, options in [*runs, (fo.Shampoo, {"grafting": "adam"})]:
         host, g = (ordinary_values(rng, dtype, SIZE).reshape(1, SIZE) for _ in range(2))
-        expected, on_gpu = cls(host, lr=0.1), placed(device, "p", host, 0)
+        expected, on_gpu = cls(host, lr=0.1, **options), placed(device, "p", host, 0)
         with monkeypatch.context() as patch, device.interpreting():
             patch.setattr(CuPy, "zeros", zeros_and_owned)
-            opt = cls(on_gpu, lr=0.1)
+            opt = cls(on_gpu, lr=0.1, **options)
             grad = placed(device, "g", g, 0, writable=False)
             for _ in range(2):
                 opt.step(grad)

@@ -25,6 +25,7 @@ from models import Backend, each_backend
 SHAPES = {"a": (6, 9), "b": (9, 4), "c": (2, 3, 5), "d": (1, 4)}
 
 every_matrix_optimizer = pytest.mark.parametrize("optimizer", MATRIX_OPTIMIZERS.values(), ids=lambda cls: cls.name)
+orthogonalizing = pytest.mark.parametrize("optimizer", [fo.Muon, fo.NorMuon], ids=lambda cls: cls.name)
 
 
 def arrays(seed: int, dtype: Any = np.float32) -> dict[str, Array]:
@@ -102,7 +103,7 @@ def test_copies_and_any_memory_order(optimizer: type[fo.Optimizer], backend: Bac
         assert_same_bits(halves[name], p.astype(np.float16))
 
 
-@every_matrix_optimizer
+@orthogonalizing
 @each_backend
 def test_only_matrices(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     for shape in ((), (5,)):
@@ -111,6 +112,11 @@ def test_only_matrices(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     update = getattr(fo.functional if backend == "native" else fo.reference, optimizer.name)
     with pytest.raises(ValueError, match=r"^p: expected a matrix"):
         update(np.ones(5), np.ones(5), *[np.zeros(5)] * len(optimizer.state), step=1)
+
+
+@every_matrix_optimizer
+@each_backend
+def test_only_whole_gradients(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     opt = optimizer({"w": np.ones((2, 2))}, backend=backend)
     with pytest.raises(ValueError, match="expected a gradient for the whole array, as"):
         opt.step({"w": fo.Rows(np.array([0]), np.ones((1, 2)))})

@@ -159,6 +159,8 @@ class Cuda:
     to_numpy: Any = _refuse
     arithmetic: Any = _refuse
     matmul: Any = _refuse
+    eigh: Any = _refuse
+    orthonormal: Any = _refuse
 
 
 class CuPy(Cuda):
@@ -241,6 +243,14 @@ class CuPy(Cuda):
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """Multiply by cuBLAS."""
         self._cupy.matmul(a, b, out=out)
+
+    def eigh(self, matrix: Any) -> Any:
+        """Decompose by cuSOLVER."""
+        return self._cupy.linalg.eigh(matrix)
+
+    def orthonormal(self, matrix: Any) -> Any:
+        """Decompose by cuSOLVER."""
+        return self._cupy.linalg.qr(matrix)[0]
 
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which the array's device is CuPy's current one, on which it allocates."""

@@ -62,6 +62,12 @@ class ArrayFamily(Protocol):
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """Assign the matrix product a b to `out`, an array in C order.  Those of the CPU are NumPy arrays."""
 
+    def eigh(self, matrix: Any) -> Any:
+        """Return the eigenvalues of a symmetric matrix in ascending order, and its eigenvectors as columns."""
+
+    def orthonormal(self, matrix: Any) -> Any:
+        """Return the orthogonal matrix of a QR decomposition."""
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which the family's operators do plain arithmetic in the memory of that array."""
 

@@ -101,6 +101,14 @@ class NumPy:
         """Multiply by NumPy's BLAS, which takes half of the time where b is the transpose of a."""
         np.matmul(a, b, out=out)
 
+    def eigh(self, matrix: Any) -> Any:
+        """Decompose by NumPy's LAPACK."""
+        return np.linalg.eigh(matrix)
+
+    def orthonormal(self, matrix: Any) -> Any:
+        """Decompose by NumPy's LAPACK."""
+        return np.linalg.qr(matrix)[0]
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context without floating-point warnings."""
         return np.errstate(all="ignore")

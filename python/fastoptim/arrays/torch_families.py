@@ -114,6 +114,14 @@ class _Torch:
         as_tensor = self._torch.as_tensor
         self._torch.matmul(as_tensor(a), as_tensor(b), out=as_tensor(out))
 
+    def eigh(self, matrix: Any) -> Any:
+        """Decompose by the library's LAPACK or cuSOLVER."""
+        return self._torch.linalg.eigh(matrix)
+
+    def orthonormal(self, matrix: Any) -> Any:
+        """Decompose by the library's LAPACK or cuSOLVER."""
+        return self._torch.linalg.qr(matrix)[0]
+
     def arithmetic(self, array: Any) -> AbstractContextManager[Any]:
         """Return a context in which autograd records nothing."""
         return self._torch.no_grad()  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import core
-from ..arrays.checks import memory_of
+from ..arrays.checks import check_state, memory_of
 from ..arrays.cuda_families import ArrayMetadata
 from ..arrays.families import in_numpy
 from ..arrays.numpy_family import NUMPY
@@ -110,8 +110,42 @@ class MatrixWork:
         """Return a copy in that dtype."""
         return self._family.astype(array, dtype)
 
+    def to_numpy(self, array: Any) -> Any:
+        """Return a NumPy copy."""
+        return self._family.to_numpy(array)
+
+    def from_numpy(self, array: Any) -> Any:
+        """Return a copy of a NumPy array in the compute type and the parameter's memory."""
+        like = self.param.p if self.on_gpu else self.param.metadata
+        copied = self._family.full(like, array.shape, 0.0, self.dtype)
+        self._family.assign(copied, array)
+        return copied
+
+    def zeros_like(self, name: str) -> Any:
+        """Return zeros of the shape and memory order of a scratch or state array."""
+        return self._family.zeros(self[name], self.dtype)
+
+    def eigh(self, matrix: Any) -> tuple[Any, Any]:
+        """Return the eigenvalues of a symmetric matrix in ascending order, and its eigenvectors as columns."""
+        values, vectors = self._family.eigh(matrix)
+        return values, vectors
+
+    def orthonormal(self, matrix: Any) -> Any:
+        """Return the orthogonal matrix of a QR decomposition."""
+        return self._family.orthonormal(matrix)
+
+    def permuted(self, array: Any, axis: int, order: Any) -> Any:
+        """Return an array whose slices along an axis are those of `array` in that order."""
+        new = self._family.zeros(array, self.dtype)
+        rows = np.arange(len(order))
+        self._family.copy_rows(new.swapaxes(0, axis), rows, array.swapaxes(0, axis), np.array(order, np.int64))
+        return new
+
     def norms(self, arrays: list[Any]) -> list[float]:
-        """Return the Euclidean norms of arrays of the CPU."""
+        """Return the Euclidean norms of arrays; on a GPU of those whose squares are finite in double."""
+        if self.on_gpu:
+            squares = (self.astype(array, np.dtype(np.float64)).reshape(-1) ** 2 for array in arrays)
+            return [math.sqrt(float(self.to_numpy(each.sum(0)))) for each in squares]
         if self.backend == "native":
             return native.norms(arrays, 2.0)
         return [norm(array, 2.0) for array in arrays]
@@ -171,6 +205,7 @@ class Engine:
             for i in indices:
                 if grads[i] is not None:
                     state += self._work(i, steps[i], k)
+        group_steps = [_first_step(each) for each in group_steps]
         if not state:
             return self._whole.step(grads, group_steps, step_of, counts, elsewhere)
         return self._commit(state, grads, group_steps, step_of, counts, elsewhere)
@@ -214,6 +249,9 @@ class Engine:
                 continue
             param.family.check_takes_place(param.p)
             rule.check_shape(param.metadata.shape, settings.options, param.p_place)
+            schema = rule.schema_for(settings.options)
+            for name in rule.stage_state:
+                check_state(param.state[name], param.state_place(name), param.metadata, schema[name])
             if isinstance(grads[i], Rows):
                 check_rows(param, grads[i], check_targets(self._params), settings)
 
@@ -235,6 +273,18 @@ class Engine:
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
+
+
+def _first_step(group_step: GroupStep) -> GroupStep:
+    """Return the step with the options that a rule has in its first step alone."""
+    settings, lr, t, scale, _ = group_step
+    changes = settings.optimizer.first_step_options
+    if t != 1 or not changes:
+        return group_step
+    if "first step" not in settings.memo:
+        options = {**settings.options, **changes}
+        settings.memo["first step"] = Settings(settings.optimizer, settings.variant, options)
+    return with_constants(settings.memo["first step"], lr, t, scale)
 
 
 def _step_of_stage(group_step: GroupStep, k: int) -> GroupStep:

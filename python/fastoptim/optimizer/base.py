@@ -218,6 +218,9 @@ class Optimizer(
     stage_state: ClassVar[tuple[str, ...]] = ()
     """State arrays of stages, which the native rule does not have."""
 
+    first_step_options: ClassVar[Mapping[str, Any]] = {}
+    """Options that have other values in the first step of a rule with stages, which only begins its statistics."""
+
     @staticmethod
     def check_shape(shape: tuple[int, ...], options: Mapping[str, Any], place: str) -> None:
         """Raise ValueError for a parameter of a shape that the formula does not take."""
@@ -264,6 +267,13 @@ class Optimizer(
         return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).get("state_schema", {}).items()}
 
     @classmethod
+    def schema_for(cls, options: Mapping[str, Any]) -> Mapping[str, StateArray]:
+        """Return the declarations of the state arrays under these options."""
+        if not cls.stage_state:
+            return cls.state_schema
+        return {name: array.under(options) for name, array in cls.state_schema.items()}
+
+    @classmethod
     def check_options(cls, given: Mapping[str, Any], place: str = "") -> Settings:
         """Return the checked options, defaults filled in; raise TypeError for an unknown one."""
         cls.check_names(given, place)
@@ -284,7 +294,7 @@ class Optimizer(
     @classmethod
     def first_state(cls, name: str, p: Any, options: Mapping[str, Any]) -> Any:
         """Return a new state array for a parameter, of its array family, with the values before the first step."""
-        return ParamState(p, {}, schema=cls.state_schema).initial_state(name, options)
+        return ParamState(p, {}, schema=cls.schema_for(options)).initial_state(name, options)
 
     # ---- an instance
 

@@ -107,7 +107,7 @@ def new_group(
     param_states = []
     for p, own in zip(arrays, structure.paths(), strict=True):
         check_backend(optimizer.backend, check_target(p, inside + own), inside + own)
-        param = ParamState(p, {}, index, path + own, inside + own, schema=rule.state_schema)
+        param = ParamState(p, {}, index, path + own, inside + own, schema=rule.schema_for(settings.options))
         param.state.update(missing_state(param, settings))
         param_states.append(param)
     tree = structure.build(iter(arrays))

@@ -39,5 +39,5 @@ def check_against_native(cls: type[RuleClass]) -> None:
             raise ImportError(f"{cls.__name__}: reduces_all of {variant!r} is {rule.reduces_all} in the rule")
     for name, value in expand(own).items():
         number = isinstance(value, float) and not name.startswith("initial_")
-        if number and name not in used and not cls.host_constants:  # which may be derived from it
+        if number and name not in used and not cls.host_constants and not cls.stages:  # which may depend on it
             raise ImportError(f"{cls.__name__}: no rule takes {name!r}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays.families import family_in
 from ..engines.base import GroupSnapshot
+from ..options.schema import StateArray
 from . import accumulation
 from .copies import with_copies
 from .groups import check_group_count
@@ -56,11 +57,15 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         {"params": tree, **group} for tree, group in zip(trees, optimizer.param_groups, strict=True)
     ]
     optimizer.param_states = [
-        replace(param, p=p, schema=optimizer.rule_of(param.group).state_schema)
+        replace(param, p=p, schema=_schema_of(optimizer, param.group))
         for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
     optimizer.param_states = with_copies(optimizer, optimizer.copies)
     optimizer._accumulator = accumulation.restored(optimizer, accumulated, optimizer._step_count)
+
+
+def _schema_of(optimizer: OptimizerParts, group: int) -> Mapping[str, StateArray]:
+    return optimizer.rule_of(group).schema_for(optimizer._resolved[group].settings.options)
 
 
 def shallow_copy(optimizer: OptimizerParts) -> Any:

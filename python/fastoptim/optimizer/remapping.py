@@ -149,6 +149,8 @@ def remapped(param: ParamState, change: Change, options: Any) -> ParamState:
         if param.schema_of(name).is_scalar:
             new.state[name] = array
             continue
+        if not param.schema_of(name).kind.has_rows:
+            raise ValueError(f"{param.p_place}: expected its rows as they are, as {name!r} has numbers of whole axes")
         new.state[name] = new.initial_state(name, options)
         family_in(array).copy_rows(new.state[name], rows, array, change.source[rows])
     return new

@@ -7,7 +7,7 @@ reference engine and the documentation read the schema.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,6 +46,9 @@ class Shape(NamedTuple):
 
     on_host: bool = False
     """True if the array is in the CPU's memory, also where the parameter is in a GPU's."""
+
+    has_rows: bool = True
+    """True if row i of the array belongs to row i of the parameter, as far as the array has rows."""
 
 
 SHAPES = {
@@ -105,9 +108,40 @@ class StateArray:
         """Return the shape of the array for a parameter of that shape."""
         return self.kind.of(p_shape)
 
+    def under(self, options: Mapping[str, Any]) -> StateArray:
+        """Return the declaration under these options."""
+        return self
+
     def initial_for(self, options: Mapping[str, Any]) -> Initial:
         """Return the initial value under these options."""
         return self.initial(options) if callable(self.initial) else self.initial
+
+
+@dataclass(frozen=True)
+class SquareMatrices(StateArray):
+    """The declaration of one square matrix for each axis of a parameter, packed into a vector.
+
+    Args:
+        sides: The length of a side of each, from the parameter's shape and the options.
+        options: Those options.
+    """
+
+    sides: Callable[[tuple[int, ...], Mapping[str, Any]], tuple[int, ...]] = lambda shape, options: shape
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Shape:
+        """The kind of its shape."""
+        return Shape(
+            self._size, None, False, ", the squares of the lengths of its axes that have factors", False, False
+        )
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (sum(side * side for side in self.sides(shape, self.options)),)
+
+    def under(self, options: Mapping[str, Any]) -> StateArray:
+        """Return the declaration under these options."""
+        return replace(self, options=options)
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,24 @@ if TYPE_CHECKING:  # a protocol takes time to make
         scratch: ClassVar[tuple[str, ...]]
         stages: ClassVar[Any]  # a tuple of engines.stages.Stage
         stage_state: ClassVar[tuple[str, ...]]
+        first_step_options: ClassVar[Mapping[str, Any]]
         reference: ClassVar[Callable[..., None]]
 
         @staticmethod
         def check_shape(shape: tuple[int, ...], options: Mapping[str, Any], place: str) -> None:
             """Raise ValueError for a parameter of a shape that the formula does not take."""
+
+        @classmethod
+        def schema_for(cls, options: Mapping[str, Any]) -> Mapping[str, StateArray]:
+            """Return the declarations of the state arrays under these options."""
+
+
+def scheduled_decay(lr: float, weight_decay: float, decay_schedule: str, lr_max: float | None) -> float:
+    """Return the weight decay that, multiplied by the learning rate, follows a schedule."""
+    largest = max(lr, lr_max or 0.0)
+    if decay_schedule == "lr" or not largest:
+        return weight_decay
+    return (lr * weight_decay if decay_schedule == "corrected" else weight_decay) / largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +140,8 @@ class Settings:
 
     def weight_decay_at(self, lr: float) -> float:
         """Return the weight decay that, multiplied by the learning rate, follows `decay_schedule`."""
-        weight_decay: float = self.options["weight_decay"]
-        largest = max(lr, self.options["lr_max"] or 0.0)
-        if not self.follows_lr_max or not largest:
-            return weight_decay
-        return (lr * weight_decay if self.options["decay_schedule"] == "corrected" else weight_decay) / largest
+        options = self.options
+        return scheduled_decay(lr, options["weight_decay"], options["decay_schedule"], options["lr_max"])
 
     @cached_property
     def _host_constant_arguments(self) -> dict[str, Any]:

@@ -174,15 +174,15 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """Replace the loaded state, which PyTorch has cast to the parameters' types, by arrays of the core's types."""
         cores = {own: name for name, own in names_of(self.core).items()}
         places = (i for group in saved["param_groups"] for i in group["params"])
-        tensors = (tensor for group in self.param_groups for tensor in group["params"])
-        for i, tensor in zip(places, tensors, strict=True):
+        tensors = ((tensor, group) for group in self.param_groups for tensor in group["params"])
+        for i, (tensor, group) in zip(places, tensors, strict=True):
             state = saved["state"].get(i)
             if not state:
                 continue
             adopted = {k: v for k, v in state.items() if k != "step" and k not in cores}
             for own, name in cores.items():
                 if isinstance(value := state.get(own), torch.Tensor):
-                    adopted[own] = _adopted(self.core, name, value, tensor)
+                    adopted[own] = _adopted(self.core, name, value, tensor, group)
             if "step" in state:
                 adopted["step"] = scalar_tensor(float(state["step"]))
             self.state[tensor] = adopted
@@ -203,13 +203,13 @@ def _check_kind(core: type[CoreOptimizer], saved: Mapping[str, Any]) -> None:
             raise ValueError(f"{expected}, got a parameter's state without {missing}")
 
 
-def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any) -> Any:
+def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any, options: Mapping[str, Any]) -> Any:
     """Return a new state array with the elements of a saved one."""
     array = inner(tensor)
     family = family_of(array)
     if family is None:
         return value
-    target = ParamState(array, {}, schema=core.state_schema).allocate(name)
+    target = ParamState(array, {}, schema=core.schema_for(options)).allocate(name)
     if target.shape != (elements := inner(value).detach()).shape:
         raise ValueError(
             f"state_dict: expected {names_of(core)[name]} of shape {tuple(target.shape)}, got {tuple(elements.shape)}"

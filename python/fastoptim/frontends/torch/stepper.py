@@ -305,7 +305,13 @@ def _entry(
         if name not in EXTRA_BITS or name == settings.extra_bits
     }
     param = ParamState(
-        target.array, arrays, where[0], place, "param_groups" + place, schema=cls.state_schema, index=index
+        target.array,
+        arrays,
+        where[0],
+        place,
+        "param_groups" + place,
+        schema=cls.schema_for(settings.options),
+        index=index,
     )
     made = missing_state(param, settings)
     step = round(float(state["step"])) if "step" in state else int(bool(state))

@@ -28,6 +28,7 @@ _ADAM = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 _NAMES = {
     "sgd": {"b": "momentum_buffer"},
     **dict.fromkeys(("adam", "adamw", "nadam", "radam"), _ADAM),
+    "soap": {"m": "exp_avg", "v": "exp_avg_sq"},
     "muon": {"m": "momentum_buffer"},
     "normuon": {"m": "momentum_buffer", "v": "second_momentum_buffer"},
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
