@@ -25,12 +25,6 @@ inline constexpr bool kConvertsBlocks<float> = true;
 
 // All are always inlined: the compiler then keeps the block in registers.
 
-// For blocks with a NaN.
-inline void encode_bfloat16_block(const float* from, void* to) {
-    auto* const each = static_cast<Cell<std::uint16_t>*>(to);
-    for (int i = 0; i < kBlock; ++i) each[i].value = Bfloat16::encode(from[i]);
-}
-
 #if defined(__AVX512F__)
 
 // A block is one vector.  Two halves would be stored to memory and loaded as one, which waits for both stores.
@@ -51,16 +45,13 @@ inline constexpr __mmask16 kAll = 0xffff;
 }
 
 [[gnu::always_inline]] inline void store_bfloat16(__m512 x, void* to) {
-    if (_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0) [[unlikely]] {
-        float from[kBlock];
-        _mm512_storeu_ps(from, x);
-        return encode_bfloat16_block(from, to);
-    }
-    const __m512i all = _mm512_castps_si512(x);
-    const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(kAll, all, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(all, odd), _mm512_set1_epi32(0x7fff));
-    _mm256_storeu_si256(static_cast<__m256i*>(to),
-                        _mm512_maskz_cvtepi32_epi16(kAll, _mm512_maskz_srli_epi32(kAll, rounded, 16)));
+    const __m512i all = _mm512_castps_si512(x), upper = _mm512_maskz_srli_epi32(kAll, all, 16);
+    const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+    const __m512i carried = _mm512_add_epi32(_mm512_add_epi32(all, odd), _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_maskz_srli_epi32(kAll, carried, 16);
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i brains = _mm512_mask_or_epi32(rounded, is_nan, upper, _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(kAll, brains));
 }
 
 [[gnu::always_inline]] inline void store_block(Format format, const Cell<float>* block, void* to) {
@@ -74,6 +65,12 @@ inline constexpr __mmask16 kAll = 0xffff;
 }
 
 #else
+
+// For blocks with a NaN.
+inline void encode_bfloat16_block(const float* from, void* to) {
+    auto* const each = static_cast<Cell<std::uint16_t>*>(to);
+    for (int i = 0; i < kBlock; ++i) each[i].value = Bfloat16::encode(from[i]);
+}
 
 inline __m256i widen(const void* from, int half) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from) + half));

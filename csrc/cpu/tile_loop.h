@@ -139,8 +139,8 @@ class Tiles {
 
 // Load one element into local variables, apply f and store what f writes.
 template <bool kWritesP, class T, class F, std::size_t... S>
-void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
-               [[maybe_unused]] std::index_sequence<S...> all) {
+FO_INLINE void apply_one(const F& f, Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index i,
+                         [[maybe_unused]] std::index_sequence<S...> all) {
     T x = p[i].value;
     T s[sizeof...(S) + 1] = {state[S][i].value...};
     f(x, g[i].value, s[S]...);
@@ -210,33 +210,53 @@ Index until_line(const T* array, Index begin, Index end) {
 
 // Apply f to whole blocks of a parameter and gradient that are not both in the compute type, or of a parameter that has
 // a copy, with their conversions in the same loop; return how many elements these blocks have.  State is in the compute
-// type.
+// type.  The formats are functions, so that they may be constants.
+template <class T, class F, class PFormat, class GFormat>
+Index apply_in_blocks(const F& f, const Segment& segment, const Gradient& gradient, Index begin, Index end,
+                      PFormat p_format, GFormat g_format) {
+    constexpr std::size_t kState = F::state.size();
+    const std::size_t p_bytes = kBlock * item_size(p_format()), g_bytes = kBlock * item_size(g_format());
+    auto* p = static_cast<std::byte*>(element(segment.p.data, p_format(), begin));
+    auto* g = static_cast<const std::byte*>(element(gradient.data, g_format(), begin));
+    std::array<Cell<T>*, kState + 1> state;
+    for (std::size_t k = 0; k < kState; ++k) state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin;
+    Index done = 0;
+    for (; done + kBlock <= end - begin; done += kBlock, p += p_bytes, g += g_bytes) {
+        alignas(64) Cell<T> p_block[kBlock], g_block[kBlock];
+        load_block(p_format(), p, p_block);
+        load_block(g_format(), g, g_block);
+        std::array<Cell<T>*, kState + 1> here;
+        for (std::size_t k = 0; k < kState; ++k) here[k] = state[k] + done;
+        FO_IVDEP
+        for (Index i = 0; i < kBlock; ++i)
+            apply_one<true, T>(f, p_block, g_block, here.data(), i, std::make_index_sequence<kState>{});
+        store_block(p_format(), p_block, p);
+    }
+    return done;
+}
+
+// The same with a loop of its own where both are in one format of 16 bits.  A branch on the format in each block takes
+// as long as the rule.
 template <class T, class F>
 Index apply_in_blocks([[maybe_unused]] const F f, [[maybe_unused]] const Segment& segment,
                       [[maybe_unused]] const Gradient& gradient, [[maybe_unused]] Index begin,
                       [[maybe_unused]] Index end) {
-    Index done = 0;
     if constexpr (kConvertsBlocks<T>) {
-        constexpr std::size_t kState = F::state.size();
         const Format p_format = segment.p.format, g_format = gradient.format;
-        const std::size_t p_bytes = kBlock * item_size(p_format), g_bytes = kBlock * item_size(g_format);
-        auto* p = static_cast<std::byte*>(element(segment.p.data, p_format, begin));
-        auto* g = static_cast<const std::byte*>(element(gradient.data, g_format, begin));
-        std::array<Cell<T>*, kState + 1> state;
-        for (std::size_t k = 0; k < kState; ++k) state[k] = static_cast<Cell<T>*>(segment.state[k].data) + begin;
-        for (; done + kBlock <= end - begin; done += kBlock, p += p_bytes, g += g_bytes) {
-            alignas(64) Cell<T> p_block[kBlock], g_block[kBlock];
-            load_block(p_format, p, p_block);
-            load_block(g_format, g, g_block);
-            std::array<Cell<T>*, kState + 1> here;
-            for (std::size_t k = 0; k < kState; ++k) here[k] = state[k] + done;
-            FO_IVDEP
-            for (Index i = 0; i < kBlock; ++i)
-                apply_one<true, T>(f, p_block, g_block, here.data(), i, std::make_index_sequence<kState>{});
-            store_block(p_format, p_block, p);
+        const auto apply_with = [&](auto p, auto g) {
+            return apply_in_blocks<T>(f, segment, gradient, begin, end, p, g);
+        };
+        if (p_format == g_format && p_format == Format::kBfloat16) {
+            const std::integral_constant<Format, Format::kBfloat16> format;
+            return apply_with(format, format);
         }
+        if (p_format == g_format && p_format == Format::kFloat16) {
+            const std::integral_constant<Format, Format::kFloat16> format;
+            return apply_with(format, format);
+        }
+        return apply_with([=] { return p_format; }, [=] { return g_format; });
     }
-    return done;
+    return 0;
 }
 
 template <class R, class T>

@@ -12,11 +12,14 @@
 #define FO_IVDEP
 #endif
 
-// For functions with several loops that two callers share.
+// For functions with several loops that two callers share, and for those of one element: a loop that calls one is not
+// vectorized.
 #if defined(_MSC_VER)
 #define FO_NOINLINE __declspec(noinline)
+#define FO_INLINE __forceinline
 #else
 #define FO_NOINLINE __attribute__((noinline))
+#define FO_INLINE [[gnu::always_inline]] inline
 #endif
 
 #define FO_JOIN_(a, b) a##b
