@@ -31,27 +31,49 @@ inline constexpr bool kConvertsBlocks<float> = true;
 // GCC 12 warns of the intrinsics without a mask; this one is optimised away.
 inline constexpr __mmask16 kAll = 0xffff;
 
+// The i-th word in the upper half of the i-th number, and back.
+struct Indices {
+    alignas(64) std::uint16_t at[32];
+};
+
+inline constexpr Indices kUpperHalves = [] {
+    Indices words{};
+    for (int i = 0; i < 32; ++i) words.at[i] = std::uint16_t(i / 2);
+    return words;
+}();
+
+inline constexpr Indices kOddWords = [] {
+    Indices words{};
+    for (int i = 0; i < kBlock; ++i) words.at[i] = std::uint16_t(2 * i + 1);
+    return words;
+}();
+
+[[gnu::always_inline]] inline __m512 from_bfloat16(const void* from) {
+    const __m512i words = _mm512_maskz_loadu_epi16(kAll, from), at = _mm512_load_si512(&kUpperHalves);
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, at, words));
+}
+
 [[gnu::always_inline]] inline void load_block(Format format, const void* from, Cell<float>* block) {
-    const auto* const halves = static_cast<const __m256i*>(from);
     __m512 x;
     if (format == Format::kFloat16)
-        x = _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(halves));
+        x = _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(static_cast<const __m256i*>(from)));
     else if (format == Format::kBfloat16)
-        x = _mm512_castsi512_ps(
-            _mm512_maskz_slli_epi32(kAll, _mm512_maskz_cvtepu16_epi32(kAll, _mm256_loadu_si256(halves)), 16));
+        x = from_bfloat16(from);
     else
         x = _mm512_loadu_ps(from);
     _mm512_storeu_ps(block, x);
 }
 
-[[gnu::always_inline]] inline void store_bfloat16(__m512 x, void* to) {
-    const __m512i all = _mm512_castps_si512(x), upper = _mm512_maskz_srli_epi32(kAll, all, 16);
-    const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-    const __m512i carried = _mm512_add_epi32(_mm512_add_epi32(all, odd), _mm512_set1_epi32(0x7fff));
-    const __m512i rounded = _mm512_maskz_srli_epi32(kAll, carried, 16);
+// The upper halves, rounded to nearest-even by a carry into them, which must not reach the exponent of a NaN.
+[[gnu::always_inline]] inline __m256i to_bfloat16(__m512 x) {
+    const __m512i all = _mm512_castps_si512(x);
+    const __mmask16 is_odd = _mm512_test_epi32_mask(all, _mm512_set1_epi32(1 << 16));
+    const __m512i carried = _mm512_add_epi32(all, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_mask_add_epi32(carried, is_odd, carried, _mm512_set1_epi32(1));
     const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i brains = _mm512_mask_or_epi32(rounded, is_nan, upper, _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(kAll, brains));
+    const __m512i words = _mm512_mask_or_epi32(rounded, is_nan, all, _mm512_set1_epi32(0x40 << 16));
+    const __m512i halves = _mm512_maskz_permutexvar_epi16(~__mmask32(0), _mm512_load_si512(&kOddWords), words);
+    return _mm512_maskz_extracti64x4_epi64(0xf, halves, 0);
 }
 
 [[gnu::always_inline]] inline void store_block(Format format, const Cell<float>* block, void* to) {
@@ -59,7 +81,7 @@ inline constexpr __mmask16 kAll = 0xffff;
     if (format == Format::kFloat16)
         _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(kAll, x, _MM_FROUND_TO_NEAREST_INT));
     else if (format == Format::kBfloat16)
-        store_bfloat16(x, to);
+        _mm256_storeu_si256(static_cast<__m256i*>(to), to_bfloat16(x));
     else
         _mm512_storeu_ps(to, x);
 }
