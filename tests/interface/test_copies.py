@@ -31,6 +31,13 @@ def test_repr_says_what_it_is(case: Case) -> None:
     assert len(shown.splitlines()) == 1
 
 
+def test_repr_shows_what_all_groups_have() -> None:
+    groups: list[dict[str, Any]] = [{"params": np.ones(2), "lr": 0.25}, {"params": np.ones(3)}]
+    assert repr(fo.Adam(groups, eps=0.5)) == "<Adam of 2 arrays, 5 elements, eps=0.5>"
+    mixed = fo.Mixed([group | {"optimizer": rule} for group, rule in zip(groups, (fo.Lion, fo.SGD), strict=True)])
+    assert repr(mixed) == "<Mixed of 2 arrays, 5 elements>"
+
+
 Copy = Callable[[Any], Any]
 
 

@@ -55,6 +55,14 @@ def test_a_misspelled_attribute_suggests_an_option(optimizer: type[fo.Optimizer]
     assert not hasattr(opt, wrong)
 
 
+@loop(("optimizer", "name"), [(fo.SGD, "amsgrad"), (fo.Adam, "trust_coefficient"), (fo.Mixed, "betas")])
+def test_an_option_of_another_class_is_no_attribute(optimizer: type[fo.Optimizer], name: str) -> None:
+    p = np.ones(2)
+    opt = optimizer([{"params": p, "optimizer": fo.Adam}]) if optimizer is fo.Mixed else optimizer(p)
+    with pytest.raises(AttributeError, match=f"^{name}: not an option of {optimizer.__name__}; it has \\['"):
+        setattr(opt, name, 0.5)
+
+
 @every_optimizer
 def test_attributes_that_resemble_nothing_or_are_of_a_user_are_accepted(optimizer: type[fo.Optimizer]) -> None:
     class Own(optimizer):  # type: ignore[misc, valid-type]

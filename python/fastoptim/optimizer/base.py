@@ -244,6 +244,7 @@ class Optimizer(
         cls.shared = frozenset(name for name in options if name in vars(Optimizer))
         cls.defaults = {name: own.default for name, own in options.items()}
         cls.annotations = {name: hints[name] for name in cls.defaults}
+        fields.KNOWN_OPTIONS.update(cls.defaults)
         cls._checked_defaults = {}
         names = (*dict.fromkeys(name for names in cls.variants.values() for name in names), *cls.stage_state)
         cls.state = State(names)
@@ -450,7 +451,9 @@ class Optimizer(
         return pickling.shallow_copy(self)
 
     def __repr__(self) -> str:
-        options = {k: v for k, v in self.param_groups[0].items() if k in self.defaults and v != self.defaults[k]}
+        first, *others = self.param_groups
+        common = {k: v for k, v in first.items() if k in self.defaults and all(v == each[k] for each in others)}
+        options = {k: v for k, v in common.items() if v != self.defaults[k]}
         chosen = "".join(f", {k}={brief(v)}" for k, v in options.items())
         elements = sum(param.metadata.size for param in self.param_states)
         return f"<{type(self).__name__} of {len(self.param_states)} arrays, {elements:,} elements{chosen}>"

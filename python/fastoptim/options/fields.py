@@ -16,6 +16,9 @@ from ..texts import brief
 from .checks import Backend, check_option, plain_type
 from .suggestions import did_you_mean
 
+#: Options of all classes, each of which is an error as an attribute of a class that lacks it.
+KNOWN_OPTIONS: set[str] = set()
+
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 
@@ -132,11 +135,16 @@ class FieldsAreArguments:
     if not TYPE_CHECKING:  # which report every unknown attribute themselves
 
         def __setattr__(self, name: str, value: Any) -> None:
-            """Raise AttributeError for a new attribute of the package's own classes that resembles an option."""
+            """Raise AttributeError for a new attribute of the package's own classes that resembles an option, or is
+            one of another class.
+            """
             cls = type(self)
             is_new = not (name.startswith("_") or hasattr(cls, name) or name in vars(self))
-            if is_new and _is_own(cls) and (suggestion := did_you_mean(name, cls.defaults)):
-                raise AttributeError(f"{name}: not an attribute of {cls.__name__}{suggestion}")
+            if is_new and _is_own(cls):
+                if suggestion := did_you_mean(name, cls.defaults):
+                    raise AttributeError(f"{name}: not an attribute of {cls.__name__}{suggestion}")
+                if name in KNOWN_OPTIONS:
+                    raise AttributeError(f"{name}: not an option of {cls.__name__}; it has {list(cls.defaults)}")
             object.__setattr__(self, name, value)
 
     @classmethod
