@@ -22,6 +22,19 @@ struct ExtraRef {
     Extra kind;
 };
 
+// How a state array is compressed.  kRounded: bfloat16, rounded at random.  The others: block_codes.h.
+enum class Compression : std::uint8_t { kNone, kRounded, kSigned, kNonNegative };
+
+// The compression of an array, which has the codes in the place of its elements.
+struct CompressionRef {
+    float* scales;  // of each block; null for kRounded
+    Compression kind;
+};
+
+constexpr bool has_blocks(Compression kind) {
+    return kind == Compression::kSigned || kind == Compression::kNonNegative;
+}
+
 constexpr std::size_t item_size(Extra kind) { return kind == Extra::kBits8 ? 1 : 2; }
 
 }  // namespace fo

@@ -10,8 +10,9 @@
 
 namespace fo {
 
-// What the numbers are for: two uses of one seed are independent.
-enum class RandomUse : std::uint32_t { kNoise = 0, kRounding = 1 };
+// What the numbers are for: two uses of one seed are independent.  kState and the following are for pairs of state
+// arrays.
+enum class RandomUse : std::uint32_t { kNoise = 0, kRounding = 1, kState = 2 };
 
 struct RandomKey {
     std::uint64_t seed;

@@ -30,14 +30,15 @@ enum class NormType : std::uint8_t { kTwo, kOne, kInfinity };
 // run over all of them, and scalar state belongs to the parameter.
 struct Segment {
     ArrayRef p;
-    ArrayRef average;             // of the parameter; data is null where none is kept
-    ArrayRef copy;                // of the parameter, in a format of 16 bits; data is null where there is none
-    ExtraRef extra;               // bits that a parameter of 16 bits lacks
-    const ArrayRef* state;        // the rule's arrays, in its order
-    double* const* scalar_state;  // state that is one number for the whole parameter
-    std::int32_t param;           // counts up from 0
-    std::uint32_t random_param;   // the parameter's index in its optimizer
-    std::int64_t first_element;   // the segment's first one, counted in the parameter
+    ArrayRef average;                   // of the parameter; data is null where none is kept
+    ArrayRef copy;                      // of the parameter, in a format of 16 bits; data is null where there is none
+    ExtraRef extra;                     // bits that a parameter of 16 bits lacks
+    const ArrayRef* state;              // the rule's arrays, in its order
+    const CompressionRef* compression;  // of each of these arrays; null where none is compressed
+    double* const* scalar_state;        // state that is one number for the whole parameter
+    std::int32_t param;                 // counts up from 0
+    std::uint32_t random_param;         // the parameter's index in its optimizer
+    std::int64_t first_element;         // the segment's first one, counted in the parameter
 };
 
 // Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
@@ -102,6 +103,11 @@ struct StepConstants {
 inline bool stores_specially(const Segment& segment, const StepConstants& constants) {
     const bool is_narrow = segment.p.format == Format::kFloat16 || segment.p.format == Format::kBfloat16;
     return segment.extra.kind != Extra::kNone || (is_narrow && constants.rounds_randomly);
+}
+
+// Whether an update needs float32 copies of the parameter or of state.
+inline bool needs_staging(const Segment& segment, const StepConstants& constants) {
+    return segment.compression || stores_specially(segment, constants);
 }
 
 struct StepArgs {

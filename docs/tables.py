@@ -181,6 +181,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def state_formats() -> str:
+    """Return which state arrays of each optimizer `state_format` compresses."""
+    rows = []
+    for cls in (fo.OPTIMIZERS[name] for names in GROUPS.values() for name in names):
+        own = {name: cls.state_schema[name] for name in cls.state}
+        codes = {name: array.compress_for(cls.defaults) for name, array in own.items()}
+        cells = [
+            ", ".join(f"`{name}`" for name in own if codes[name] == code) for code in ("signed", "non-negative", None)
+        ]
+        if own:
+            rows.append([f"`{cls.__name__}`", *cells])
+    return table(["optimizer", "signed", "non-negative", "native"], rows)
+
+
 def entry_points() -> str:
     """Return the names by which thinc and spaCy find the optimizers."""
     classes = (fo.OPTIMIZERS[name].__name__ for names in GROUPS.values() for name in names)
@@ -254,6 +268,7 @@ FLOWER_USE = """strategy = Federated(fo.Adam, {"lr": 0.02, "betas": (0.9, 0.99),
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/optimizers.md": {"optimizers": optimizers},
     "docs/choosing.md": {"measured": measured},
+    "docs/compressed_state.md": {"formats": state_formats},
     "docs/other_libraries.md": {
         "scikit-learn": lambda: recipe("scikit_learn.py", "the recipe", SCIKIT_LEARN_IMPORTS, SCIKIT_LEARN_USE),
         "Flower": lambda: recipe("federated.py", "the server's strategy", FLOWER_IMPORTS, FLOWER_USE),

@@ -217,9 +217,9 @@ def _cases_of(optimizer: type[fo.Optimizer]) -> Iterator[Case]:
     happen around the rule together; then the conventions."""
     own = own_options(optimizer)
     tried = {k: v for k, v in optimizer.defaults.items() if k in own or optimizer.name in EXEMPLARS}
-    # skip_nonfinite by another name; no effect by itself; their tests are of rows and of parameters of 16 bits
-    of_narrow = ("master_weight_bits", "kahan", "stochastic_rounding", "seed")
-    for name in ("on_nonfinite", "norm_type", "clip_eps", "lr_max", "row_steps", *of_narrow):
+    # skip_nonfinite by another name; no effect by itself; their tests are of rows and of storage
+    of_storage = ("master_weight_bits", "kahan", "stochastic_rounding", "seed", "state_format", "int8_min_size")
+    for name in ("on_nonfinite", "norm_type", "clip_eps", "lr_max", "row_steps", *of_storage):
         tried.pop(name, None)
     others = {k: list(_changes(_other_number, k, optimizer.annotations[k], v)) for k, v in tried.items()}
     edges = {k: list(_changes(_edge_numbers, k, optimizer.annotations[k], v)) for k, v in tried.items()}

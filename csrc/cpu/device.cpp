@@ -61,7 +61,7 @@ class Execution {
             case PassKind::kUpdate:
                 update_shares(
                     step_, pass, [this](Index i) -> const RuleLoops& { return loops_of(i); }, loops_.gradient,
-                    loops_.parameter, begins_);
+                    loops_.storage, begins_);
                 return true;
         }
         return true;
@@ -138,12 +138,16 @@ class Execution {
             const Index at = first + i;
             double* const sums = tiles_.data() + (begins_[i] + begin) * kMaxSums;
             if (step_.gradients[at].rows)
-                return RowBlock(step_, at, loops_.gradient, loops_.parameter).reduce(reduce_of(at), begin, end, sums);
+                return RowBlock(step_, at, loops_.gradient, loops_.storage).reduce(reduce_of(at), begin, end, sums);
             const Segment& segment = step_.segments[at];
             const StepConstants& constants = step_.constants_of(at);
-            if (segment.extra.kind != Extra::kNone && pass.kind != PassKind::kReduceGradients)
-                return NarrowTile(segment, loops_.parameter)
-                    .reduce(reduce_of(at), step_.gradients[at], constants, begin, end, sums);
+            const bool is_staged = segment.extra.kind != Extra::kNone || segment.compression;
+            if (is_staged && pass.kind != PassKind::kReduceGradients) {
+                const bool counts = pass.kind == PassKind::kCountAgreeing;
+                const std::span<const Access> accesses = counts ? rule_of(at).updated : rule_of(at).reduced;
+                return StagedTile(segment, constants, loops_.storage, accesses)
+                    .reduce(reduce_of(at), step_.gradients[at], begin, end, sums, !counts);
+            }
             reduce_of(at)(segment, step_.gradients[at], constants, begin, end, sums);
         });
         add_tiles(pass, reduce_of);

@@ -46,7 +46,7 @@ Loops gather(const std::vector<UnitFunction>& units) {
         for (const UnitFunction unit : units)
             for (const RuleLoops& each : unit().rules)
                 if (std::string_view(each.rule) == rules()[i].name) (*loops)[i] = each;
-    return {loops->data(), units.front()().gradient, units.front()().parameter};
+    return {loops->data(), units.front()().gradient, units.front()().storage};
 }
 
 }  // namespace

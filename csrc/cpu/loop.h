@@ -33,16 +33,23 @@ struct GradientLoops {
     DecodeRows decode_rows_f32, decode_rows_f64;
 };
 
-// The conversions between a parameter of 16 bits, with its extra bits or rounded randomly, and float32.
-struct ParameterLoops {
-    void (*decode)(const Segment&, std::int64_t begin, void* to, std::int64_t n);
-    void (*encode)(const Segment&, const StepConstants&, std::int64_t begin, const void* from, std::int64_t n);
+// The conversions of what an update does not take as it is stored.
+struct StorageLoops {
+    // Between a parameter of 16 bits, with its extra bits or rounded randomly, and float32.
+    void (*decode_parameter)(const Segment&, std::int64_t begin, void* to, std::int64_t n);
+    void (*encode_parameter)(const Segment&, const StepConstants&, std::int64_t begin, const void* from,
+                             std::int64_t n);
+    // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.
+    void (*decode_state)(const Segment&, std::size_t k, std::int64_t begin, void* to, std::int64_t n);
+    // Encode the arrays whose bits are set; from[k] is the tile of array k.
+    void (*encode_state)(const Segment&, const StepConstants&, std::uint32_t written, std::int64_t begin,
+                         const void* const* from, std::int64_t n);
 };
 
 struct Loops {
     const RuleLoops* rules;  // indexed by rule
     GradientLoops gradient;
-    ParameterLoops parameter;
+    StorageLoops storage;
 };
 
 }  // namespace fo::cpu

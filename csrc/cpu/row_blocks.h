@@ -7,8 +7,8 @@
 #include "../reduce.h"
 #include "../rule_info.h"
 #include "loop.h"
-#include "narrow_tile.h"
 #include "row_pieces.h"
+#include "staged_tile.h"
 
 #include <cstring>
 
@@ -26,16 +26,20 @@ class RowBlock {
     using Index = std::int64_t;
 
   public:
-    RowBlock(const StepArgs& step, Index i, const GradientLoops& loops, const ParameterLoops& parameter_loops)
+    RowBlock(const StepArgs& step, Index i, const GradientLoops& loops, const StorageLoops& storage_loops)
         : step_(step),
           from_(step.segments[i]),
           gradient_(step.gradients[i]),
           is_double_(from_.p.format == Format::kFloat64),
           decode_(is_double_ ? loops.decode_rows_f64 : loops.decode_rows_f32),
-          parameter_loops_(parameter_loops),
+          storage_loops_(storage_loops),
           states_(rule_info(step.constants_of(i).rule).state.size()) {
         segment_ = from_;
         segment_.state = state_;
+        if (from_.compression) {
+            segment_.compression = compression_;
+            for (std::size_t k = 0; k < states_; ++k) compression_[k] = {scales_[k], from_.compression[k].kind};
+        }
         here_ = {memory_[0], gradient_.clip, gradient_.constants, compute_format(from_.p.format)};
     }
 
@@ -67,12 +71,12 @@ class RowBlock {
   private:
     // Update elements of the block: at once, or the elements of each row, where random numbers depend on its place.
     void update_runs(Update update, const StepConstants& constants, Index block, Index first, Index last) {
-        if (!constants.rounds_randomly)
-            return update_range(update, parameter_loops_, segment_, here_, constants, first, last);
+        if (!constants.rounds_randomly && !from_.compression)
+            return update_range(update, storage_loops_, segment_, here_, constants, first, last);
         FO_TARGET::for_row_pieces(*gradient_.rows, block + first, last - first, [&](const FO_TARGET::RowPiece& piece) {
             const Index at = first + piece.at;
             segment_.first_element = gradient_.rows->index[piece.row] * gradient_.rows->row_size + piece.in_row - at;
-            update_range(update, parameter_loops_, segment_, here_, constants, at, at + piece.size);
+            update_range(update, storage_loops_, segment_, here_, constants, at, at + piece.size);
         });
     }
 
@@ -84,9 +88,24 @@ class RowBlock {
             segment_.extra.data = memory_[kExtraAt];
             copy_items<kHere>(extra.data, memory_[kExtraAt], item_size(extra.kind), begin, n);
         }
-        for (std::size_t k = 0; k < states_; ++k) copy_array<kHere>(from_.state[k], state_[k], k + 3, begin, n);
+        for (std::size_t k = 0; k < states_; ++k) copy_state<kHere>(k, begin, n);
         if (from_.average.data) copy_array<kHere>(from_.average, segment_.average, 2, begin, n);
         if (from_.copy.data) copy_array<kHere>(from_.copy, segment_.copy, kMaxState + 3, begin, n);
+    }
+
+    template <bool kHere>
+    void copy_state(std::size_t k, Index begin, Index n) {
+        const ArrayRef& array = from_.state[k];
+        if (!from_.compression || !has_blocks(from_.compression[k].kind))
+            return copy_array<kHere>(array, state_[k], k + 3, begin, n);
+        state_[k] = {memory_[k + 3], n, array.format};
+        copy_items<kHere>(array.data, memory_[k + 3], 1, begin, n);
+        for_row_pieces(begin, n, [&](const FO_TARGET::RowPiece& piece, Index at) {
+            float* const there = from_.compression[k].scales + at / kCodeBlock;
+            float* const here = scales_[k] + piece.at / kCodeBlock;
+            const auto bytes = static_cast<std::size_t>(piece.size / kCodeBlock) * sizeof(float);
+            std::memcpy(kHere ? here : there, kHere ? there : here, bytes);
+        });
     }
 
     template <bool kHere>
@@ -112,13 +131,20 @@ class RowBlock {
         }
     }
 
+    // Call f(piece, its first element in the parameter).
+    template <class F>
+    void for_row_pieces(Index begin, Index n, F f) const {
+        const Rows& rows = *gradient_.rows;
+        FO_TARGET::for_row_pieces(rows, begin, n, [&](const FO_TARGET::RowPiece& piece) {
+            f(piece, rows.index[piece.row] * rows.row_size + piece.in_row);
+        });
+    }
+
     // Call f(address in the array, offset in the block, bytes) for the pieces of an array.
     template <class F>
     void for_pieces(void* array, std::size_t item, Index begin, Index n, F f) const {
-        const Rows& rows = *gradient_.rows;
         auto* const data = static_cast<std::byte*>(array);
-        FO_TARGET::for_row_pieces(rows, begin, n, [&](const FO_TARGET::RowPiece& piece) {
-            const Index at = rows.index[piece.row] * rows.row_size + piece.in_row;
+        for_row_pieces(begin, n, [&](const FO_TARGET::RowPiece& piece, Index at) {
             f(data + static_cast<std::size_t>(at) * item, static_cast<std::size_t>(piece.at) * item,
               static_cast<std::size_t>(piece.size) * item);
         });
@@ -127,14 +153,15 @@ class RowBlock {
     // Rows are far apart: the processor's own prefetches do not reach the next one.
     void prefetch(Index begin, Index n) const {
         static constexpr std::size_t kLine = 64, kMostBytes = 256;
-        const auto fetch = [&](const ArrayRef& array) {
-            const std::size_t item = FO_TARGET::item_size(array.format);
+        const auto fetch = [&](const ArrayRef& array, bool has_codes = false) {
+            const std::size_t item = has_codes ? 1 : FO_TARGET::item_size(array.format);
             for_pieces(array.data, item, begin, n, [](const std::byte* there, std::size_t, std::size_t bytes) {
                 for (std::size_t at = 0; at < std::min(bytes, kMostBytes); at += kLine) FO_PREFETCH(there + at);
             });
         };
         fetch(from_.p);
-        for (std::size_t k = 0; k < states_; ++k) fetch(from_.state[k]);
+        for (std::size_t k = 0; k < states_; ++k)
+            fetch(from_.state[k], from_.compression && has_blocks(from_.compression[k].kind));
         if (from_.average.data) fetch(from_.average);
     }
 
@@ -159,10 +186,12 @@ class RowBlock {
     const Gradient& gradient_;
     const bool is_double_;
     const DecodeRows decode_;
-    const ParameterLoops& parameter_loops_;
+    const StorageLoops& storage_loops_;
     const std::size_t states_;
     Segment segment_;
     ArrayRef state_[kMaxState];
+    CompressionRef compression_[kMaxState];
+    float scales_[kMaxState][kSumTile / kCodeBlock];
     Gradient here_;
     static constexpr std::size_t kExtraAt = kMaxState + 4;
     // Of the gradient, the parameter, the average, the state, the copy and the extra bits.

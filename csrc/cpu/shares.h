@@ -6,9 +6,9 @@
 #include "../pass.h"
 #include "device.h"
 #include "loop.h"
-#include "narrow_tile.h"
 #include "parallel.h"
 #include "row_blocks.h"
+#include "staged_tile.h"
 #include "thread_count.h"
 
 #include <algorithm>
@@ -62,7 +62,7 @@ inline std::int64_t batch_elements() { return num_threads() * kBatchShare; }
 // `begins`, whose content is of no account, has the capacity for one more number than there are segments.
 template <class LoopsOf>
 void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of, const GradientLoops& gradient_loops,
-                   const ParameterLoops& parameter_loops, std::vector<std::int64_t>& begins) {
+                   const StorageLoops& storage_loops, std::vector<std::int64_t>& begins) {
     concatenate(pass.end - pass.begin, [&](std::int64_t i) { return step.stepped(pass.begin + i); }, begins);
     for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
         const std::int64_t at = pass.begin + i;
@@ -70,8 +70,8 @@ void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of, con
         const bool is_double = step.segments[at].p.format == Format::kFloat64;
         const Update update = is_double ? loops.update_f64 : loops.update_f32;
         if (step.gradients[at].rows)
-            return RowBlock(step, at, gradient_loops, parameter_loops).update(update, begin, end);
-        update_range(update, parameter_loops, step.segments[at], step.gradients[at], step.constants_of(at), begin, end);
+            return RowBlock(step, at, gradient_loops, storage_loops).update(update, begin, end);
+        update_range(update, storage_loops, step.segments[at], step.gradients[at], step.constants_of(at), begin, end);
     });
 }
 

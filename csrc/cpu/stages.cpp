@@ -1,11 +1,14 @@
 #include "stages.h"
 
+#include "../block_codes.h"
 #include "../extra_bits.h"
 #include "../prepare.h"
 #include "convert.h"
 #include "row_pieces.h"
 #include "tile_sums.h"
 #include "vectorize.h"
+
+#include <algorithm>
 
 namespace fo::cpu::FO_ISA {
 
@@ -106,31 +109,49 @@ void rounding_words(const RandomKey& key, std::uint64_t first, std::uint32_t* to
     if (same < n) rounding_words(key, first + std::uint64_t(same), to + same, n - same);
 }
 
-// Write random bits for n elements from a multiple of 16 on.
-void random_halves(const RandomKey& key, std::uint64_t first, std::uint16_t* to, int n) {
-    alignas(64) std::uint32_t words[kSumTile / 2 + 16];
-    const int groups = (n + 15) / 16;
-    rounding_words(key, first / 2, words, 8 * groups);
-    for (int group = 0; group < groups; ++group) {
-        FO_IVDEP
-        for (int lane = 0; lane < 8; ++lane) {
-            to[16 * group + lane] = std::uint16_t(words[8 * group + lane]);
-            to[16 * group + 8 + lane] = std::uint16_t(words[8 * group + lane] >> 16);
-        }
+// Random bits for n elements, 16 for each.  The halves of words may be swapped.
+class RandomHalves {
+  public:
+    RandomHalves(const RandomKey& key, std::uint64_t first, Index n)
+        : skipped_(first % 16), groups_((int(skipped_) + int(n) + 15) / 16) {
+        rounding_words(key, (first - skipped_) / 2, words_, 8 * groups_);
     }
+
+    const std::uint16_t* halves(bool swapped) {
+        const int first = swapped ? 8 : 0, second = 8 - first;
+        for (int group = 0; group < groups_; ++group) {
+            FO_IVDEP
+            for (int lane = 0; lane < 8; ++lane) {
+                halves_[16 * group + first + lane] = std::uint16_t(words_[8 * group + lane]);
+                halves_[16 * group + second + lane] = std::uint16_t(words_[8 * group + lane] >> 16);
+            }
+        }
+        return halves_ + skipped_;
+    }
+
+  private:
+    const std::uint64_t skipped_;
+    const int groups_;
+    alignas(64) std::uint32_t words_[kSumTile / 2 + 16];
+    alignas(64) std::uint16_t halves_[kSumTile + 32];
+};
+
+std::uint64_t place_of(const Segment& segment, Index begin) {
+    return static_cast<std::uint64_t>(segment.first_element + begin);
 }
 
-void encode_randomly(const Segment& segment, const StepConstants& constants, Index begin, const Cell<float>* from,
-                     Index n) {
+template <class Kind>
+void round_tile(const float* from, const std::uint16_t* random, Cell<std::uint16_t>* to, Index n) {
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) to[i].value = round_randomly<Kind>(from[i], random[i]);
+}
+
+void encode_randomly(const Segment& segment, const StepConstants& constants, Index begin, const void* from, Index n) {
     const RandomKey key{constants.seed, constants.t, segment.random_param, RandomUse::kRounding};
-    const auto first = static_cast<std::uint64_t>(segment.first_element + begin), skipped = first % 16;
-    alignas(64) std::uint16_t halves[kSumTile + 32];
-    random_halves(key, first - skipped, halves, int(n) + int(skipped));
-    const std::uint16_t* const random = halves + skipped;
-    auto* const target = cells_at<std::uint16_t>(segment.p.data, begin);
-    with_narrow(segment.p.format, [=](auto narrow) {
-        FO_IVDEP
-        for (Index i = 0; i < n; ++i) target[i].value = round_randomly<decltype(narrow)>(from[i].value, random[i]);
+    RandomHalves random(key, place_of(segment, begin), n);
+    with_narrow(segment.p.format, [&](auto narrow) {
+        round_tile<decltype(narrow)>(static_cast<const float*>(from), random.halves(false),
+                                     cells_at<std::uint16_t>(segment.p.data, begin), n);
     });
 }
 
@@ -147,7 +168,7 @@ void encode_compensated(const Segment& segment, Index begin, const Cell<float>* 
 
 void encode_parameter(const Segment& segment, const StepConstants& constants, Index begin, const void* from, Index n) {
     const auto* const source = static_cast<const Cell<float>*>(from);
-    if (segment.extra.kind == Extra::kNone) return encode_randomly(segment, constants, begin, source, n);
+    if (segment.extra.kind == Extra::kNone) return encode_randomly(segment, constants, begin, from, n);
     if (segment.extra.kind == Extra::kCompensation) return encode_compensated(segment, begin, source, n);
     with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
         using Kind = decltype(pair);
@@ -160,6 +181,99 @@ void encode_parameter(const Segment& segment, const StepConstants& constants, In
             low[i].value = encoded.low;
         }
     });
+}
+
+// ---- compressed state
+
+template <class Code>
+void decode_blocks(const CompressionRef& ref, const void* codes, Index begin, float* to, Index n) {
+    const auto* const from = cells_at<typename Code::type>(const_cast<void*>(codes), begin);
+    const float* const scales = ref.scales + begin / kCodeBlock;
+    for (Index at = 0; at < n; at += kCodeBlock) {
+        const float scale = scales[at / kCodeBlock];
+        const Index size = std::min(n - at, kCodeBlock);
+        FO_IVDEP
+        for (Index i = 0; i < size; ++i) to[at + i] = Code::decode(from[at + i].value, scale);
+    }
+}
+
+template <class Code>
+float encode_block(const float* from, const std::uint16_t* random, Cell<typename Code::type>* to) {
+    std::int32_t largest = 0;
+    for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, finite_magnitude(from[i]));
+    const float scale = block_scale(largest), inverse = inverse_block_scale(scale);
+    FO_IVDEP
+    for (int i = 0; i < kCodeBlock; ++i)
+        to[i].value = static_cast<typename Code::type>(Code::encode(from[i], inverse, random_share(random[i])));
+    return scale;
+}
+
+template <class Code>
+void encode_blocks(const float* from, const std::uint16_t* random, const CompressionRef& ref, void* codes, Index begin,
+                   Index n) {
+    auto* const to = cells_at<typename Code::type>(codes, begin);
+    float* const scales = ref.scales + begin / kCodeBlock;
+    Index at = 0;
+    for (; at + kCodeBlock <= n; at += kCodeBlock)
+        scales[at / kCodeBlock] = encode_block<Code>(from + at, random + at, to + at);
+    if (at == n) return;
+    float rest[kCodeBlock] = {};
+    std::uint16_t random_rest[kCodeBlock] = {};
+    Cell<typename Code::type> codes_rest[kCodeBlock];
+    std::copy(from + at, from + n, rest);
+    std::copy(random + at, random + n, random_rest);
+    scales[at / kCodeBlock] = encode_block<Code>(rest, random_rest, codes_rest);
+    std::copy(codes_rest, codes_rest + (n - at), to + at);
+}
+
+void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to, Index n) {
+    const CompressionRef& ref = segment.compression[k];
+    void* const codes = segment.state[k].data;
+    switch (ref.kind) {
+        case Compression::kSigned: return decode_blocks<SignedCode>(ref, codes, begin, to, n);
+        case Compression::kNonNegative: return decode_blocks<NonNegativeCode>(ref, codes, begin, to, n);
+        default: return decode<float>(Format::kBfloat16, element(codes, Format::kBfloat16, begin), to, n);
+    }
+}
+
+void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, const std::uint16_t* random,
+                   Index n) {
+    const CompressionRef& ref = segment.compression[k];
+    void* const codes = segment.state[k].data;
+    switch (ref.kind) {
+        case Compression::kSigned: return encode_blocks<SignedCode>(from, random, ref, codes, begin, n);
+        case Compression::kNonNegative: return encode_blocks<NonNegativeCode>(from, random, ref, codes, begin, n);
+        default: return round_tile<Bfloat16>(from, random, cells_at<std::uint16_t>(codes, begin), n);
+    }
+}
+
+void decode_state(const Segment& segment, std::size_t k, Index begin, void* to, Index n) {
+    if (segment.p.format != Format::kFloat64) return decode_floats(segment, k, begin, static_cast<float*>(to), n);
+    alignas(64) float floats[kSumTile];
+    decode_floats(segment, k, begin, floats, n);
+    std::copy(floats, floats + n, static_cast<double*>(to));
+}
+
+// Each pair of arrays has the halves of the same random words.
+void encode_state(const Segment& segment, const StepConstants& constants, std::uint32_t written, Index begin,
+                  const void* const* from, Index n) {
+    for (std::uint32_t pair = 0; written >> 2 * pair != 0; ++pair) {
+        if ((written >> 2 * pair & 3) == 0) continue;
+        const auto use = static_cast<RandomUse>(static_cast<std::uint32_t>(RandomUse::kState) + pair);
+        RandomHalves random({0, constants.t, segment.random_param, use}, place_of(segment, begin), n);
+        for (std::uint32_t k = 2 * pair; k < 2 * pair + 2; ++k) {
+            if ((written >> k & 1) == 0) continue;
+            const std::uint16_t* const halves = random.halves(k % 2 == 1);
+            if (segment.p.format != Format::kFloat64) {
+                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), halves, n);
+                continue;
+            }
+            alignas(64) float floats[kSumTile];
+            const auto* const doubles = static_cast<const double*>(from[k]);
+            std::transform(doubles, doubles + n, floats, [](double x) { return float(x); });
+            encode_floats(segment, k, begin, floats, halves, n);
+        }
+    }
 }
 
 // Decode elements that are `stride` bytes apart.
@@ -365,6 +479,6 @@ const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &re
                                    &decode_rows<float>,
                                    &decode_rows<double>};
 
-const ParameterLoops kParameterLoops{&decode_parameter, &encode_parameter};
+const StorageLoops kStorageLoops{&decode_parameter, &encode_parameter, &decode_state, &encode_state};
 
 }  // namespace fo::cpu::FO_ISA

@@ -66,6 +66,6 @@ template <class T>
 void flush_subnormals(void* array, std::int64_t n);
 
 extern const GradientLoops kGradientLoops;
-extern const ParameterLoops kParameterLoops;
+extern const StorageLoops kStorageLoops;
 
 }  // namespace fo::cpu::FO_ISA

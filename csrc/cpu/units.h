@@ -10,7 +10,7 @@ namespace fo::cpu {
 struct Unit {
     std::span<const RuleLoops> rules;
     GradientLoops gradient;  // these two are the same in every unit of an instruction set
-    ParameterLoops parameter;
+    StorageLoops storage;
 };
 
 #define FO_UNIT(ISA, NUMBER) Unit unit_##ISA##_##NUMBER();

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include "../block_codes.h"
 #include "../cpu/device.h"
 #include "../cpu/isa.h"
 #include "../cpu/noise.h"
@@ -20,6 +21,13 @@ std::unique_ptr<Device> make_device(const Model::Where& where, const std::vector
     if (const int* gpu = std::get_if<int>(&where)) return cuda::make_device(segments, *gpu);
     const std::string& isa = std::get<std::string>(where);
     return cpu::make_device((isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).loops);
+}
+
+Compression compression_of(const std::string& name) {
+    constexpr std::array names{"", "rounded", "signed", "non-negative"};
+    const auto* const found = std::find(names.begin(), names.end(), name);
+    expect(found != names.end(), "a compression");
+    return static_cast<Compression>(found - names.begin());
 }
 
 void* as_pointer(Address address) { return reinterpret_cast<void*>(address); }
@@ -53,11 +61,12 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
              py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
              const std::optional<std::vector<int>>& param_of, py::object rows_type,
              const std::vector<std::optional<py::array>>& copies, const std::vector<std::optional<py::array>>& extras,
-             const std::vector<std::uint32_t>& indices)
+             const std::vector<std::uint32_t>& indices, std::vector<CompressedState> compressed)
     : params_(std::move(params)),
       states_(std::move(states)),
       copies_(copies),
       extras_(extras),
+      compressed_(std::move(compressed)),
       groups_(std::move(groups)),
       on_gpu_(std::holds_alternative<int>(where)),
       array_type_(std::move(array_type)),
@@ -76,12 +85,15 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
         scalars_count += scalars.size();
     }
     state_refs_.reserve(states_count);  // segments point into these
+    compression_refs_.resize(states_count);
     scalar_states_.reserve(scalars_count);
     copies_.resize(params_.size());
     copy_identities_.resize(params_.size());
     extras_.resize(params_.size());
     expect(copies.empty() || copies.size() == params_.size(), "one copy or none an array");
     expect(extras.empty() || extras.size() == params_.size(), "extra bits or none an array");
+    expect(compressed_.empty() || compressed_.size() == params_.size(), "compressed state or none an array");
+    compressed_.resize(params_.size());
     expect(indices.empty() || indices.size() == params_.size(), "one index an array");
     expect(!param_of || param_of->size() == params_.size(), "one parameter an array");
     for (std::size_t i = 0; i < params_.size(); ++i) {
@@ -91,6 +103,7 @@ Model::Model(std::vector<py::array> params, std::vector<State> states, std::vect
         add_segment(i, param);
         segments_[i].random_param = indices.empty() ? static_cast<std::uint32_t>(param) : indices[i];
         if (param == before) segments_[i].first_element = segments_[i - 1].first_element + segments_[i - 1].p.size;
+        expect(!segments_[i].compression || segments_[i].first_element % kCodeBlock == 0, "segments of whole blocks");
     }
     std::sort(own_.begin(), own_.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
     device_ = make_device(where, segments_);
@@ -122,7 +135,19 @@ void Model::add_segment(std::size_t i, int param) {
     (compute_format(segment.p.format) == Format::kFloat64 ? types_.f64 : types_.f32) = true;
     segment.state = state_refs_.data() + state_refs_.size();
     segment.scalar_state = scalar_states_.data() + scalar_states_.size();
-    for (const py::array& array : state) state_refs_.push_back(own(array));
+    const CompressedState& compressed = compressed_[i];
+    expect(compressed.empty() || (compressed.size() == state.size() && !on_gpu_), "one compression a state array");
+    if (!compressed.empty()) segment.compression = compression_refs_.data() + state_refs_.size();
+    for (std::size_t k = 0; k < state.size(); ++k) {
+        if (compressed.empty() || !compressed[k]) {
+            state_refs_.push_back(own(state[k]));
+            continue;
+        }
+        const auto& [name, scales] = *compressed[k];
+        CompressionRef& ref = compression_refs_[state_refs_.size()];
+        ref.kind = compression_of(name);
+        state_refs_.push_back(add_codes(state[k], scales, ref, segment.p));
+    }
     for (const py::array& number : scalars) {
         const ArrayRef ref = own(number);
         expect(ref.size == 1 && ref.format == Format::kFloat64, "scalar state of one float64 number");
@@ -144,8 +169,7 @@ void Model::add_segment(std::size_t i, int param) {
         expect(FO_TARGET::item_size(segment.p.format) == 2 && extra->size() == segment.p.size && extra->writeable() &&
                    (is_integer ? item <= 2 : format_of(*extra) == segment.p.format),
                "extra bits of a parameter of 16 bits");
-        const auto begin = reinterpret_cast<Address>(segment.extra.data);
-        if (segment.p.size > 0) own_.push_back({begin, begin + item * static_cast<std::size_t>(segment.p.size)});
+        add_own(segment.extra.data, item * static_cast<std::size_t>(segment.p.size));
     }
     for (std::size_t k = 0; k < state.size(); ++k)
         expect(segment.state[k].size == segment.p.size, "state of the parameter's size");
@@ -153,6 +177,27 @@ void Model::add_segment(std::size_t i, int param) {
     segments_.push_back(segment);
     layouts_.emplace_back(params_[i]);
     identities_.emplace_back(params_[i]);
+}
+
+void Model::add_own(const void* data, std::size_t bytes) {
+    const auto begin = reinterpret_cast<Address>(data);
+    if (bytes > 0) own_.push_back({begin, begin + bytes});
+}
+
+// Describe the codes of a compressed array, which have the place of its elements.
+ArrayRef Model::add_codes(const py::array& codes, const std::optional<py::array>& scales, CompressionRef& ref,
+                          const ArrayRef& p) {
+    const std::size_t item = has_blocks(ref.kind) ? 1 : 2;
+    expect(codes.writeable() && static_cast<std::size_t>(codes.itemsize()) == item && codes.size() == p.size,
+           "writeable codes of the parameter's size");
+    add_own(raw(codes).data, item * static_cast<std::size_t>(p.size));
+    if (!has_blocks(ref.kind)) return {raw(codes).data, p.size, Format::kBfloat16};
+    expect(scales && scales->writeable() && scales->itemsize() == sizeof(float) &&
+               scales->size() == (p.size + kCodeBlock - 1) / kCodeBlock,
+           "a writeable scale of float32 for each block");
+    ref.scales = static_cast<float*>(static_cast<void*>(raw(*scales).data));
+    add_own(ref.scales, sizeof(float) * static_cast<std::size_t>(scales->size()));
+    return {raw(codes).data, p.size, compute_format(p.format)};
 }
 
 void Model::expect_state(std::size_t i, const StepConstants& constants) const {
@@ -303,10 +348,18 @@ StepResult Model::check_rows(const StepResult& read, const Gradients& gradients,
     for (std::size_t i = 0; i < count(); ++i) {
         const StepConstants& own = constants[static_cast<std::size_t>(gradients.each[i].constants)];
         const RuleInfo& rule = rule_info(own.rule);
-        if (gradients.each[i].rows && (rule.sums > 0 || rule.scalar_state.size() > 0 || own.cautious))
+        const bool needs_all = rule.sums > 0 || rule.scalar_state.size() > 0 || own.cautious;
+        if (gradients.each[i].rows && (needs_all || cuts_blocks(i)))
             return {StepResult::Status::kGradientUnrecognized, static_cast<std::int64_t>(i)};
     }
     return read;
+}
+
+// Whether rows of the parameter do not consist of whole blocks of a compressed array.
+bool Model::cuts_blocks(std::size_t i) const {
+    const CompressionRef* const refs = segments_[i].compression;
+    if (!refs || layouts_[i].row_size() % kCodeBlock == 0) return false;
+    return std::any_of(refs, refs + compressed_[i].size(), [](const CompressionRef& ref) { return has_blocks(ref.kind); });
 }
 
 // ---- steps
@@ -415,6 +468,10 @@ int Model::traverse(visitproc visit, void* arg) const {
     for (const auto* optional : {&copies_, &extras_})
         for (const auto& array : *optional)
             if (const int stop = array && *array ? visit(array->ptr(), arg) : 0) return stop;
+    for (const CompressedState& arrays : compressed_)
+        for (const auto& array : arrays)
+            if (const auto* scales = array ? &std::get<1>(*array) : nullptr; scales && *scales)
+                if (const int stop = visit((*scales)->ptr(), arg)) return stop;
     for (const auto& like : recognized_) {
         if (!like) continue;
         if (const int stop = visit(like->type.ptr(), arg)) return stop;

@@ -27,6 +27,9 @@ using GroupStep = std::tuple<const UpdateConfig*, double, std::int64_t, double, 
 // An array's state: the rule's arrays, its scalar state, and the average or nothing.
 using State = std::tuple<std::vector<py::array>, std::vector<py::array>, std::vector<py::array>>;
 
+// How each of the rule's arrays is compressed, with the scales of its blocks; nothing for one that is not.
+using CompressedState = std::vector<std::optional<std::tuple<std::string, std::optional<py::array>>>>;
+
 using Address = std::uintptr_t;
 
 struct StepResult {
@@ -84,12 +87,13 @@ class Model {
     // of gradients for some rows.  `copies` receive the
     // parameters rounded to 16 bits: none, or an array or nothing for each.  `extras` are the bits that parameters of
     // 16 bits lack, likewise: int8, int16, or what rounding took away in the parameter's dtype.  `indices` are those of
-    // the parameters in their optimizer, for random numbers; by default they count up.
+    // the parameters in their optimizer, for random numbers; by default they count up.  `compressed` has an entry for
+    // each array, which may be empty, or none: the compression is "rounded", "signed" or "non-negative".
     Model(std::vector<py::array> params, std::vector<State> states, std::vector<int> groups, const Where& where,
           py::object array_type, std::shared_ptr<const ArrayReader> reader, std::vector<py::object> owners,
           const std::optional<std::vector<int>>& param_of, py::object rows_type,
           const std::vector<std::optional<py::array>>& copies, const std::vector<std::optional<py::array>>& extras,
-          const std::vector<std::uint32_t>& indices);
+          const std::vector<std::uint32_t>& indices, std::vector<CompressedState> compressed);
 
     ~Model();
     Model(const Model&) = delete;
@@ -165,11 +169,15 @@ class Model {
     };
 
     void add_segment(std::size_t i, int param);
+    ArrayRef add_codes(const py::array& codes, const std::optional<py::array>& scales, CompressionRef& ref,
+                       const ArrayRef& p);
+    void add_own(const void* data, std::size_t bytes);
     bool is_unchanged(std::size_t i) const;
     bool recognize(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_strided(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_rows(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_family(std::size_t i, py::handle grad, Gradient& gradient) const;
+    bool cuts_blocks(std::size_t i) const;
     bool overlaps_own(Interval grad) const;
     void expect_state(std::size_t i, const StepConstants& constants) const;
     StepResult prepare(const py::list& grads, const std::optional<std::vector<int>>& step_of,
@@ -179,10 +187,12 @@ class Model {
     std::vector<py::array> params_;
     std::vector<State> states_;
     std::vector<std::optional<py::array>> copies_, extras_;
+    std::vector<CompressedState> compressed_;
     std::vector<int> groups_;
     std::vector<Segment> segments_;
-    std::vector<ArrayRef> state_refs_;    // of all segments
-    std::vector<double*> scalar_states_;  // of all segments
+    std::vector<ArrayRef> state_refs_;              // of all segments
+    std::vector<CompressionRef> compression_refs_;  // likewise
+    std::vector<double*> scalar_states_;            // of all segments
     std::vector<Layout> layouts_;
     std::vector<Identity> identities_;
     std::vector<std::optional<Identity>> copy_identities_;

@@ -38,7 +38,7 @@ class BandwidthProbe {
         const auto run = [&](const Pass& pass, const cpu::RuleLoops& loops) {
             cpu::update_shares(
                 step, pass, [&](std::int64_t) -> const cpu::RuleLoops& { return loops; }, {},
-                cpu::default_isa().loops.parameter, begins);
+                cpu::default_isa().loops.storage, begins);
         };
         for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
             if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);

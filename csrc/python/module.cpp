@@ -188,13 +188,14 @@ PYBIND11_MODULE(_core, m) {
         .def(py::init<std::vector<py::array>, std::vector<State>, std::vector<int>, const Model::Where&, py::object,
                       std::shared_ptr<const ArrayReader>, std::vector<py::object>,
                       const std::optional<std::vector<int>>&, py::object, const std::vector<std::optional<py::array>>&,
-                      const std::vector<std::optional<py::array>>&, const std::vector<std::uint32_t>&>(),
+                      const std::vector<std::optional<py::array>>&, const std::vector<std::uint32_t>&,
+                      std::vector<CompressedState>>(),
              py::arg("params"), py::arg("states"), py::arg("groups"), py::arg("where"), py::arg("array_type"),
              py::arg("reader") = py::none(), py::arg("owners") = std::vector<py::object>(),
              py::arg("param_of") = py::none(), py::arg("rows_type") = py::none(),
              py::arg("copies") = std::vector<std::optional<py::array>>(),
              py::arg("extras") = std::vector<std::optional<py::array>>(),
-             py::arg("indices") = std::vector<std::uint32_t>())
+             py::arg("indices") = std::vector<std::uint32_t>(), py::arg("compressed") = std::vector<CompressedState>())
         .def(
             "recognize",
             [](const Model& model, const py::list& grads, const std::optional<std::vector<int>>& step_of,

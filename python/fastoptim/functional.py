@@ -107,6 +107,11 @@ def _checked(optimizer: type[Optimizer], step: int, hyperparameters: dict[str, A
         name = "kahan" if settings.options["kahan"] else "master_weight_bits"
         expected = f"expected {optimizer.defaults[name]} in a function"
         raise ValueError(f"{name}: {expected}, whose state has no place for more bits, got {settings.options[name]}")
+    if settings.options["state_format"] != "native":
+        raise ValueError(
+            f"state_format: expected 'native' in a function, got {settings.options['state_format']!r}; an optimizer "
+            "takes the other formats"
+        )
     return t, settings, rate_at(settings.options["lr"], t - 1, "lr")
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from .reference_math import Array
 
-NOISE, ROUNDING = 0, 1  # what the numbers are for
+#: The uses of the numbers; those from STATE on are of pairs of state arrays.
+NOISE, ROUNDING, STATE = 0, 1, 2
 
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -46,7 +47,15 @@ def _words(seed: int, use: int, param: int, step: int, block: Array) -> Array:
     return philox(counter, (seed % 2**32, seed >> 32))
 
 
-def rounding_bits(seed: int, param: int, step: int, elements: Array) -> Array:
+def state_bits(param: int, step: int, array: int, elements: Array) -> Array:
+    """Return 16 random bits for each of these elements of a state array, given by its place among the rule's.
+
+    The arrays of a pair have the halves of the same words.
+    """
+    return rounding_bits(0, param, step, elements ^ np.uint64(8 * (array % 2)), STATE + array // 2)
+
+
+def rounding_bits(seed: int, param: int, step: int, elements: Array, use: int = ROUNDING) -> Array:
     """Return 16 random bits for each of these elements, given as uint64 positions in the parameter's memory.
 
     Element e has a half of word 8*(e/16) + e%8, which is a hash of the word's index with a key from Philox.
@@ -56,7 +65,7 @@ def rounding_bits(seed: int, param: int, step: int, elements: Array) -> Array:
     word = np.zeros(place.shape, np.uint32)
     for block in np.unique(index >> _32):
         own = (index >> _32) == block
-        word[own] = _rounding_words(_words(seed, ROUNDING, param, step, block.reshape(1))[:, 0], index[own])
+        word[own] = _rounding_words(_words(seed, use, param, step, block.reshape(1))[:, 0], index[own])
     shift = (place // np.uint64(8) % np.uint64(2) * np.uint64(16)).astype(np.uint32)
     return np.asarray(word >> shift & np.uint32(0xFFFF))
 

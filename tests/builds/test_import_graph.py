@@ -15,7 +15,7 @@ PACKAGE = Path(fo.__file__).parent
 
 #: From the lowest layer to the highest; a module imports those of lower layers and of its own.
 LAYERS = (
-    ("_core", "core", "_interpreter", "extra_bits", "random_bits", "reference_math", "texts"),
+    ("_core", "core", "_interpreter", "block_codes", "extra_bits", "random_bits", "reference_math", "texts"),
     ("options",),
     ("arrays",),
     ("engines",),

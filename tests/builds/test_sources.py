@@ -58,7 +58,7 @@ def is_unknowing(path: Path) -> bool:
 #: all earlier ones and their own.
 LAYERS = (
     ("rule.h", "random_bits.h"),
-    ("formats.h", "array_ref.h", "extra_bits.h", "step.h", "reduce.h"),
+    ("formats.h", "array_ref.h", "block_codes.h", "extra_bits.h", "step.h", "reduce.h"),
     (
         "rules",
         "rules.h",

@@ -128,6 +128,13 @@ def check_state(array: Any, place: str, p: Array, schema: StateArray) -> Array:
     return checked
 
 
+def check_saved_shape(array: Any, dtype: np.dtype[Any], shape: tuple[int, ...], expected: str) -> None:
+    """Raise ValueError unless a saved array has this dtype and shape; `expected` begins the message."""
+    if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (dtype, shape):
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else describe(array)
+        raise ValueError(f"{expected} as {dtype} of shape {shape}, got {got}")
+
+
 def check_copy(array: Any, place: str, p: Array, family: ArrayFamily) -> Array:
     """Return the metadata of an array of 16 bits that receives the rounded parameter."""
     metadata = metadata_of(array, place)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from .. import block_codes
 from ..extra_bits import EXTRA_BITS, WAYS, decode, encode, is_narrow
-from ..options.schema import StateArray
+from ..options.schema import SCALES, Codes, StateArray
 from ..reference_math import Array, compute_dtype, rounded_to
 from .checks import check_copy, check_gradient, check_state, check_target, in_order_of
 from .cuda_families import ArrayMetadata
@@ -77,6 +79,19 @@ class ParamState:
             family.assign(array, self.p if initial == "p" else initial)
         return array
 
+    def values_of(self, name: str) -> Any:
+        """Return a copy of a state array in the compute type or, if it has a format of its own, in that."""
+        array, schema = self.state[name], self.schema_of(name)
+        if not isinstance(schema, Codes):
+            return family_in(array).copy(array)
+        p, codes = self.metadata, in_numpy(array)
+        if schema.code is None:
+            return codes.astype(compute_dtype(p.dtype))
+        values = np.empty_like(p, dtype=compute_dtype(p.dtype))
+        flat = block_codes.decode(in_memory_order(codes, p), in_numpy(self.state[name + SCALES]), schema.code)
+        in_memory_order(values, p)[...] = flat
+        return values
+
     @property
     def extra_bits(self) -> str | None:
         """The name of the state array with the bits that the parameter lacks."""
@@ -111,6 +126,17 @@ class ParamState:
         return self.family.metadata(self.p, self.p_place)
 
 
+def memory_order(p: Array) -> list[int]:
+    """Return the axes of a dense array, from the largest stride to the smallest; those of length one first."""
+    return sorted(range(p.ndim), key=lambda axis: (p.shape[axis] != 1, -p.strides[axis]))
+
+
+def in_memory_order(array: Array, p: Array) -> Array:
+    """Return a flat view of an array with the layout of p."""
+    flat: Array = array.transpose(memory_order(p)).reshape(-1)
+    return flat
+
+
 def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
     """Return the ranges that a step writes; raise an error if it could not write a parameter or a state array."""
     targets = []
@@ -142,14 +168,29 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
 
 
 def check_takes_options(param: ParamState, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for options of parameters of 16 bits if this is one in a GPU's memory."""
+    """Raise ValueError for options that a parameter in a GPU's memory cannot have, or one whose rows have no blocks."""
     p = param.metadata
-    if isinstance(p, ArrayMetadata) and is_narrow(p.dtype):
-        for name, default in WAYS.items():
+    if isinstance(p, ArrayMetadata):
+        refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
+        for name, default in refused.items():
             if options[name] != default:
                 raise ValueError(
-                    f"{name}: expected {default} for {param.p_place}, which is on a GPU, got {options[name]}"
+                    f"{name}: expected {default!r} for {param.p_place}, which is on a GPU, got {options[name]!r}"
                 )
+    if options["row_steps"]:
+        check_whole_blocks(param, "row_steps counts its rows")
+
+
+def check_whole_blocks(param: ParamState, reason: str) -> None:
+    """Raise ValueError for a parameter with codes of 8 bits whose rows are no whole numbers of blocks."""
+    p = param.metadata
+    row_size = math.prod(p.shape[1:])
+    if row_size % block_codes.BLOCK and any(name.endswith(SCALES) for name in param.schema):
+        raise ValueError(
+            f"{param.p_place}: expected rows of a multiple of {block_codes.BLOCK} elements, as {reason} and "
+            f"state_format='int8' has blocks of {block_codes.BLOCK}, got {row_size}; state_format='bfloat16' takes "
+            f"any rows, as do parameters of fewer than int8_min_size elements"
+        )
 
 
 def check_has_rows(param: ParamState) -> None:

@@ -15,7 +15,7 @@ from .checks import Partial, check_array, check_same_memory, metadata_of
 from .cuda_families import Cuda
 from .families import family_of
 from .numpy_family import NUMPY
-from .param_state import ParamState
+from .param_state import ParamState, check_whole_blocks
 from .tree import describe
 from .written_ranges import WrittenRanges
 
@@ -39,9 +39,10 @@ class Rows(Partial):
     Raises:
         IndexError: In `Optimizer.step`, as the others, before anything is written: an index is negative or not below n.
         TypeError: `index` or `values` is not an array, or has another dtype.
-        ValueError: A shape does not fit; the parameter is not in C order; a CUDA graph captures the step; the
-            parameter's optimizer has `cautious`, needs sums over whole arrays or keeps one number per array (`LAMB`,
-            `LARS`, `MARS`, `NovoGrad`, `Prodigy`, `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
+        ValueError: A shape does not fit; the parameter is not in C order; a CUDA graph captures the step; with
+            ``state_format="int8"`` a row is not a multiple of 64 elements; the parameter's optimizer has `cautious`,
+            needs sums over whole arrays or keeps one number per array (`LAMB`, `LARS`, `MARS`, `NovoGrad`, `Prodigy`,
+            `StableAdamW`, `ScheduleFreeSGD`, `ScheduleFreeAdamW`).
 
     `accumulate`, `GrokFast` and `SAM.ascent` reject rows, too.  Both arguments may be of any library whose arrays a
     gradient may have.  The parameter's rows are its first axis.  `values` is in the parameter's memory; the index may
@@ -82,6 +83,7 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
         raise ValueError(f"{place}: expected an array of shape () as the parameter's, got Rows")
     if not p.flags.c_contiguous:
         raise ValueError(f"{param.p_place}: expected C order, as its gradient is Rows, got strides {p.strides}")
+    check_whole_blocks(param, "its gradient is Rows")
     index: Any = read or check_index(rows.index, f"{place}.index", len(p))
     values_place = place if rows.is_whole else f"{place}.values"
     values = check_array(rows.values, values_place)

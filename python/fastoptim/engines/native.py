@@ -18,7 +18,7 @@ from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
 from ..core import RULES
 from ..options.checks import expand, range_of
-from ..options.schema import AVERAGE, ROW_STEPS
+from ..options.schema import AVERAGE, ROW_STEPS, SCALES, Codes
 from ..options.settings import Settings
 from ..reference_math import Array, loaded_formats
 from .base import (
@@ -173,6 +173,9 @@ class Engine:
                 for param, own in zip(self._param_states, used, strict=True)
             ],
             indices=[param.index for param in self._param_states],
+            compressed=[
+                compression_of(param, settings) for param, settings in zip(self._param_states, used, strict=True)
+            ],
         )
         return self._model
 
@@ -273,6 +276,17 @@ def state_of(param: ParamState, settings: Settings) -> tuple[list[Any], list[Any
     rule = RULES[settings.variant]
     average = [param.state[AVERAGE]] if settings.averages else []
     return [param.state[name] for name in rule.state], [param.state[name] for name in rule.scalar_state], average
+
+
+def compression_of(param: ParamState, settings: Settings) -> list[tuple[str, Array | None] | None]:
+    """Return how each of the rule's arrays is compressed, with the scales of its blocks; empty if none is."""
+    found: list[tuple[str, Array | None] | None] = []
+    for name in RULES[settings.variant].state:
+        schema = param.schema_of(name)
+        scales = param.state.get(name + SCALES)
+        stored = None if scales is None else in_numpy(scales)
+        found.append((schema.compression, stored) if isinstance(schema, Codes) else None)
+    return found if any(found) else []
 
 
 def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> core.OptionSet:

@@ -8,21 +8,21 @@ computes all arrays before it assigns the first, so that an exception at any mom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import core
+from .. import block_codes, core
 from ..arrays.families import in_numpy
 from ..arrays.param_state import ParamState, check_one, check_targets
 from ..arrays.rows import Indices, Rows, Selection, check_rows
 from ..arrays.tree import Structure
 from ..extra_bits import decode, encode, is_narrow, round_randomly
-from ..options.schema import AVERAGE, ROW_STEPS
-from ..random_bits import rounding_bits
+from ..options.schema import AVERAGE, ROW_STEPS, SCALES, Codes
+from ..random_bits import rounding_bits, state_bits
 from ..reference_math import (
     Array,
     bias_correction_of,
@@ -145,6 +145,23 @@ def average_weight(group_step: GroupStep) -> float:
     return 0.0 if since % options["swa_every"] else 1 / float(since // options["swa_every"] + 1)
 
 
+class _Encoded(NamedTuple):
+    """A compressed array, or some rows of it, as a pass has stored it."""
+
+    name: str
+    rows: Any
+    """The rows of the parameter that these are; ... for all."""
+    codes: Array
+    blocks: Array | None = None
+    """Which blocks of the parameter have these scales; None without scales."""
+    scales: Array | None = None
+
+    def assign(self, state: dict[str, Any]) -> None:
+        in_numpy(state[self.name])[self.rows] = self.codes
+        if self.scales is not None:
+            in_numpy(state[self.name + SCALES])[self.blocks] = self.scales
+
+
 @dataclass
 class _Work:
     """One array in one step, in its compute type."""
@@ -154,12 +171,14 @@ class _Work:
     p: Array
     g: Array
     state: dict[str, Array]
-    """Copies of the state arrays, which the step updates."""
+    """Copies of the state arrays, which the step updates; compressed ones are decoded."""
     is_present: bool
     rows: Indices | None = None
     """The rows of the parameter that these are; None for all."""
     sums: tuple[float, ...] = ()
     copy: Array | None = None
+    encoded: list[_Encoded] = field(default_factory=list)
+    """The compressed arrays in the order in which passes have stored them."""
 
     @classmethod
     def of(cls, param: ParamState, group_step: GroupStep, grad: Array | Rows | None) -> _Work:
@@ -171,21 +190,22 @@ class _Work:
         def values(which: Any) -> Array:
             return p[which].astype(dtype) if low is None else decode(p[which], in_numpy(low)[which])
 
+        stored = {name: _stored(param, name) for name in param.state if not name.endswith(SCALES)}
         if isinstance(grad, Rows):
             index, g = Selection.of(grad, dtype)
-            state = {name: in_numpy(array)[index] for name, array in param.state.items()}
+            state = {name: array[index] for name, array in stored.items()}
             if ROW_STEPS in state:
                 state[ROW_STEPS] += group_step.settings.options["row_steps"]
             return cls(param, group_step, values(index), g, state, True, index)
         if grad is not None:
-            state = {name: in_numpy(array).copy(order="K") for name, array in param.state.items()}
+            state = {name: array.copy(order="K") for name, array in stored.items()}
             if ROW_STEPS in state:
                 state[ROW_STEPS] += group_step.settings.options["row_steps"]
             return cls(param, group_step, values(...), grad.astype(dtype), state, True)
         none = np.zeros(0, dtype)
         state = {
-            name: in_numpy(array).copy() if param.schema_of(name).is_scalar else np.zeros(0, in_numpy(array).dtype)
-            for name, array in param.state.items()
+            name: array.copy() if param.schema_of(name).is_scalar else np.zeros(0, array.dtype)
+            for name, array in stored.items()
         }
         return cls(param, group_step, none, none, state, False)
 
@@ -200,7 +220,9 @@ class _Work:
             state = {name: array[rows] for name, array in self.state.items()}
             group_step = group_step_of_rows(self.group_step, int(t) - 1)
             absolute = rows if self.rows is None else self.rows[rows]
-            part = _Work(self.param, group_step, self.p[rows], self.g[rows], state, True, absolute)
+            part = _Work(
+                self.param, group_step, self.p[rows], self.g[rows], state, True, absolute, encoded=self.encoded
+            )
             part._update_all()
             self.p[rows] = part.p
             for name, array in state.items():
@@ -227,11 +249,44 @@ class _Work:
         if low is not None:
             self.p, low[...] = encode(self.p, dtype, low.dtype)
         elif options["stochastic_rounding"] and is_narrow(dtype):
-            places = _places(metadata)[... if self.rows is None else self.rows]
-            halves = rounding_bits(options["seed"], self.param.index, self.group_step.t, places)
+            halves = rounding_bits(options["seed"], self.param.index, self.group_step.t, self.places())
             self.p = round_randomly(self.p, dtype, halves)
         else:
             self.p = self.p.astype(dtype)
+
+    def places(self) -> Array:
+        """Return the position of each element in the parameter's memory."""
+        return np.asarray(_places(self.param.metadata)[... if self.rows is None else self.rows])
+
+    def compress(self, written: Sequence[str], flushes: bool) -> None:
+        """Encode the compressed arrays among those that a pass has written, and replace them by the decoded values."""
+        for k, name in enumerate(core.RULES[self.group_step.settings.variant].state):
+            schema = self.param.schema_of(name)
+            if name not in written or not isinstance(schema, Codes) or not self.is_present:
+                continue
+            places, values = self.places(), self.state[name]
+            if flushes:
+                values[...] = flush_subnormals(values)
+            halves = state_bits(self.param.index, self.group_step.t, k, places)
+            encoded = self._encoded(name, schema, values.astype(np.float32), places, halves)
+            self.encoded.append(encoded)
+            if schema.code is None or encoded.scales is None:
+                values[...] = encoded.codes.astype(values.dtype)
+            else:
+                order = np.argsort(places, axis=None)
+                decoded = block_codes.decode(encoded.codes.reshape(-1)[order], encoded.scales, schema.code)
+                values[...] = decoded[np.argsort(order)].reshape(values.shape)
+
+    def _encoded(self, name: str, schema: Codes, values: Array, places: Array, halves: Array) -> _Encoded:
+        rows = ... if self.rows is None else self.rows
+        if schema.code is None:
+            return _Encoded(name, rows, round_randomly(values, schema.dtype_for(values.dtype), halves))
+        order = np.argsort(places, axis=None)  # whole blocks, one after another
+        shares = block_codes.shares_of(halves)
+        flat, scales = block_codes.encode(values.reshape(-1)[order], schema.code, shares.reshape(-1)[order])
+        codes = flat[np.argsort(order)].reshape(values.shape)
+        blocks = places.reshape(-1)[order][:: block_codes.BLOCK] // np.uint64(block_codes.BLOCK)
+        return _Encoded(name, rows, codes, blocks, scales)
 
     def call(self, formula: Callable[..., Any], **sums: Any) -> Any:
         """Call a formula with the state in the compute type, and store the state that it has updated.
@@ -247,6 +302,11 @@ class _Work:
         result = formula(self.p, self.g, **{**state, **own, "lr": lr, "t": t, **constants}, **sums)
         for name, array in state.items():
             self._encode(name, array)
+        is_update = formula == optimizer.reference
+        rule = core.RULES[settings.variant]
+        accesses = (rule.updates if is_update else rule.reduces)[2:]
+        written = [name for name, access in zip(rule.state, accesses, strict=True) if access == "rw"]
+        self.compress(written, flushes=is_update and t % FLUSH_INTERVAL == 0)
         return result
 
     def take_step(self) -> None:
@@ -276,14 +336,18 @@ class _Work:
         if settings.averages and average_weight(self.group_step):
             names.append(AVERAGE)
         for name in names:
-            self._encode(name, flush_subnormals(self._decoded(name)))
+            if not isinstance(self.param.schema_of(name), Codes):
+                self._encode(name, flush_subnormals(self._decoded(name)))
 
     def assign(self) -> None:
         """Assign the parameter and the state that the step has computed."""
         where = ... if self.rows is None else self.rows
         for name, array in self.state.items():
-            if self.is_present or self.param.schema_of(name).is_scalar:
+            schema = self.param.schema_of(name)
+            if schema.is_scalar or (self.is_present and not isinstance(schema, Codes)):
                 in_numpy(self.param.state[name])[where] = array
+        for each in self.encoded:
+            each.assign(self.param.state)
         if self.is_present:
             self.param.metadata[where] = self.p
             if self.copy is not None:
@@ -303,6 +367,11 @@ class _Work:
             stored[...] = array
         else:
             stored[...] = self.param.schema_of(name).storage.encode(array, stored.dtype)
+
+
+def _stored(param: ParamState, name: str) -> Array:
+    """Return a state array, decoded if it is compressed."""
+    return in_numpy(param.values_of(name) if isinstance(param.schema_of(name), Codes) else param.state[name])
 
 
 def _places(array: Array) -> Array:

@@ -19,7 +19,7 @@ from ..engines.stages import Stage
 from ..options import checks, fields
 from ..options.combinations import check_combination
 from ..options.fields import FieldsAreArguments, Signature, State, argument, collect_options, names_taken, option
-from ..options.schema import StateArray, complete_schema
+from ..options.schema import SCALES, StateArray, complete_schema, shown_state
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..texts import brief
@@ -113,6 +113,9 @@ class Optimizer(
         kahan: Keeps the rounding errors of such parameters instead.
         stochastic_rounding: Rounds such parameters at random instead, without bias, by bits that depend on `seed`.
         seed: An integer from 0 to 2^63 - 1.
+        state_format: "bfloat16" or "int8" compress the averages of gradients and of their squares to 2 bytes or to 8.5
+            bits an element; see docs/compressed_state.md, which has the arrays that stay native.  On the CPU.
+        int8_min_size: With "int8", the state of parameters of fewer elements stays native.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         copies: Arrays of float16 or bfloat16 in the structure of `params`, None in a place for none.  They receive the
             rounded new parameters in the pass of the update.
@@ -157,6 +160,8 @@ class Optimizer(
     kahan: bool = option(default=False, kw_only=True)
     stochastic_rounding: bool = option(default=False, kw_only=True)
     seed: checks.Seed = option(default=0, kw_only=True)
+    state_format: Literal["native", "bfloat16", "int8"] = option(default="native", kw_only=True)
+    int8_min_size: checks.Count = option(default=4096, kw_only=True)
     copies: Any = argument(default=None, kw_only=True)
     backend: checks.Backend = argument(default="native", kw_only=True)
 
@@ -361,13 +366,40 @@ class Optimizer(
     def live_state(self) -> Any:
         """Return the live state, not copies: a dict ``{name: array}`` in the place of each parameter.
 
-        The arrays are views, so that locking or resizing one does not affect the optimizer.
+        The arrays are views, so that locking or resizing one does not affect the optimizer.  In the place of an array
+        in blocks of 8 bits is the dict ``{"codes": ..., "scales": ...}``.
         """
         if self._views is None:
             self._views = [
-                {k: family_in(array).view(array) for k, array in param.state.items()} for param in self.param_states
+                shown_state({k: family_in(array).view(array) for k, array in param.state.items()})
+                for param in self.param_states
             ]
         return self._structure.build(iter([dict(views) for views in self._views]))
+
+    def state_values(self) -> Any:
+        """Return copies of the state in the structure of `state`, those of compressed arrays decoded to float32.
+
+        Of float64 parameters they are decoded to float64.
+
+        >>> import numpy as np, fastoptim as fo
+        >>> opt = fo.Momentum(np.zeros(3, np.float32), form="heavy_ball", state_format="int8", int8_min_size=0)
+        >>> opt.step(np.array([0.5, 0.0, -0.5], np.float32))
+        >>> opt.state["v"]["codes"], opt.state["v"]["scales"]
+        (array([ 127,    0, -127], dtype=int8), array([0.5], dtype=float32))
+        >>> opt.state_values()["v"]
+        array([ 0.5,  0. , -0.5], dtype=float32)
+        """
+        self.check_arrays()
+        values = [
+            {name: param.values_of(name) for name in param.state if not name.endswith(SCALES)}
+            for param in self.param_states
+        ]
+        return self._structure.build(iter(values))
+
+    @property
+    def state_nbytes(self) -> int:
+        """The bytes of all state arrays of this process."""
+        return sum(array.nbytes for param in self.param_states for array in param.state.values())
 
     def lookahead(self) -> AbstractContextManager[None]:
         """Temporarily move the parameters to where the gradient should be evaluated.  A no-op except for `NAG`."""

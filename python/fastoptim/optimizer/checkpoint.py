@@ -25,9 +25,10 @@ from ..options.schema import ROW_STEPS, SHARED_STATE, StateArray
 from ..options.settings import Settings
 from ..reference_math import Array
 from ..schedules.base import stateful_parts
-from . import accumulation
+from . import accumulation, state_formats
 from .copies import refresh
 from .groups import check_norm_types, options_of, take_settings
+from .state_formats import CONVERTS
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts, Rule
@@ -37,8 +38,6 @@ STATE_DICT_VERSION = 1
 
 #: The value of an option that is None.
 NONE = "none"
-
-_CONVERTS = "; load_state_dict with convert=True converts it"
 
 
 class Checked(NamedTuple):
@@ -95,6 +94,7 @@ def array_entry(param: ParamState, steps: int) -> dict[str, Any]:
         "shape": list(param.metadata.shape),
         "steps": steps,
         "state": {name: family_in(array).to_numpy(array) for name, array in param.state.items()},
+        **state_formats.order_entry(param),
     }
 
 
@@ -142,7 +142,8 @@ def _without_late_ones(
     Such checkpoints are of earlier versions.  Arrays that have missed steps take the numbers of the one with the most.
     """
     most, latest = max(arrays, key=itemgetter(0))
-    numbers = {name: array for name, array in latest.items() if optimizer.state_schema[name].is_scalar}
+    schema = optimizer.state_schema
+    numbers = {name: array for name, array in latest.items() if name in schema and schema[name].is_scalar}
     return [(step_count, state if steps == most else state | numbers) for steps, state in arrays]
 
 
@@ -177,7 +178,9 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
     step_count = count_of(entry_of(state_dict, "step_count", "state_dict"), "state_dict['step_count']")
 
     groups = _list(entry_of(state_dict, "groups", "state_dict"), len(optimizer.param_groups), "state_dict['groups']")
-    checked_groups = [_check_group(optimizer, i, group, f"state_dict['groups'][{i}]") for i, group in enumerate(groups)]
+    checked_groups = [
+        _check_group(optimizer, i, group, f"state_dict['groups'][{i}]", convert) for i, group in enumerate(groups)
+    ]
     check_norm_types([settings for settings, _ in checked_groups], "state_dict['groups']")
     saved = _list(state_dict.get("schedules", [[]] * len(groups)), len(groups), "state_dict['schedules']")
     schedules = [
@@ -193,7 +196,7 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         if settings.options["row_steps"]:
             check_has_rows(param)
         check_takes_options(param, settings.options)
-        needed = () if param.is_remote else settings.state_for(param.metadata.dtype)
+        needed = () if param.is_remote else settings.state_for(param.metadata.dtype, param.schema)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
     return Checked(step_count, checked_groups, schedules, checked, accumulated)
@@ -246,8 +249,13 @@ def entries_by_place(state_dict: Mapping[str, Any], param_states: Sequence[Param
     return by_place
 
 
-def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) -> tuple[Settings, dict[str, Any]]:
-    """Return a group's settings, with defaults for options that were not saved, and entries that are not options."""
+def _check_group(
+    optimizer: OptimizerParts, index: int, group: Any, place: str, convert: bool
+) -> tuple[Settings, dict[str, Any]]:
+    """Return a group's settings, with defaults for options that were not saved, and entries that are not options.
+
+    The format of state is not loaded: the present one stays.
+    """
     if not isinstance(group, Mapping):
         raise ValueError(f"{place}: expected a dict, got {describe(group)}")
     rule = optimizer.rule_of(index)
@@ -260,6 +268,10 @@ def _check_group(optimizer: OptimizerParts, index: int, group: Any, place: str) 
     if callable(options.get("lr")) or is_array(options.get("lr")):
         raise ValueError(f"{place}['lr']: expected a number, got {group['lr']!r}")
     present = optimizer.param_groups[index]
+    own_format, saved_format = present["state_format"], options.get("state_format", "native")
+    if not convert:
+        _expect(saved_format, own_format, f"{place}: state_format", CONVERTS)
+    options |= {"state_format": own_format, "int8_min_size": present["int8_min_size"]}
     kept: dict[str, Any] = {name: present[name] for name in ("lr", "grad_scale") if name in present}  # may be not saved
     given = {name: None if _is_none(rule, name, value) else value for name, value in options.items()}
     try:
@@ -288,7 +300,7 @@ def check_array(
     p = param.metadata
     dtype = entry_of(entry, "dtype", place)
     if not (convert and isinstance(dtype, str)):
-        _expect(dtype, p.dtype.name, f"{place}: dtype", _CONVERTS)
+        _expect(dtype, p.dtype.name, f"{place}: dtype", CONVERTS)
     shape = entry_of(entry, "shape", place)
     _expect(tuple(shape) if isinstance(shape, (list, tuple)) else shape, p.shape, f"{place}: shape")
     steps = count_of(entry_of(entry, "steps", place), f"{place}: steps")
@@ -297,6 +309,7 @@ def check_array(
     state = entry_of(entry, "state", place)
     if isinstance(state, Mapping):
         state = _with_own_bits(param, needed, state, has_same_dtype=dtype == p.dtype.name)
+        state = state_formats.in_own_formats(param, state, entry, place, convert)
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, *SHARED_STATE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
@@ -333,7 +346,7 @@ def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, 
     if not (convert and may_convert):
         raise ValueError(
             f"{expected} as {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"
-            + _CONVERTS * (may_convert and not convert)
+            + CONVERTS * (may_convert and not convert)
         )
     with np.errstate(all="ignore"):
         converted = schema.storage.encode(array, dtype)

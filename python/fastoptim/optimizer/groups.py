@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,7 +108,8 @@ def new_group(
     param_states = []
     for p, own in zip(arrays, structure.paths(), strict=True):
         check_backend(optimizer.backend, check_target(p, inside + own), inside + own)
-        param = ParamState(p, {}, index, path + own, inside + own, schema=rule.schema_for(settings.options))
+        schema = settings.stored_schema(math.prod(p.shape))
+        param = ParamState(p, {}, index, path + own, inside + own, schema=schema)
         param.state.update(missing_state(param, settings))
         param_states.append(param)
     tree = structure.build(iter(arrays))
@@ -134,7 +136,7 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     missing = (
         []
         if param.is_remote
-        else [name for name in settings.state_for(param.metadata.dtype) if name not in param.state]
+        else [name for name in settings.state_for(param.metadata.dtype, param.schema) if name not in param.state]
     )
     if missing:
         param.family.check_takes_place(param.p)
@@ -188,6 +190,7 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
         raise TypeError(f"{place}convention: expected it where the optimizer is made; assign the options instead")
     changed = rule.check_options(options_of(group), place)
     extras_of(group, place)
+    _check_formats(rule, settings, changed, place)
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
     restarts = changed.average_kind not in (settings.average_kind, None)
@@ -195,6 +198,25 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
         _change_state(optimizer, index, changed, restarts)
     take_settings(optimizer, index, changed)
     return changed
+
+
+def _check_formats(rule: type[Rule], before: Settings, after: Settings, place: str) -> None:
+    """Raise ValueError if options were assigned that change the formats of state."""
+    for name in ("state_format", "int8_min_size"):
+        kept, got = before.options[name], after.options[name]
+        if got != kept:
+            raise ValueError(
+                f"{place}{name}: expected {kept!r} as the optimizer was made, got {got!r}; make another one and load "
+                "the state dict of this one with convert=True"
+            )
+    if before.options["state_format"] == "native":
+        return
+    for name, array in rule.state_schema.items():
+        if array.compress_for(before.options) != array.compress_for(after.options):
+            raise ValueError(
+                f"{place}state_format: expected 'native', as options were assigned that change the format of {name!r}, "
+                f"got {before.options['state_format']!r}"
+            )
 
 
 def take_settings(

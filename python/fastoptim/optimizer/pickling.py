@@ -12,8 +12,9 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from ..arrays.families import family_in
+from ..arrays.param_state import ParamState
 from ..engines.base import GroupSnapshot
-from ..options.schema import StateArray
+from ..options.schema import SCALES, StateArray, stored_schema
 from . import accumulation
 from .copies import with_copies
 from .groups import check_group_count
@@ -57,15 +58,18 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         {"params": tree, **group} for tree, group in zip(trees, optimizer.param_groups, strict=True)
     ]
     optimizer.param_states = [
-        replace(param, p=p, schema=_schema_of(optimizer, param.group))
+        replace(param, p=p, schema=_schema_of(optimizer, param))
         for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
     optimizer.param_states = with_copies(optimizer, optimizer.copies)
     optimizer._accumulator = accumulation.restored(optimizer, accumulated, optimizer._step_count)
 
 
-def _schema_of(optimizer: OptimizerParts, group: int) -> Mapping[str, StateArray]:
-    return optimizer.rule_of(group).schema_for(optimizer._resolved[group].settings.options)
+def _schema_of(optimizer: OptimizerParts, param: ParamState) -> Mapping[str, StateArray]:
+    """Return the declarations of a parameter's state; `remap` may have changed its size, but not its format."""
+    has_blocks = any(name.endswith(SCALES) for name in param.state)
+    options = optimizer._resolved[param.group].settings.options
+    return stored_schema(optimizer.rule_of(param.group).schema_for(options), options, has_blocks)
 
 
 def shallow_copy(optimizer: OptimizerParts) -> Any:

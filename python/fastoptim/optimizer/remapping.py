@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,9 +12,11 @@ import numpy as np
 from .. import core
 from ..arrays.checks import check_same_memory, check_target
 from ..arrays.families import family_in, family_of
-from ..arrays.param_state import ParamState, check_has_rows, check_targets, refresh
+from ..arrays.param_state import ParamState, check_has_rows, check_targets, check_whole_blocks, refresh
 from ..arrays.rows import Indices, check_index
 from ..arrays.tree import Structure, describe, key_text
+from ..block_codes import BLOCK
+from ..options.schema import SCALES
 from .accumulation import check_none_pending
 from .groups import take_settings
 
@@ -135,6 +138,11 @@ def _check(param: ParamState, p: Any, source: Any) -> Change | None:
             f"{place}: expected {old.dtype} of shape {('n', *old.shape[1:]) if old.ndim else 'with rows'} as before, "
             f"got {new.dtype} of shape {new.shape}"
         )
+    check_whole_blocks(param, "remap moves its rows")
+    has_blocks = any(name.endswith(SCALES) for name in param.state)
+    for array, where in ((old, "the old array"), (new, "the new array")):
+        if has_blocks and not array.flags.c_contiguous:
+            raise ValueError(f"{place}: expected C order, as its state has blocks, got {where} in another order")
     index = check_index(source, source_place, len(old), lowest=-1)
     if index.dtype == np.bool_ or len(index) != len(new):
         raise ValueError(f"{source_place}: expected one index for each of the {len(new)} new rows, got {index.shape}")
@@ -151,8 +159,11 @@ def remapped(param: ParamState, change: Change, options: Any) -> ParamState:
             continue
         if not param.schema_of(name).kind.has_rows:
             raise ValueError(f"{param.p_place}: expected its rows as they are, as {name!r} has numbers of whole axes")
-        new.state[name] = new.initial_state(name, options)
-        family_in(array).copy_rows(new.state[name], rows, array, change.source[rows])
+        new.state[name] = target = new.initial_state(name, options)
+        if name.endswith(SCALES):
+            shape = (-1, math.prod(param.metadata.shape[1:]) // BLOCK)
+            target, array = target.reshape(shape), array.reshape(shape)
+        family_in(array).copy_rows(target, rows, array, change.source[rows])
     return new
 
 

@@ -6,12 +6,14 @@ reference engine and the documentation read the schema.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..block_codes import CODES, Code, blocks_of
 from ..extra_bits import EXTRA_BITS, MASTER_BITS_8, MASTER_BITS_16
 from ..reference_math import FORMATS, Format
 
@@ -25,6 +27,11 @@ _INTEGERS: Mapping[str, np.dtype[Any]] = {MASTER_BITS_8: np.dtype(np.int8), MAST
 
 #: The formats that state may have.  "compute" is float64 for a float64 parameter, else float32.
 STATE_FORMATS = tuple(FORMATS)
+
+#: The end of the name of the array with the scales of a compressed one.
+SCALES = ".scales"
+
+Compress: TypeAlias = Literal["signed", "non-negative"]
 
 Initial: TypeAlias = float | Literal["p"]
 
@@ -55,6 +62,12 @@ SHAPES = {
     "param": Shape(lambda shape: shape, None, True, " as the parameter's"),
     "scalar": Shape(lambda shape: (), np.dtype(np.float64), False, ", one number for the whole array"),
     "matrix_rows": Shape(lambda shape: (*shape[:-1], 1), None, False, ", one number for each row of a matrix"),
+    "blocks": Shape(
+        lambda shape: (blocks_of(math.prod(shape)),),
+        np.dtype(np.float32),
+        False,
+        ", one number for each block of 64 elements",
+    ),
     "rows": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one number for each row", True),
 }
 
@@ -70,12 +83,16 @@ class StateArray:
             function of the options that returns either.
         starts_count: True if a parameter counts its steps from the first that uses the array, where an option that is
             assigned in mid-run calls for it.  Not while an average is kept, which depends on the count.
+        compress: The code of the array's elements where `state_format` is not "native"; None for an array that keeps
+            its format, or a function of the options that returns either.  For means that forget: a sum that only
+            grows, or a maximum, would collect rounding errors.
     """
 
     shape: str = "param"
     format: str = "compute"
     initial: Initial | Callable[[Mapping[str, Any]], Initial] = 0.0
     starts_count: bool = False
+    compress: Compress | Callable[[Mapping[str, Any]], Compress | None] | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("shape", list(SHAPES)), ("format", list(STATE_FORMATS))):
@@ -116,6 +133,10 @@ class StateArray:
         """Return the initial value under these options."""
         return self.initial(options) if callable(self.initial) else self.initial
 
+    def compress_for(self, options: Mapping[str, Any]) -> Compress | None:
+        """Return the code under these options, whatever their `state_format`."""
+        return self.compress(options) if callable(self.compress) else self.compress
+
 
 @dataclass(frozen=True)
 class SquareMatrices(StateArray):
@@ -155,12 +176,63 @@ class ExtraBits(StateArray):
         return self.dtype or p_dtype
 
 
+@dataclass(frozen=True)
+class Codes(StateArray):
+    """The declaration of a compressed array: codes of 8 bits, or bfloat16 where `code` is None."""
+
+    code: Code | None = None
+
+    def dtype_for(self, p_dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the dtype of the codes."""
+        return FORMATS["bfloat16"].dtype(p_dtype) if self.code is None else self.code.dtype
+
+    def initial_for(self, options: Mapping[str, Any]) -> Initial:
+        """Return the code of the initial value, which is the largest one of every block."""
+        initial = super().initial_for(options)
+        return self.code.largest if self.code and initial else initial
+
+    @property
+    def compression(self) -> str:
+        """The name of the compression in native code."""
+        return "rounded" if self.code is None else self.code.name
+
+
 #: The declarations of the arrays that every optimizer may keep.
 SHARED_STATE = {
     AVERAGE: StateArray(initial="p"),
     ROW_STEPS: StateArray("rows"),
     **{name: ExtraBits(dtype=_INTEGERS.get(name)) for name in EXTRA_BITS},
 }
+
+
+def stored_schema(
+    schema: Mapping[str, StateArray], options: Mapping[str, Any], has_blocks: bool
+) -> Mapping[str, StateArray]:
+    """Return the declarations of a parameter's arrays in the format that these options select.
+
+    `has_blocks` is False for a parameter that is too small for codes of 8 bits.
+    """
+    state_format = options["state_format"]
+    if state_format == "native" or (state_format == "int8" and not has_blocks):
+        return schema
+    stored = dict(schema)
+    for name, array in schema.items():
+        if (compress := array.compress_for(options)) is None:
+            continue
+        own = {each.name: getattr(array, each.name) for each in fields(array)}
+        stored[name] = Codes(**own, code=CODES[compress] if state_format == "int8" else None)
+        if state_format == "int8":
+            stored[name + SCALES] = StateArray("blocks", initial=array.initial)
+    return stored
+
+
+def shown_state(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter's state arrays with those in blocks as ``{"codes": ..., "scales": ...}``."""
+    return {
+        name: {"codes": array, "scales": arrays[name + SCALES]} if name + SCALES in arrays else array
+        for name, array in arrays.items()
+        if not name.endswith(SCALES)
+    }
 
 
 def complete_schema(names: tuple[str, ...], declared: Mapping[str, StateArray]) -> dict[str, StateArray]:

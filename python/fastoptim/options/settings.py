@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..extra_bits import extra_bits_of, is_narrow
-from .schema import AVERAGE, ROW_STEPS, StateArray
+from .schema import AVERAGE, ROW_STEPS, SCALES, StateArray, stored_schema
 
 if TYPE_CHECKING:  # a protocol takes time to make
 
@@ -81,9 +81,15 @@ class Settings:
         kept = (AVERAGE,) * self.averages + (ROW_STEPS,) * bool(self.options["row_steps"])
         return kept if self.extra_bits is None else (*kept, self.extra_bits)
 
-    def state_for(self, p_dtype: np.dtype[Any]) -> tuple[str, ...]:
-        """Return the state arrays that a parameter of this dtype has under these options."""
-        return self.state if is_narrow(p_dtype) else tuple(name for name in self.state if name != self.extra_bits)
+    def state_for(self, p_dtype: np.dtype[Any], schema: Mapping[str, StateArray]) -> tuple[str, ...]:
+        """Return the state arrays that a parameter of this dtype has under these options, in these formats."""
+        names = self.state if is_narrow(p_dtype) else tuple(name for name in self.state if name != self.extra_bits)
+        return (*names, *(name + SCALES for name in names if name + SCALES in schema))
+
+    def stored_schema(self, size: int) -> Mapping[str, StateArray]:
+        """Return the declarations of the state of a parameter of so many elements."""
+        schema, has_blocks = self.optimizer.schema_for(self.options), size >= self.options["int8_min_size"]
+        return stored_schema(schema, self.options, has_blocks)
 
     @cached_property
     def extra_bits(self) -> str | None:

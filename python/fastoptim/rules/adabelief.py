@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
@@ -58,6 +59,7 @@ class AdaBelief(Optimizer):
 
     name = "adabelief"
     variants = {"adabelief": ("m", "s"), "adabelief_amsgrad": ("m", "s", "s_max")}
+    state_schema = {"m": StateArray(compress="signed"), "s": StateArray(compress="non-negative")}
     conventions = {"paper": {}, "optax": {}}
 
     lr: LearningRate = 1e-3

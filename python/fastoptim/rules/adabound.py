@@ -9,6 +9,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
@@ -58,6 +59,7 @@ class AdaBound(Optimizer):
 
     name = "adabound"
     variants = {"adabound": ("m", "v"), "adabound_amsbound": ("m", "v", "v_max")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     host_constants = ("lr_ratio",)
 
     lr: LearningRate = 1e-3

@@ -9,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, decay
 
 
@@ -51,6 +52,7 @@ class Adadelta(Optimizer):
 
     name = "adadelta"
     variants = {"adadelta": ("s", "x")}
+    state_schema = {"s": StateArray(compress="non-negative"), "x": StateArray(compress="non-negative")}
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "rho": 0.95, "eps": 1e-7},

@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
@@ -64,6 +65,7 @@ class Adam(Optimizer):
 
     name = "adam"
     variants = {"adam": ("m", "v"), "adam_amsgrad": ("m", "v", "v_max")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     conventions = {
         "torch": {},
         "keras": {"eps": 1e-7, "eps_hat": True},

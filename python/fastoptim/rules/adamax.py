@@ -9,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
@@ -53,6 +54,7 @@ class Adamax(Optimizer):
 
     name = "adamax"
     variants = {"adamax": ("m", "u")}
+    state_schema = {"m": StateArray(compress="signed"), "u": StateArray(compress="non-negative")}
     conventions = {"torch": {}, "keras": {"lr": 1e-3, "eps": 1e-7, "eps_outside": True}, "optax": {}}
 
     lr: LearningRate = 2e-3

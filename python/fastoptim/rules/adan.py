@@ -9,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, shrink
 
 
@@ -55,6 +56,11 @@ class Adan(Optimizer):
 
     name = "adan"
     variants = {"adan": ("m", "v", "n", "g_prev")}
+    state_schema = {
+        "m": StateArray(compress="signed"),
+        "v": StateArray(compress="signed"),
+        "n": StateArray(compress="non-negative"),
+    }
     decays_itself = True
 
     lr: LearningRate = 1e-3

@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Count, Decay, LearningRate, NonNegative
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay
 
 
@@ -57,6 +58,11 @@ class AdEMAMix(Optimizer):
 
     name = "ademamix"
     variants = {"ademamix": ("m1", "m2", "v")}
+    state_schema = {
+        "m1": StateArray(compress="signed"),
+        "m2": StateArray(compress="signed"),
+        "v": StateArray(compress="non-negative"),
+    }
     host_constants = ("alpha", "beta3")
 
     lr: LearningRate = 1e-3

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, maximum
 
 
@@ -54,6 +55,7 @@ class ADOPT(Optimizer):
 
     name = "adopt"
     variants = {"adopt": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
 
     lr: LearningRate = 1e-3
     betas: tuple[Decay, Decay] = (0.9, 0.9999)

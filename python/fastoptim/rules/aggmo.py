@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
+from ..options.schema import StateArray
 from ..reference_math import Array, decay
 
 
@@ -44,6 +45,11 @@ class AggMo(Optimizer):
 
     name = "aggmo"
     variants = {"aggmo": ("v1", "v2", "v3")}
+    state_schema = {
+        "v1": StateArray(compress="signed"),
+        "v2": StateArray(compress="signed"),
+        "v3": StateArray(compress="signed"),
+    }
 
     lr: LearningRate = 0.01
     betas: tuple[Decay, Decay, Decay] = (0.0, 0.9, 0.99)

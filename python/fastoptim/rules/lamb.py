@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum, minimum, shrink, square, total
 
 
@@ -55,6 +56,7 @@ class LAMB(Optimizer):
 
     name = "lamb"
     variants = {"lamb": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     decays_itself = True
     conventions = {"paper": {}, "optax": {}, "keras": {"eps": 1e-7, "decoupled": True}}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay
 
 
@@ -48,6 +49,7 @@ class LaProp(Optimizer):
 
     name = "laprop"
     variants = {"laprop": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
 
     lr: LearningRate = 4e-4
     betas: tuple[Decay, Decay] = (0.9, 0.999)

@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, minimum, shrink, square, total
 
 
@@ -60,6 +61,7 @@ class LARS(Optimizer):
 
     name = "lars"
     variants = {"lars": ("v",)}
+    state_schema = {"v": StateArray(compress="signed")}
     decays_itself = True
     conventions = {"paper": {}, "optax": {"decayed_norm": True}}
 

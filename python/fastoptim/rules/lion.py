@@ -7,6 +7,7 @@ from typing import Literal
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
 from ..options.fields import argument, option
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, sign
 
 
@@ -44,6 +45,7 @@ class Lion(Optimizer):
 
     name = "lion"
     variants = {"lion": ("m",)}
+    state_schema = {"m": StateArray(compress="signed")}
     conventions = {"paper": {}, "keras": {"lr": 1e-3}, "optax": {"weight_decay": 1e-3}}
 
     lr: LearningRate = 1e-4

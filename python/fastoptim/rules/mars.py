@@ -9,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, square, total
 
 
@@ -53,6 +54,7 @@ class MARS(Optimizer):
 
     name = "mars"
     variants = {"mars": ("m", "v", "g_last")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
 
     lr: LearningRate = 3e-3
     betas: tuple[Decay, Decay] = (0.95, 0.99)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate
+from ..options.schema import StateArray
 from ..reference_math import Array, decay
 
 
@@ -56,6 +57,7 @@ class Momentum(Optimizer):
         "momentum_heavy_ball_nesterov": ("v",),
         "momentum_ema_nesterov": ("v",),
     }
+    state_schema = {"v": StateArray(compress="signed")}
 
     lr: LearningRate = 0.01
     momentum: Fraction = 0.9

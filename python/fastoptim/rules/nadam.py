@@ -11,6 +11,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay
 
 
@@ -58,6 +59,7 @@ class NAdam(Optimizer):
 
     name = "nadam"
     variants = {"nadam": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     host_constants = ("fade", "next_fade", "ramp_loss")
     conventions = {
         "torch": {},

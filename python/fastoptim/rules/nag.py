@@ -8,6 +8,7 @@ from typing import Any
 from ..arrays.param_state import ParamState
 from ..optimizer.base import Optimizer
 from ..options.checks import Fraction, LearningRate
+from ..options.schema import StateArray
 from ..reference_math import Array, compute_dtype
 from .momentum import Momentum
 
@@ -50,6 +51,7 @@ class NAG(Optimizer):
 
     name = "nag"
     variants = {"momentum_velocity": ("v",)}
+    state_schema = {"v": StateArray(compress="signed")}
 
     lr: LearningRate = 0.01
     momentum: Fraction = 0.9
@@ -72,4 +74,4 @@ def _lookahead_point(param: ParamState, momentum: float) -> Any:
     """Return the look-ahead point of a parameter, in the compute type."""
     dtype = compute_dtype(param.metadata.dtype)
     with param.family.arithmetic(param.p):
-        return param.values() + dtype.type(momentum) * param.state["v"]
+        return param.values() + dtype.type(momentum) * param.values_of("v")

@@ -54,7 +54,7 @@ class NovoGrad(Optimizer):
 
     name = "novograd"
     variants = {"novograd": ("m", "v")}
-    state_schema = {"v": StateArray("scalar")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray("scalar")}
     decays_itself = True
     conventions = {"paper": {}, "optax": {"betas": (0.9, 0.25), "eps": 1e-6}}
 

@@ -71,6 +71,8 @@ class Prodigy(Optimizer):
     name = "prodigy"
     variants = {"prodigy": ("m", "v", "s", "p0", "d", "d_max", "d_numerator")}
     state_schema = {
+        "m": StateArray(compress="signed"),
+        "v": StateArray(compress="non-negative"),
         "p0": StateArray(initial="p"),
         "d": StateArray("scalar", initial=itemgetter("d0")),
         "d_max": StateArray("scalar", initial=itemgetter("d0")),

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate, NonNegative
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay
 
 
@@ -45,6 +46,7 @@ class QHAdam(Optimizer):
 
     name = "qhadam"
     variants = {"qhadam": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
 
     lr: LearningRate = 1e-3
     nus: tuple[Fraction, Fraction] = (0.7, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate
+from ..options.schema import StateArray
 from ..reference_math import Array, decay
 
 
@@ -41,6 +42,7 @@ class QHM(Optimizer):
 
     name = "qhm"
     variants = {"qhm": ("b",)}
+    state_schema = {"b": StateArray(compress="signed")}
 
     lr: LearningRate = 0.1
     beta: Decay = 0.999

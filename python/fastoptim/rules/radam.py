@@ -10,6 +10,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Range
 from ..options.fields import argument
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
 
 
@@ -60,6 +61,7 @@ class RAdam(Optimizer):
 
     name = "radam"
     variants = {"radam": ("m", "v"), "radam_amsgrad": ("m", "v", "v_max")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     conventions = {"torch": {}, "optax": {"eps_hat": False}, "paper": {"threshold": 4.0}}
 
     lr: LearningRate = 1e-3

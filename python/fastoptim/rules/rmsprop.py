@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -11,8 +12,13 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate, NonNegative
 from ..options.fields import argument
-from ..options.schema import StateArray
+from ..options.schema import Compress, StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum
+
+
+def _compress_of_s(options: Mapping[str, Any]) -> Compress | None:
+    """Return None with `centered`: rounding errors of both means would make their variance zero."""
+    return None if options["centered"] else "non-negative"
 
 
 class RMSprop(Optimizer):
@@ -68,7 +74,10 @@ class RMSprop(Optimizer):
         "rmsprop_momentum": ("s", "b"),
         "rmsprop_centered_momentum": ("s", "g_avg", "b"),
     }
-    state_schema = {"s": StateArray(initial=itemgetter("initial_accumulator_value"))}
+    state_schema = {
+        "s": StateArray(initial=itemgetter("initial_accumulator_value"), compress=_compress_of_s),
+        "b": StateArray(compress="signed"),
+    }
     conventions = {
         "torch": {},
         "keras": {"lr": 1e-3, "alpha": 0.9, "eps": 0.0, "eps_root": 1e-7, "lr_inside": True},

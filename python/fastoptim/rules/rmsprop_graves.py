@@ -6,6 +6,7 @@ import numpy as np
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, Fraction, LearningRate, NonNegative
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, maximum
 
 
@@ -44,6 +45,7 @@ class RMSpropGraves(Optimizer):
 
     name = "rmsprop_graves"
     variants = {"rmsprop_graves": ("s", "g_avg", "delta")}
+    state_schema = {"delta": StateArray(compress="signed")}
 
     lr: LearningRate = 1e-4
     alpha: Decay = 0.95

@@ -247,7 +247,7 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     name = "schedule_free_adamw"
     variants = {"schedule_free_adamw": ("z", "v", "weight_sum", "lr_max")}
-    state_schema = SCHEMA
+    state_schema = {**SCHEMA, "v": StateArray(compress="non-negative")}
     decays_itself = True
     conventions = {
         "paper": {},

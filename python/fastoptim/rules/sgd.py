@@ -59,7 +59,7 @@ class SGD(Optimizer):
         "paper": {"lr_inside": True, "dampen_first": True},
     }
 
-    state_schema = {"b": StateArray(starts_count=True)}
+    state_schema = {"b": StateArray(starts_count=True, compress="signed")}
 
     lr: LearningRate = 1e-3
     momentum: Fraction = 0.0

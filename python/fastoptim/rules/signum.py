@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, sign
 
 
@@ -40,6 +41,7 @@ class Signum(Optimizer):
 
     name = "signum"
     variants = {"signum": ("m",)}
+    state_schema = {"m": StateArray(compress="signed")}
 
     lr: LearningRate = 1e-3
     beta: Decay = 0.9

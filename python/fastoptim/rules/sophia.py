@@ -9,6 +9,7 @@ from ..engines.base import GroupStep
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..options.settings import Settings
 from ..reference_math import Array, decay, maximum, minimum
 
@@ -62,6 +63,7 @@ class Sophia(Optimizer):
 
     name = "sophia"
     variants = {"sophia": ("m", "h"), "sophia_hessian": ("h",)}
+    state_schema = {"m": StateArray(compress="signed")}
 
     lr: LearningRate = 1e-4
     betas: tuple[Decay, Decay] = (0.965, 0.99)

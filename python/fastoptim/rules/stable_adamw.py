@@ -9,6 +9,7 @@ import numpy as np
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative
 from ..options.fields import option
+from ..options.schema import StateArray
 from ..reference_math import Array, bias_correction_of, decay, maximum, shrink, total
 
 
@@ -54,6 +55,7 @@ class StableAdamW(Optimizer):
 
     name = "stable_adamw"
     variants = {"stable_adamw": ("m", "v")}
+    state_schema = {"m": StateArray(compress="signed"), "v": StateArray(compress="non-negative")}
     decays_itself = True
 
     lr: LearningRate = 1e-3

@@ -62,8 +62,8 @@ class Yogi(Optimizer):
     name = "yogi"
     variants = {"yogi": ("m", "v"), "yogi_proximal": ("m", "v")}
     state_schema = {
-        "m": StateArray(initial=itemgetter("initial_mean")),
-        "v": StateArray(initial=itemgetter("initial_accumulator_value")),
+        "m": StateArray(initial=itemgetter("initial_mean"), compress="signed"),
+        "v": StateArray(initial=itemgetter("initial_accumulator_value"), compress="non-negative"),
     }
     conventions = {"paper": {}, "optax": {"bias_correction": True, "initial_mean": 1e-6}}
 

@@ -96,6 +96,8 @@ class Steps:
             if name in cls.defaults or name == "convention"  # type: ignore[attr-defined]
         }
         settings: Settings = super().check_options(known, place)  # type: ignore[misc]
+        if (state_format := settings.options["state_format"]) != "native":
+            raise ValueError(f"{place}state_format: expected 'native' with PyTorch, got {state_format!r}")
         if settings.options["row_steps"]:
             raise ValueError(f"{place}row_steps: expected False in fastoptim.torch, got True")
         return settings
