@@ -359,7 +359,8 @@ StepResult Model::check_rows(const StepResult& read, const Gradients& gradients,
 bool Model::cuts_blocks(std::size_t i) const {
     const CompressionRef* const refs = segments_[i].compression;
     if (!refs || layouts_[i].row_size() % kCodeBlock == 0) return false;
-    return std::any_of(refs, refs + compressed_[i].size(), [](const CompressionRef& ref) { return has_blocks(ref.kind); });
+    return std::any_of(refs, refs + compressed_[i].size(),
+                       [](const CompressionRef& ref) { return has_blocks(ref.kind); });
 }
 
 // ---- steps
