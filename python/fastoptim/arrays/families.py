@@ -60,7 +60,7 @@ class ArrayFamily(Protocol):
         """Return a NumPy array with memory of its own."""
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
-        """Assign the matrix product a b to `out`, an array in C order.  Those of the CPU are NumPy arrays."""
+        """Assign the matrix product a b to `out`, an array in C order."""
 
     def eigh(self, matrix: Any) -> Any:
         """Return the eigenvalues of a symmetric matrix in ascending order, and its eigenvectors as columns."""

@@ -103,8 +103,8 @@ class MatrixWork:
         return self.workspace.array(name, like, self._family, shape, self.dtype)
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
-        """Assign a product of matrices, computed by the parameter's library."""
-        self.param.family.matmul(a, b, out)
+        """Assign a product of matrices, computed by NumPy on the CPU and by the parameter's library on a GPU."""
+        self._family.matmul(a, b, out)
 
     def astype(self, array: Any, dtype: np.dtype[Any]) -> Any:
         """Return a copy in that dtype."""
