@@ -289,6 +289,9 @@ COMMAND = re.compile(r"python examples/(\w+)\.py([^`\n]*)")
 COMMANDS = sorted({found for page in PAGES for found in COMMAND.findall(page.read_text(encoding="utf-8"))})
 
 
+NEEDS = {"tuning": "optuna", "federated": "flwr", "transformer": "torch"}
+
+
 def test_the_pages_have_commands_of_examples() -> None:
     assert {"regression", "landscapes", "digits", "schedules", "choosing"} <= {name for name, _ in COMMANDS}
 
@@ -297,7 +300,7 @@ def test_the_pages_have_commands_of_examples() -> None:
 def test_an_example_accepts_the_pages_command(
     name: str, arguments: str, examples: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optional("optuna" if name == "tuning" else "flwr" if name == "federated" else "sklearn")
+    optional(NEEDS.get(name, "sklearn"))
     monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
     assert examples(name).parse().output.suffix == ".png"
 
@@ -307,6 +310,8 @@ SHORT = {
     "landscapes": "--steps 2",
     "schedules": "--steps 60",
     "muon": "--epochs 1 --seeds 1",
+    "transformer": "--steps 3 --seeds 1 --width 8 --length 8 --batch 2",
+    "poisson": "--gradients 12 --seeds 1",
     "word_vectors": "--packages numpy --min-count 50 --dimensions 8 --batch-size 64 --steps 5 --words 20",
     "splatting": "--reduction 13 --count 40 --most 60 --steps 40 --every 10 --crop 1",
     "topology": "--width 24 --height 8 --radius 1.5 --steps 40 --rounds 2",
@@ -318,6 +323,7 @@ SHORT = {
 def test_an_example_draws(
     name: str, examples: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    optional(NEEDS.get(name, "sklearn"))
     picture = tmp_path / "picture.png"
     monkeypatch.setattr(sys, "argv", [name, *shlex.split(SHORT[name]), "--output", str(picture)])
     examples(name).main()
