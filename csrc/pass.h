@@ -13,6 +13,7 @@ enum class PassKind : std::uint8_t {
     kBeforeReduce,     // rules read their scalar state
     kReduceRule,       // the sums over a parameter that a rule needs
     kReduceAll,        // the sums over all parameters that a rule needs
+    kReduceRows,       // the numbers of each row that a rule keeps, and the factors of its elements
     kFinalize,         // rules complete their constants from the sums, and write their scalar state
     kCountAgreeing,    // the number of elements of a cautious step that agree with the gradient
     kUpdate,           // the rule, with preparation before and the average after it

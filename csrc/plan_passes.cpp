@@ -8,8 +8,8 @@ namespace {
 
 // Which passes the rules and options of a step need.
 struct Needs {
-    bool norms = false, before_reduce = false, reduce_rule = false, reduce_all = false, finalize = false, count = false;
-    bool batches = false;
+    bool norms = false, before_reduce = false, reduce_rule = false, reduce_all = false, reduce_rows = false;
+    bool finalize = false, count = false, batches = false;
 
     explicit Needs(const StepArgs& step) {
         for (std::int64_t k = 0; k < step.constants_count; ++k) {
@@ -19,9 +19,10 @@ struct Needs {
             before_reduce |= rule.before_reduce != nullptr;
             reduce_rule |= rule.sums > 0;
             reduce_all |= rule.reduces_all;
+            reduce_rows |= rule.has_row_state;
             finalize |= rule.finalize != nullptr;
             count |= constants.cautious;
-            batches |= rule.finalize || constants.cautious;
+            batches |= rule.finalize || rule.has_row_state || constants.cautious;
         }
     }
 };
@@ -56,6 +57,7 @@ std::vector<Pass> plan_passes(const StepArgs& step, std::int64_t (*batch_element
         add(needs.before_reduce, PassKind::kBeforeReduce, begin, end);
         add(needs.reduce_rule && !sums_are_known, PassKind::kReduceRule, begin, end);
         add(needs.reduce_all, PassKind::kReduceAll, begin, end);
+        add(needs.reduce_rows, PassKind::kReduceRows, begin, end);
         add(needs.finalize, PassKind::kFinalize, begin, end);
         add(needs.count, PassKind::kCountAgreeing, begin, end);
         add(true, PassKind::kUpdate, begin, end);

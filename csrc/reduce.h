@@ -46,6 +46,32 @@ FO_HD inline void add_pairwise(const PairwiseSums& at, int threads, Phase phase)
         });
 }
 
+// The same sum of values that come one after another: complete subtrees wait for their right neighbours.
+class PairwiseSum {
+  public:
+    void add(double x) {
+        int level = 0;
+        for (std::uint64_t n = count_++; n & 1; n >>= 1) x = subtrees_[level++] + x;
+        subtrees_[level] = x;
+    }
+
+    // Of at least one value.
+    double total() const {
+        double sum = 0;
+        bool is_first = true;
+        for (int level = 0; count_ >> level; ++level) {
+            if (!(count_ >> level & 1)) continue;
+            sum = is_first ? subtrees_[level] : subtrees_[level] + sum;
+            is_first = false;
+        }
+        return sum;
+    }
+
+  private:
+    std::uint64_t count_ = 0;
+    double subtrees_[64];
+};
+
 // Combine value_of(0), value_of(1), ... one after another.
 template <class ValueOf>
 FO_HD inline double add_in_order(std::uint32_t count, ValueOf value_of, bool largest = false) {

@@ -55,12 +55,13 @@ constexpr RuleInfo describe() {
     info.name = R::name;
     info.hyper = R::hyper;
     info.state = R::state;
+    info.has_row_state = target::kHasRowState<R>;
     info.sums = target::kSums<R>;
     info.updated = target::kUpdateAccess<R, float>;
     info.ignores_p = target::kIgnoresP<R, float>;
     info.construct_f32 = &construct<R, &StepConstants::rule_f32>;
     info.construct_f64 = &construct<target::Rule<kRule, double>, &StepConstants::rule_f64>;
-    if constexpr (target::kSums<R> > 0) info.reduced = target::kReduceAccess<R, float>;
+    if constexpr (target::kSums<R> > 0 || target::kHasRowState<R>) info.reduced = target::kReduceAccess<R, float>;
     if constexpr (requires { R::scalar_state; }) info.scalar_state = R::scalar_state;
     if constexpr (requires { R::reduces_all; }) info.reduces_all = R::reduces_all;
     if constexpr (target::kHasBeforeReduce<R>) info.before_reduce = &before_reduce<kRule>;

@@ -11,6 +11,7 @@ struct RuleInfo {
     const char* name;
     std::span<const char* const> hyper;         // hyper-parameters, the arguments of the constructor
     std::span<const char* const> state;         // state arrays
+    bool has_row_state;                         // whether the last of them has one number for each row
     std::span<const char* const> scalar_state;  // state of one number per parameter
     int sums;                                   // sums over an array that the rule reduces before its update
     bool reduces_all;                           // whether they are sums over all parameters
@@ -30,6 +31,9 @@ struct RuleInfo {
 std::span<const RuleInfo> rules();
 
 inline const RuleInfo& rule_info(int rule) { return rules()[static_cast<std::size_t>(rule)]; }
+
+// Return the number of state arrays that have the parameter's elements; they are the first.
+inline std::size_t element_states(const RuleInfo& rule) { return rule.state.size() - rule.has_row_state; }
 
 // Return whether the step changes the parameter of segment i or its scalar state.  Sums over all parameters change the
 // scalar state of those without a gradient, too, which then are like parameters without elements.

@@ -32,6 +32,11 @@ template <class R>
     requires requires { R::sums; }
 inline constexpr int kSums<R> = R::sums;
 
+// Whether the last state array of a rule has one number for each row, which is an index of the parameter's first axis.
+// The rule reduces each row before its update, which takes in the place of that number what `row_factor` returns.
+template <class R>
+inline constexpr bool kHasRowState = requires { &R::row_factor; };
+
 // The methods of a rule as functions of one element.  Only named in types: a call is valid if the method's is.
 template <class R>
 struct UpdateType {
@@ -121,6 +126,7 @@ constexpr auto update_access() {
         static_assert(!requires { &R::operator(); }, "a rule has either step or operator()");
         access[0] = Access::kWrite;
     }
+    if constexpr (kHasRowState<R>) access.back() = Access::kNone;  // not an array of elements
     return access;
 }
 

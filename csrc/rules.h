@@ -35,6 +35,8 @@
 #include "rules/radam.h"
 #include "rules/rmsprop.h"
 #include "rules/rmsprop_graves.h"
+#include "rules/rowwise_adagrad.h"
+#include "rules/rowwise_adam.h"
 #include "rules/rprop.h"
 #include "rules/schedule_free.h"
 #include "rules/sgd.h"

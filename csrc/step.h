@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace fo {
 
@@ -26,6 +27,26 @@ enum class Access : std::uint8_t { kNone, kRead, kWrite };
 // values, or the largest absolute value.
 enum class NormType : std::uint8_t { kTwo, kOne, kInfinity };
 
+// The order in memory of an array that is not in C order: of each axis its length and its stride in elements.
+struct AxisOrder {
+    std::vector<std::int64_t> lengths, strides;
+
+    // Return where the element is that has this place in C order.
+    std::int64_t place(std::int64_t in_c_order) const {
+        std::int64_t at = 0;
+        for (std::size_t axis = lengths.size(); axis-- > 0; in_c_order /= lengths[axis])
+            at += in_c_order % lengths[axis] * strides[axis];
+        return at;
+    }
+};
+
+// The rows of a parameter: the indices of its first axis.
+struct RowShape {
+    std::int64_t count, size;  // rows; elements of one
+    std::int64_t stride;       // elements between the first ones of neighbouring rows
+    const AxisOrder* order;    // null in C order
+};
+
 // A part of a parameter with its state.  A parameter may consist of several segments, which follow one another: sums
 // run over all of them, and scalar state belongs to the parameter.
 struct Segment {
@@ -39,6 +60,7 @@ struct Segment {
     std::int32_t param;                 // counts up from 0
     std::uint32_t random_param;         // the parameter's index in its optimizer
     std::int64_t first_element;         // the segment's first one, counted in the parameter
+    RowShape rows;
 };
 
 // Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
@@ -71,6 +93,10 @@ struct Gradient {
     const Axes* axes = nullptr;  // null where its elements lie as the parameter's, as always on a GPU
     const Rows* rows = nullptr;  // null for all rows of the segment
     double step_scale = 1;       // of a cautious step's elements, from the share of those that agree
+    // Of rules with a number for each row: the factors of all rows of the step, in the compute type, and the place of
+    // the segment's first element among these rows' elements.
+    const void* row_factors = nullptr;
+    std::int64_t row_offset = 0;
 };
 
 // A rule with the constants of one step, once in each compute type, and what is done before and after it (prepare.h).

@@ -60,6 +60,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Sign-based": ("signsgd", "signum", "lion", "tiger"),
     "Layer-wise norms and trust ratios": ("lars", "lamb", "novograd"),
+    "Embedding tables": ("rowwise_adagrad", "rowwise_adam"),
     "Tuning-free and schedule-free": ("prodigy", "schedule_free_sgd", "schedule_free_adamw"),
     "Second-order (diagonal Hessian)": ("sophia",),
 }
@@ -111,15 +112,20 @@ def plain_state(cls: type[fo.Optimizer]) -> tuple[str, ...]:
 
 
 def named(names: Iterable[str], cls: type[fo.Optimizer]) -> str:
-    """Return the names as Markdown: scalar state in italics, arrays as code."""
-    return ", ".join(f"*{name}*" if cls.state_schema[name].is_scalar else f"`{name}`" for name in names)
+    """Return the names as Markdown: state that is no array of elements in italics, arrays as code."""
+    return ", ".join(f"`{name}`" if has_elements(cls, name) else f"*{name}*" for name in names)
+
+
+def has_elements(cls: type[fo.Optimizer], name: str) -> bool:
+    """Return whether a state array has a number for each element of the parameter."""
+    return cls.state_schema[name].kind.keeps_layout
 
 
 def state(cls: type[fo.Optimizer]) -> str:
     """Return the number of state arrays and their names; those that options add are in brackets."""
     own = plain_state(cls)
-    most = max(sum(not cls.state_schema[name].is_scalar for name in names) for names in cls.variants.values())
-    count = sum(not cls.state_schema[name].is_scalar for name in own)
+    most = max(sum(has_elements(cls, name) for name in names) for names in cls.variants.values())
+    count = sum(has_elements(cls, name) for name in own)
     more = [name for name in cls.state if name not in own]
     listed = " ".join(filter(None, (named(own, cls), f"({named(more, cls)})" if more else "")))
     counted = f"{count} to {most}" if most > count else str(count)

@@ -92,9 +92,13 @@ class Case:
 
     def make_state(self, make: Callable[[], Array]) -> list[Array]:
         """State arrays from `make`, or one float64 number of it, or counts of its rows, where the state is these."""
-        convert = {"scalar": number_of, "rows": counts_of}
-        shapes = [self.optimizer.state_schema[name].shape for name in self.state]
-        return [convert[shape](make()) if shape in convert else make() for shape in shapes]
+        return [self.as_state(name, make()) for name in self.state]
+
+    def as_state(self, name: str, array: Array) -> Array:
+        """The array, or one float64 number of it, or numbers or counts of its rows, where the state is these."""
+        convert = {"scalar": number_of, "rows": numbers_of_rows, "row_counts": counts_of}
+        shape = self.optimizer.state_schema[name].shape
+        return convert[shape](array) if shape in convert else array
 
     def optimize(self, params: Any, backend: Literal["native", "reference"] = "native") -> fo.Optimizer:
         return self.optimizer(params, **self.options, backend=backend)
@@ -116,6 +120,12 @@ SLOW = {
 def counts_of(array: Array) -> Array:
     """Counts from 0 to 9, one for each row."""
     return np.arange(len(array), dtype=np.int64) % 10
+
+
+def numbers_of_rows(array: Array) -> Array:
+    """The first number of each row, of zeros where rows have none."""
+    rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+    return np.ascontiguousarray(rows[:, 0]) if rows.size else np.zeros(len(rows), array.dtype)
 
 
 def number_of(array: Array) -> Array:

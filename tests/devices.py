@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cases
 import fastoptim as fo
 from cases import Array
 from fastoptim.arrays import cuda_families, families
 from fastoptim.arrays.torch_families import TorchCuda
+from models import KINDS, name_of
 
 IS_EMULATED = fo.build_info()["cuda"] == "emulated"
 
@@ -30,6 +32,19 @@ class TorchOnTheCpu(TorchCuda):
     def stream(self, gpu: int, array: Any = None) -> cuda_families.Stream:
         return cuda_families.Stream(0, False)
 
+
+def runs_on_gpus(optimizer: type[fo.Optimizer]) -> bool:
+    """Return whether a GPU can step it: not with state of rows."""
+    return not any(optimizer.state_schema[name].is_of_rows for name in optimizer.state)
+
+
+OPTIMIZERS = [cls for cls in fo.OPTIMIZERS.values() if runs_on_gpus(cls)]
+CASES, PLAIN_CASES, PREPARED_CASES = (
+    [case for case in all_cases if runs_on_gpus(case.optimizer)]
+    for all_cases in (cases.CASES, cases.PLAIN_CASES, cases.PREPARED_CASES)
+)
+VARIANT_CASES = PLAIN_CASES + PREPARED_CASES
+each_kind = pytest.mark.parametrize("optimizer", [*filter(runs_on_gpus, KINDS)], ids=name_of)
 
 #: The modules that arrays are made with.
 MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytest.mark.gpu)]

@@ -17,7 +17,7 @@ import pytest
 
 import fastoptim as fo
 import fastoptim.core
-from cases import DTYPES, FLOAT32, FLOAT64, PLAIN_CASES, VARIANT_CASES, Array, Case
+from cases import DTYPES, FLOAT32, PLAIN_CASES, VARIANT_CASES, Array, Case
 from loops import Decorator, Test, each_case, iteration, loop, without_arguments
 
 Backend = Literal["native", "reference"]
@@ -37,6 +37,7 @@ def kind_of(optimizer: type[fo.Optimizer]) -> tuple[object, ...]:
     return (
         bool(optimizer.state),
         any(optimizer.state_schema[name].is_scalar for name in optimizer.state),
+        any(optimizer.state_schema[name].is_of_rows for name in optimizer.state),
         optimizer.reduces_all,
         frozenset(methods & own),
     )
@@ -200,12 +201,13 @@ class Buffers(Memory):
         self.module = module
         self.case: Case = WIDEST[optimizer]
         self.p, self.g = self.array((2, 3)), self.array((2, 3))
-        self.scalar_state = [name for name in self.case.state if self.case.optimizer.state_schema[name].is_scalar]
+        schema = self.case.optimizer.state_schema
         self.state = {
-            name: self.array((), FLOAT64) if name in self.scalar_state else self.array((2, 3))
+            name: self.array(schema[name].shape_for((2, 3)), schema[name].dtype_for(FLOAT32))
             for name in self.case.state
         }
-        self.arrays = [name for name in self.state if name not in self.scalar_state]  # like the parameter
+        self.scalar_state = [name for name in self.case.state if schema[name].is_scalar]
+        self.arrays = [name for name in self.state if schema[name].kind.keeps_layout]  # like the parameter
 
     def update(self, **changed: Any) -> None:
         """One update with some of the arrays, the step or options changed."""

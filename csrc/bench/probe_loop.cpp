@@ -78,7 +78,7 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
 template <class R, class T, bool kReduces>
 constexpr cpu::Update probe_of() {
     if constexpr (!kReduces) return &probe<ProbeRule<T, kUpdateAccess<R, T>>, T>;
-    if constexpr (kReduces && kSums<R> > 0) return &probe<ProbeRule<T, kReduceAccess<R, T>>, T>;
+    if constexpr (kReduces && (kSums<R> > 0 || kHasRowState<R>)) return &probe<ProbeRule<T, kReduceAccess<R, T>>, T>;
     return nullptr;
 }
 

@@ -11,6 +11,7 @@
 #include "../prepare.h"
 #include "../reduce.h"
 #include "../rule_info.h"
+#include "row_reduction.h"
 #include "shares.h"
 
 #include <cmath>
@@ -43,6 +44,7 @@ class Execution {
             for (Index i = pass.begin; i < pass.end; ++i) tiles += tiles_of(step.stepped(i));
             most_tiles = std::max(most_tiles, tiles);
         }
+        factors_.resize(static_cast<std::size_t>(most_rows(passes)));
         begins_.reserve(static_cast<std::size_t>(most_segments) + 1);
         tiles_.reserve(static_cast<std::size_t>(most_tiles * kMaxSums));
         sums_.resize(static_cast<std::size_t>(params * kMaxSums));
@@ -56,6 +58,7 @@ class Execution {
             case PassKind::kBeforeReduce: before_reduce(pass); return true;
             case PassKind::kReduceRule: reduce_rule(pass); return true;
             case PassKind::kReduceAll: reduce_all(); return true;
+            case PassKind::kReduceRows: reduce_rows(pass); return true;
             case PassKind::kFinalize: finalize(pass); return true;
             case PassKind::kCountAgreeing: count_agreeing(pass); return true;
             case PassKind::kUpdate:
@@ -236,6 +239,42 @@ class Execution {
         }
     }
 
+    bool has_row_state(Index i) const { return step_.gradients[i].data && rule_of(i).has_row_state; }
+
+    // Return the rows of segment i that the step updates, if their rule keeps a number for each.
+    Index reduced_rows(Index i) const {
+        return has_row_state(i) && step_.stepped(i) > 0 ? step_.stepped(i) / step_.segments[i].rows.size : 0;
+    }
+
+    Index most_rows(const std::vector<Pass>& passes) const {
+        Index most = 0;
+        for (const Pass& pass : passes) {
+            Index rows = 0;
+            if (pass.kind == PassKind::kReduceRows)
+                for (Index i = pass.begin; i < pass.end; ++i) rows += reduced_rows(i);
+            most = std::max(most, rows);
+        }
+        return most;
+    }
+
+    void reduce_rows(const Pass& pass) {
+        const Index first = pass.begin;
+        double* factors = factors_.data();  // of either compute type
+        for (Index i = first; i < pass.end; ++i) {
+            step_.gradients[i].row_factors = factors;
+            factors += reduced_rows(i);
+        }
+        concatenate(
+            pass.end - first, [&](Index i) { return has_row_state(first + i) ? step_.stepped(first + i) : 0; },
+            begins_);
+        const auto row_size = [&](Index i) { return std::max<Index>(step_.segments[first + i].rows.size, 1); };
+        for_shares(begins_, kMinShare, 1, row_size, [&](Index i, Index begin, Index end) {
+            const Index at = first + i;
+            void* const own = const_cast<void*>(step_.gradients[at].row_factors);
+            RowReduction(step_, at, loops_of(at), loops_.gradient, loops_.storage, own).run(begin, end);
+        });
+    }
+
     void finalize(const Pass& pass) {
         const DefaultFloatEnvironment environment;
         const auto complete = [this](Index i) {
@@ -266,9 +305,10 @@ class Execution {
     const StepArgs& step_;
     const Loops& loops_;
     const Elsewhere elsewhere_;
-    std::vector<Index> begins_;  // of the segments of the pass
-    std::vector<double> tiles_;  // the sums of each tile of the pass, kMaxSums apart
-    std::vector<double> sums_;   // over each parameter, kMaxSums apart
+    std::vector<Index> begins_;    // of the segments of the pass
+    std::vector<double> tiles_;    // the sums of each tile of the pass, kMaxSums apart
+    std::vector<double> sums_;     // over each parameter, kMaxSums apart
+    std::vector<double> factors_;  // memory for those of each row of the pass
 };
 
 bool some_rule_finalizes(const StepArgs& step) {

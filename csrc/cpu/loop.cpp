@@ -13,6 +13,18 @@ constexpr cpu::Reduce reduce_of() {
     return nullptr;
 }
 
+template <class R, class T>
+constexpr cpu::Reduce sum_rows_of() {
+    if constexpr (kHasRowState<R>) return &sum_rows<R, T>;
+    return nullptr;
+}
+
+template <class R, class T>
+constexpr cpu::FinalizeRows finalize_rows_of() {
+    if constexpr (kHasRowState<R>) return &finalize_rows<R, T>;
+    return nullptr;
+}
+
 template <int kRule>
 constexpr cpu::RuleLoops loops_of() {
     using F32 = Rule<kRule, float>;
@@ -23,7 +35,11 @@ constexpr cpu::RuleLoops loops_of() {
             reduce_of<F32, float>(),
             reduce_of<F64, double>(),
             &count_agreeing<F32, float>,
-            &count_agreeing<F64, double>};
+            &count_agreeing<F64, double>,
+            sum_rows_of<F32, float>(),
+            sum_rows_of<F64, double>(),
+            finalize_rows_of<F32, float>(),
+            finalize_rows_of<F64, double>()};
 }
 
 constexpr auto kLoops = for_rules([](auto... rule) { return std::array{loops_of<rule>()...}; });

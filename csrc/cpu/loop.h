@@ -16,21 +16,31 @@ using Update = void (*)(const Segment&, const Gradient&, const StepConstants&, s
 using Reduce = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end,
                         double* sums);
 
+// Update the numbers of n rows from the sums of their terms, and write the factors of their elements.  `rows`: the
+// places of the numbers in `state`; null if they begin at `state`.
+using FinalizeRows = void (*)(const StepConstants&, std::int64_t row_size, const double* sums, void* state,
+                              const std::int64_t* rows, void* factors, std::int64_t n);
+
 struct RuleLoops {
     const char* rule;
     Update update_f32, update_f64;
     Reduce reduce_f32, reduce_f64;  // null where the rule needs no sums
     // Count the elements whose step agrees with the gradient.
     Reduce count_f32 = nullptr, count_f64 = nullptr;
+    // Sum each tile of rows in a range of elements that one tile can hold: a row has tiles of its own.  Null where the
+    // rule keeps no numbers of rows, as the two that follow.
+    Reduce sum_rows_f32 = nullptr, sum_rows_f64 = nullptr;
+    FinalizeRows finalize_rows_f32 = nullptr, finalize_rows_f64 = nullptr;
 };
 
-// Write to `to`, in the compute type, n elements of a gradient with rows.
-using DecodeRows = void (*)(const Gradient&, std::int64_t begin, void* to, std::int64_t n);
+// Write to `to`, in the compute type, n elements of a gradient.
+using DecodeGradient = void (*)(const Gradient&, std::int64_t begin, void* to, std::int64_t n);
 
-// The terms of norms of gradients, by NormType (see gradient_terms), and the gradients of rows.
+// The terms of norms of gradients, by NormType (see gradient_terms), and the conversions of gradients.
 struct GradientLoops {
     Reduce f32[3], f64[3], scaled_f64;
-    DecodeRows decode_rows_f32, decode_rows_f64;
+    DecodeGradient decode_rows_f32, decode_rows_f64;
+    DecodeGradient decode_f32, decode_f64;  // without rows
 };
 
 // The conversions of what an update does not take as it is stored.

@@ -33,7 +33,7 @@ class RowBlock {
           is_double_(from_.p.format == Format::kFloat64),
           decode_(is_double_ ? loops.decode_rows_f64 : loops.decode_rows_f32),
           storage_loops_(storage_loops),
-          states_(rule_info(step.constants_of(i).rule).state.size()) {
+          states_(element_states(rule_info(step.constants_of(i).rule))) {
         segment_ = from_;
         segment_.state = state_;
         if (from_.compression) {
@@ -41,6 +41,7 @@ class RowBlock {
             for (std::size_t k = 0; k < states_; ++k) compression_[k] = {scales_[k], from_.compression[k].kind};
         }
         here_ = {memory_[0], gradient_.clip, gradient_.constants, compute_format(from_.p.format)};
+        here_.row_factors = gradient_.row_factors;
     }
 
     // Update the elements from begin to end.
@@ -49,6 +50,7 @@ class RowBlock {
             n = std::min(end - begin, kSumTile);
             if (const Index cut = (begin + n) % gradient_.rows->row_size; cut < n && begin + n < end) n -= cut;
             prefetch(begin + n, std::min(end - begin - n, kSumTile));
+            here_.row_offset = begin;
             decode_(gradient_, begin, memory_[0], n);
             copy<true>(begin, n);
             for_constants(begin, n, [&](std::int32_t constants, Index first, Index last) {
@@ -68,6 +70,18 @@ class RowBlock {
         }
     }
 
+    // Sum each tile of rows in n elements.  The terms are of p and g alone.
+    void sum_rows(Reduce sum, Index begin, Index n, double* sums) {
+        const StepConstants& constants = step_.constants[gradient_.constants];
+        decode_(gradient_, begin, memory_[0], n);
+        segment_.p = {memory_[1], n, here_.format};
+        for (std::size_t k = 0; k < states_; ++k) state_[k] = {memory_[k + 3], n, here_.format};
+        segment_.extra = {};
+        segment_.compression = nullptr;
+        if (constants.l1 != 0 || constants.weight_decay != 0) copy_parameter<true>(begin, n);  // else it is not read
+        sum_range(sum, storage_loops_, segment_, here_, constants, 0, n, sums);
+    }
+
   private:
     // Update elements of the block: at once, or the elements of each row, where random numbers depend on its place.
     void update_runs(Update update, const StepConstants& constants, Index block, Index first, Index last) {
@@ -83,11 +97,7 @@ class RowBlock {
     // Copy the block's part of each array that the update accesses here, or back.
     template <bool kHere>
     void copy(Index begin, Index n) {
-        copy_array<kHere>(from_.p, segment_.p, 1, begin, n);
-        if (const ExtraRef& extra = from_.extra; extra.kind != Extra::kNone) {
-            segment_.extra.data = memory_[kExtraAt];
-            copy_items<kHere>(extra.data, memory_[kExtraAt], item_size(extra.kind), begin, n);
-        }
+        copy_parameter<kHere>(begin, n);
         for (std::size_t k = 0; k < states_; ++k) copy_state<kHere>(k, begin, n);
         if (from_.average.data) copy_array<kHere>(from_.average, segment_.average, 2, begin, n);
         if (from_.copy.data) copy_array<kHere>(from_.copy, segment_.copy, kMaxState + 3, begin, n);
@@ -106,6 +116,15 @@ class RowBlock {
             const auto bytes = static_cast<std::size_t>(piece.size / kCodeBlock) * sizeof(float);
             std::memcpy(kHere ? here : there, kHere ? there : here, bytes);
         });
+    }
+
+    template <bool kHere>
+    void copy_parameter(Index begin, Index n) {
+        copy_array<kHere>(from_.p, segment_.p, 1, begin, n);
+        if (const ExtraRef& extra = from_.extra; extra.kind != Extra::kNone) {
+            segment_.extra = {memory_[kExtraAt], extra.kind};
+            copy_items<kHere>(extra.data, memory_[kExtraAt], item_size(extra.kind), begin, n);
+        }
     }
 
     template <bool kHere>
@@ -185,12 +204,12 @@ class RowBlock {
     const Segment& from_;
     const Gradient& gradient_;
     const bool is_double_;
-    const DecodeRows decode_;
+    const DecodeGradient decode_;
     const StorageLoops& storage_loops_;
     const std::size_t states_;
     Segment segment_;
     ArrayRef state_[kMaxState];
-    CompressionRef compression_[kMaxState];
+    CompressionRef compression_[kMaxState] = {};
     float scales_[kMaxState][kSumTile / kCodeBlock];
     Gradient here_;
     static constexpr std::size_t kExtraAt = kMaxState + 4;

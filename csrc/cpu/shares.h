@@ -28,9 +28,11 @@ void concatenate(std::int64_t count, Lengths lengths, std::vector<std::int64_t>&
 inline constexpr std::int64_t kBatchShare = 1 << 17;
 
 // Call f(i, begin, end) for ranges that cover every segment, on as many threads as get at least `min_share` each.
-// Within a segment, ranges of different threads meet at multiples of `align`.
-template <class F>
-void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share, std::int64_t align, const F& f) {
+// Within segment i, ranges of different threads meet at multiples of `align_of(i)`; in the concatenation they would at
+// multiples of `align`.
+template <class AlignOf, class F>
+void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share, std::int64_t align,
+                const AlignOf& align_of, const F& f) {
     const auto segment_at = [&](std::int64_t position) {
         return std::upper_bound(begins.begin(), begins.end() - 1, position) - begins.begin() - 1;
     };
@@ -39,8 +41,11 @@ void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share,
         const DefaultFloatEnvironment environment;
         // The range moves to aligned positions at both ends, by the same rule as its neighbours.
         auto i = segment_at(begin);
-        begin -= (begin - begins[i]) % align;
-        if (end < begins.back()) end -= (end - begins[segment_at(end)]) % align;
+        begin -= (begin - begins[i]) % align_of(i);
+        if (end < begins.back()) {
+            const auto last = segment_at(end);
+            end -= (end - begins[last]) % align_of(last);
+        }
         for (; begin < end; ++i) {
             const std::int64_t stop = std::min(end, begins[i + 1]);
             if (begin == stop) continue;
@@ -53,6 +58,12 @@ void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share,
         (*static_cast<const RunRange*>(context))(begin, end);
     };
     run({call, &run_range, begins.back(), min_share, align});
+}
+
+// The same for the same multiples in every segment.
+template <class F>
+void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share, std::int64_t align, const F& f) {
+    for_shares(begins, min_share, align, [align](std::int64_t) { return align; }, f);
 }
 
 // The batches of plan_passes on the CPU.

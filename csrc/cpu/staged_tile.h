@@ -60,6 +60,12 @@ class StagedTile {
         }
     }
 
+    // Sum each tile of rows in elements that one tile can hold.
+    void sum_rows(Reduce sum, const Gradient& gradient, Index begin, Index end, double* sums) {
+        open(begin, end - begin);
+        sum(here_, gradient, constants_, begin, end, sums);
+    }
+
   private:
     bool is_staged(std::size_t k) const { return from_.compression[k].kind != Compression::kNone; }
 
@@ -108,6 +114,16 @@ inline void update_range(Update update, const StorageLoops& loops, const Segment
         StagedTile(segment, constants, loops, rule_info(constants.rule).updated).update(update, gradient, begin, end);
     else
         update(segment, gradient, constants, begin, end);
+}
+
+// Sum each tile of rows in a range that one tile can hold, whatever the segment's storage.
+inline void sum_range(Reduce sum, const StorageLoops& loops, const Segment& segment, const Gradient& gradient,
+                      const StepConstants& constants, std::int64_t begin, std::int64_t end, double* sums) {
+    if (needs_staging(segment, constants))
+        StagedTile(segment, constants, loops, rule_info(constants.rule).reduced)
+            .sum_rows(sum, gradient, begin, end, sums);
+    else
+        sum(segment, gradient, constants, begin, end, sums);
 }
 
 }  // namespace fo::cpu

@@ -477,7 +477,9 @@ const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &re
                                     &reduce_gradient<double, NormType::kInfinity>},
                                    &reduce_gradient<double, NormType::kTwo, true>,
                                    &decode_rows<float>,
-                                   &decode_rows<double>};
+                                   &decode_rows<double>,
+                                   &decode_gradient<float>,
+                                   &decode_gradient<double>};
 
 const StorageLoops kStorageLoops{&decode_parameter, &encode_parameter, &decode_state, &encode_state};
 

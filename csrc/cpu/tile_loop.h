@@ -66,18 +66,21 @@ class ArrayTile {
 // The parameter, gradient and state of a segment.
 template <class R, class T>
 class Tiles {
-    static constexpr std::size_t kState = R::state.size();
+    static constexpr std::size_t kState = R::state.size(), kElements = kState - kHasRowState<R>;
 
   public:
     Tiles(const Segment& segment, const Gradient& gradient)
-        : gradient_(gradient), p_(segment.p), g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
-        for (std::size_t k = 0; k < kState; ++k) state_[k].bind(segment.state[k]);
+        : gradient_(gradient),
+          rows_(segment.rows),
+          p_(segment.p),
+          g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
+        for (std::size_t k = 0; k < kElements; ++k) state_[k].bind(segment.state[k]);
     }
 
     bool has_plain_gradient() const { return p_.in_place() && g_.in_place() && !gradient_.axes; }
 
     bool has_plain_state() const {
-        return std::all_of(state_, state_ + kState, [](const ArrayTile<T>& each) { return each.in_place(); });
+        return std::all_of(state_, state_ + kElements, [](const ArrayTile<T>& each) { return each.in_place(); });
     }
 
     void open(Index begin, Index n) {
@@ -88,7 +91,8 @@ class Tiles {
         } else {
             g = g_.open(begin, n);
         }
-        for (std::size_t k = 0; k < kState; ++k) state[k] = state_[k].open(begin, n);
+        for (std::size_t k = 0; k < kElements; ++k) state[k] = state_[k].open(begin, n);
+        if constexpr (kHasRowState<R>) state[kElements] = open_factors(begin, n);
     }
 
     // From here on `g` is what the rule receives.
@@ -99,7 +103,7 @@ class Tiles {
 
     // From here on the rule writes to copies of the state.
     void detach_state(Index n) {
-        for (std::size_t k = 0; k < kState; ++k) {
+        for (std::size_t k = 0; k < kElements; ++k) {
             if (state_[k].in_place()) std::memcpy(state_[k].copy(), state[k], static_cast<std::size_t>(n) * sizeof(T));
             state[k] = state_[k].copy();
         }
@@ -115,7 +119,7 @@ class Tiles {
 
     // Store all state arrays without subnormal numbers.
     void flush_state(Index n) {
-        for (std::size_t k = 0; k < kState; ++k) {
+        for (std::size_t k = 0; k < kElements; ++k) {
             cpu::FO_ISA::flush_subnormals<T>(state[k], n);
             state_[k].close(n);
         }
@@ -126,6 +130,18 @@ class Tiles {
     Cell<T>* state[kState + 1] = {};  // + 1: no array of length 0
 
   private:
+    // Repeat the factor of each row for its elements; leave them uninitialized where there are no factors yet.
+    Cell<T>* open_factors(Index begin, Index n) {
+        Cell<T>* const tile = state_[kElements].copy();
+        const T* const factors = static_cast<const T*>(gradient_.row_factors);
+        if (!factors) return tile;
+        begin += gradient_.row_offset;
+        Index row = begin / rows_.stride % rows_.count, size = rows_.stride - begin % rows_.stride;
+        for (Index at = 0; at < n; at += size, size = rows_.stride, row = row + 1 < rows_.count ? row + 1 : 0)
+            std::fill_n(tile + at, std::min(size, n - at), Cell<T>{factors[row]});
+        return tile;
+    }
+
     template <class F, std::size_t... S>
     void close_written([[maybe_unused]] const F& f, [[maybe_unused]] Index n,
                        [[maybe_unused]] std::index_sequence<S...> all) const {
@@ -133,6 +149,7 @@ class Tiles {
     }
 
     const Gradient& gradient_;
+    const RowShape& rows_;
     ArrayTile<T> p_, g_;
     ArrayTile<T> state_[kState + 1];
 };
@@ -282,8 +299,9 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
     const bool masks = constants.masks(), changes_p = masks || constants.bounds_parameter();
     const bool plain = tiles.has_plain_gradient(), copies = segment.copy.data;
     const bool only_updates = !prepare.averages && !prepare.flushes && !changes_p && !copies;
-    if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
-        begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
+    if constexpr (!kHasRowState<R>)
+        if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
+            begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
     Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
     for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);
@@ -348,6 +366,37 @@ void reduce(const Segment& segment, const Gradient& gradient, const StepConstant
                                 std::make_index_sequence<R::state.size()>{});
         tiles.close_state(terms_of, n);
     });
+}
+
+// See RuleLoops::sum_rows_f32.
+template <class R, class T>
+void sum_rows(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end,
+              double* sums) {
+    const ReduceTerms<R> terms_of{restore<R>(constants, sizeof(T) == 8)};
+    const Prepare<T> prepare(constants, gradient);
+    Tiles<R, T> tiles(segment, gradient);
+    tiles.open(begin, end - begin);
+    if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, end - begin);
+    constexpr auto kStates = std::make_index_sequence<R::state.size()>{};
+    for_row_tiles(segment.rows.size, begin, end, [&](Index at, Index n) {
+        std::array<Cell<T>*, R::state.size()> state;
+        std::transform(tiles.state, tiles.state + state.size(), state.begin(),
+                       [=](auto* x) { return x + (at - begin); });
+        reduce_tile<1, T>(terms_of, tiles.p + (at - begin), tiles.g + (at - begin), state.data(), n, sums++, kStates);
+    });
+}
+
+// See FinalizeRows.
+template <class R, class T>
+void finalize_rows(const StepConstants& constants, Index row_size, const double* sums, void* state, const Index* rows,
+                   void* factors, Index n) {
+    const R rule = restore<R>(constants, sizeof(T) == 8);
+    for (Index i = 0; i < n; ++i) {
+        Cell<T>& number = static_cast<Cell<T>*>(state)[rows ? rows[i] : i];
+        T next = number.value;
+        static_cast<T*>(factors)[i] = rule.row_factor(sums[i] / double(row_size), next);
+        number.value = constants.flushes ? flush_subnormal(next) : next;
+    }
 }
 
 }  // namespace fo::FO_TARGET

@@ -27,6 +27,11 @@ double add_lanes(const double* lanes) {
 // Write the sums of one tile: `terms(i)` returns those of element i.
 template <std::size_t kSums, bool kLargest = false, class Terms>
 void sum_tile(const Terms terms, Index n, double* sums) {
+    if (n == 1) {  // as below, where zeros are added
+        const auto each = terms(Index(0));
+        for (std::size_t k = 0; k < kSums; ++k) sums[k] = combine(kLargest, 0.0, each[k]);
+        return;
+    }
     double lanes[kSums][kLanes] = {};
     Index i = 0;
     for (; i + kLanes <= n; i += kLanes) {
@@ -41,6 +46,15 @@ void sum_tile(const Terms terms, Index n, double* sums) {
         for (std::size_t k = 0; k < kSums; ++k) lanes[k][i % kLanes] = combine(kLargest, lanes[k][i % kLanes], each[k]);
     }
     for (std::size_t k = 0; k < kSums; ++k) sums[k] = add_lanes<kLanes, kLargest>(lanes[k]);
+}
+
+// Call f(begin, n) for the tiles of rows in a range that begins and ends with one: each row has tiles of its own.
+template <class F>
+void for_row_tiles(Index row_size, Index begin, Index end, F f) {
+    for (Index n = 0; begin < end; begin += n) {
+        n = std::min({row_size - begin % row_size, kSumTile, end - begin});
+        f(begin, n);
+    }
 }
 
 // Call f(begin, n, sums) for each of these tiles.

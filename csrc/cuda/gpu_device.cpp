@@ -111,6 +111,7 @@ class GpuDevice final : public Device {
             case PassKind::kBeforeReduce: return before_reduce();
             case PassKind::kReduceRule: return reduce_rule();
             case PassKind::kReduceAll: return reduce_all();
+            case PassKind::kReduceRows: throw std::logic_error("rules with a number for each row run on the CPU alone");
             case PassKind::kFinalize: return finalize();
             case PassKind::kCountAgreeing: return count_agreeing();
             case PassKind::kUpdate: return update();

@@ -107,6 +107,17 @@ std::int64_t Layout::row_size() const {
     return size;
 }
 
+RowShape Layout::row_shape() const {
+    const std::int64_t size = row_size();
+    const bool is_apart = ndim_ > 0 && whole_shape_[0] > 1 && !(flags_ & py::array::c_style);
+    return {rows(), size, is_apart ? std::int64_t(strides_[0]) : size, nullptr};
+}
+
+std::optional<AxisOrder> Layout::order() const {
+    if (flags_ & py::array::c_style) return {};
+    return AxisOrder{{whole_shape_.begin(), whole_shape_.end()}, {strides_.begin(), strides_.end()}};
+}
+
 std::optional<Axes> Layout::axes_of_rows(py::handle array, std::int64_t count) const {
     const auto& other = raw(array);
     if (other.nd != ndim_ || (ndim_ > 0 && other.dimensions[0] != count)) return {};

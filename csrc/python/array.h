@@ -47,6 +47,12 @@ class Layout {
     std::int64_t rows() const { return ndim_ == 0 ? 1 : whole_shape_[0]; }
     std::int64_t row_size() const;
 
+    // The rows in this order of memory.
+    RowShape row_shape() const;
+
+    // Return the order of an array that is not in C order.
+    std::optional<AxisOrder> order() const;
+
     // Whether that array has the same shape and the same elements at the same places.
     bool fits(py::handle array) const {
         const auto& other = raw(array);

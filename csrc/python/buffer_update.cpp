@@ -175,8 +175,9 @@ std::optional<StepConstants> OptionSet::constants(py::handle step, const py::dic
 
 StateArguments::StateArguments(int rule, const std::vector<std::vector<Names>>& alternatives) : rule_(rule) {
     expect(rule >= 0 && static_cast<std::size_t>(rule) < rules().size(), "a rule");
-    const std::array counts{rule_info(rule).state.size(), rule_info(rule).scalar_state.size(), std::size_t{1}};
-    constexpr std::array roles{"state", "scalar", "average"};
+    const RuleInfo& info = rule_info(rule);
+    const std::array counts{element_states(info), info.state.size(), info.scalar_state.size(), std::size_t{1}};
+    constexpr std::array roles{"state", "rows", "scalar", "average"};
     for (const auto& names : alternatives) {
         expect(names.size() <= kMaxArguments, "fewer state arrays");
         std::vector<Argument>& arguments = alternatives_.emplace_back();
@@ -191,8 +192,9 @@ StateArguments::StateArguments(int rule, const std::vector<std::vector<Names>>& 
             if (known != kFormatNames.end()) stored = static_cast<Format>(known - kFormatNames.begin());
             arguments.push_back({static_cast<Role>(at), index, stored});
         }
-        averages_ = used[2] == 1;
-        expect(used[0] == counts[0] && used[1] == counts[1], "every state array of the rule");
+        averages_ = used[3] == 1;
+        expect(used[0] == counts[0] && used[0] + used[1] == counts[1] && used[2] == counts[2],
+               "every state array of the rule");
     }
 }
 
@@ -218,6 +220,9 @@ class Buffers {
         p_ = p;
         size_ = 1;
         for (int axis = 0; axis < raw(p).nd; ++axis) size_ *= raw(p).dimensions[axis];
+        const std::int64_t rows = raw(p).nd > 0 ? raw(p).dimensions[0] : 1,
+                           row_size = size_ / std::max<std::int64_t>(rows, 1);
+        segment_.rows = {rows, row_size, row_size, nullptr};
         const auto format = format_of(p);
         if (!format || !write(p, *format, segment_.p)) return false;
         const Format computes = compute_format(*format);
@@ -226,11 +231,11 @@ class Buffers {
             const auto& [role, index, stored] = arguments[i];
             const py::handle array = PyTuple_GET_ITEM(state.ptr(), static_cast<Py_ssize_t>(i));
             ArrayRef ref{};
-            const bool is_scalar = role == StateArguments::Role::kScalar;
-            if (is_scalar ? !write_number(array, ref) : !write(array, stored.value_or(computes), ref)) return false;
+            if (!write_as(role, array, stored.value_or(computes), ref)) return false;
             if (index < 0) continue;
             switch (role) {
-                case StateArguments::Role::kState: state_[static_cast<std::size_t>(index)] = ref; break;
+                case StateArguments::Role::kState:
+                case StateArguments::Role::kRows: state_[static_cast<std::size_t>(index)] = ref; break;
                 case StateArguments::Role::kScalar:
                     scalar_state_[static_cast<std::size_t>(index)] = static_cast<double*>(ref.data);
                     break;
@@ -254,6 +259,24 @@ class Buffers {
         const auto &own = raw(p_), &other = raw(array);
         return other.nd == own.nd && std::equal(own.dimensions, own.dimensions + own.nd, other.dimensions) &&
                (own.flags & other.flags & kContiguous);
+    }
+
+    bool write_as(StateArguments::Role role, py::handle array, Format format, ArrayRef& ref) {
+        switch (role) {
+            case StateArguments::Role::kScalar: return write_number(array, ref);
+            case StateArguments::Role::kRows: return write_rows(array, format, ref);
+            default: return write(array, format, ref);
+        }
+    }
+
+    // Describe an array with a number for each row of a parameter in C order.
+    bool write_rows(py::handle array, Format format, ArrayRef& ref) {
+        const auto& p = raw(p_);
+        if (!is_plain_array(array) || raw(array).nd != 1 || !(p.flags & raw(array).flags & py::array::c_style))
+            return false;
+        if (raw(array).dimensions[0] != (p.nd == 0 ? 1 : p.dimensions[0])) return false;
+        ref = {raw(array).data, raw(array).dimensions[0], format};
+        return add_written(array, ref);
     }
 
     // Describe an array that is written: of the format, in the parameter's layout, apart from the others.

@@ -23,10 +23,10 @@ namespace py = pybind11;
 // The state arrays that calls pass, in order: those that the options use, or those of every variant of the optimizer.
 class StateArguments {
   public:
-    // The role "state", "scalar" or "average"; its index there, or -1 if the rule does not use it; "compute" or the
-    // storage format.
+    // The role "state", "rows" (the rule's last state array), "scalar" or "average"; its index there, or -1 if the rule
+    // does not use it; "compute" or the storage format.
     using Names = std::tuple<std::string, int, std::string>;
-    enum class Role { kState, kScalar, kAverage };
+    enum class Role { kState, kRows, kScalar, kAverage };
     struct Argument {
         Role role;
         int index;

@@ -171,11 +171,11 @@ void Model::add_segment(std::size_t i, int param) {
                "extra bits of a parameter of 16 bits");
         add_own(segment.extra.data, item * static_cast<std::size_t>(segment.p.size));
     }
-    for (std::size_t k = 0; k < state.size(); ++k)
-        expect(segment.state[k].size == segment.p.size, "state of the parameter's size");
     expect(average.empty() || segment.average.size == segment.p.size, "an average of the parameter's size");
-    segments_.push_back(segment);
     layouts_.emplace_back(params_[i]);
+    segment.rows = layouts_[i].row_shape();
+    if (const auto order = layouts_[i].order()) segment.rows.order = &axis_orders_.emplace_back(*order);
+    segments_.push_back(segment);
     identities_.emplace_back(params_[i]);
 }
 
@@ -206,6 +206,13 @@ void Model::expect_state(std::size_t i, const StepConstants& constants) const {
     expect(rule.state.size() == state.size() && rule.scalar_state.size() == scalars.size() &&
                (constants.average_weight == 0 || !average.empty()),
            "the rule's state arrays");
+    const Segment& segment = segments_[i];
+    for (std::size_t k = 0; k < state.size(); ++k) {
+        const bool is_of_rows = k >= element_states(rule);
+        expect(segment.state[k].size == (is_of_rows ? layouts_[i].rows() : segment.p.size) &&
+                   (!is_of_rows || segment.state[k].format == compute_format(segment.p.format)),
+               "state of the parameter's size, or of its rows");
+    }
 }
 
 void Model::expect_groups(const std::vector<StepConstants>& constants) const {

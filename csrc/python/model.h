@@ -12,6 +12,7 @@
 
 #include <pybind11/stl.h>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -194,6 +195,7 @@ class Model {
     std::vector<CompressionRef> compression_refs_;  // likewise
     std::vector<double*> scalar_states_;            // of all segments
     std::vector<Layout> layouts_;
+    std::deque<AxisOrder> axis_orders_;  // to which segments point
     std::vector<Identity> identities_;
     std::vector<std::optional<Identity>> copy_identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending

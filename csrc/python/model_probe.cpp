@@ -41,7 +41,8 @@ class BandwidthProbe {
                 cpu::default_isa().loops.storage, begins);
         };
         for (const Pass& pass : plan_passes(step, &cpu::batch_elements)) {
-            if (pass.kind == PassKind::kReduceRule) run(pass, loops_.reduces[rule_]);
+            if (pass.kind == PassKind::kReduceRule || pass.kind == PassKind::kReduceRows)
+                run(pass, loops_.reduces[rule_]);
             if (pass.kind == PassKind::kUpdate) run(pass, loops_.updates[rule_]);
         }
     }

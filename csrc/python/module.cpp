@@ -29,16 +29,17 @@ py::tuple accesses(std::span<const Access> all) {
 }
 
 // name -> (index, hyper-parameters, state arrays, state numbers, sums, whether those are a group's, what the pass for
-// the sums does with p, g and each state array, what the update does, whether its step does not depend on p)
+// the sums does with p, g and each state array, what the update does, whether its step does not depend on p, whether
+// the last state array has a number for each row)
 py::dict rule_table() {
     py::dict table;
     const auto all = rules();
     for (std::size_t i = 0; i < all.size(); ++i) {
         const RuleInfo& rule = all[i];
         if (table.contains(rule.name)) throw std::runtime_error(std::string("two rules are named ") + rule.name);
-        table[rule.name] =
-            py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
-                           rule.reduces_all, accesses(rule.reduced), accesses(rule.updated), rule.ignores_p);
+        table[rule.name] = py::make_tuple(i, names(rule.hyper), names(rule.state), names(rule.scalar_state), rule.sums,
+                                          rule.reduces_all, accesses(rule.reduced), accesses(rule.updated),
+                                          rule.ignores_p, rule.has_row_state);
     }
     return table;
 }

@@ -61,6 +61,8 @@ from .rules.qhm import QHM as QHM
 from .rules.radam import RAdam as RAdam
 from .rules.rmsprop import RMSprop as RMSprop
 from .rules.rmsprop_graves import RMSpropGraves as RMSpropGraves
+from .rules.rowwise_adagrad import RowwiseAdagrad as RowwiseAdagrad
+from .rules.rowwise_adam import RowwiseAdam as RowwiseAdam
 from .rules.rprop import Rprop as Rprop
 from .rules.schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .rules.schedule_free import ScheduleFreeSGD as ScheduleFreeSGD

@@ -9,7 +9,9 @@ import numpy.typing as npt
 # the sums does with p, g and each state array, what the update does, whether its step does not depend on p)
 RULES: dict[
     str,
-    tuple[int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, tuple[str, ...], tuple[str, ...], bool],
+    tuple[
+        int, tuple[str, ...], tuple[str, ...], tuple[str, ...], int, bool, tuple[str, ...], tuple[str, ...], bool, bool
+    ],
 ]
 
 def build_info() -> dict[str, Any]: ...

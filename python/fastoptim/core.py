@@ -52,6 +52,8 @@ class Rule(NamedTuple):
     """The same for the update."""
     ignores_p: bool
     """Whether the update is a step that does not depend on p."""
+    has_row_state: bool
+    """Whether the last array of `state` has one number for each row."""
 
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}

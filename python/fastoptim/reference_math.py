@@ -98,14 +98,34 @@ def total(terms: Array) -> float:
         sums = sums + tiles[:, row]
     for _ in range(LANES.bit_length() - 1):
         sums = sums[:, 0::2] + sums[:, 1::2]
-    return _pairwise(sums[:, 0])
+    return float(_pairwise(sums[:, 0]))
 
 
-def _pairwise(sums: Array) -> float:
-    while sums.size > 1:
-        pairs = sums[: sums.size // 2 * 2]
-        sums = np.concatenate([pairs[0::2] + pairs[1::2], sums[pairs.size :]])
-    return float(sums[0])
+def _pairwise(sums: Array) -> Any:
+    """Return the pairwise sum over the first axis."""
+    while len(sums) > 1:
+        pairs = sums[: len(sums) // 2 * 2]
+        sums = np.concatenate([pairs[0::2] + pairs[1::2], sums[len(pairs) :]])
+    return sums[0]
+
+
+def mean_squares(x: Array) -> Array:
+    """Return the mean of the squares of each row in double, whose sum has the order of `total`."""
+    count = x.shape[0] if x.ndim else 1
+    rows = square(x).reshape(count, x.size // max(count, 1))
+    tiles = []
+    for first in range(0, max(rows.shape[1], 1), TILE):
+        sums = np.zeros((LANES, len(rows)))
+        for at in range(first, min(first + TILE, rows.shape[1]), LANES):
+            terms = rows[:, at : min(at + LANES, first + TILE)].T
+            sums[: len(terms)] += terms
+        tiles.append(_pairwise(sums))
+    return np.asarray(_pairwise(np.array(tiles)) / max(rows.shape[1], 1))
+
+
+def along_rows(numbers: Array, x: Array) -> Array:
+    """Return one number for each row of x in a shape that broadcasts with x."""
+    return numbers.reshape(-1, *[1] * (x.ndim - 1)) if x.ndim else numbers.reshape(())
 
 
 def norm(x: Array, norm_type: float) -> float:

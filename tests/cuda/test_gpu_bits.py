@@ -30,11 +30,9 @@ from bit_checks import (
     updated,
 )
 from cases import (
-    CASES,
     DTYPES,
     FLOAT16,
     FLOAT32,
-    VARIANT_CASES,
     Case,
     DType,
     assert_same_bits,
@@ -42,10 +40,12 @@ from cases import (
     ordinary_values,
     special_values,
 )
-from devices import IS_EMULATED, OFFSETS, Placed, get, put, with_device
+from devices import CASES, IS_EMULATED, OFFSETS, OPTIMIZERS, VARIANT_CASES, Placed, get, put, with_device
 from fastoptim.engines.reference import FLUSH_INTERVAL
 from fastoptim.reference_math import compute_dtype
-from models import every_variant
+from loops import each_case
+
+every_variant = each_case(VARIANT_CASES)
 
 TILE = 1024  # what sums are taken over, and a multiple of what a block works on at a time
 
@@ -216,7 +216,7 @@ def by_groups(xp: Any, name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 @with_device
-@pytest.mark.parametrize("name", fo.OPTIMIZERS)
+@pytest.mark.parametrize("name", [cls.name for cls in OPTIMIZERS])
 def test_lists_equal_arrays_one_at_a_time(xp: Any, name: str) -> None:
     entries = model(name)
     pairs = zip(by_groups(xp, name), one_at_a_time(name), strict=True)

@@ -22,17 +22,15 @@ from cases import (
     FLOAT16,
     FLOAT32,
     FLOAT64,
-    PLAIN_CASES,
-    PREPARED_CASES,
     Array,
     Case,
     assert_same_bits,
     case_id,
 )
 from cases import ordinary_values as ordinary
-from devices import IS_EMULATED, get, put, with_device
+from devices import IS_EMULATED, OPTIMIZERS, PLAIN_CASES, PREPARED_CASES, each_kind, get, put, with_device
 from gpu_pairs import SHAPES, Pair, assert_same_leaves, model, pair_of, tree_of
-from models import OPTIMIZERS, WIDEST, each_kind, leaves, name_of, rate
+from models import WIDEST, leaves, name_of, rate
 
 every_widest_case = pytest.mark.parametrize("case", [WIDEST[cls] for cls in OPTIMIZERS], ids=case_id)
 

@@ -14,9 +14,9 @@ import cupy_on_host
 import fastoptim as fo
 import fastoptim.core
 from cases import BFLOAT16, FLOAT32, FLOAT64, Array
-from devices import IS_EMULATED, get, put, with_device
+from devices import IS_EMULATED, each_kind, get, put, with_device
 from loops import loop
-from models import OPTIMIZERS, WIDEST, FakeCuda, each_kind, leaves, without_cuda
+from models import OPTIMIZERS, WIDEST, FakeCuda, leaves, without_cuda
 
 Refusal = type[Exception]
 
@@ -289,6 +289,19 @@ def test_norms(xp: Any) -> None:
         fo.global_norm([put(xp, ones(3)), ones(3)])
     with pytest.raises(TypeError, match=r"^arrays\['a'\]: expected dtype"):
         fo.global_norm({"a": put(xp, np.ones(3, np.int32))})
+
+
+@with_device
+@loop("name", ["rowwise_adagrad", "rowwise_adam"])
+def test_state_of_rows_is_on_the_cpu(xp: Any, name: str) -> None:
+    cls, p, g = fo.OPTIMIZERS[name], put(xp, ones(4, 2)), put(xp, ones(4, 2))
+    message = f"expected an array on the CPU, as {cls.__name__} has state of its rows, got one on a GPU"
+    with pytest.raises(ValueError, match=rf"^params\['w'\]: {message}"):
+        cls({"w": p})
+    state = [put(xp, ones(4)) if cls.state_schema[own].is_of_rows else put(xp, ones(4, 2)) for own in cls.state]
+    with pytest.raises(ValueError, match=f"^p: {message}"):
+        getattr(fo.functional, name)(p, g, *state, step=1)
+    assert (get(xp, p) == 1).all()
 
 
 # ---- where CUDA cannot be used

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, VARIANT_CASES, Array, Case, DType, assert_same_bits
-from devices import IS_EMULATED, get, put, with_device
+from cases import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Array, Case, DType, assert_same_bits
+from devices import IS_EMULATED, VARIANT_CASES, get, put, with_device
 from loops import each_case, loop
 from row_checks import SHAPES, is_elementwise, rows_of, selections
 

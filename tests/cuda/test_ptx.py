@@ -20,8 +20,6 @@ from cases import (
     DTYPES,
     FLOAT32,
     FLOAT64,
-    PREPARED_CASES,
-    VARIANT_CASES,
     Array,
     Case,
     DType,
@@ -31,13 +29,12 @@ from cases import (
     special_values,
     state_values,
 )
-from devices import IS_EMULATED, OFFSETS, Placed, get, import_module
+from devices import IS_EMULATED, OFFSETS, OPTIMIZERS, PREPARED_CASES, VARIANT_CASES, Placed, get, import_module
 from fastoptim import core
 from fastoptim.arrays.cuda_families import CuPy
 from fastoptim.engines.reference import FLUSH_INTERVAL
 from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
 from fastoptim.random_bits import normal_numbers
-from models import OPTIMIZERS
 from nvcc import CSRC, ptx_of_all, ptx_of_some, rule_names, tool
 from ptx.device import Device
 from ptx.machine import Program

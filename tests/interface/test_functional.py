@@ -24,7 +24,6 @@ from cases import (
     Case,
     DType,
     assert_same_bits,
-    number_of,
     ordinary_values,
 )
 from fastoptim import core, functional
@@ -85,7 +84,7 @@ def test_the_defaults_are_the_class_s(optimizer: type[fo.Optimizer], module: Mod
 
 
 def unused_state(case: Case, name: str) -> Array:
-    return number_of(numbers(9)) if case.optimizer.state_schema[name].is_scalar else numbers(9)
+    return case.as_state(name, numbers(9))
 
 
 @every_variant

@@ -31,7 +31,7 @@ def test_counted_rows_are_optimizers_of_their_own(case: Case) -> None:
     rng = np.random.default_rng(12)
     n, shape = 4, (4, 3)
     p = rows_of(rng, np.arange(n), shape, FLOAT32)
-    each = [case.optimize(row.copy(), "reference") for row in p]
+    each = [case.optimize(p[[row]], "reference") for row in range(n)]
     options = case.options | {"row_steps": True}
     opts = [case.optimizer({"p": p.copy()}, **options, backend=backend) for backend in BACKENDS]
     counts = np.zeros(n, np.int64)
@@ -41,15 +41,15 @@ def test_counted_rows_are_optimizers_of_their_own(case: Case) -> None:
         for opt in opts:
             opt.step({"p": values if step % 8 == 0 else fo.Rows(index, values)})
         for row, g in zip(*summed(index, values, FLOAT32), strict=True):
-            each[row].step(g)
+            each[row].step(g[np.newaxis])
             counts[row] += 1
     for backend, opt in zip(BACKENDS, opts, strict=True):
         state = opt.state["p"]
         assert state.pop("row_steps").tolist() == counts.tolist()
         for row in range(n):
-            assert_same_bits(opt.params["p"][row], each[row].params, f"{case.id} {backend}: row {row}")
+            assert_same_bits(opt.params["p"][[row]], each[row].params, f"{case.id} {backend}: row {row}")
             for name, array in state.items():
-                assert_same_bits(array[row], each[row].state[name], f"{case.id} {backend}: {name} of row {row}")
+                assert_same_bits(array[[row]], each[row].state[name], f"{case.id} {backend}: {name} of row {row}")
 
 
 @each_backend

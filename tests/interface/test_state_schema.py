@@ -41,7 +41,7 @@ class ReducesBeforeDecay(fo.SGD):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": "row"}, "shape: expected one of ['param', 'scalar', 'matrix_rows', 'blocks', 'rows'], got 'row'"),
+        ({"shape": "row"}, f"shape: expected one of {list(SHAPES)}, got 'row'"),
         ({"format": "int3"}, f"format: expected one of {list(STATE_FORMATS)}, got 'int3'"),
         ({"shape": "scalar", "format": "float16"}, "format: expected 'compute' with shape 'scalar', got 'float16'"),
     ],
@@ -61,8 +61,9 @@ def test_a_class_completes_its_schema() -> None:
     assert fo.Adam.state_schema["m"] == StateArray(compress="signed")
     assert fo.Adam.state_schema["v_max"] == StateArray()
     assert fo.Prodigy.state_schema["d"].is_scalar
+    assert fo.RowwiseAdam.state_schema["v"].is_of_rows
     assert MomentumInBfloat16.state_schema["average"].initial == "p"
-    assert set(SHAPES) == {"param", "scalar", "matrix_rows", "blocks", "rows"}
+    assert set(SHAPES) == {"param", "scalar", "matrix_rows", "blocks", "rows", "row_counts"}
 
 
 def test_rounding_to_bfloat16_is_a_single_one() -> None:

@@ -134,6 +134,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lamb": {"lr": 0.05},
     "novograd": {"lr": 0.01},
     "prodigy": {"lr": 1.0, "d0": 1e-3},
+    "rowwise_adagrad": {"lr": 0.5},
+    "rowwise_adam": {"lr": 0.01},
     "stable_adamw": {"lr": 0.01},
     "mars": {"lr": 0.01},
 }
@@ -144,6 +146,7 @@ CONSTANT_RATE = {
     "msvag",
     "ftrl",
     "adagrad",
+    "rowwise_adagrad",
     "rprop",
     "asgd",
     "madgrad",

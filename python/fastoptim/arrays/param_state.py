@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .checks import check_copy, check_gradient, check_state, check_target, in_or
 from .cuda_families import ArrayMetadata
 from .families import ArrayFamily, family_in, in_numpy
 from .written_ranges import WrittenRanges
+
+if TYPE_CHECKING:
+    from ..options.settings import Settings
 
 _DEFAULT = StateArray()
 
@@ -167,10 +170,15 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
     return array
 
 
-def check_takes_options(param: ParamState, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for options that a parameter in a GPU's memory cannot have, or one whose rows have no blocks."""
-    p = param.metadata
+def check_takes_options(param: ParamState, settings: Settings) -> None:
+    """Raise ValueError for options or state that the parameter cannot have: on a GPU, or with rows without blocks."""
+    p, options = param.metadata, settings.options
     if isinstance(p, ArrayMetadata):
+        if settings.has_row_state:
+            name = settings.optimizer.__name__
+            raise ValueError(
+                f"{param.p_place}: expected an array on the CPU, as {name} has state of its rows, got one on a GPU"
+            )
         refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
         for name, default in refused.items():
             if options[name] != default:

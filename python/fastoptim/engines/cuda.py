@@ -77,7 +77,7 @@ class Engine:
         Also return None for a step that a graph captures, which is yet to be taken.
         """
         for param in self._param_states:
-            check_takes_options(param, group_steps[param.group].settings.options)
+            check_takes_options(param, group_steps[param.group].settings)
         if elsewhere.sums:
             raise ValueError(f"params: expected NumPy arrays, as {_SUMS}, got CUDA arrays")
         self._copies = []

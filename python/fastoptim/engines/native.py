@@ -340,8 +340,9 @@ def _state_arguments(
 
     def argument(name: str) -> tuple[str, int, str]:
         schema = optimizer.state_schema[name]
-        role = "average" if name == AVERAGE else "scalar" if schema.is_scalar else "state"
-        names = {"average": (AVERAGE,), "scalar": rule.scalar_state, "state": rule.state}[role]
+        kinds = {"average": name == AVERAGE, "scalar": schema.is_scalar, "rows": schema.is_of_rows, "state": True}
+        role = next(role for role, is_it in kinds.items() if is_it)
+        names = {"average": (AVERAGE,), "scalar": rule.scalar_state}.get(role, rule.state)
         return role, names.index(name) if name in names else -1, schema.format
 
     return core.StateArguments(rule.number, [[argument(name) for name in names] for names in (used, every)])

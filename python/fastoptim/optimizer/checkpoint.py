@@ -195,7 +195,7 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         settings = checked_groups[param.group][0]
         if settings.options["row_steps"]:
             check_has_rows(param)
-        check_takes_options(param, settings.options)
+        check_takes_options(param, settings)
         needed = () if param.is_remote else settings.state_for(param.metadata.dtype, param.schema)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)

@@ -132,7 +132,7 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     settings.optimizer.check_shape(param.metadata.shape, settings.options, param.p_place)
     if settings.options["row_steps"]:
         check_has_rows(param)
-    check_takes_options(param, settings.options)
+    check_takes_options(param, settings)
     missing = (
         []
         if param.is_remote

@@ -29,6 +29,8 @@ def check_against_native(cls: type[RuleClass]) -> None:
         scalars = tuple(name for name in state if cls.state_schema[name].is_scalar)
         if rule.state + rule.scalar_state != state + cls.scratch or rule.scalar_state != scalars:
             raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")
+        if tuple(name for name in state if cls.state_schema[name].is_of_rows) != rule.state[-1:] * rule.has_row_state:
+            raise ImportError(f"{cls.__name__}: has_row_state of {variant!r} is {rule.has_row_state} in the rule")
         if not ours.issuperset(rule.hyper):
             raise ImportError(
                 f"{cls.__name__}: the rule {variant!r} takes {sorted(set(rule.hyper) - ours)}, unknown here"

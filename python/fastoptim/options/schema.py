@@ -68,7 +68,8 @@ SHAPES = {
         False,
         ", one number for each block of 64 elements",
     ),
-    "rows": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one number for each row", True),
+    "rows": Shape(lambda shape: shape[:1] or (1,), None, False, ", one number for each row"),
+    "row_counts": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one count for each row", True),
 }
 
 
@@ -105,6 +106,11 @@ class StateArray:
     def is_scalar(self) -> bool:
         """True if the array is one number for the whole parameter."""
         return self.shape == "scalar"
+
+    @property
+    def is_of_rows(self) -> bool:
+        """True if the array has one number of the formula for each row."""
+        return self.shape == "rows"
 
     @property
     def storage(self) -> Format:
@@ -200,7 +206,7 @@ class Codes(StateArray):
 #: The declarations of the arrays that every optimizer may keep.
 SHARED_STATE = {
     AVERAGE: StateArray(initial="p"),
-    ROW_STEPS: StateArray("rows"),
+    ROW_STEPS: StateArray("row_counts"),
     **{name: ExtraBits(dtype=_INTEGERS.get(name)) for name in EXTRA_BITS},
 }
 

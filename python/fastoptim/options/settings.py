@@ -103,10 +103,15 @@ class Settings:
 
     @property
     def is_elementwise(self) -> bool:
-        """True if the update of an element depends on no other element, nor on a number of the whole array."""
+        """True if the update of a row depends on no other row, nor on a number of the whole array."""
         own = self.optimizer.variants[self.variant]
         whole = self.optimizer.reduce_terms is not None or self.optimizer.stages or self.options["cautious"]
         return not whole and not any(self.optimizer.state_schema[name].is_scalar for name in own)
+
+    @property
+    def has_row_state(self) -> bool:
+        """True if the formula keeps a number for each row."""
+        return any(self.optimizer.state_schema[name].is_of_rows for name in self.optimizer.variants[self.variant])
 
     @property
     def why_not_elementwise(self) -> str:
