@@ -135,6 +135,11 @@ struct Prepared {
     }
 };
 
+template <NormType kType>
+FO_HD inline double norm_term(double x) {
+    return kType == NormType::kTwo ? x * x : abs(x);
+}
+
 // Terms of a gradient's norm: its square or absolute value, and one that is NaN where the gradient is not finite.
 inline constexpr int kGradientTerms = 2;
 
@@ -145,7 +150,7 @@ FO_HD inline std::array<double, kGradientTerms> gradient_terms(const Prepare<T>&
     const T nonfinite = scaled - scaled;  // 0 for a finite number, else NaN
     const T bounded = prepare.bounded(g);
     const double x(kScaled ? prepare.clip * bounded : bounded);
-    return {kType == NormType::kTwo ? x * x : abs(x), double(nonfinite)};
+    return {norm_term<kType>(x), double(nonfinite)};
 }
 
 }  // namespace fo::FO_TARGET

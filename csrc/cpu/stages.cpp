@@ -438,16 +438,29 @@ void flush_subnormals(void* array, Index n) {
 
 namespace {
 
+// Whether a sum of these terms is finite exactly if all elements are: in float64 those of float32 do not overflow.
+template <class T>
+bool sum_tells_nonfinite(const Prepare<T>& prepare) {
+    return sizeof(T) == 4 && prepare.bound == T(INFINITY);
+}
+
 // The terms of the norm of a segment's gradient in each tile from first to last; a Reduce of loop.h.
 template <class T, NormType kType, bool kScaled = false>
 void reduce_gradient(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
                      Index last, double* sums) {
+    constexpr bool kLargest = kType == NormType::kInfinity;
     const Prepare<T> prepare(constants, gradient);
-    alignas(64) Cell<T> g[kSumTile];
+    const bool in_place = gradient.format == kComputeFormat<T> && !gradient.axes, tells = sum_tells_nonfinite(prepare);
+    alignas(64) Cell<T> copy[kSumTile];
     for_tiles(segment, first, last, sums, [&](Index begin, Index n, double* out) {
-        decode_gradient<T>(gradient, begin, g, n);
-        sum_tile<kGradientTerms, kType == NormType::kInfinity>(
-            [&g, prepare](Index i) { return gradient_terms<kType, kScaled>(prepare, g[i].value); }, n, out);
+        if (!in_place) decode_gradient<T>(gradient, begin, copy, n);
+        const Cell<T>* const g = in_place ? cells_of<T>(gradient.data) + begin : copy;
+        if (!tells || kScaled)
+            return sum_tile<kGradientTerms, kLargest>(
+                [g, prepare](Index i) { return gradient_terms<kType, kScaled>(prepare, g[i].value); }, n, out);
+        sum_tile<1, kLargest>(
+            [g, prepare](Index i) { return std::array{norm_term<kType>(double(prepare.scaled(g[i].value)))}; }, n, out);
+        out[1] = out[0] - out[0];
     });
 }
 
