@@ -74,8 +74,8 @@ def in_bfloat16(x: Array) -> Array:
 def in_codes(code: block_codes.Code, at_random: bool = False) -> Callable[[Array], Array]:
     def convert(x: Array) -> Array:
         halves = np.random.default_rng(1).integers(0, 2**16, x.size)
-        shares = block_codes.shares_of(halves) if at_random else block_codes.NEAREST
-        return block_codes.decode(*block_codes.encode(x, code, shares), code)
+        random = block_codes.random_of(halves) if at_random else block_codes.NEAREST
+        return block_codes.decode(*block_codes.encode(x, code, random), code)
 
     return convert
 

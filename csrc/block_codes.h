@@ -1,11 +1,12 @@
 // Codes of 8 bits for arrays of state, in blocks of 64 elements with one scale each: 8.5 bits per element.  Float32
-// operations that are rounded once, so that every instruction set and NumPy (python/fastoptim/block_codes.py is the
-// twin) have the same bits.
+// operations that are rounded once and integer ones, so that every instruction set and NumPy
+// (python/fastoptim/block_codes.py is the twin) have the same bits.
 //
-// Main types: SignedCode and NonNegativeCode.  The scale is the largest magnitude of a block, and code k means
-// k*(k + linear) / (largest*(largest + linear)) of it: steps are small near zero, and the largest code is exactly the
-// scale.  An element between two of these numbers gets either, each with the probability of its nearness: an average
-// that moves by less than a step arrives nevertheless.  Contains no loops, and no generator of random numbers.
+// Main types: SignedCode and NonNegativeCode.  The scale is the largest magnitude of a block.  A magnitude has a place,
+// which is nearly its square root plus an offset and linear between whole places; the code counts places from that of
+// zero.  So steps are small near zero, and the largest code is exactly the scale.  An element between two codes gets
+// either, each with the probability of its nearness: an average that moves by less than a step arrives nevertheless.
+// Contains no loops, and no generator of random numbers.
 #pragma once
 
 #include "formats.h"
@@ -18,57 +19,64 @@ inline constexpr std::int64_t kCodeBlock = 64;
 
 namespace fo::FO_TARGET {
 
-// The pattern of a magnitude, 0 for one that is not finite: such elements are stored as zeros.
+// An approximate square root: it is exact for powers of four, and linear between these and twice these.  Its inverse is
+// linear between powers of two and 1.5 times these.
+inline constexpr std::int32_t kHalfBias = 0x1fc00000;  // half of the exponent of 1
+FO_HD inline float to_place(float units) { return bits<float>((bits<std::int32_t>(units) >> 1) + kHalfBias); }
+FO_HD inline float from_place(float place) {
+    return bits<float>(std::int32_t(std::uint32_t(bits<std::int32_t>(place) - kHalfBias) << 1));
+}
+
+// kZero: the place of zero, an even number.  kUnitsOfZero and kUnitsOfLargest: from_place of the first and last place.
+// 1/kUnits is rounded, but kUnits times it rounds to 1.  kAbove exceeds kUnits by more than the roundings of `encode`,
+// so that the largest element of a block always has the largest code.
+template <class Code, int kLargestCode, int kZero, int kUnitsOfZero, int kUnitsOfLargest>
+struct BlockCode {
+    using type = Code;
+    static constexpr float kUnits = kUnitsOfLargest - kUnitsOfZero, kInverse = 1 / kUnits;
+    static constexpr float kAbove = kUnits + kUnits * 0x1p-21f;
+    static_assert(kUnits * kInverse == 1);
+
+    // Return the code of x, for the factor of its block and a random number of [1, 2).  An inf or NaN has the largest.
+    FO_HD static std::int32_t encode(float x, float factor, float random) {
+        const float place = to_place(abs(x) * factor + float(kUnitsOfZero)), last = kZero + kLargestCode;
+        const auto code = std::int32_t((place < last ? place : last) - float(kZero - 2) - random);
+        if constexpr (std::is_signed_v<Code>) return x < 0 ? -code : code;
+        const std::int32_t least = std::int32_t((bits<std::int32_t>(x) & 0x7fffffff) != 0);
+        return code > least ? code : least;  // a positive number is never zero
+    }
+
+    FO_HD static float decode(Code code, float scale) {
+        const float k = float(std::int32_t(code));
+        const float units = from_place(abs(k) + float(kZero)) - float(kUnitsOfZero);
+        const float share = units * kInverse;
+        return (std::is_signed_v<Code> && k < 0 ? -share : share) * scale;
+    }
+};
+
+using SignedCode = BlockCode<std::int8_t, 127, 88, 7168, 44544>;
+using NonNegativeCode = BlockCode<std::uint8_t, 255, 2, 4, 66048>;
+
+// The pattern of a magnitude, 0 for one that is not finite.
 FO_HD inline std::int32_t finite_magnitude(float x) {
     const std::int32_t pattern = bits<std::int32_t>(x) & 0x7fffffff;
     return pattern < 0x7f800000 ? pattern : 0;
 }
 
-// 1/kUnits is rounded, but kUnits times it rounds to 1.  kAbove exceeds kUnits by more than three roundings, so that
-// the largest element of a block always has the largest code.
-template <class Code, int kLargestCode, int kLinearTerm>
-struct BlockCode {
-    using type = Code;
-    static constexpr bool kSigned = std::is_signed_v<Code>;
-    static constexpr std::int32_t kLargest = kLargestCode;
-    static constexpr float kLinear = kLinearTerm, kHalf = kLinear / 2;
-    static constexpr float kUnits = kLargest * (kLargest + kLinear), kInverse = 1 / kUnits;
-    static constexpr float kAbove = kUnits + kUnits * 0x1p-21f;
-    static_assert(kUnits * kInverse == 1);
-
-    // Return the code of x, for the inverse scale of its block and a random number of [0, 1).
-    FO_HD static std::int32_t encode(float x, float inverse_scale, float random) {
-        const std::int32_t magnitude = finite_magnitude(x);
-        const float units = bits<float>(magnitude) * inverse_scale * kAbove;
-        const auto whole = std::int32_t(sqrt(units + kHalf * kHalf) - kHalf);
-        const std::int32_t lower = whole < kLargest - 1 ? whole : kLargest - 1;
-        const float k = float(lower);
-        const float threshold = k * (k + kLinear) + random * (k + k + (kLinear + 1));
-        const std::int32_t code = lower + std::int32_t(units >= threshold);
-        if constexpr (kSigned) return x < 0 ? -code : code;
-        const std::int32_t least = std::int32_t(magnitude > 0);  // a positive number is never zero
-        return code > least ? code : least;
-    }
-
-    FO_HD static float decode(Code code, float scale) {
-        const float k = float(std::int32_t(code));
-        return k * (abs(k) + kLinear) * kInverse * scale;
-    }
-};
-
-using SignedCode = BlockCode<std::int8_t, 127, 128>;
-using NonNegativeCode = BlockCode<std::uint8_t, 255, 2>;
-
-// Return the scale of a block from its largest finite magnitude: normal, or zero.
+// Return the scale of a block from its largest finite magnitude: zero, or so large that the factor is finite.
 FO_HD inline float block_scale(std::int32_t largest) {
-    const std::int32_t normal = largest < 0x00800000 ? 0x00800000 : largest;
-    return bits<float>(largest == 0 ? 0 : normal);
+    const float scale = bits<float>(largest);
+    return largest == 0 ? 0.0f : at_least(scale, 0x1p-110f);
 }
 
 // For a block of zeros any finite number.
-FO_HD inline float inverse_block_scale(float scale) { return 1 / (scale == 0 ? 1.0f : scale); }
+template <class Code>
+FO_HD float block_factor(float scale) {
+    return Code::kAbove * (1 / (scale == 0 ? 1.0f : scale));
+}
 
-// A random number of 16 bits for `encode`, in the middle of its interval.
-FO_HD inline float random_share(std::uint32_t half) { return (float(std::int32_t(half)) + 0.5f) * 0x1p-16f; }
+// The patterns of random numbers of [1, 2) from the halves of a word: 15 bits of each, and half of the last one.
+FO_HD inline std::uint32_t lower_random(std::uint32_t word) { return (word << 8 & 0x7fff00u) | 0x3f800080u; }
+FO_HD inline std::uint32_t upper_random(std::uint32_t word) { return (word >> 8 & 0x7fff00u) | 0x3f800080u; }
 
 }  // namespace fo::FO_TARGET

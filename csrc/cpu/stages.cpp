@@ -109,6 +109,33 @@ void rounding_words(const RandomKey& key, std::uint64_t first, std::uint32_t* to
     if (same < n) rounding_words(key, first + std::uint64_t(same), to + same, n - same);
 }
 
+struct LowerHalf {
+    static std::uint16_t of(std::uint32_t word) { return std::uint16_t(word); }
+};
+struct UpperHalf {
+    static std::uint16_t of(std::uint32_t word) { return std::uint16_t(word >> 16); }
+};
+struct LowerNumber {
+    static float of(std::uint32_t word) { return bits<float>(lower_random(word)); }
+};
+struct UpperNumber {
+    static float of(std::uint32_t word) { return bits<float>(upper_random(word)); }
+};
+
+// Write the halves of each group of eight words: the lower ones first, unless they are swapped.  Where this is inlined,
+// GCC 12 does not vectorize it.
+template <bool kSwapped, class Lower, class Upper, class T>
+FO_NOINLINE void divide(const std::uint32_t* words, T* to, int groups) {
+    using First = std::conditional_t<kSwapped, Upper, Lower>;
+    using Second = std::conditional_t<kSwapped, Lower, Upper>;
+    for (int group = 0; group < groups; ++group, words += 8, to += 16) {
+        FO_IVDEP
+        for (int lane = 0; lane < 8; ++lane) to[lane] = First::of(words[lane]);
+        FO_IVDEP
+        for (int lane = 0; lane < 8; ++lane) to[8 + lane] = Second::of(words[lane]);
+    }
+}
+
 // Random bits for n elements, 16 for each.  The halves of words may be swapped.
 class RandomHalves {
   public:
@@ -118,15 +145,16 @@ class RandomHalves {
     }
 
     const std::uint16_t* halves(bool swapped) {
-        const int first = swapped ? 8 : 0, second = 8 - first;
-        for (int group = 0; group < groups_; ++group) {
-            FO_IVDEP
-            for (int lane = 0; lane < 8; ++lane) {
-                halves_[16 * group + first + lane] = std::uint16_t(words_[8 * group + lane]);
-                halves_[16 * group + second + lane] = std::uint16_t(words_[8 * group + lane] >> 16);
-            }
-        }
+        swapped ? divide<true, LowerHalf, UpperHalf>(words_, halves_, groups_)
+                : divide<false, LowerHalf, UpperHalf>(words_, halves_, groups_);
         return halves_ + skipped_;
+    }
+
+    // The same bits as numbers for block codes.
+    const float* numbers(bool swapped) {
+        swapped ? divide<true, LowerNumber, UpperNumber>(words_, numbers_, groups_)
+                : divide<false, LowerNumber, UpperNumber>(words_, numbers_, groups_);
+        return numbers_ + skipped_;
     }
 
   private:
@@ -134,6 +162,7 @@ class RandomHalves {
     const int groups_;
     alignas(64) std::uint32_t words_[kSumTile / 2 + 16];
     alignas(64) std::uint16_t halves_[kSumTile + 32];
+    alignas(64) float numbers_[kSumTile + 32];
 };
 
 std::uint64_t place_of(const Segment& segment, Index begin) {
@@ -186,43 +215,54 @@ void encode_parameter(const Segment& segment, const StepConstants& constants, In
 // ---- compressed state
 
 template <class Code>
-void decode_blocks(const CompressionRef& ref, const void* codes, Index begin, float* to, Index n) {
-    const auto* const from = cells_at<typename Code::type>(const_cast<void*>(codes), begin);
+void decode_block(const Cell<typename Code::type>* from, float scale, float* to, Index n) {
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) to[i] = Code::decode(from[i].value, scale);
+}
+
+template <class Code>
+void decode_blocks(const CompressionRef& ref, void* codes, Index begin, float* to, Index n) {
+    const auto* const from = cells_at<typename Code::type>(codes, begin);
     const float* const scales = ref.scales + begin / kCodeBlock;
-    for (Index at = 0; at < n; at += kCodeBlock) {
-        const float scale = scales[at / kCodeBlock];
-        const Index size = std::min(n - at, kCodeBlock);
+    Index at = 0;
+    for (; at + kCodeBlock <= n; at += kCodeBlock)
+        decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, kCodeBlock);
+    if (at < n) decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, n - at);
+}
+
+// Encode at most a tile of whole blocks.
+template <class Code>
+void encode_whole_blocks(const float* from, const float* random, Cell<typename Code::type>* to, float* scales,
+                         Index blocks) {
+    float factors[kSumTile / kCodeBlock];
+    for (Index block = 0; block < blocks; ++block) {
+        std::int32_t largest = 0;
+        for (Index i = 0; i < kCodeBlock; ++i)
+            largest = std::max(largest, finite_magnitude(from[block * kCodeBlock + i]));
+        scales[block] = block_scale(largest);
+    }
+    for (Index block = 0; block < blocks; ++block) factors[block] = block_factor<Code>(scales[block]);
+    for (Index block = 0; block < blocks; ++block) {
+        const Index at = block * kCodeBlock;
         FO_IVDEP
-        for (Index i = 0; i < size; ++i) to[at + i] = Code::decode(from[at + i].value, scale);
+        for (Index i = at; i < at + kCodeBlock; ++i)
+            to[i].value = static_cast<typename Code::type>(Code::encode(from[i], factors[block], random[i]));
     }
 }
 
 template <class Code>
-float encode_block(const float* from, const std::uint16_t* random, Cell<typename Code::type>* to) {
-    std::int32_t largest = 0;
-    for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, finite_magnitude(from[i]));
-    const float scale = block_scale(largest), inverse = inverse_block_scale(scale);
-    FO_IVDEP
-    for (int i = 0; i < kCodeBlock; ++i)
-        to[i].value = static_cast<typename Code::type>(Code::encode(from[i], inverse, random_share(random[i])));
-    return scale;
-}
-
-template <class Code>
-void encode_blocks(const float* from, const std::uint16_t* random, const CompressionRef& ref, void* codes, Index begin,
+void encode_blocks(const float* from, const float* random, const CompressionRef& ref, void* codes, Index begin,
                    Index n) {
     auto* const to = cells_at<typename Code::type>(codes, begin);
     float* const scales = ref.scales + begin / kCodeBlock;
-    Index at = 0;
-    for (; at + kCodeBlock <= n; at += kCodeBlock)
-        scales[at / kCodeBlock] = encode_block<Code>(from + at, random + at, to + at);
+    const Index blocks = n / kCodeBlock, at = blocks * kCodeBlock;
+    encode_whole_blocks<Code>(from, random, to, scales, blocks);
     if (at == n) return;
-    float rest[kCodeBlock] = {};
-    std::uint16_t random_rest[kCodeBlock] = {};
+    float rest[kCodeBlock] = {}, random_rest[kCodeBlock] = {};
     Cell<typename Code::type> codes_rest[kCodeBlock];
     std::copy(from + at, from + n, rest);
     std::copy(random + at, random + n, random_rest);
-    scales[at / kCodeBlock] = encode_block<Code>(rest, random_rest, codes_rest);
+    encode_whole_blocks<Code>(rest, random_rest, codes_rest, scales + blocks, 1);
     std::copy(codes_rest, codes_rest + (n - at), to + at);
 }
 
@@ -236,14 +276,17 @@ void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to
     }
 }
 
-void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, const std::uint16_t* random,
+void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, RandomHalves& random,
                    Index n) {
     const CompressionRef& ref = segment.compression[k];
     void* const codes = segment.state[k].data;
+    const bool swapped = k % 2 == 1;
     switch (ref.kind) {
-        case Compression::kSigned: return encode_blocks<SignedCode>(from, random, ref, codes, begin, n);
-        case Compression::kNonNegative: return encode_blocks<NonNegativeCode>(from, random, ref, codes, begin, n);
-        default: return round_tile<Bfloat16>(from, random, cells_at<std::uint16_t>(codes, begin), n);
+        case Compression::kSigned:
+            return encode_blocks<SignedCode>(from, random.numbers(swapped), ref, codes, begin, n);
+        case Compression::kNonNegative:
+            return encode_blocks<NonNegativeCode>(from, random.numbers(swapped), ref, codes, begin, n);
+        default: return round_tile<Bfloat16>(from, random.halves(swapped), cells_at<std::uint16_t>(codes, begin), n);
     }
 }
 
@@ -263,15 +306,14 @@ void encode_state(const Segment& segment, const StepConstants& constants, std::u
         RandomHalves random({0, constants.t, segment.random_param, use}, place_of(segment, begin), n);
         for (std::uint32_t k = 2 * pair; k < 2 * pair + 2; ++k) {
             if ((written >> k & 1) == 0) continue;
-            const std::uint16_t* const halves = random.halves(k % 2 == 1);
             if (segment.p.format != Format::kFloat64) {
-                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), halves, n);
+                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), random, n);
                 continue;
             }
             alignas(64) float floats[kSumTile];
             const auto* const doubles = static_cast<const double*>(from[k]);
             std::transform(doubles, doubles + n, floats, [](double x) { return float(x); });
-            encode_floats(segment, k, begin, floats, halves, n);
+            encode_floats(segment, k, begin, floats, random, n);
         }
     }
 }

@@ -14,32 +14,34 @@ from .reference_math import Array
 #: The elements of a block; the last one of an array may have fewer.
 BLOCK = 64
 
-_one, _half = np.float32(1), np.float32(0.5)
+_number = np.float32
+
+#: Half of the exponent of 1, in the pattern of a float.
+_HALF_BIAS = np.uint32(0x1FC00000)
 
 
 class Code(NamedTuple):
-    """A code: k means ``k*(k + linear) / (largest*(largest + linear))`` of the block's largest magnitude."""
+    """A code: it counts places, which are nearly square roots, from the place of zero."""
 
     name: str
     dtype: np.dtype[np.int8] | np.dtype[np.uint8]
     largest: int
-    linear: int
+    zero: int
+    """The place of zero."""
+    units_of_zero: int
+    """The number whose approximate square root that is."""
+    units: int
+    """How much larger the number of the last place is."""
 
-    @property
-    def units(self) -> np.float32:
-        """The value of the largest code before it is scaled."""
-        units: np.float32 = np.float32(self.largest * (self.largest + self.linear))
-        return units
 
-
-SIGNED = Code("signed", np.dtype(np.int8), 127, 128)
-NON_NEGATIVE = Code("non-negative", np.dtype(np.uint8), 255, 2)
+SIGNED = Code("signed", np.dtype(np.int8), 127, 88, 7168, 37376)
+NON_NEGATIVE = Code("non-negative", np.dtype(np.uint8), 255, 2, 4, 66044)
 
 #: The codes by name.
 CODES = {code.name: code for code in (SIGNED, NON_NEGATIVE)}
 
-#: Of a random number in the place of `shares`: rounds to nearest.
-NEAREST = np.float32(0.5)
+#: In the place of random numbers: rounds to nearest.
+NEAREST = np.float32(1.5)
 
 
 def blocks_of(size: int) -> int:
@@ -47,36 +49,37 @@ def blocks_of(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def shares_of(halves: Array) -> Array:
-    """Return random numbers of [0, 1) from 16 bits each."""
-    shares: Array = (halves.astype(np.float32) + _half) * np.float32(2.0**-16)
-    return shares
+def random_of(halves: Array) -> Array:
+    """Return random numbers of [1, 2) from the lower 15 of 16 bits each."""
+    pattern = (halves.astype(np.uint32) << np.uint32(8)) & np.uint32(0x7FFF00) | np.uint32(0x3F800080)
+    return np.asarray(pattern.view(np.float32))
 
 
-def encode(x: Array, code: Code, shares: Array | np.float32 = NEAREST) -> tuple[Array, Array]:
+def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[Array, Array]:
     """Return the codes and the scales of float32 elements, each rounded up with the probability of its nearness.
 
-    An inf or NaN is stored as zero.  Of a non-negative array, a positive element is never stored as zero.
+    An inf or NaN has the largest code.  Of a non-negative array, a positive element never has code zero.
     """
-    magnitude = np.where(np.isfinite(x), np.abs(x), np.float32(0))
+    magnitude = np.abs(x)
     padded = np.zeros(blocks_of(x.size) * BLOCK, np.float32)
-    padded[: x.size] = magnitude
+    padded[: x.size] = np.where(np.isfinite(x), magnitude, 0)
     largest = padded.reshape(-1, BLOCK).max(axis=1, initial=0)
-    scales = np.where(largest > 0, np.maximum(largest, np.finfo(np.float32).smallest_normal), largest)
-    inverse = np.repeat(_one / np.where(scales == 0, _one, scales), BLOCK)[: x.size]
-    linear, half = np.float32(code.linear), np.float32(code.linear / 2)
-    above = code.units + code.units * np.float32(2.0**-21)
-    units = magnitude * inverse * above
-    whole = np.trunc(np.sqrt(units + half * half) - half)
-    k = np.minimum(whole, np.float32(code.largest - 1))
-    threshold = k * (k + linear) + shares * (k + k + (linear + _one))
-    codes = k.astype(np.int32) + (units >= threshold)
-    codes = np.where(x < 0, -codes, codes) if code is SIGNED else np.maximum(codes, magnitude > 0)
+    scales = np.where(largest > 0, np.maximum(largest, _number(2.0**-110)), largest)
+    above = _number(code.units) + _number(code.units) * _number(2.0**-21)
+    factor = above * (_number(1) / np.where(scales == 0, _number(1), scales))
+    last, first = _number(code.zero + code.largest), _number(code.zero - 2)
+    with np.errstate(all="ignore"):
+        units = magnitude * np.repeat(factor, BLOCK)[: x.size] + _number(code.units_of_zero)
+        place = ((units.view(np.uint32) >> np.uint32(1)) + _HALF_BIAS).view(np.float32)
+        codes = (np.where(place < last, place, last) - first - random).astype(np.int32)
+    codes = np.where(x < 0, -codes, codes) if code is SIGNED else np.maximum(codes, magnitude.view(np.uint32) > 0)
     return codes.astype(code.dtype), scales
 
 
 def decode(codes: Array, scales: Array, code: Code) -> Array:
     """Return the float32 elements of codes."""
     k = codes.astype(np.float32)
-    shares = k * (np.abs(k) + np.float32(code.linear)) * (_one / code.units)
-    return np.asarray(shares * np.repeat(scales, BLOCK)[: codes.size])
+    pattern = (np.abs(k) + _number(code.zero)).view(np.uint32) - _HALF_BIAS
+    units = (pattern << np.uint32(1)).view(np.float32) - _number(code.units_of_zero)
+    share = units * (_number(1) / _number(code.units))
+    return np.asarray(np.where(k < 0, -share, share) * np.repeat(scales, BLOCK)[: codes.size])

@@ -71,16 +71,18 @@ def test_the_largest_element_of_a_block_is_exact_and_zero_is_zero(code: block_co
     x = special_blocks()
     if code is block_codes.NON_NEGATIVE:
         x = np.abs(x)
-    for shares in (np.float32(2.0**-17), block_codes.NEAREST, np.float32(1 - 2.0**-17)):
-        codes, scales = block_codes.encode(x, code, shares)
+    for random in block_codes.random_of(np.array([0, 1, 2**14, 2**15 - 1])):
+        codes, scales = block_codes.encode(x, code, random)
         found = block_codes.decode(codes, scales, code)
         for begin in range(0, x.size, 64):
             block, decoded = x[begin : begin + 64], found[begin : begin + 64]
-            magnitude = np.where(np.isfinite(block), np.abs(block), 0)
-            assert ((decoded == 0) | (np.signbit(decoded) == np.signbit(block))).all()
-            assert (decoded[magnitude == 0] == 0).all()
-            if (largest := magnitude.max()) >= 2.0**-126:
-                assert (np.abs(decoded)[magnitude == largest] == largest).all()
+            magnitude = np.where(np.isfinite(block), np.abs(block), np.float32(0))
+            finite = np.isfinite(block)
+            assert ((decoded == 0) | (np.signbit(decoded) == np.signbit(block)))[finite].all()
+            assert (decoded[block == 0] == 0).all()
+            if (largest := magnitude.max()) >= 2.0**-110:
+                assert (np.abs(decoded)[finite & (magnitude == largest)] == largest).all()
+                assert (np.abs(decoded)[~finite] == largest).all()
         if code is block_codes.NON_NEGATIVE:
             assert (codes[np.isfinite(x) & (x > 0)] > 0).all()
 
@@ -98,7 +100,7 @@ def test_codes_are_the_nearest_or_both_neighbors_without_bias(code: block_codes.
     total = np.zeros(blocks.size)
     n = 512
     for i in range(n):  # every part of the interval of random numbers once
-        total += block_codes.decode(*block_codes.encode(blocks, code, np.float32((i + 0.5) / n)), code)
+        total += block_codes.decode(*block_codes.encode(blocks, code, np.float32(1 + (i + 0.5) / n)), code)
     gap = np.diff(table.astype(np.float64)).max()
     assert np.abs(total / n - blocks).max() <= gap / n + 2.0**-20
 
@@ -107,7 +109,7 @@ def test_errors_of_nearest_codes() -> None:
     """The normalized mean square error on Gaussian numbers, which docs/compressed_state.md states."""
     x = np.random.default_rng(0).standard_normal(2**18).astype(np.float32)
     for scale in (1e-3, 1e-6):
-        for code, bound in zip(CODES, (3.0e-5, 1.1e-5), strict=True):
+        for code, bound in zip(CODES, (3.1e-5, 1.2e-5), strict=True):
             y = np.float32(scale) * x
             y = y * y if code is block_codes.NON_NEGATIVE else y
             error = block_codes.decode(*block_codes.encode(y, code), code).astype(np.float64) - y
@@ -279,7 +281,7 @@ def test_an_element_whose_gradients_vanish_forgets_them_while_its_neighbors_go_o
             grad[silent] = 0
         opt.step(grad)
     state = opt.state_values()
-    # 0.001 of the first square is left of a factor of 0.0025; codes end at 3/65535 of the block's largest
+    # 0.001 of the first square is left of a factor of 0.0025; codes end at 4/66044 of the block's largest
     assert state["v"][silent].mean() < 3e-4
     assert (state["m"][silent] == 0).mean() > 0.99
     assert state["v"][~silent].mean() == pytest.approx(1, rel=0.05)
@@ -297,9 +299,9 @@ def test_blocks_recover_from_numbers_that_are_not_finite(state_format: Any, back
     others = ~np.isin(np.arange(128), [3, 5])
     assert np.isfinite(p[others]).all()
     assert np.isfinite(state["m"][others]).all()
-    if state_format == "int8":  # an inf or NaN is stored as zero
-        assert (state["m"][[3, 5]] == 0).all()
-        assert (state["v"][[3, 5]] == 0).all()
+    if state_format == "int8":  # an inf or NaN is stored as the largest of its block
+        assert (state["m"][[3, 5]] == state["m"].max()).all()
+        assert (state["v"][[3, 5]] == state["v"].max()).all()
         p[...] = 0
         for _ in range(3):
             opt.step(np.ones(128, np.float32))

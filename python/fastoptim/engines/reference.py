@@ -282,8 +282,8 @@ class _Work:
         if schema.code is None:
             return _Encoded(name, rows, round_randomly(values, schema.dtype_for(values.dtype), halves))
         order = np.argsort(places, axis=None)  # whole blocks, one after another
-        shares = block_codes.shares_of(halves)
-        flat, scales = block_codes.encode(values.reshape(-1)[order], schema.code, shares.reshape(-1)[order])
+        random = block_codes.random_of(halves)
+        flat, scales = block_codes.encode(values.reshape(-1)[order], schema.code, random.reshape(-1)[order])
         codes = flat[np.argsort(order)].reshape(values.shape)
         blocks = places.reshape(-1)[order][:: block_codes.BLOCK] // np.uint64(block_codes.BLOCK)
         return _Encoded(name, rows, codes, blocks, scales)
