@@ -27,30 +27,33 @@ FO_HD inline float from_place(float place) {
     return bits<float>(std::int32_t(std::uint32_t(bits<std::int32_t>(place) - kHalfBias) << 1));
 }
 
-// kZero: the place of zero, an even number.  kUnitsOfZero and kUnitsOfLargest: from_place of the first and last place.
+// kZero: the place of zero.  kUnitsOfZero and kUnitsOfLargest: from_place of the first and last place.
 // 1/kUnits is rounded, but kUnits times it rounds to 1.  kAbove exceeds kUnits by more than the roundings of `encode`,
 // so that the largest element of a block always has the largest code.
-template <class Code, int kLargestCode, int kZero, int kUnitsOfZero, int kUnitsOfLargest>
+template <class Code, int kLargestCode, int kZeroPlace, int kUnitsOfZero, int kUnitsOfLargest>
 struct BlockCode {
     using type = Code;
+    static constexpr int kZero = kZeroPlace;
     static constexpr float kUnits = kUnitsOfLargest - kUnitsOfZero, kInverse = 1 / kUnits;
     static constexpr float kAbove = kUnits + kUnits * 0x1p-21f;
     static_assert(kUnits * kInverse == 1);
 
-    // Return the code of x, for the factor of its block and a random number of [1, 2).  An inf or NaN has the largest.
+    // Return the code of x, for the factor of its block and a random number of the code.  An inf or NaN has the
+    // largest.
     FO_HD static std::int32_t encode(float x, float factor, float random) {
         const float place = to_place(abs(x) * factor + float(kUnitsOfZero)), last = kZero + kLargestCode;
-        const auto code = std::int32_t((place < last ? place : last) - float(kZero - 2) - random);
-        if constexpr (std::is_signed_v<Code>) return x < 0 ? -code : code;
+        const float above_random = (place < last ? place : last) - random;
+        if constexpr (std::is_signed_v<Code>)
+            return std::int32_t(bits<float>(bits<std::int32_t>(above_random) | (bits<std::int32_t>(x) & INT32_MIN)));
+        const auto code = std::int32_t(above_random);
         const std::int32_t least = std::int32_t((bits<std::int32_t>(x) & 0x7fffffff) != 0);
         return code > least ? code : least;  // a positive number is never zero
     }
 
     FO_HD static float decode(Code code, float scale) {
-        const float k = float(std::int32_t(code));
-        const float units = from_place(abs(k) + float(kZero)) - float(kUnitsOfZero);
-        const float share = units * kInverse;
-        return (std::is_signed_v<Code> && k < 0 ? -share : share) * scale;
+        const std::int32_t k = code, magnitude = k < 0 ? -k : k;
+        const float share = (from_place(float(magnitude + kZero)) - float(kUnitsOfZero)) * kInverse;
+        return bits<float>(bits<std::int32_t>(share) | (k & INT32_MIN)) * scale;
     }
 };
 
@@ -75,8 +78,20 @@ FO_HD float block_factor(float scale) {
     return Code::kAbove * (1 / (scale == 0 ? 1.0f : scale));
 }
 
-// The patterns of random numbers of [1, 2) from the halves of a word: 15 bits of each, and half of the last one.
-FO_HD inline std::uint32_t lower_random(std::uint32_t word) { return (word << 8 & 0x7fff00u) | 0x3f800080u; }
-FO_HD inline std::uint32_t upper_random(std::uint32_t word) { return (word >> 8 & 0x7fff00u) | 0x3f800080u; }
+// Random numbers for a code, from the halves of a word: the place before that of zero, plus 15 bits of the half and
+// half of the last one.  The sums are exact, and made by patterns.
+template <class Code>
+struct CodeRandom {
+    static constexpr float kFirst = Code::kZero - 1;
+    static constexpr int kShift = Code::kZero == 2 ? 8 : 2;  // from a half to the fraction of kFirst
+    static constexpr std::uint32_t kMask = 0x7fffu << kShift, kRest = 1u << (kShift - 1);
+
+    FO_HD static float lower(std::uint32_t word) {
+        return bits<float>((word << kShift & kMask) | (bits<std::uint32_t>(kFirst) | kRest));
+    }
+    FO_HD static float upper(std::uint32_t word) {
+        return bits<float>((word >> (16 - kShift) & kMask) | (bits<std::uint32_t>(kFirst) | kRest));
+    }
+};
 
 }  // namespace fo::FO_TARGET

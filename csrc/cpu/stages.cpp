@@ -115,11 +115,13 @@ struct LowerHalf {
 struct UpperHalf {
     static std::uint16_t of(std::uint32_t word) { return std::uint16_t(word >> 16); }
 };
+template <class Code>
 struct LowerNumber {
-    static float of(std::uint32_t word) { return bits<float>(lower_random(word)); }
+    static float of(std::uint32_t word) { return CodeRandom<Code>::lower(word); }
 };
+template <class Code>
 struct UpperNumber {
-    static float of(std::uint32_t word) { return bits<float>(upper_random(word)); }
+    static float of(std::uint32_t word) { return CodeRandom<Code>::upper(word); }
 };
 
 // Write the halves of each group of eight words: the lower ones first, unless they are swapped.  Where this is inlined,
@@ -150,10 +152,11 @@ class RandomHalves {
         return halves_ + skipped_;
     }
 
-    // The same bits as numbers for block codes.
+    // The same bits as random numbers for a code.
+    template <class Code>
     const float* numbers(bool swapped) {
-        swapped ? divide<true, LowerNumber, UpperNumber>(words_, numbers_, groups_)
-                : divide<false, LowerNumber, UpperNumber>(words_, numbers_, groups_);
+        swapped ? divide<true, LowerNumber<Code>, UpperNumber<Code>>(words_, numbers_, groups_)
+                : divide<false, LowerNumber<Code>, UpperNumber<Code>>(words_, numbers_, groups_);
         return numbers_ + skipped_;
     }
 
@@ -236,9 +239,13 @@ void encode_whole_blocks(const float* from, const float* random, Cell<typename C
                          Index blocks) {
     float factors[kSumTile / kCodeBlock];
     for (Index block = 0; block < blocks; ++block) {
+        const float* const x = from + block * kCodeBlock;
         std::int32_t largest = 0;
-        for (Index i = 0; i < kCodeBlock; ++i)
-            largest = std::max(largest, finite_magnitude(from[block * kCodeBlock + i]));
+        for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, bits<std::int32_t>(x[i]) & 0x7fffffff);
+        if (largest >= 0x7f800000) [[unlikely]] {
+            largest = 0;
+            for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, finite_magnitude(x[i]));
+        }
         scales[block] = block_scale(largest);
     }
     for (Index block = 0; block < blocks; ++block) factors[block] = block_factor<Code>(scales[block]);
@@ -283,9 +290,9 @@ void encode_floats(const Segment& segment, std::size_t k, Index begin, const flo
     const bool swapped = k % 2 == 1;
     switch (ref.kind) {
         case Compression::kSigned:
-            return encode_blocks<SignedCode>(from, random.numbers(swapped), ref, codes, begin, n);
+            return encode_blocks<SignedCode>(from, random.numbers<SignedCode>(swapped), ref, codes, begin, n);
         case Compression::kNonNegative:
-            return encode_blocks<NonNegativeCode>(from, random.numbers(swapped), ref, codes, begin, n);
+            return encode_blocks<NonNegativeCode>(from, random.numbers<NonNegativeCode>(swapped), ref, codes, begin, n);
         default: return round_tile<Bfloat16>(from, random.halves(swapped), cells_at<std::uint16_t>(codes, begin), n);
     }
 }

@@ -72,7 +72,10 @@ def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[
         units = magnitude * np.repeat(factor, BLOCK)[: x.size] + _number(code.units_of_zero)
         place = ((units.view(np.uint32) >> np.uint32(1)) + _HALF_BIAS).view(np.float32)
         codes = (np.where(place < last, place, last) - first - random).astype(np.int32)
-    codes = np.where(x < 0, -codes, codes) if code is SIGNED else np.maximum(codes, magnitude.view(np.uint32) > 0)
+    if code is SIGNED:
+        codes = np.where(np.signbit(x), -codes, codes)
+    else:
+        codes = np.maximum(codes, magnitude.view(np.uint32) > 0)
     return codes.astype(code.dtype), scales
 
 
