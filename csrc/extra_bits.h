@@ -131,6 +131,16 @@ FO_HD std::uint16_t round_randomly(float x, std::uint16_t random) {
     return std::uint16_t((wide + (wide > largest ? 0x8000 : std::int32_t(random))) >> 16 | sign_of(x));
 }
 
+// For bfloat16 the wide pattern is that of float32 with its sign.
+template <>
+FO_HD inline std::uint16_t round_randomly<Bfloat16>(float x, std::uint16_t random) {
+    const auto pattern = bits<std::uint32_t>(x);
+    const auto magnitude = std::int32_t(pattern & 0x7fffffff);
+    const std::uint32_t added = magnitude > 0x7f7f0000 ? 0x8000u : random;
+    const std::uint32_t nan = (pattern >> 16 & 0x8000u) | 0x7fc0u;
+    return std::uint16_t(magnitude > 0x7f800000 ? nan : (pattern + added) >> 16);
+}
+
 // Random bits for rounding: a hash of a word's index, in which four words of Philox for each (seed, parameter, step)
 // are the key.  Philox for each word would take ten times as long.  The hash is triple32 of Wellons (hash-prospector,
 // 2018) with the key added before its multiplications.  Element e has a half of word 8*(e/16) + e%8: the lower one if
