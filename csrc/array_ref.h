@@ -7,10 +7,19 @@
 
 namespace fo {
 
+// Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
+// the outermost first.
+struct Axes {
+    static constexpr int kMost = 4;
+    int count;
+    std::int64_t length[kMost], stride[kMost];  // strides in bytes
+};
+
 struct ArrayRef {
     void* data;
     std::int64_t size;  // elements
     Format format;
+    const Axes* axes = nullptr;  // null for a dense array; else it is only read, such as one number for each row
 };
 
 // The kinds of bits that a parameter of 16 bits lacks (extra_bits.h).  kBits8 and kBits16: the lower part of a wide

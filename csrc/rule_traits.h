@@ -37,6 +37,10 @@ inline constexpr int kSums<R> = R::sums;
 template <class R>
 inline constexpr bool kHasRowState = requires { &R::row_factor; };
 
+// Whether no GPU runs the rule, so that it needs no kernels: some of its arrays are broadcast.
+template <class R>
+inline constexpr bool kOnCpuAlone = requires { R::on_cpu_alone; };
+
 // The methods of a rule as functions of one element.  Only named in types: a call is valid if the method's is.
 template <class R>
 struct UpdateType {

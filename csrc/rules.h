@@ -8,6 +8,7 @@
 #include "rules/adabelief.h"
 #include "rules/adabound.h"
 #include "rules/adadelta.h"
+#include "rules/adafactor.h"
 #include "rules/adagrad.h"
 #include "rules/adam.h"
 #include "rules/adamax.h"

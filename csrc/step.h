@@ -63,14 +63,6 @@ struct Segment {
     RowShape rows;
 };
 
-// Where the elements of an array are that do not lie as the parameter's: its axes in the parameter's order of memory,
-// the outermost first.
-struct Axes {
-    static constexpr int kMost = 4;
-    int count;
-    std::int64_t length[kMost], stride[kMost];  // strides in bytes
-};
-
 // The rows of a parameter that a step updates, in ascending order.  Their elements are counted as in a dense array of
 // these rows alone.
 struct Rows {

@@ -15,6 +15,7 @@ import fastoptim as fo
 from cases import Array
 from fastoptim.arrays import cuda_families, families
 from fastoptim.arrays.torch_families import TorchCuda
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 from models import KINDS, name_of
 
 IS_EMULATED = fo.build_info()["cuda"] == "emulated"
@@ -51,6 +52,10 @@ MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytes
 
 with_device = pytest.mark.parametrize("xp", MODULES, indirect=True)
 """With `xp`, the module; as a fixture it is imported only where the test runs."""
+
+_FACTORED = [rule for cls in FACTORED_OPTIMIZERS.values() for rule in (cls, *(stage.rule for stage in cls.stages))]
+ON_CPU_ALONE = {name for rule in _FACTORED for name in rule.variants}
+"""The rules that have no kernels."""
 
 LINE = 128  # bytes that a GPU's caches move at once
 OFFSETS = 16  # of elements: more than the widest load reads at once

@@ -46,7 +46,8 @@ Loops gather(const std::vector<UnitFunction>& units) {
         for (const UnitFunction unit : units)
             for (const RuleLoops& each : unit().rules)
                 if (std::string_view(each.rule) == rules()[i].name) (*loops)[i] = each;
-    return {loops->data(), units.front()().gradient, units.front()().storage};
+    const Unit any = units.front()();
+    return {loops->data(), any.gradient, any.storage, any.axis};
 }
 
 }  // namespace

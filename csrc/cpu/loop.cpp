@@ -48,5 +48,5 @@ constexpr auto kLoops = for_rules([](auto... rule) { return std::array{loops_of<
 }  // namespace fo::FO_TARGET
 
 fo::cpu::Unit fo::cpu::FO_JOIN(unit_, FO_TARGET)() {
-    return {fo::FO_TARGET::kLoops, FO_ISA::kGradientLoops, FO_ISA::kStorageLoops};
+    return {fo::FO_TARGET::kLoops, FO_ISA::kGradientLoops, FO_ISA::kStorageLoops, FO_ISA::kAxisLoops};
 }

@@ -56,10 +56,20 @@ struct StorageLoops {
                          const void* const* from, std::int64_t n);
 };
 
+// Add the squares of `rows` rows of n elements, at most kSumTile, to the sums of rows and columns.  Distances of rows
+// and of their sums are in elements.
+using AddSquares = void (*)(const ArrayRef& block, std::int64_t row_stride, std::int64_t rows, std::int64_t n,
+                            double* row_sums, std::int64_t sums_stride, double* column_sums);
+
+struct AxisLoops {
+    AddSquares f32, f64;
+};
+
 struct Loops {
     const RuleLoops* rules;  // indexed by rule
     GradientLoops gradient;
     StorageLoops storage;
+    AxisLoops axis;
 };
 
 }  // namespace fo::cpu

@@ -329,6 +329,13 @@ void encode_state(const Segment& segment, const StepConstants& constants, std::u
 template <class T>
 void decode_strided(Format format, const char* from, Index stride, Cell<T>* to, Index n) {
     if (stride == Index(item_size(format))) return decode<T>(format, from, to, n);
+    if (stride == 0) {
+        decode<T>(format, from, to, 1);
+        const T value = to[0].value;
+        FO_IVDEP
+        for (Index i = 1; i < n; ++i) to[i].value = value;
+        return;
+    }
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         for (Index i = 0; i < n; ++i) {
@@ -339,11 +346,10 @@ void decode_strided(Format format, const char* from, Index stride, Cell<T>* to, 
 }
 
 template <class T>
-void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
-    if (!gradient.axes) return decode<T>(gradient.format, element(gradient.data, gradient.format, begin), to, n);
-    const Axes& axes = *gradient.axes;
+void decode_along(const ArrayRef& array, Index begin, void* to, Index n) {
+    const Axes& axes = *array.axes;
     const int inner = axes.count - 1;
-    auto* from = static_cast<const char*>(gradient.data);
+    auto* from = static_cast<const char*>(array.data);
     auto* target = static_cast<Cell<T>*>(to);
     Index at[Axes::kMost];
     for (int k = inner; k >= 0; begin /= axes.length[k--]) {
@@ -352,7 +358,7 @@ void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
     }
     while (n > 0) {
         const Index run = std::min(n, axes.length[inner] - at[inner]);
-        decode_strided<T>(gradient.format, from, axes.stride[inner], target, run);
+        decode_strided<T>(array.format, from, axes.stride[inner], target, run);
         target += run;
         n -= run;
         at[inner] += run;
@@ -363,6 +369,12 @@ void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
             ++at[k - 1];
         }
     }
+}
+
+template <class T>
+void decode_gradient(const Gradient& gradient, Index begin, void* to, Index n) {
+    if (!gradient.axes) return decode<T>(gradient.format, element(gradient.data, gradient.format, begin), to, n);
+    decode_along<T>({const_cast<void*>(gradient.data), 0, gradient.format, gradient.axes}, begin, to, n);
 }
 
 template <class T>
@@ -519,6 +531,7 @@ void reduce_gradient(const Segment& segment, const Gradient& gradient, const Ste
 #define FO_STAGES(T)                                                                                                  \
     template void decode<T>(Format, const void*, void*, Index);                                                       \
     template void encode<T>(Format, const void*, void*, Index);                                                       \
+    template void decode_along<T>(const ArrayRef&, Index, void*, Index);                                              \
     template void decode_gradient<T>(const Gradient&, Index, void*, Index);                                           \
     template void decode_rows<T>(const Gradient&, Index, void*, Index);                                               \
     template void prepare_gradient<T>(const StepConstants&, const Gradient&, const void*, const void*, void*, Index); \
@@ -544,5 +557,33 @@ const GradientLoops kGradientLoops{{&reduce_gradient<float, NormType::kTwo>, &re
                                    &decode_gradient<double>};
 
 const StorageLoops kStorageLoops{&decode_parameter, &encode_parameter, &decode_state, &encode_state};
+
+namespace {
+
+// Add the squares of a block of a matrix to the sums of its rows and columns.
+template <class T>
+void add_squares(const ArrayRef& block, Index row_stride, Index rows, Index n, double* row_sums, Index sums_stride,
+                 double* column_sums) {
+    alignas(64) Cell<T> copy[kSumTile];
+    for (Index row = 0; row < rows; ++row) {
+        const void* from = element(block.data, block.format, row * row_stride);
+        const auto* x = static_cast<const Cell<T>*>(from);
+        if (block.format != kComputeFormat<T>) {
+            decode<T>(block.format, from, copy, n);
+            x = copy;
+        }
+        sum_tile<1>(
+            [x, column_sums](Index i) {
+                const double wide(x[i].value), square = wide * wide;
+                column_sums[i] += square;
+                return std::array{square};
+            },
+            n, row_sums + row * sums_stride);
+    }
+}
+
+}  // namespace
+
+const AxisLoops kAxisLoops{&add_squares<float>, &add_squares<double>};
 
 }  // namespace fo::cpu::FO_ISA

@@ -18,6 +18,10 @@ void decode(Format format, const void* from, void* to, std::int64_t n);
 template <class T>
 void encode(Format format, const void* from, void* to, std::int64_t n);
 
+// Decode elements of an array that has axes, in the parameter's order.
+template <class T>
+void decode_along(const ArrayRef& array, std::int64_t begin, void* to, std::int64_t n);
+
 // Decode elements of a gradient, which may lie anywhere, in the parameter's order.
 template <class T>
 void decode_gradient(const Gradient& gradient, std::int64_t begin, void* to, std::int64_t n);
@@ -67,5 +71,6 @@ void flush_subnormals(void* array, std::int64_t n);
 
 extern const GradientLoops kGradientLoops;
 extern const StorageLoops kStorageLoops;
+extern const AxisLoops kAxisLoops;
 
 }  // namespace fo::cpu::FO_ISA

@@ -35,7 +35,7 @@ class ArrayTile {
 
     void bind(const ArrayRef& array) {
         array_ = array;
-        in_place_ = array.format == kComputeFormat<T>;
+        in_place_ = array.format == kComputeFormat<T> && !array.axes;
     }
 
     bool in_place() const { return in_place_; }
@@ -43,6 +43,10 @@ class ArrayTile {
     // Return elements from `begin` on.
     Cell<T>* open(Index begin, Index n) {
         if (in_place_) return static_cast<Cell<T>*>(array_.data) + begin;
+        if (array_.axes) {
+            cpu::FO_ISA::decode_along<T>(array_, begin, copy_, n);
+            return copy_;
+        }
         memory_ = element(array_.data, array_.format, begin);
         cpu::FO_ISA::decode<T>(array_.format, memory_, copy_, n);
         return copy_;
@@ -50,7 +54,7 @@ class ArrayTile {
 
     // Store the tile that was opened last.
     void close(Index n) const {
-        if (!in_place_) cpu::FO_ISA::encode<T>(array_.format, copy_, memory_, n);
+        if (!in_place_ && !array_.axes) cpu::FO_ISA::encode<T>(array_.format, copy_, memory_, n);
     }
 
     // Memory for a tile of an array that is in place, so that its copy may change.

@@ -9,8 +9,9 @@ namespace fo::cpu {
 
 struct Unit {
     std::span<const RuleLoops> rules;
-    GradientLoops gradient;  // these two are the same in every unit of an instruction set
+    GradientLoops gradient;  // these three are the same in every unit of an instruction set
     StorageLoops storage;
+    AxisLoops axis;
 };
 
 #define FO_UNIT(ISA, NUMBER) Unit unit_##ISA##_##NUMBER();

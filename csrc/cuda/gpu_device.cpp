@@ -1,6 +1,7 @@
 // A GPU as a device: executes the passes of a step as kernel launches.  Plain C++, for CUDA and for its emulation.
 //
 // The tables and constants of a step are in step_tables.h, the kernels in update.h and reduce.h.
+#include "../expect.h"
 #include "../pass.h"
 #include "cuda.h"
 #include "reduce.h"
@@ -97,6 +98,7 @@ class GpuDevice final : public Device {
     const RuleKernels& kernels(const KernelGroup& group) {
         RuleKernels& known = kernels_[{group.rule, group.is_double}];
         if (!known.update.launch) known = kernels_of(group.rule, group.is_double);
+        expect(known.update.launch, "a rule with kernels for a GPU");
         return known;
     }
 

@@ -25,7 +25,7 @@ KernelOf<typename Body::Takes> kernel_of(const char* rule, const char* type) {
 template <class R, class T>
 RuleKernels make() {
     RuleKernels kernels;
-    if constexpr (kHasRowState<R>) return kernels;  // not on a GPU
+    if constexpr (kHasRowState<R> || kOnCpuAlone<R>) return kernels;
     const auto as_kernel = [](auto body) { return kernel_of<decltype(body)>(R::name, kTypeName<T>); };
     kernels.update = as_kernel(Update<R, T>());
     if constexpr (kHasBeforeReduce<R>) kernels.before_reduce = as_kernel(BeforeReduce<R, T>());

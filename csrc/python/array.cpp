@@ -92,6 +92,13 @@ bool Layout::fits_in_full(py::handle array) const {
 std::optional<Axes> Layout::axes_of(py::handle array) const {
     const auto& other = raw(array);
     if (other.nd != ndim_ || !std::equal(whole_shape_.begin(), whole_shape_.end(), other.dimensions)) return {};
+    return axes_of_broadcast(array);
+}
+
+std::optional<Axes> Layout::axes_of_broadcast(py::handle array) const {
+    const auto& other = raw(array);
+    const auto fits = [](auto own, auto given) { return given == own || given == 1; };
+    if (other.nd != ndim_ || !std::equal(whole_shape_.begin(), whole_shape_.end(), other.dimensions, fits)) return {};
     std::vector<std::size_t> order;
     for (std::size_t axis = 0; axis < whole_shape_.size(); ++axis) {
         if (whole_shape_[axis] == 0) return {};
@@ -125,17 +132,19 @@ std::optional<Axes> Layout::axes_of_rows(py::handle array, std::int64_t count) c
     std::vector<std::size_t> order;
     for (std::size_t axis = 0; axis < whole_shape_.size(); ++axis) {
         if (axis > 0 && other.dimensions[axis] != whole_shape_[axis]) return {};
-        if (other.dimensions[axis] > 1) order.push_back(axis);
+        if ((axis == 0 ? count : whole_shape_[axis]) > 1) order.push_back(axis);
     }
     if (order.empty()) return Axes{1, {1}, {std::int64_t(py::reinterpret_borrow<py::array>(array).itemsize())}};
-    return axes_in(order, array);
+    return axes_in(order, array, count);
 }
 
-std::optional<Axes> Layout::axes_in(const std::vector<std::size_t>& order, py::handle array) const {
+std::optional<Axes> Layout::axes_in(const std::vector<std::size_t>& order, py::handle array,
+                                    std::optional<std::int64_t> first_length) const {
     const auto& other = raw(array);
     Axes found{};
     for (const std::size_t axis : order) {
-        const std::int64_t length = other.dimensions[axis], stride = other.strides[axis];
+        const std::int64_t length = axis == 0 && first_length ? *first_length : whole_shape_[axis];
+        const std::int64_t stride = other.dimensions[axis] == 1 ? 0 : other.strides[axis];
         const int outer = found.count - 1;
         if (found.count > 0 && found.stride[outer] == length * stride) {  // the two are one
             found.length[outer] *= length;

@@ -40,6 +40,9 @@ class Layout {
     // no elements or too many axes.
     std::optional<Axes> axes_of(py::handle array) const;
 
+    // The same for an array that is broadcast to this shape: its axes may also have the length 1.
+    std::optional<Axes> axes_of_broadcast(py::handle array) const;
+
     // The same for an array with other rows, `count` of them; nothing also if this layout is not in C order.
     std::optional<Axes> axes_of_rows(py::handle array, std::int64_t count) const;
 
@@ -67,7 +70,8 @@ class Layout {
     static constexpr int kNear = 4;  // axes whose lengths are in shape_
 
     bool fits_in_full(py::handle array) const;
-    std::optional<Axes> axes_in(const std::vector<std::size_t>& order, py::handle array) const;
+    std::optional<Axes> axes_in(const std::vector<std::size_t>& order, py::handle array,
+                                std::optional<std::int64_t> first_length = {}) const;
 
     int ndim_, flags_;
     std::array<py::ssize_t, kNear> shape_;

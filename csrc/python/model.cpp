@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include "../block_codes.h"
+#include "../cpu/axis_sums.h"
 #include "../cpu/device.h"
 #include "../cpu/isa.h"
 #include "../cpu/noise.h"
@@ -135,12 +136,13 @@ void Model::add_segment(std::size_t i, int param) {
     (compute_format(segment.p.format) == Format::kFloat64 ? types_.f64 : types_.f32) = true;
     segment.state = state_refs_.data() + state_refs_.size();
     segment.scalar_state = scalar_states_.data() + scalar_states_.size();
+    layouts_.emplace_back(params_[i]);
     const CompressedState& compressed = compressed_[i];
     expect(compressed.empty() || (compressed.size() == state.size() && !on_gpu_), "one compression a state array");
     if (!compressed.empty()) segment.compression = compression_refs_.data() + state_refs_.size();
     for (std::size_t k = 0; k < state.size(); ++k) {
         if (compressed.empty() || !compressed[k]) {
-            state_refs_.push_back(own(state[k]));
+            state_refs_.push_back(own_state(state[k], own(state[k]), i));
             continue;
         }
         const auto& [name, scales] = *compressed[k];
@@ -172,7 +174,6 @@ void Model::add_segment(std::size_t i, int param) {
         add_own(segment.extra.data, item * static_cast<std::size_t>(segment.p.size));
     }
     expect(average.empty() || segment.average.size == segment.p.size, "an average of the parameter's size");
-    layouts_.emplace_back(params_[i]);
     segment.rows = layouts_[i].row_shape();
     if (const auto order = layouts_[i].order()) segment.rows.order = &axis_orders_.emplace_back(*order);
     segments_.push_back(segment);
@@ -198,6 +199,17 @@ ArrayRef Model::add_codes(const py::array& codes, const std::optional<py::array>
     ref.scales = static_cast<float*>(static_cast<void*>(raw(*scales).data));
     add_own(ref.scales, sizeof(float) * static_cast<std::size_t>(scales->size()));
     return {raw(codes).data, p.size, compute_format(p.format)};
+}
+
+// State of another layout than the parameter's but as many axes is broadcast to its shape, and only read.
+ArrayRef Model::own_state(const py::array& array, const ArrayRef& dense, std::size_t i) {
+    const Layout& layout = layouts_[i];
+    if (layout.fits(array) || array.ndim() != params_[i].ndim()) return dense;
+    if (params_[i].size() == 0) return {dense.data, 0, dense.format};
+    const auto axes = layout.axes_of_broadcast(array);
+    expect(axes.has_value() && !on_gpu_, "state of the parameter's shape, or on the CPU one that is broadcast to it");
+    axes_.push_back(std::make_unique<const Axes>(*axes));
+    return {dense.data, params_[i].size(), dense.format, axes_.back().get()};
 }
 
 void Model::expect_state(std::size_t i, const StepConstants& constants) const {
@@ -510,6 +522,21 @@ std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type
     const GilRelease unlocked;
     const StepArgs step{segments.data(), gradients.data(), static_cast<std::int64_t>(segments.size()), &constants, 1};
     return make_device(where, segments)->clipped_norms(step, as_pointer(stream)).value();
+}
+
+py::tuple square_sums(const py::array& matrices, const std::string& isa) {
+    expect(matrices.ndim() == 3 && (matrices.flags() & py::array::c_style), "three axes in C order");
+    const ArrayRef array = make_array_ref(matrices);
+    const cpu::Matrices at{array, matrices.shape(0), matrices.shape(1), matrices.shape(2)};
+    const cpu::AxisLoops& loops = (isa.empty() ? cpu::default_isa() : cpu::named_isa(isa)).loops.axis;
+    const cpu::AxisSums sums = [&] {
+        const GilRelease unlocked;
+        return cpu::square_sums(at, loops);
+    }();
+    const auto as_array = [](const std::vector<double>& values) {
+        return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
+    };
+    return py::make_tuple(as_array(sums.rows), as_array(sums.columns));
 }
 
 void fill_normal(const py::array& array, std::uint64_t seed, std::uint64_t step, std::uint32_t param,

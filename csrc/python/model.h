@@ -173,6 +173,7 @@ class Model {
     ArrayRef add_codes(const py::array& codes, const std::optional<py::array>& scales, CompressionRef& ref,
                        const ArrayRef& p);
     void add_own(const void* data, std::size_t bytes);
+    ArrayRef own_state(const py::array& array, const ArrayRef& dense, std::size_t i);
     bool is_unchanged(std::size_t i) const;
     bool recognize(std::size_t i, py::handle grad, Gradients& gradients) const;
     bool recognize_strided(std::size_t i, py::handle grad, Gradients& gradients) const;
@@ -196,6 +197,7 @@ class Model {
     std::vector<double*> scalar_states_;            // of all segments
     std::vector<Layout> layouts_;
     std::deque<AxisOrder> axis_orders_;  // to which segments point
+    std::vector<std::unique_ptr<const Axes>> axes_;  // of state that is broadcast
     std::vector<Identity> identities_;
     std::vector<std::optional<Identity>> copy_identities_;
     std::vector<Interval> own_;  // every byte of parameters and state, ascending
@@ -220,5 +222,9 @@ void fill_normal(const py::array& array, std::uint64_t seed, std::uint64_t step,
 // Return the norm of each array, dense and of a known format, as a step sums its gradients.
 std::vector<double> norms(const std::vector<py::array>& arrays, double norm_type, const Model::Where& where,
                           Address stream);
+
+// Return the sums of squares over the rows and over the columns of a batch of matrices: an array of three axes in
+// C order, on the CPU.
+py::tuple square_sums(const py::array& matrices, const std::string& isa);
 
 }  // namespace fo

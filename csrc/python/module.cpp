@@ -151,6 +151,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("register_dtype", &register_dtype, py::arg("name"), py::arg("dtype"));
     m.def("get_num_threads", &get_num_threads);
     m.def("norms", &norms, py::arg("arrays"), py::arg("norm_type") = 2.0, py::arg("where") = "", py::arg("stream") = 0);
+    m.def("square_sums", &square_sums, py::arg("matrices"), py::arg("isa") = "");
     m.def("fill_normal", &fill_normal, py::arg("array"), py::arg("seed"), py::arg("step"), py::arg("param"),
           py::arg("where") = "", py::arg("stream") = 0);
     m.def("set_num_threads", &cpu::set_num_threads);

@@ -45,6 +45,7 @@ PAGES = {
         "stopping",
         "lbfgs",
         "matrix_methods",
+        "factored",
         "checkpoints",
         "coming_from",
         "other_libraries",

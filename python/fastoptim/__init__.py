@@ -20,6 +20,7 @@ from .core import build_info as build_info
 from .early_stopping import EarlyStopping as EarlyStopping
 from .lbfgs.optimizer import LBFGS as LBFGS
 from .loss_scale import LossScaler as LossScaler
+from .matrix.adafactor import Adafactor as Adafactor
 from .matrix.muon import Muon as Muon
 from .matrix.muon import NorMuon as NorMuon
 from .matrix.shampoo import Shampoo as Shampoo

@@ -29,6 +29,7 @@ from ._core import quota_processors as quota_processors
 from ._core import register_dtype as register_dtype
 from ._core import set_num_threads as set_num_threads
 from ._core import set_threading as set_threading
+from ._core import square_sums as square_sums
 from ._core import stepping_threads as stepping_threads
 from ._core import thread_info as thread_info
 from ._core import try_update as try_update

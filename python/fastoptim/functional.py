@@ -28,7 +28,7 @@ import numpy as np
 
 from . import core
 from .arrays.checks import check_state, check_target, raise_nonfinite
-from .arrays.param_state import ParamState
+from .arrays.param_state import ParamState, check_takes_options
 from .arrays.rows import values_of
 from .engines.base import group_step_at
 from .engines.native import option_set
@@ -130,13 +130,15 @@ def _update(
 ) -> bool | None:
     optimizer = settings.optimizer
     group_step = group_step_at(settings, lr, t, optimizer.name)
-    used, every = settings.state, settings.every_state
-    if len(state) not in (len(used), len(every)):
-        raise TypeError(f"{optimizer.name}: expected the state arrays {list(used)}, got {len(state)} arrays")
-    names = used if len(state) == len(used) else every
-
     metadata = check_target(p, "p")
     check_backend(backend, metadata, "p")
+    used, every = (
+        [name for name in names if optimizer.state_schema[name].belongs_to(metadata.shape)]
+        for names in (settings.state, settings.every_state)
+    )
+    if len(state) not in (len(used), len(every)):
+        raise TypeError(f"{optimizer.name}: expected the state arrays {used}, got {len(state)} arrays")
+    names = used if len(state) == len(used) else every
     optimizer.check_shape(metadata.shape, settings.options, "p")
     schema = optimizer.schema_for(settings.options)
     for name, array in zip(names, state, strict=True):
@@ -144,6 +146,7 @@ def _update(
     if g is None:
         raise TypeError("g: expected a NumPy array, got None")
     param = ParamState(p, dict(zip(names, state, strict=True)), g_name="g", schema=schema)
+    check_takes_options(param, settings)
     stepped = engine_for(backend, [param], [optimizer]).step([g], [group_step])
     if stepped is None and settings.when_nonfinite == "raise":
         raise_nonfinite(values_of(iter([("g", g)])))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 TILE, LANES = 1024, 32
+ROW_BLOCK = 64
 
 
 def bfloat16() -> np.dtype[Any] | None:
@@ -90,15 +91,21 @@ def total(terms: Array) -> float:
     Tiles have 1024 terms in memory order.  A tile has 32 running sums, each of every 32nd term.  Pairwise summation
     adds first the running sums of a tile, then the tiles.
     """
-    flat = terms.ravel(order="K").astype(np.float64)
-    tiles = np.zeros((-(-max(flat.size, 1) // TILE), TILE // LANES, LANES))
-    tiles.reshape(-1)[: flat.size] = flat
-    sums = np.zeros((len(tiles), LANES))
+    return float(totals(terms.ravel(order="K")))
+
+
+def totals(terms: Array) -> Array:
+    """Return the sums over the last axis in double, each in the order of `total`."""
+    *leading, n = terms.shape
+    count = -(-max(n, 1) // TILE)
+    tiles = np.zeros((*leading, count, TILE // LANES, LANES))
+    tiles.reshape(*leading, count * TILE)[..., :n] = terms
+    sums = np.zeros((*tiles.shape[:-2], LANES))
     for row in range(TILE // LANES):
-        sums = sums + tiles[:, row]
+        sums = sums + tiles[..., row, :]
     for _ in range(LANES.bit_length() - 1):
-        sums = sums[:, 0::2] + sums[:, 1::2]
-    return float(_pairwise(sums[:, 0]))
+        sums = sums[..., 0::2] + sums[..., 1::2]
+    return np.asarray(_pairwise(np.moveaxis(sums[..., 0], -1, 0)))
 
 
 def _pairwise(sums: Array) -> Any:
@@ -113,19 +120,31 @@ def mean_squares(x: Array) -> Array:
     """Return the mean of the squares of each row in double, whose sum has the order of `total`."""
     count = x.shape[0] if x.ndim else 1
     rows = square(x).reshape(count, x.size // max(count, 1))
-    tiles = []
-    for first in range(0, max(rows.shape[1], 1), TILE):
-        sums = np.zeros((LANES, len(rows)))
-        for at in range(first, min(first + TILE, rows.shape[1]), LANES):
-            terms = rows[:, at : min(at + LANES, first + TILE)].T
-            sums[: len(terms)] += terms
-        tiles.append(_pairwise(sums))
-    return np.asarray(_pairwise(np.array(tiles)) / max(rows.shape[1], 1))
+    return totals(rows) / max(rows.shape[1], 1)
 
 
 def along_rows(numbers: Array, x: Array) -> Array:
     """Return one number for each row of x in a shape that broadcasts with x."""
     return numbers.reshape(-1, *[1] * (x.ndim - 1)) if x.ndim else numbers.reshape(())
+
+
+def square_sums(matrices: Array) -> tuple[Array, Array]:
+    """Return the sums of squares over the rows and the columns of a batch of matrices, in double and in a fixed order.
+
+    A row is summed as `total` does it.  In a column the squares of 64 rows are added one after another, then the sums
+    of these blocks.
+    """
+    squares = square(matrices)
+    batch, rows, columns = squares.shape
+    count = -(-rows // ROW_BLOCK)
+    blocks = np.zeros((batch, count, ROW_BLOCK, columns))
+    blocks.reshape(batch, count * ROW_BLOCK, columns)[:, :rows] = squares
+    of_blocks, of_columns = np.zeros((*blocks.shape[:2], columns)), np.zeros((batch, columns))
+    for row in range(ROW_BLOCK):
+        of_blocks = of_blocks + blocks[:, :, row]
+    for block in range(count):
+        of_columns = of_columns + of_blocks[:, block]
+    return totals(squares).reshape(-1), of_columns.reshape(-1)
 
 
 def norm(x: Array, norm_type: float) -> float:

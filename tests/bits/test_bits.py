@@ -52,6 +52,7 @@ from cases import (
 )
 from devices import LINE
 from fastoptim.core import RULES
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 from fastoptim.reference_math import compute_dtype
 from loops import each_case, each_isa, loop, using_isa
 from models import every_variant
@@ -62,8 +63,9 @@ OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 
 
 def test_every_rule_is_reached() -> None:
-    """Sophia.update_hessian, the passes of L-BFGS and optimizers of matrices have tests of their own."""
-    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo"))}
+    """Sophia.update_hessian, the passes of L-BFGS and optimizers with stages have tests of their own."""
+    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo", "factored_"))}
+    passes |= {name for cls in FACTORED_OPTIMIZERS.values() for name in cls.variants}
     assert {case.variant for case in CASES} == set(RULES) - {"sophia_hessian"} - passes
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 
 import fastoptim as fo
+from devices import ON_CPU_ALONE
 from fastoptim.core import RULES
 from fastoptim.reference_math import norm_in_order
 
@@ -149,7 +150,9 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.has_row_state])
+@pytest.mark.parametrize(
+    "rule", [name for name, rule in RULES.items() if not rule.has_row_state and name not in ON_CPU_ALONE]
+)
 def test_a_few_arrays(rule: str, around: str) -> None:
     seed = len(rule) * 100 + len(around)
     model = Model(rule, AROUND[around], 1 + seed % 11, seed)
@@ -158,6 +161,12 @@ def test_a_few_arrays(rule: str, around: str) -> None:
             make_infinite(model)
         assert model.on_cpu(t) == model.on_cuda(t)
         model.check()
+
+
+@pytest.mark.parametrize("rule", sorted(ON_CPU_ALONE))
+def test_a_rule_without_kernels(rule: str) -> None:
+    with pytest.raises(ValueError, match="expected a rule with kernels"):
+        Model(rule, {}, 1, 3).on_cuda(1)
 
 
 def make_infinite(model: Model) -> None:

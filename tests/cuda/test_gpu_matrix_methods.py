@@ -10,7 +10,7 @@ import pytest
 import fastoptim as fo
 from cases import Array
 from devices import get, put, with_device
-from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS, MATRIX_OPTIMIZERS
 
 SHAPES = ((6, 9), (9, 4), (2, 3, 5))
 # The eigenvectors of factors without full rank are the library's choice.
@@ -102,3 +102,15 @@ def test_a_graph_cannot_capture_products(xp: Any, optimizer: type[fo.Optimizer])
             opt.step(g)
         stream.end_capture()
     assert (get(xp, p) == before).all()
+
+
+@with_device
+@pytest.mark.parametrize("optimizer", FACTORED_OPTIMIZERS.values(), ids=lambda cls: cls.name)
+def test_sums_over_rows_and_columns_are_rejected(xp: Any, optimizer: type[fo.Optimizer]) -> None:
+    p = put(xp, np.ones((4, 3), np.float32))
+    message = "expected an array on the CPU, as .* has sums over rows and columns, got one on a GPU"
+    with pytest.raises(ValueError, match=rf"params\['w'\]: {message}"):
+        optimizer({"w": p})
+    state = [xp.zeros(shape, np.float32) for shape in ((4, 3), (4, 1), (1, 3))]
+    with pytest.raises(ValueError, match=f"p: {message}"):
+        getattr(fo.functional, optimizer.name)(p, p, *state[-len(optimizer.check_options({}).state) + 1 :], step=1)

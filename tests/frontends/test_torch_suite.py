@@ -89,7 +89,7 @@ def assert_goes_right(before: Any, after: Any, kwargs: dict[str, Any]) -> None:
 
 def test_the_infos_are_torch_s() -> None:
     missing = {info.name for info in common.optim_db} - set(INFOS)
-    assert missing <= {"Adafactor", "LBFGS", "Muon", "SparseAdam"}
+    assert missing <= {"LBFGS", "Muon", "SparseAdam"}
 
 
 @every_info

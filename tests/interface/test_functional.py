@@ -28,7 +28,7 @@ from cases import (
 )
 from fastoptim import core, functional
 from fastoptim.engines import native, reference
-from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS, MATRIX_OPTIMIZERS
 from fastoptim.options.checks import Range
 from loops import each_case, loop
 from models import each_dtype, each_module, every_variant
@@ -401,7 +401,7 @@ def test_a_function_is_always_the_same_object(optimizer: type[fo.Optimizer], mod
 @each_module
 def test_the_modules_list_every_optimizer(module: ModuleType) -> None:
     assert [name for name in dir(module) if not name.startswith("__")] == module.__all__
-    assert module.__all__ == sorted({**fo.OPTIMIZERS, **MATRIX_OPTIMIZERS})
+    assert module.__all__ == sorted({**fo.OPTIMIZERS, **MATRIX_OPTIMIZERS, **FACTORED_OPTIMIZERS})
 
 
 @each_module

@@ -1,6 +1,7 @@
-"""Optimizers of whole matrices have the options, errors and checkpoints of the others, and step all arrays or none.
+"""Optimizers with stages have the options, errors and checkpoints of the others, and step all arrays or none.
 
-Both backends call the same matrix products, so that their bits are equal, too.
+They work on whole matrices, or on sums over their rows and columns.  Both backends call the same matrix products, so
+that the bits of those are equal, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 import fastoptim as fo
 from cases import Array, assert_same_bits
 from fastoptim.arrays.numpy_family import NumPy
-from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS, MATRIX_OPTIMIZERS
 from loops import loop
 from models import Backend, each_backend
 
@@ -26,6 +27,9 @@ SHAPES = {"a": (6, 9), "b": (9, 4), "c": (2, 3, 5), "d": (1, 4)}
 
 every_matrix_optimizer = pytest.mark.parametrize("optimizer", MATRIX_OPTIMIZERS.values(), ids=lambda cls: cls.name)
 orthogonalizing = pytest.mark.parametrize("optimizer", [fo.Muon, fo.NorMuon], ids=lambda cls: cls.name)
+every_staged_optimizer = pytest.mark.parametrize(
+    "optimizer", [*MATRIX_OPTIMIZERS.values(), *FACTORED_OPTIMIZERS.values()], ids=lambda cls: cls.name
+)
 
 
 def arrays(seed: int, dtype: Any = np.float32) -> dict[str, Array]:
@@ -65,7 +69,7 @@ def options_of(optimizer: type[fo.Optimizer]) -> list[Mapping[str, Any]]:
     return OPTIONS if optimizer.decays_itself else OPTIONS + MASKED
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @loop("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
 def test_backends_have_the_same_bits(optimizer: type[fo.Optimizer], dtype: Any) -> None:
     """Over the 64th step, after which state has no subnormal numbers, and with missing gradients."""
@@ -84,7 +88,7 @@ def test_backends_have_the_same_bits(optimizer: type[fo.Optimizer], dtype: Any) 
         assert_equal(*opts)
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @each_backend
 def test_copies_and_any_memory_order(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     params = {name: np.asfortranarray(p) for name, p in arrays(0).items()}
@@ -166,7 +170,7 @@ def mixed(optimizer: type[fo.Optimizer], seed: int, backend: Backend, **options:
     return fo.Mixed(groups, backend=backend, **options)
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @each_backend
 def test_mixed_steps_every_group_or_none(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     opt, weights, bias = mixed(optimizer, 0, backend), arrays(0), np.ones(5, np.float32)
@@ -188,7 +192,7 @@ def test_mixed_steps_every_group_or_none(optimizer: type[fo.Optimizer], backend:
     assert opt.step_count == 4
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @each_backend
 def test_the_norm_is_that_of_all_groups(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     opt, other = mixed(optimizer, 0, backend, clip_global_norm=1.0), mixed(optimizer, 0, backend)
@@ -200,7 +204,7 @@ def test_the_norm_is_that_of_all_groups(optimizer: type[fo.Optimizer], backend: 
     assert_equal(opt, other)
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @each_backend
 def test_a_skipped_or_refused_step_changes_no_byte(optimizer: type[fo.Optimizer], backend: Backend) -> None:
     opt = optimizer(arrays(0), skip_nonfinite=True, backend=backend)
@@ -244,7 +248,7 @@ def test_an_interrupt_between_products_changes_no_byte(
     assert_equal(opt, twin)
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 @each_backend
 def test_continues_from_a_checkpoint(optimizer: type[fo.Optimizer], backend: Backend, tmp_path: Path) -> None:
     opt = optimizer(arrays(0), lr=0.1, ema=0.9, backend=backend)
@@ -262,7 +266,7 @@ def test_continues_from_a_checkpoint(optimizer: type[fo.Optimizer], backend: Bac
     assert all(not set(optimizer.scratch) & set(state) for state in opt.state.values())
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 def test_functions_take_the_same_step(optimizer: type[fo.Optimizer]) -> None:
     opt = optimizer({"a": arrays(0)["a"]}, lr=0.1)
     for module in (fo.functional, fo.reference):
@@ -275,7 +279,7 @@ def test_functions_take_the_same_step(optimizer: type[fo.Optimizer]) -> None:
         assert_equal(opt, own)
 
 
-@every_matrix_optimizer
+@every_staged_optimizer
 def test_wrappers_and_accumulation(optimizer: type[fo.Optimizer]) -> None:
     """Lookahead, SAM and GrokFast call the step as that of any optimizer."""
     opt = fo.GrokFast(fo.Lookahead(optimizer(arrays(0), lr=0.1), k=2))

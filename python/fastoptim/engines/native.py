@@ -46,6 +46,12 @@ def norms(arrays: list[Array], norm_type: float) -> list[float]:
     return core.norms(arrays, norm_type)
 
 
+def square_sums(matrices: Array) -> tuple[Array, Array]:
+    """Return the sums of squares over the rows and the columns of a batch of matrices in C order, of a known dtype."""
+    register_dtypes()
+    return core.square_sums(matrices)
+
+
 class Engine:
     """Step all arrays in one native call."""
 

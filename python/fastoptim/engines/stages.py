@@ -1,8 +1,8 @@
-"""The engine of rules before which the array library works on whole matrices, such as Muon.
+"""The engine of rules before which whole matrices are worked on, such as Muon's and Adafactor's.
 
-A stage is a pass of a rule that writes scratch arrays, and the library's work on these.  After all stages one step of
-the backend's engine updates every array together with those of other optimizers.  So a step that is refused, skipped or
-interrupted before has changed nothing, and options apply as they do to any rule.
+A stage is a pass of a rule that writes scratch arrays, and work on these: of the array library, or sums over axes.
+After all stages one step of the backend's engine updates every array together with those of other optimizers.  So a
+step that is refused, skipped or interrupted before has changed nothing, and options apply as they do to any rule.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import core
-from ..arrays.checks import check_state, memory_of
+from ..arrays.checks import check_gradient, check_state, memory_of
 from ..arrays.cuda_families import ArrayMetadata
 from ..arrays.families import in_numpy
 from ..arrays.numpy_family import NUMPY
@@ -24,7 +24,7 @@ from ..arrays.rows import Rows, check_rows
 from ..arrays.tree import Structure
 from ..extra_bits import WAYS
 from ..options.settings import Settings
-from ..reference_math import compute_dtype, norm, norm_in_order
+from ..reference_math import Array, compute_dtype, norm, norm_in_order, square_sums
 from . import native
 from .base import (
     NO_COUNTS,
@@ -61,6 +61,12 @@ class Stage(NamedTuple):
     """The rule of the pass: one without a name, whose state arrays are those of the optimizer and its scratch."""
     work: Callable[[MatrixWork], Mapping[str, Any]]
     """The work on one parameter: may change scratch arrays, and returns new values of stage state."""
+    shared: str = ""
+    """The array of the pass that is in memory of all parameters together: one parameter after another has the pass and
+    the work.  Empty if the pass runs over all of them."""
+    copies_gradient: bool = False
+    """True if the pass writes the prepared gradient alone, whose sign has no effect on the work.  A gradient that needs
+    no preparation is then read where it is."""
 
 
 @dataclass
@@ -141,6 +147,21 @@ class MatrixWork:
         self._family.copy_rows(new.swapaxes(0, axis), rows, array.swapaxes(0, axis), np.array(order, np.int64))
         return new
 
+    @property
+    def t(self) -> int:
+        """The number of the step, from 1."""
+        return self.group_step.t
+
+    def square_sums(self, array: Array) -> tuple[Array, Array]:
+        """Return the sums of squares over the last axis and over the last but one, in double and with axes of length 1.
+
+        The order of the additions depends on the shape alone.
+        """
+        *batch, rows, columns = array.shape
+        matrices = np.ascontiguousarray(array).reshape(math.prod(batch), rows, columns)
+        of_rows, of_columns = (native.square_sums if self.backend == "native" else square_sums)(matrices)
+        return of_rows.reshape(*batch, rows, 1), of_columns.reshape(*batch, 1, columns)
+
     def norms(self, arrays: list[Any]) -> list[float]:
         """Return the Euclidean norms of arrays; on a GPU of those whose squares are finite in double."""
         if self.on_gpu:
@@ -168,15 +189,28 @@ class Engine:
         ]
         self._whole = make(self._params)
         self._workspace = Workspace()
-        self._passes: list[tuple[list[int], PartEngine]] = []  # of every stage, the arrays that have it
+        self._passes: list[_Pass] = []
+        shared: dict[np.dtype[Any], Array] = {}
         for k in range(max(len(rule.stages) for rule in rules)):
-            indices = [i for i, rule in enumerate(rules) if k < len(rule.stages)]
-            self._passes.append((indices, make([self._for_stage(i, k) for i in indices])))
+            having = [i for i, rule in enumerate(rules) if k < len(rule.stages)]
+            alone = [i for i in having if rules[i].stages[k].shared]
+            together = [i for i in having if not rules[i].stages[k].shared]
+            for indices in (*([i] for i in alone), *([together] if together else [])):
+                params = [self._for_stage(i, k, shared) for i in indices]
+                self._passes.append(_Pass(k, indices, params, make(params)))
 
-    def _for_stage(self, index: int, k: int) -> ParamState:
-        param, rule = self._params[index], self._rules[index].stages[k].rule
-        (names,) = rule.variants.values()
-        return replace(param, state={name: param.state[name] for name in names}, copy=None)
+    def _for_stage(self, index: int, k: int, shared: dict[np.dtype[Any], Array]) -> ParamState:
+        """Return the parameter with the arrays of a stage's pass; one of these may be in memory of all parameters."""
+        param, stage = self._params[index], self._rules[index].stages[k]
+        (names,) = stage.rule.variants.values()
+        state = {name: param.state[name] for name in names if name != stage.shared}
+        if stage.shared:
+            dtype = compute_dtype(param.metadata.dtype)
+            if dtype not in shared:
+                sizes = (each.metadata.size for each in self._params if compute_dtype(each.metadata.dtype) == dtype)
+                shared[dtype] = np.empty(max(sizes), dtype)
+            state[stage.shared] = _in_layout_of(param.metadata, shared[dtype])
+        return replace(param, state={name: state[name] for name in names}, copy=None)
 
     def step(
         self,
@@ -197,23 +231,40 @@ class Engine:
             norm_type = group_steps[0].settings.options["norm_type"]
             elsewhere = elsewhere._replace(global_norm=norm_in_order(norms, norm_type))
         state: list[tuple[Any, Any, Any]] = []
-        for k, (indices, engine) in enumerate(self._passes):
-            own_steps = [_step_of_stage(steps[i], k) for i in indices]
-            own_grads = [grads[i] for i in indices]
-            if engine.step(own_grads, own_steps, [*range(len(indices))], NO_COUNTS, elsewhere) is None:
-                return None
-            for i in indices:
+        for each in self._passes:
+            own_steps = [_step_of_stage(steps[i], each.k) for i in each.indices]
+            own_grads = [grads[i] for i in each.indices]
+            as_it_is = self._gradient_as_it_is(each, own_grads, own_steps)
+            if as_it_is is None:
+                taken = each.engine.step(own_grads, own_steps, [*range(len(own_steps))], NO_COUNTS, elsewhere)
+                if taken is None:
+                    return None
+            for i, param in zip(each.indices, each.params, strict=True):
                 if grads[i] is not None:
-                    state += self._work(i, steps[i], k)
+                    state += self._work(i, steps[i], each.k, param.state if as_it_is is None else as_it_is)
         group_steps = [_first_step(each) for each in group_steps]
         if not state:
             return self._whole.step(grads, group_steps, step_of, counts, elsewhere)
         return self._commit(state, grads, group_steps, step_of, counts, elsewhere)
 
-    def _work(self, index: int, group_step: GroupStep, k: int) -> Iterable[tuple[Any, Any, Any]]:
-        """Do a stage's work on one parameter, and yield the assignments of its state."""
+    def _gradient_as_it_is(
+        self, each: _Pass, grads: Sequence[Any], steps: Sequence[GroupStep]
+    ) -> dict[str, Array] | None:
+        """Return the array that a pass would write if that is the gradient itself, else None."""
+        stage = self._rules[each.indices[0]].stages[each.k]
+        if not stage.copies_gradient or grads[0] is None or isinstance(grads[0], Rows) or prepares(steps[0]):
+            return None
+        p = each.params[0].metadata
+        checked = check_gradient(grads[0], each.params[0].g_place, p)
+        is_rounded = checked.dtype == np.float64 and compute_dtype(p.dtype) != np.float64
+        return None if is_rounded else {stage.shared: in_numpy(checked)}
+
+    def _work(
+        self, index: int, group_step: GroupStep, k: int, arrays: Mapping[str, Any]
+    ) -> Iterable[tuple[Any, Any, Any]]:
+        """Do a stage's work on one parameter, with the arrays of its pass, and yield the assignments of its state."""
         param = self._params[index]
-        work = MatrixWork(param, group_step, self._backend, self._workspace)
+        work = MatrixWork(replace(param, state={**param.state, **arrays}), group_step, self._backend, self._workspace)
         with param.family.arithmetic(param.p), np.errstate(all="ignore"):
             made = self._rules[index].stages[k].work(work)
         for name, value in made.items():
@@ -251,7 +302,8 @@ class Engine:
             rule.check_shape(param.metadata.shape, settings.options, param.p_place)
             schema = rule.schema_for(settings.options)
             for name in rule.stage_state:
-                check_state(param.state[name], param.state_place(name), param.metadata, schema[name])
+                if schema[name].belongs_to(param.metadata.shape):
+                    check_state(param.state[name], param.state_place(name), param.metadata, schema[name])
             if isinstance(grads[i], Rows):
                 check_rows(param, grads[i], check_targets(self._params), settings)
 
@@ -285,6 +337,30 @@ def _first_step(group_step: GroupStep) -> GroupStep:
         options = {**settings.options, **changes}
         settings.memo["first step"] = Settings(settings.optimizer, settings.variant, options)
     return with_constants(settings.memo["first step"], lr, t, scale)
+
+
+class _Pass(NamedTuple):
+    """The pass of a stage over these arrays."""
+
+    k: int
+    indices: list[int]
+    params: list[ParamState]
+    """With the arrays of the pass as their state."""
+    engine: PartEngine
+
+
+def _in_layout_of(p: Array, flat: Array) -> Array:
+    """Return an array of the parameter's shape and memory order in the memory of a flat array."""
+    strides = tuple(stride // p.itemsize * flat.itemsize for stride in p.strides)
+    return np.lib.stride_tricks.as_strided(flat, p.shape, strides)
+
+
+def prepares(group_step: GroupStep) -> bool:
+    """Return whether anything but its sign is changed in a gradient before the rule."""
+    options = group_step.settings.options
+    clips = any(options[name] is not None for name in native.CLIPS)
+    penalties = options["l1"] or (options["weight_decay"] and not options["decoupled"])
+    return bool(clips or penalties or group_step.grad_scale != 1)
 
 
 def _step_of_stage(group_step: GroupStep, k: int) -> GroupStep:

@@ -36,10 +36,13 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {}
 #: The optimizers whose steps depend on the shapes of whole matrices, by name.
 MATRIX_OPTIMIZERS: dict[str, type[Optimizer]] = {}
 
+#: The optimizers whose state has sums over the rows and columns of matrices, by name.
+FACTORED_OPTIMIZERS: dict[str, type[Optimizer]] = {}
+
 
 def known_optimizers() -> dict[str, type[Optimizer]]:
-    """Return the optimizers of both registries by name."""
-    return {**OPTIMIZERS, **MATRIX_OPTIMIZERS}
+    """Return the optimizers of all registries by name."""
+    return {**OPTIMIZERS, **MATRIX_OPTIMIZERS, **FACTORED_OPTIMIZERS}
 
 
 class Optimizer(
@@ -226,6 +229,9 @@ class Optimizer(
     first_step_options: ClassVar[Mapping[str, Any]] = {}
     """Options that have other values in the first step of a rule with stages, which only begins its statistics."""
 
+    is_factored: ClassVar[bool] = False
+    """True if stages take sums over rows and columns, which arrays of the CPU have."""
+
     @staticmethod
     def check_shape(shape: tuple[int, ...], options: Mapping[str, Any], place: str) -> None:
         """Raise ValueError for a parameter of a shape that the formula does not take."""
@@ -253,6 +259,7 @@ class Optimizer(
         cls._checked_defaults = {}
         names = (*dict.fromkeys(name for names in cls.variants.values() for name in names), *cls.stage_state)
         cls.state = State(names)
+        names = (*names, *cls.scratch)
         if unknown := vars(cls).get("state_schema", {}).keys() - set(names):
             raise ImportError(f"{cls.__name__}: state_schema has {sorted(unknown)}, which no variant has")
         cls.state_schema = complete_schema(names, cls._declared_schema())
@@ -265,7 +272,8 @@ class Optimizer(
             cls.check_options({"convention": convention})
         check_against_native(cls)
         if "name" in vars(cls) and cls.has_function:  # a user's subclass without a name of its own is not registered
-            (MATRIX_OPTIMIZERS if cls.stages else OPTIMIZERS)[cls.name] = cls
+            staged = FACTORED_OPTIMIZERS if cls.is_factored else MATRIX_OPTIMIZERS
+            (staged if cls.stages else OPTIMIZERS)[cls.name] = cls
 
     @classmethod
     def _declared_schema(cls) -> dict[str, StateArray]:

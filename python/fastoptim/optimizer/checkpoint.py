@@ -196,7 +196,7 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         if settings.options["row_steps"]:
             check_has_rows(param)
         check_takes_options(param, settings)
-        needed = () if param.is_remote else settings.state_for(param.metadata.dtype, param.schema)
+        needed = () if param.is_remote else settings.state_for(param.metadata, param.schema)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
     return Checked(step_count, checked_groups, schedules, checked, accumulated)

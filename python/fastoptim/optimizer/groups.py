@@ -136,7 +136,7 @@ def missing_state(param: ParamState, settings: Settings) -> dict[str, Any]:
     missing = (
         []
         if param.is_remote
-        else [name for name in settings.state_for(param.metadata.dtype, param.schema) if name not in param.state]
+        else [name for name in settings.state_for(param.metadata, param.schema) if name not in param.state]
     )
     if missing:
         param.family.check_takes_place(param.p)

@@ -39,8 +39,8 @@ Initial: TypeAlias = float | Literal["p"]
 class Shape(NamedTuple):
     """A kind of shape that a state array may have."""
 
-    of: Callable[[tuple[int, ...]], tuple[int, ...]]
-    """From the parameter's shape to the state array's."""
+    of: Callable[[tuple[int, ...]], tuple[int, ...] | None]
+    """From the parameter's shape to the state array's; None if a parameter of this shape has no such array."""
 
     dtype: np.dtype[Any] | None
     """The fixed dtype; None where the array's format decides."""
@@ -58,6 +58,31 @@ class Shape(NamedTuple):
     """True if row i of the array belongs to row i of the parameter, as far as the array has rows."""
 
 
+def _row_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    return (*shape[:-1], 1) if len(shape) > 1 else None
+
+
+def _column_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    return (*shape[:-2], 1, shape[-1]) if len(shape) > 1 else None
+
+
+def _no_matrix_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    return None if len(shape) > 1 else shape
+
+
+#: Shapes over the last two axes, which are those of matrices.  A parameter of fewer axes has one factor for each
+#: element and one for all.
+_OF_MATRICES: Mapping[str, tuple[Callable[[tuple[int, ...]], tuple[int, ...] | None], str]] = {
+    "row_sums": (_row_shape, ", one number for each row of a matrix"),
+    "column_sums": (_column_shape, ", one number for each column of a matrix"),
+    "no_matrix": (_no_matrix_shape, " as the parameter's"),
+    "row_factor": (lambda shape: _row_shape(shape) or shape, ", one number for each row of a matrix"),
+    "column_factor": (
+        lambda shape: _column_shape(shape) or (1,) * len(shape),
+        ", one number for each column of a matrix",
+    ),
+}
+
 SHAPES = {
     "param": Shape(lambda shape: shape, None, True, " as the parameter's"),
     "scalar": Shape(lambda shape: (), np.dtype(np.float64), False, ", one number for the whole array"),
@@ -68,6 +93,10 @@ SHAPES = {
         False,
         ", one number for each block of 64 elements",
     ),
+    **{
+        name: Shape(of, None, False, reason, has_rows=name != "column_sums")
+        for name, (of, reason) in _OF_MATRICES.items()
+    },
     "rows": Shape(lambda shape: shape[:1] or (1,), None, False, ", one number for each row"),
     "row_counts": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one count for each row", True),
 }
@@ -127,9 +156,15 @@ class StateArray:
         fixed = self.kind.dtype
         return self.storage.dtype(p_dtype) if fixed is None else fixed
 
+    def belongs_to(self, p_shape: tuple[int, ...]) -> bool:
+        """Return whether a parameter of that shape has the array."""
+        return self.kind.of(p_shape) is not None
+
     def shape_for(self, p_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the array for a parameter of that shape."""
-        return self.kind.of(p_shape)
+        """Return the shape of the array for a parameter of that shape, which has it."""
+        shape = self.kind.of(p_shape)
+        assert shape is not None
+        return shape
 
     def under(self, options: Mapping[str, Any]) -> StateArray:
         """Return the declaration under these options."""

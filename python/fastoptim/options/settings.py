@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
-
 from ..extra_bits import extra_bits_of, is_narrow
+from ..reference_math import Array
 from .schema import AVERAGE, ROW_STEPS, SCALES, StateArray, stored_schema
 
 if TYPE_CHECKING:  # a protocol takes time to make
@@ -34,6 +33,7 @@ if TYPE_CHECKING:  # a protocol takes time to make
         stages: ClassVar[Any]  # a tuple of engines.stages.Stage
         stage_state: ClassVar[tuple[str, ...]]
         first_step_options: ClassVar[Mapping[str, Any]]
+        is_factored: ClassVar[bool]
         reference: ClassVar[Callable[..., None]]
 
         @staticmethod
@@ -81,9 +81,12 @@ class Settings:
         kept = (AVERAGE,) * self.averages + (ROW_STEPS,) * bool(self.options["row_steps"])
         return kept if self.extra_bits is None else (*kept, self.extra_bits)
 
-    def state_for(self, p_dtype: np.dtype[Any], schema: Mapping[str, StateArray]) -> tuple[str, ...]:
-        """Return the state arrays that a parameter of this dtype has under these options, in these formats."""
-        names = self.state if is_narrow(p_dtype) else tuple(name for name in self.state if name != self.extra_bits)
+    def state_for(self, p: Array, schema: Mapping[str, StateArray]) -> tuple[str, ...]:
+        """Return the state arrays of a parameter of this dtype and shape under these options, in these formats."""
+        narrow = is_narrow(p.dtype)
+        names = [
+            name for name in self.state if (narrow or name != self.extra_bits) and schema[name].belongs_to(p.shape)
+        ]
         return (*names, *(name + SCALES for name in names if name + SCALES in schema))
 
     def stored_schema(self, size: int) -> Mapping[str, StateArray]:

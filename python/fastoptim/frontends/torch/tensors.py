@@ -31,6 +31,7 @@ _NAMES = {
     "soap": {"m": "exp_avg", "v": "exp_avg_sq"},
     "muon": {"m": "momentum_buffer"},
     "normuon": {"m": "momentum_buffer", "v": "second_momentum_buffer"},
+    "adafactor": {"r": "row_var", "c": "col_var", "v": "variance"},
     "adamax": {"m": "exp_avg", "u": "exp_inf"},
     "adadelta": {"s": "square_avg", "x": "acc_delta"},
     "adagrad": {"s": "sum"},

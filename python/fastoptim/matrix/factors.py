@@ -1,0 +1,66 @@
+"""Second moments that are estimated from their means over the rows and columns of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engines.stages import MatrixWork, Stage
+from ..optimizer.base import Optimizer
+from ..options.schema import StateArray
+from ..reference_math import Array, square, totals
+
+#: The schema of the factors, which are scratch arrays.
+FACTORS = {"row_factor": StateArray("row_factor"), "column_factor": StateArray("column_factor")}
+
+#: The schema of the means of squares: over rows and columns, or of the elements of arrays that are no matrices.
+MOMENTS = {"r": StateArray("row_sums"), "c": StateArray("column_sums"), "v": StateArray("no_matrix")}
+
+
+class FactoredGradient(Optimizer):
+    """The pass that writes the prepared gradient, of which the means are taken."""
+
+    variants = {"factored_gradient": ("x",)}
+
+    @staticmethod
+    def reference(p: Array, g: Array, x: Array, **_: Any) -> None:
+        """The formula in NumPy."""
+        x[...] = g
+
+
+def gradient_stage(work: Any) -> Stage:
+    """Return the stage with this work on the prepared gradient ``x``, of which it takes squares or absolute values."""
+    return Stage(FactoredGradient, work, shared="x", copies_gradient=True)
+
+
+def average(old: Array, weight: float, new: Array) -> Array:
+    """Return ``(1 - weight) * old + weight * new``, in double and rounded to the type of the old values."""
+    return ((1 - weight) * old.astype(np.float64) + weight * new).astype(old.dtype)
+
+
+def update_moments(work: MatrixWork, weight: float, eps: float, prefix: str = "") -> dict[str, Array]:
+    """Return the moving averages ``r`` and ``c`` of the means of x^2, plus `eps`, over rows and columns."""
+    x, r, c = work["x"], prefix + "r", prefix + "c"
+    rows, columns = x.shape[-2:]
+    of_rows, of_columns = work.square_sums(x)
+    return {
+        r: average(work[r], weight, of_rows / columns + eps),
+        c: average(work[c], weight, of_columns / rows + eps),
+    }
+
+
+def set_factors(work: MatrixWork, moments: dict[str, Array], least: float = 0.0, prefix: str = "") -> None:
+    """Set the factors of the inverse square root of ``r * c / mean(r)``, where the mean is at least `least`."""
+    r, c = (moments[prefix + name].astype(np.float64) for name in "rc")
+    mean = totals(r[..., 0])[..., None, None] / r.shape[-2]
+    work[prefix + "row_factor"][...] = 1 / np.sqrt(r / np.maximum(mean, least))
+    work[prefix + "column_factor"][...] = 1 / np.sqrt(c)
+
+
+def update_elements(work: MatrixWork, weight: float, eps: float) -> dict[str, Array]:
+    """Return the moving average ``v`` of x^2 plus `eps` of an array that is no matrix, and set its factors."""
+    v = average(work["v"], weight, square(work["x"]) + eps)
+    work["row_factor"][...] = 1 / np.sqrt(v.astype(np.float64))
+    work["column_factor"][...] = 1
+    return {"v": v}
