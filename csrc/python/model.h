@@ -196,7 +196,7 @@ class Model {
     std::vector<CompressionRef> compression_refs_;  // likewise
     std::vector<double*> scalar_states_;            // of all segments
     std::vector<Layout> layouts_;
-    std::deque<AxisOrder> axis_orders_;  // to which segments point
+    std::deque<AxisOrder> axis_orders_;              // to which segments point
     std::vector<std::unique_ptr<const Axes>> axes_;  // of state that is broadcast
     std::vector<Identity> identities_;
     std::vector<std::optional<Identity>> copy_identities_;

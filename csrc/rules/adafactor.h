@@ -39,7 +39,9 @@ struct Adafactor {
         : d(d),
           rate(rate),
           eps2(eps2),
-          limit(T(1 / (eps1 < INFINITY ? eps1 : sizeof(T) == 4 ? double(FLT_EPSILON) : DBL_EPSILON))),
+          limit(T(1 / (eps1 < INFINITY  ? eps1
+                       : sizeof(T) == 4 ? double(FLT_EPSILON)
+                                        : DBL_EPSILON))),
           scale_parameter(scale_parameter != 0) {}
 
     FO_HD T normalized(T g, T row_factor, T column_factor) const {

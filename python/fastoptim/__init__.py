@@ -21,9 +21,12 @@ from .early_stopping import EarlyStopping as EarlyStopping
 from .lbfgs.optimizer import LBFGS as LBFGS
 from .loss_scale import LossScaler as LossScaler
 from .matrix.adafactor import Adafactor as Adafactor
+from .matrix.adam_mini import AdamMini as AdamMini
+from .matrix.came import CAME as CAME
 from .matrix.muon import Muon as Muon
 from .matrix.muon import NorMuon as NorMuon
 from .matrix.shampoo import Shampoo as Shampoo
+from .matrix.sm3 import SM3 as SM3
 from .matrix.soap import SOAP as SOAP
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS

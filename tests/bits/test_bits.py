@@ -50,9 +50,8 @@ from cases import (
     assert_same_bits,
     special_values,
 )
-from devices import LINE
+from devices import LINE, ON_CPU_ALONE
 from fastoptim.core import RULES
-from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 from fastoptim.reference_math import compute_dtype
 from loops import each_case, each_isa, loop, using_isa
 from models import every_variant
@@ -64,8 +63,8 @@ OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 
 def test_every_rule_is_reached() -> None:
     """Sophia.update_hessian, the passes of L-BFGS and optimizers with stages have tests of their own."""
-    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo", "factored_"))}
-    passes |= {name for cls in FACTORED_OPTIMIZERS.values() for name in cls.variants}
+    passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo"))}
+    passes |= ON_CPU_ALONE
     assert {case.variant for case in CASES} == set(RULES) - {"sophia_hessian"} - passes
 
 

@@ -99,7 +99,7 @@ def test_any_memory_order(optimizer: type[fo.Optimizer]) -> None:
 def test_more_axes_need_c_order(optimizer: type[fo.Optimizer]) -> None:
     p = np.ones((2, 3, 2, 2, 2))
     optimizer({"w": p}).step({"w": p.copy()})
-    with pytest.raises(ValueError, match=r"params\['w'\]: expected C order .* more than 4 axes, got strides"):
+    with pytest.raises(ValueError, match=r"params\['w'\]: expected C order for more than 4 axes, as .* got strides"):
         optimizer({"w": np.asfortranarray(p)})
 
 
@@ -129,7 +129,7 @@ def test_an_interrupt_between_sums_changes_no_byte(
     def interrupted(work: MatrixWork, name: str) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 12:
+        if calls == 5:
             raise KeyboardInterrupt
         return setitem(work, name)
 

@@ -55,14 +55,14 @@ OPTIONS: list[Mapping[str, Any]] = [
     {"maximize": True, "grad_scale": 8.0, "clip_value": 0.5},
     {"clip_norm": 0.1, "clip_global_norm": 0.2, "clip_eps": 0.0},
     {"decoupled": False, "weight_decay": 0.5, "l1": 0.1},
-    {"weight_decay": 0.5, "decay_schedule": "corrected"},
+    {"weight_decay": 0.5, "decoupled": True, "decay_schedule": "corrected"},
     {"ema": 0.9, "ema_start": 2},
     {"swa_start": 2, "skip_nonfinite": True},
     {"bounds": (-0.5, 0.75)},
     {"lr": fo.schedules.Cosine(0.1, 5), "on_nonfinite": "raise"},
 ]
 #: Of those whose formula does not contain the decay.
-MASKED: list[Mapping[str, Any]] = [{"cautious": True}, {"cautious_decay": True, "weight_decay": 0.5}]
+MASKED: list[Mapping[str, Any]] = [{"cautious": True}, {"cautious_decay": True, "weight_decay": 0.5, "decoupled": True}]
 
 
 def options_of(optimizer: type[fo.Optimizer]) -> list[Mapping[str, Any]]:

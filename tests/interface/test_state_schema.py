@@ -63,7 +63,7 @@ def test_a_class_completes_its_schema() -> None:
     assert fo.Prodigy.state_schema["d"].is_scalar
     assert fo.RowwiseAdam.state_schema["v"].is_of_rows
     assert MomentumInBfloat16.state_schema["average"].initial == "p"
-    sums = {"row_sums", "column_sums", "no_matrix", "row_factor", "column_factor"}
+    sums = {"row_sums", "column_sums", "no_matrix", "row_factor", "column_factor", "row_block"}
     assert set(SHAPES) == {"param", "scalar", "matrix_rows", "blocks", "rows", "row_counts", *sums}
 
 

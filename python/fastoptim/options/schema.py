@@ -97,6 +97,9 @@ SHAPES = {
         name: Shape(of, None, False, reason, has_rows=name != "column_sums")
         for name, (of, reason) in _OF_MATRICES.items()
     },
+    "row_block": Shape(
+        lambda shape: _row_shape(shape) or (1,) * len(shape), None, False, ", one number for each row of a matrix"
+    ),
     "rows": Shape(lambda shape: shape[:1] or (1,), None, False, ", one number for each row"),
     "row_counts": Shape(lambda shape: shape[:1] or (1,), np.dtype(np.int64), False, ", one count for each row", True),
 }
