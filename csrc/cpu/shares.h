@@ -69,13 +69,23 @@ void for_shares(const std::vector<std::int64_t>& begins, std::int64_t min_share,
 // The batches of plan_passes on the CPU.
 inline std::int64_t batch_elements() { return num_threads() * kBatchShare; }
 
+// Return the fewest elements per thread of a pass: fewer where most of its elements are of selected rows.
+inline std::int64_t min_share_of(const StepArgs& step, const Pass& pass) {
+    std::int64_t all = 0, of_rows = 0;
+    for (std::int64_t i = pass.begin; i < pass.end; ++i) {
+        all += step.stepped(i);
+        if (step.gradients[i].rows) of_rows += step.stepped(i);
+    }
+    return 2 * of_rows > all ? kMinRowShare : kMinShare;
+}
+
 // Update the segments of a pass in shares; `loops_of(i)` returns the loops for segment i.  Allocates nothing if
 // `begins`, whose content is of no account, has the capacity for one more number than there are segments.
 template <class LoopsOf>
 void update_shares(const StepArgs& step, const Pass& pass, LoopsOf loops_of, const GradientLoops& gradient_loops,
                    const StorageLoops& storage_loops, std::vector<std::int64_t>& begins) {
     concatenate(pass.end - pass.begin, [&](std::int64_t i) { return step.stepped(pass.begin + i); }, begins);
-    for_shares(begins, kMinShare, kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+    for_shares(begins, min_share_of(step, pass), kAlign, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
         const std::int64_t at = pass.begin + i;
         const RuleLoops& loops = loops_of(at);
         const bool is_double = step.segments[at].p.format == Format::kFloat64;
