@@ -96,7 +96,8 @@ def step_by_engine(optimizer: OptimizerParts, flat: list[Any], group_steps: list
     optimizer._engine = engine if is_current else None
     absent = [i for i, grad in enumerate(flat) if grad is None]
     counts = Counts(optimizer._counts, (now + 1, missed_with(missed, absent, optimizer.reduces_all)))
-    written = [param.p for param, grad in zip(optimizer.param_states, flat, strict=True) if grad is not None]
+    present = (param for param, grad in zip(optimizer.param_states, flat, strict=True) if grad is not None)
+    written = [array for param in present for array in (param.p, param.copy) if array is not None]
     mark = version_marker(written)
     stepped = engine.step(flat, group_steps, step_of, counts)
     try:
