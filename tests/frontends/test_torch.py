@@ -147,7 +147,7 @@ def test_copies_pickles_files_and_state_dicts_continue_with_the_same_bits(
 def test_the_signature_and_the_docstring(name: str) -> None:
     cls, core = getattr(fastoptim.torch, name), getattr(fo, name)
     ours = inspect.signature(cls).parameters
-    assert set(inspect.signature(core).parameters) - {"backend", "copies"} <= set(ours)
+    assert set(inspect.signature(core).parameters) - {"backend"} <= set(ours)
     if theirs := getattr(torch.optim, name, None):
         expected = inspect.signature(theirs).parameters
         assert set(expected) <= set(ours)

@@ -98,7 +98,7 @@ def changes_of(optimizer: OptimizerParts, params: Any, source: Any) -> list[Chan
     """Return the change of each parameter, None for one that stays; raise an error if one does not fit."""
     arrays = list(_leaves(optimizer._structure, params, "params"))
     indices = list(_leaves(optimizer._structure, source, "source"))
-    return [_check(*each) for each in zip(optimizer.param_states, arrays, indices, strict=True)]
+    return [check_change(*each) for each in zip(optimizer.param_states, arrays, indices, strict=True)]
 
 
 def _leaves(structure: Structure, tree: Any, place: str) -> Iterator[Any]:
@@ -122,7 +122,8 @@ def _leaves(structure: Structure, tree: Any, place: str) -> Iterator[Any]:
             yield from _leaves(child, tree[i], f"{place}[{i}]")
 
 
-def _check(param: ParamState, p: Any, source: Any) -> Change | None:
+def check_change(param: ParamState, p: Any, source: Any) -> Change | None:
+    """Return the change of a parameter, None for one that stays; raise an error if it does not fit."""
     place, source_place = param.p_place, f"source{param.place}"
     if p is None and source is None:
         return None

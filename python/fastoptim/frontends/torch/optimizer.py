@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from textwrap import indent
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
@@ -17,6 +18,7 @@ from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.base import known_optimizers
+from .rows import checked_copies, remap
 from .stepper import check_groups, make_stepper, stepper_class
 from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor, with_tensors
 
@@ -25,6 +27,8 @@ CORE_OPTIMIZERS = known_optimizers()
 #: Options of PyTorch's implementations.  The values have no effect here, where every step is fused.
 FLAGS: dict[str, Any] = {"foreach": None, "capturable": False, "differentiable": False, "fused": None}
 _FLAGS_DOC = """\
+copies: A list with a float16 or bfloat16 tensor, or None, for each parameter, over all groups.  Each step writes the
+    rounded parameters to them in the pass of the update.  Default None.
 foreach, fused, capturable: Accepted without effect, as every step is fused; not both of `foreach` and `fused`.
 differentiable: False only; RuntimeError for True.
 decoupled_weight_decay: PyTorch's name of `decoupled`."""
@@ -44,14 +48,19 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     )
     _loads_numpy_arrays = True  # so that `fastoptim.save` accepts its tensors
     _stepper: Any = None
+    _copies: Mapping[Any, Any] = {}  # by parameter
     _loading: Mapping[str, Any] | None = None
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         bound = self._signature.bind(params, *args, **kwargs)
         given = {name: value for name, value in bound.arguments.items() if name != "params"}
+        copies = given.pop("copies", None)
         convention = {name: given.pop(name) for name in ("convention",) if name in given}
         options = dict(self.core.checked_defaults(convention))
         super().__init__(params, {**options, **FLAGS, **_renamed(given)})
+        if copies is not None:
+            self._copies = checked_copies(self.param_groups, copies)
+            self.refresh_copies()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with options of its own; see `torch.optim.Optimizer.add_param_group`."""
@@ -101,7 +110,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         number = 1.0 if scale is None else float(scale)
         stepper = self._stepper
         if stepper is None or not stepper.take_step(self.param_groups, self.state, number):
-            stepper = self._stepper = make_stepper(self.core, self.param_groups, self.state, False)
+            stepper = self._stepper = make_stepper(self.core, self.param_groups, self.state, self._copies, False)
             if stepper is not None and not stepper.take_step(self.param_groups, self.state, number):
                 raise RuntimeError("step: expected parameters and state that stay as they are, got some that change")
         return loss  # without a step if no parameter has a gradient
@@ -110,7 +119,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """Return a stepper of all parameters that require gradients."""
         stepper = self._stepper
         if stepper is None or not stepper._swapped_by:
-            stepper = make_stepper(self.core, self.param_groups, self.state, True)
+            stepper = make_stepper(self.core, self.param_groups, self.state, self._copies, True)
             if stepper is None:
                 raise ValueError("params: expected at least one tensor that requires a gradient, got none")
             if not all(target.is_plain for target in stepper._borrowed.targets):
@@ -121,6 +130,45 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def averaged(self) -> AbstractContextManager[None]:
         """Temporarily assign the averages of `ema` or `swa_start` to the parameters; see `fastoptim.Optimizer`."""
         return self._whole_stepper().averaged()  # type: ignore[no-any-return]
+
+    def refresh_copies(self) -> None:
+        """Round the parameters into `copies` now; needed only after they were changed by other means than `step`."""
+        with torch.no_grad():
+            for tensor, copy in self._copies.items():
+                copy.copy_(tensor)
+
+    def remap(self, params: Mapping[Any, Any], source: Mapping[Any, Any]) -> None:
+        """Replace parameters by tensors with other rows, and keep the state of the rows that stay.
+
+        Row i of a new tensor takes the state of row ``source[p][i]`` of the parameter `p` that it replaces; -1 is the
+        state before the first step, as in `fastoptim.Optimizer.remap`.  The new tensor replaces the old one in
+        `param_groups` and `state`; in the model it is the caller's to replace.  A call that raises an error has
+        changed nothing.
+
+        Args:
+            params: The new tensors, leaves that require gradients, by the parameters that they replace.
+            source: The indices of int32 or int64, by the same parameters.
+
+        Raises:
+            IndexError: An index is below -1, or not below the old number of rows.
+            TypeError: A key is not a parameter, or a tensor is of another kind or dtype.
+            ValueError: A shape does not fit, a parameter is complex, a DTensor or has gaps, or has one of `copies`.
+
+        >>> import torch, fastoptim.torch
+        >>> p, new = torch.ones(3, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
+        >>> opt = fastoptim.torch.Adam([p])
+        >>> (p * torch.arange(3.0)[:, None]).sum().backward()
+        >>> opt.step()
+        >>> opt.remap({p: new}, {p: torch.tensor([2, -1])})
+        >>> opt.state[new]["exp_avg"][:, 0]
+        tensor([0.2000, 0.0000])
+        """
+        if self._stepper is not None:
+            self._stepper.check_not_swapped()
+        remap(self, params, source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_copies": self._copies}
 
     def master_params(self) -> list[Any]:
         """Return copies of the parameters that require gradients, with their extra bits; see `fastoptim.Optimizer`."""
@@ -210,6 +258,8 @@ def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any, opti
     if family is None:
         return value
     target = ParamState(array, {}, schema=core.schema_for(options)).allocate(name)
+    if isinstance(target, np.ndarray):
+        target = torch.from_numpy(target)
     if target.shape != (elements := inner(value).detach()).shape:
         raise ValueError(
             f"state_dict: expected {names_of(core)[name]} of shape {tuple(target.shape)}, got {tuple(elements.shape)}"
@@ -237,7 +287,7 @@ _hooked_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
 def _signature(core: type[CoreOptimizer]) -> inspect.Signature:
     """Return the constructor's signature: torch.optim's positional arguments first, where it has the class."""
     kinds = inspect.Parameter
-    parameters = {p.name: p for p in inspect.signature(core).parameters.values() if p.name not in ("backend", "copies")}
+    parameters = {p.name: p for p in inspect.signature(core).parameters.values() if p.name != "backend"}
     parameters |= {name: kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in FLAGS.items()}
     parameters[DECOUPLED] = kinds(DECOUPLED, kinds.KEYWORD_ONLY, default=core.defaults["decoupled"])
     theirs = getattr(torch.optim, core.__name__, core)

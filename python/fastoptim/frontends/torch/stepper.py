@@ -25,6 +25,7 @@ from ...extra_bits import EXTRA_BITS
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.groups import missing_state, raise_lr_max
 from ...options.checks import rate_at
+from ...options.schema import ROW_STEPS
 from ...options.settings import Settings
 from .tensors import Target, gradient_of, is_sharded, names_of, outer, state_arrays, step_dtype
 
@@ -98,8 +99,6 @@ class Steps:
         settings: Settings = super().check_options(known, place)  # type: ignore[misc]
         if (state_format := settings.options["state_format"]) != "native":
             raise ValueError(f"{place}state_format: expected 'native' with PyTorch, got {state_format!r}")
-        if settings.options["row_steps"]:
-            raise ValueError(f"{place}row_steps: expected False in fastoptim.torch, got True")
         return settings
 
     def _settings(self: Any, index: int) -> Settings:
@@ -240,10 +239,18 @@ def stepper_class(core: type[CoreOptimizer]) -> Any:
     return type(core.__name__, (Steps, core), {"__module__": __name__})
 
 
-def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state: Any, everything: bool) -> Any:
+def place_of(group: int, index: int) -> str:
+    """Return the path of a parameter in messages."""
+    return f"[{group}]['params'][{index}]"
+
+
+def make_stepper(
+    core: type[CoreOptimizer], groups: list[dict[str, Any]], state: Any, copies: Mapping[Any, Any], everything: bool
+) -> Any:
     """Return a stepper of the parameters with state or with a gradient, for which it makes the state.
 
-    With `everything` also of those that require gradients.  None if there is no such parameter.
+    `copies` are those in 16 bits, by parameter.  With `everything` also of the parameters that require gradients.  None
+    if there is no such parameter.
     """
     cls = stepper_class(core)  # type: ignore[arg-type]  # mypy: a class has no hash
     settings = check_groups(core, groups)
@@ -255,7 +262,7 @@ def make_stepper(core: type[CoreOptimizer], groups: list[dict[str, Any]], state:
         for j, tensor in enumerate(group["params"]):
             own = state.get(tensor) or {}
             if own or tensor.grad is not None or (everything and tensor.requires_grad):
-                entries.append(_entry(cls, tensor, own, settings[i], (i, j), index))
+                entries.append(_entry(cls, tensor, own, settings[i], (i, j), index, copies.get(tensor)))
             else:
                 idle.append(tensor)
             index += 1
@@ -287,17 +294,15 @@ def _options_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(
-    cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int], index: int
+    cls: Any, tensor: Any, state: dict[str, Any], settings: Settings, where: tuple[int, int], index: int, copy: Any
 ) -> _Entry:
-    place = f"[{where[0]}]['params'][{where[1]}]"
+    place = place_of(*where)
     target = Target.of(tensor, "param_groups" + place)
     if cls.stages and tensor.is_complex():
         raise ValueError(f"param_groups{place}: expected a real tensor for {cls.name}, got {tensor.dtype}")
-    if is_sharded(tensor) and (
-        cls.reduce_terms or cls.stages or any(settings.options[k] for k in ("clip_norm", "clip_global_norm"))
-    ):
+    if is_sharded(tensor) and (reason := _why_whole(settings)):
         raise ValueError(
-            f"param_groups{place}: expected a tensor of which this process has every element, as sums run over it, "
+            f"param_groups{place}: expected a tensor of which this process has every element, as {reason}, "
             f"got a DTensor"
         )
     check_target(target.array, "param_groups" + place)
@@ -314,12 +319,24 @@ def _entry(
         "param_groups" + place,
         schema=cls.schema_for(settings.options),
         index=index,
+        copy=copy,
     )
     made = missing_state(param, settings)
     step = round(float(state["step"])) if "step" in state else int(bool(state))
     if any(param.schema_of(name).starts_count for name in made):
         step = 0
+    if ROW_STEPS in made:  # each row has taken the steps of its parameter
+        made[ROW_STEPS][...] = step
     return _Entry(target, param, state, {**made, **_converted(param)}, step)
+
+
+def _why_whole(settings: Settings) -> str:
+    """Return why a process needs every element of a parameter; empty if it does not."""
+    optimizer, options = settings.optimizer, settings.options
+    if settings.has_row_state or options["row_steps"]:
+        return "its rows have numbers of their own"
+    has_sums = optimizer.reduce_terms or optimizer.stages or options["clip_norm"] or options["clip_global_norm"]
+    return "sums run over it" if has_sums else ""
 
 
 def _converted(param: ParamState) -> dict[str, Any]:

@@ -114,8 +114,10 @@ def inner(tensor: Any) -> Any:
 
 
 def outer(array: Any, like: Any) -> Any:
-    """Return a state array as PyTorch keeps it for a parameter: complex, or a DTensor."""
-    if array.dtype == torch.float64 and not array.dim():
+    """Return a state array as PyTorch keeps it for a parameter: complex, or a DTensor, if it has its elements."""
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(array)
+    if array.shape != inner(like).shape or (array.dtype == torch.float64 and not array.dim()):
         return array
     if like.is_complex():
         array = torch.view_as_complex(array)
