@@ -70,11 +70,12 @@ def turn_gradient(work: MatrixWork) -> dict[str, Any]:
         beta = options["betas"][1] if options["shampoo_beta"] is None else options["shampoo_beta"]
         factors = next_factors(work, "factors", x, sides, beta if t > 1 else 0.0, 1 - beta)
         made["factors"] = factors
-        r[...] = turn(work, x, unpack(work["bases"], sides)).reshape(shape)
         if t == 1:
             made["bases"] = _first_bases(work, factors, sides)
-        elif (t - 1) % options["precondition_frequency"] == 0:
-            made |= _change_bases(work, factors, sides)
+        else:
+            r[...] = turn(work, x, unpack(work["bases"], sides)).reshape(shape)
+            if (t - 1) % options["precondition_frequency"] == 0:
+                made |= _change_bases(work, factors, sides)
     if t == 1:
         r[...] = 0.0
     return made
