@@ -213,6 +213,97 @@ def check_groups_and_swaps() -> None:
     wide.close()
 
 
+def check_copies() -> None:
+    """Every rank has the copies of one process, also of arrays that others own."""
+    params, others = model(), model()
+    halves, one_halves = ([half_of(p) for p in arrays] for arrays in (params, others))
+    opt = fo.distributed.Sharded(fo.AdamW, params, COMM, lr=0.1, copies=halves)
+    other = fo.AdamW(others, lr=0.1, copies=one_halves)
+    for step in range(1, 6):
+        opt.step(gradients(step, RANK))
+        other.step(summed(step))
+        assert_equal([half for half in halves if half is not None], [h for h in one_halves if h is not None], "copies")
+    halves[1][...] = 0
+    opt.refresh_copies()
+    assert_equal(halves[1], params[1].astype(np.float16), "refreshed")
+    opt.close()
+
+
+def half_of(p: Array) -> Any:
+    return None if p.itemsize == 2 else np.zeros_like(p, np.float16)
+
+
+def check_accumulation() -> None:
+    """Two calls on every rank and one step are a step by the mean of the sums, and an error of one adds nothing."""
+    each: list[dict[str, Any]] = [{}, {"clip_global_norm": 1.0, "skip_nonfinite": True}]
+    for options in each:
+        params, others = model(), model()
+        opt = fo.distributed.Sharded(fo.Adam, params, COMM, **options)
+        other = fo.Adam(others, **options)
+        for step in range(1, 9, 2):
+            for part in (step, step + 1):
+                opt.accumulate(gradients(part, RANK))
+                other.accumulate(summed(part))
+            wrong = [*gradients(1, RANK)[:-1], np.zeros(3)] if RANK == SIZE - 1 else gradients(1, RANK)
+            with raises(ValueError if RANK == SIZE - 1 else RuntimeError, "grads[6]: expected shape"):
+                opt.accumulate(wrong)
+            for call in (opt.state_dict, partial(opt.step, gradients(1, RANK))):
+                with raises(RuntimeError, "expected step() without gradients first, which takes the sum of the 2"):
+                    call()
+            how: Any = "sum" if step > 4 else "mean"
+            assert opt.step(accumulation=how) == other.step(accumulation=how)
+            assert_equal(params, others, f"step {step}")
+        with raises(RuntimeError, "step: expected gradients, or calls of accumulate before"):
+            opt.step()
+        other.accumulate(summed(1))
+        saved = other.state_dict()
+        with raises(ValueError if RANK == 0 else RuntimeError, "expected no 'accumulated' gradients"):
+            opt.load_state_dict(saved)
+        if SIZE > 1:
+            opt.accumulate(gradients(1, RANK))
+            if RANK == 0:
+                opt.optimizer.accumulate(gradients(1, RANK))
+            with raises(RuntimeError, "step: expected the same options and step on every rank"):
+                opt.step()
+        opt.close()
+
+
+def check_added_groups() -> None:
+    params, others = model(), model()
+    opt = fo.distributed.Sharded(fo.AdamW, [{"params": params[:2]}], COMM, clip_global_norm=7.0)
+    other = fo.AdamW([{"params": others[:2]}], clip_global_norm=7.0)
+    last = RANK == SIZE - 1
+    for step in range(1, 6):
+        grads, total = gradients(step, RANK), summed(step)
+        if step == 3:
+            for wrong, error, text in (
+                ({"params": params[2:], "lr": -1.0}, ValueError, "lr: expected"),
+                ({"params": [params[0]]}, ValueError, "params["),
+                (3, TypeError, "param_group: expected a dict with 'params', got int"),
+            ):
+                with raises(error if last else RuntimeError, text):
+                    opt.add_param_group(wrong if last else {"params": params[2:]})
+            if SIZE > 1:
+                different = [values((5,), np.float32, RANK)]
+                with raises(RuntimeError, "expected the same bits on every rank"):
+                    opt.add_param_group({"params": different})
+                with raises(RuntimeError, "add_param_group: expected the same options and step on every rank"):
+                    opt.add_param_group({"params": params[2:], "lr": 0.1 * (1 + RANK)})
+            opt.add_param_group({"params": params[2:], "lr": 0.1})
+            other.add_param_group({"params": others[2:], "lr": 0.1})
+            assert len(opt.owners) == len(params)
+        opt.step([grads[:2], grads[2:]] if step > 2 else [grads[:2]])
+        other.step([total[:2], total[2:]] if step > 2 else [total[:2]])
+        assert_equal(params, others, f"step {step}")
+    own = {i: bool(state) for i, state in enumerate([*opt.state[0], *opt.state[1]])}
+    assert own == {i: owner == RANK for i, owner in enumerate(opt.owners)}
+    saved = opt.state_dict()
+    if saved is not None:
+        assert_equal(saved, other.state_dict(), "state dict")
+    opt.check_synced()
+    opt.close()
+
+
 def check_memory() -> None:
     """The state of a rank is its share."""
     params = [np.zeros(1000 * (1 + i % 5), np.float32) for i in range(40)]

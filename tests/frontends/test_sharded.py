@@ -23,7 +23,16 @@ def test_every_optimizer_has_the_bits_of_one_process(ranks: int) -> None:
 
 @pytest.mark.parametrize(
     ("ranks", "check"),
-    [(3, "small_buckets"), (2, "bits_of_reference"), (3, "groups_and_swaps"), (1, "memory"), (4, "memory")],
+    [
+        (3, "small_buckets"),
+        (2, "bits_of_reference"),
+        (3, "groups_and_swaps"),
+        (3, "copies"),
+        (2, "accumulation"),
+        (3, "added_groups"),
+        (1, "memory"),
+        (4, "memory"),
+    ],
 )
 def test_it_is_one_optimizer_to_its_user(ranks: int, check: str) -> None:
     run(ranks, check)
@@ -79,6 +88,7 @@ def test_arrays_go_to_the_rank_with_the_least_the_largest_first() -> None:
     assert owners_of([5, 9, 1, 7, 3], 2) == [1, 0, 0, 1, 0]
     assert owners_of([4, 4, 4], 2) == [0, 1, 0]
     assert owners_of([1], 3) == [0]
+    assert owners_of([4, 4, 4], 2, [(0, 6), (1, 1)]) == [1, 1, 0]
     rng = np.random.default_rng(0)
     for ranks in (1, 2, 3, 7):
         sizes = rng.integers(1, 1000, 50).tolist()

@@ -6,7 +6,7 @@ Every rank computes the same division.  A large array travels in its own memory,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,14 @@ from .links import Link, Request
 BUCKET_BYTES = 1 << 20  # of gradients that travel together, unless one array has more
 
 
-def owners_of(sizes: Sequence[int], ranks: int) -> list[int]:
-    """Return the rank that owns each array: the largest array first, to the rank with the least so far."""
+def owners_of(sizes: Sequence[int], ranks: int, owned: Iterable[tuple[int, int]] = ()) -> list[int]:
+    """Return the rank that owns each array: the largest array first, to the rank with the least so far.
+
+    `owned` are the rank and the size of each array that has an owner already.
+    """
     owners, loads = [0] * len(sizes), [0] * ranks
+    for rank, size in owned:
+        loads[rank] += size
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         owners[i] = min(range(ranks), key=lambda rank: (loads[rank], rank))
         loads[owners[i]] += sizes[i]

@@ -12,7 +12,7 @@ import numpy as np
 from ... import core
 from ...arrays.checks import check_gradient
 from ...arrays.cuda_families import ArrayMetadata
-from ...arrays.param_state import ParamState, check_targets
+from ...arrays.param_state import ParamState, check_targets, refresh
 from ...arrays.rows import Rows
 from ...arrays.tree import Structure
 from ...engines.base import (
@@ -63,6 +63,9 @@ class ShardedEngine:
         with self._peers.exchanging():
             step = _Step(self, group_steps, step_of, present, any(present))
             nonfinite = step.run(local)
+            if nonfinite is None:  # owners write those of their own arrays in the pass of the update
+                pairs = zip(self._param_states, present, strict=True)
+                refresh(param for param, there in pairs if there and param.is_remote)
         if nonfinite is not None:
             if any(group_step.settings.when_nonfinite == "raise" for group_step in group_steps):
                 raise FloatingPointError(

@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays.param_state import ParamState
+from ...arrays.checks import check_gradient, check_whole
+from ...arrays.param_state import ParamState, check_targets
 from ...arrays.tree import describe
 from ...files import document, safetensors
 from ...optimizer import checkpoint, saving
+from ...optimizer.accumulation import ACCUMULATED, Accumulation, check_none_pending
 from ...optimizer.base import Optimizer
+from ...optimizer.groups import new_group, options_of
 from ...options.checks import Positive, Whole, check_option
 from ...options.suggestions import did_you_mean
 from ...texts import brief
 from . import state
 from .buckets import buckets_of, owners_of
 from .engine import ShardedEngine
-from .links import link_of
+from .links import Link, link_of
 from .peers import Peers, digest
 
 
@@ -75,27 +78,14 @@ class Sharded:
             if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
                 expected = "the class of an optimizer, such as fastoptim.AdamW"
                 raise TypeError(f"optimizer_class: expected {expected}, got {brief(optimizer_class)}")
-            if options.get("copies") is not None:
-                raise ValueError(f"copies: expected None, as only owners step an array, got {brief(options['copies'])}")
             optimizer = optimizer_class(params, **options)
-            metadata = [param.metadata for param in optimizer.param_states]
             if optimizer.reduces_all and link.xp is not np:
                 raise ValueError(f"{type(optimizer).__name__}: expected NumPy arrays, as its sums run over all ranks")
-            for param in optimizer.param_states:
-                if not isinstance(param.p, link.xp.ndarray):
-                    expected = f"an array of {link.xp.__name__} with this communicator"
-                    raise TypeError(f"{param.p_place}: expected {expected}, got {describe(param.p)}")
-            places = [
-                (param.place, str(param.metadata.dtype), param.metadata.shape) for param in optimizer.param_states
-            ]
-            peers.agree(repr((optimizer.name, places)))
-        peers.count = len(metadata)
-        owners = owners_of([p.nbytes for p in metadata], link.size)
-        optimizer.param_states[:] = [
-            param if owner == link.rank else replace(param, state={}, is_remote=True)
-            for param, owner in zip(optimizer.param_states, owners, strict=True)
-        ]
+            _check_library(optimizer.param_states, link)
+            peers.agree(repr((optimizer.name, _described(optimizer.param_states))))
+        owners: list[int] = []
         self._peers, self._owners = peers, owners
+        _divide(optimizer, owners, peers)
         engine_for = optimizer.engine_for
         vars(optimizer)["engine_for"] = lambda param_states: ShardedEngine(param_states, owners, peers, engine_for)
         self.optimizer = optimizer
@@ -121,21 +111,61 @@ class Sharded:
         """The rank that owns each array, in their order."""
         return list(self._owners)
 
-    def step(self, grads: Any) -> bool | None:
+    def step(self, grads: Any = ACCUMULATED, *, accumulation: Accumulation = "mean") -> bool | None:
         """Update the parameters on every rank with the sum of the gradients; see `Optimizer.step`.
 
-        An array for which some ranks have None takes the sum of the others.
+        An array for which some ranks have None takes the sum of the others.  Without `grads`, each rank sends the mean,
+        or with ``accumulation="sum"`` the sum, of those that it has passed to `accumulate`.
         """
         with self._peers.together("step"):
-            return self.optimizer.step(grads)
-
-    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Raise TypeError: the owners are those of the arrays that the optimizer was made with."""
-        raise TypeError("add_param_group: expected all parameters where the sharded optimizer is made; make a new one")
+            return self.optimizer.step(grads, accumulation=accumulation)
 
     def accumulate(self, grads: Any) -> None:
-        """Raise TypeError: the sum of a rank's gradients would not be part of the state dict."""
-        raise TypeError("accumulate: expected an optimizer of one process; add gradients before step, which sends them")
+        """Add local gradients to a sum of this rank, which ``step()`` without gradients sends; see `Optimizer`.
+
+        Call it as often on every rank.  State dicts do not contain the sums: `state_dict` raises RuntimeError as long
+        as one waits for its step.
+        """
+        with self._peers.together("accumulate"):
+            optimizer = self.optimizer
+            optimizer.check_not_swapped()
+            written = check_targets(optimizer.param_states)
+            flat = optimizer._structure.match(grads, "grads")
+            for param, grad in zip(optimizer.param_states, flat, strict=True):
+                check_whole(grad, param.g_place)
+                if grad is not None:
+                    written.check_no_overlap(check_gradient(grad, param.g_place, param.metadata), param.g_place)
+            self._peers.agree()
+            with self._peers.exchanging():  # an error here would leave the ranks with different sums
+                optimizer.accumulate(grads)
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group, equal on every rank; see `Optimizer.add_param_group`.
+
+        Its arrays go to the ranks with the least state so far.
+        """
+        peers, optimizer = self._peers, self.optimizer
+        with peers.together("add_param_group"):
+            new = self._checked_group(param_group)
+            options = {name: value for name, value in options_of(param_group).items() if not callable(value)}
+            peers.agree(repr((_described(new), sorted(options.items()))))
+            self._check_equal(new)
+            with peers.exchanging():  # an error here would leave the ranks with different groups
+                optimizer.add_param_group(param_group)
+                _divide(optimizer, self._owners, peers)
+
+    def _checked_group(self, group: Mapping[str, Any]) -> Sequence[ParamState]:
+        """Return the parameters of a group that can be added, or raise an error."""
+        optimizer = self.optimizer
+        optimizer.check_not_swapped()
+        check_none_pending(optimizer, "add_param_group")
+        if not (isinstance(group, Mapping) and "params" in group):
+            raise TypeError(f"param_group: expected a dict with 'params', got {describe(group)}")
+        options, index = optimizer._constructed_with, len(optimizer._trees)
+        new = new_group(optimizer, type(optimizer), index, dict(group), options, grouped=True).param_states
+        _check_library(new, self._peers.link)
+        check_targets([*optimizer.param_states, *new])
+        return new
 
     def update_hessian(self, hessians: Any) -> bool | None:
         """Average the sum of the estimates; see `Sophia.update_hessian`."""
@@ -164,6 +194,7 @@ class Sharded:
         """Return on root the state dict that one process would have, and None on the others."""
         with self._peers.together("state_dict"):
             root = self._checked_root(root)
+            check_none_pending(self.optimizer, "state_dict")
             own = self.optimizer.state_dict()
             self._peers.agree(str(root))
             with self._peers.exchanging():
@@ -204,18 +235,22 @@ class Sharded:
         peers = self._peers
         with peers.together("check_synced"):
             peers.agree(str(self.optimizer.step_count))
-            own = [digest(_bytes_of(param)) for param in self.optimizer.param_states]
-            rows: Any = np.zeros((peers.size, len(own)))
-            rows[peers.rank] = own
-            with peers.exchanging():
-                rows = peers.link.all_sum(rows.reshape(-1)).reshape(rows.shape)
-            differ = np.argwhere((rows != rows[0]).T)
-            if len(differ):
-                i, rank = differ[0]
-                raise RuntimeError(
-                    f"{self.optimizer.param_states[i].p_place}: expected the same bits on every rank, got others on "
-                    f"rank {rank}; send them from one rank to all first, as with comm.Bcast"
-                )
+            self._check_equal(self.optimizer.param_states)
+
+    def _check_equal(self, param_states: Sequence[ParamState]) -> None:
+        """Raise RuntimeError, on every rank, if a parameter differs between ranks; after an agreement."""
+        peers = self._peers
+        rows: Any = np.zeros((peers.size, len(param_states)))
+        rows[peers.rank] = [digest(_bytes_of(param)) for param in param_states]
+        with peers.exchanging():
+            rows = peers.link.all_sum(rows.reshape(-1)).reshape(rows.shape)
+        differ = np.argwhere((rows != rows[0]).T)
+        if len(differ):
+            i, rank = differ[0]
+            raise RuntimeError(
+                f"{param_states[i].p_place}: expected the same bits on every rank, got others on rank {rank}; send "
+                f"them from one rank to all first, as with comm.Bcast"
+            )
 
     def close(self) -> None:
         """End the connection on all ranks, whose communicator is then freed."""
@@ -245,6 +280,31 @@ class Sharded:
             buckets = buckets_of(self.optimizer.param_states, self._owners, self._peers.link)
             for request in [bucket.broadcast() for bucket in buckets]:
                 request.wait()
+
+
+def _check_library(param_states: Sequence[ParamState], link: Link) -> None:
+    """Raise TypeError for an array of another library than the communicator's."""
+    for param in param_states:
+        if not isinstance(param.p, link.xp.ndarray):
+            expected = f"an array of {link.xp.__name__} with this communicator"
+            raise TypeError(f"{param.p_place}: expected {expected}, got {describe(param.p)}")
+
+
+def _described(param_states: Sequence[ParamState]) -> list[Any]:
+    """Return what has to be equal on every rank."""
+    return [(param.place, str(param.metadata.dtype), param.metadata.shape) for param in param_states]
+
+
+def _divide(optimizer: Optimizer, owners: list[int], peers: Peers) -> None:
+    """Give the parameters that have no owner yet to the ranks, and drop the state of those of other ranks."""
+    sizes = [param.metadata.nbytes for param in optimizer.param_states]
+    owners += owners_of(sizes[len(owners) :], peers.size, zip(owners, sizes, strict=False))
+    optimizer.param_states[:] = [
+        param if owner == peers.rank else replace(param, state={}, is_remote=True)
+        for param, owner in zip(optimizer.param_states, owners, strict=True)
+    ]
+    optimizer._engine = None
+    peers.count = len(owners)
 
 
 def _bytes_of(param: ParamState) -> Any:

@@ -51,6 +51,8 @@ def check_parts(state_dict: Any) -> None:
         isinstance(entry, Mapping) and isinstance(entry.get("place"), str) for entry in entries
     ):
         raise ValueError("state_dict: expected a dict with 'arrays', each with its 'place', got another value")
+    if "accumulated" in state_dict:
+        raise ValueError("state_dict: expected no 'accumulated' gradients, which one process has, got a sum of them")
 
 
 def move(link: Link, values: Mapping[str, Any] | None, source: int, target: int) -> dict[str, Any] | None:
