@@ -28,6 +28,7 @@ from .matrix.muon import NorMuon as NorMuon
 from .matrix.shampoo import Shampoo as Shampoo
 from .matrix.sm3 import SM3 as SM3
 from .matrix.soap import SOAP as SOAP
+from .norms import adaptive_clip as adaptive_clip
 from .norms import global_norm as global_norm
 from .optimizer.base import OPTIMIZERS as OPTIMIZERS
 from .optimizer.base import Optimizer as Optimizer

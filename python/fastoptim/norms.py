@@ -1,18 +1,18 @@
-"""The norm of many arrays at once."""
+"""The norm of many arrays at once, and gradients that are clipped by the norms of units."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .arrays.checks import canonical_dtype, check_array, is_dense
+from .arrays.checks import canonical_dtype, check_array, is_dense, memory_of
 from .arrays.cuda_families import ArrayMetadata
 from .arrays.families import family_of
 from .arrays.tree import structure_of
 from .engines import cuda, native
-from .options.checks import NormType, check_option
-from .reference_math import Array, norm_in_order
+from .options.checks import NonNegative, NormType, Positive, check_option
+from .reference_math import Array, compute_dtype, norm_in_order, rounded_to
 
 
 def global_norm(arrays: Any, norm_type: float = 2.0) -> float:
@@ -40,6 +40,98 @@ def global_norm(arrays: Any, norm_type: float = 2.0) -> float:
     named = zip(structure.match(arrays, "arrays"), structure.paths("arrays"), strict=True)
     checked = [_readable(array, place) for array, place in named if array is not None]
     return norm_in_order(_norms(checked, norm_type), norm_type)
+
+
+def adaptive_clip(
+    params: Any, grads: Any, clipping: float = 0.01, eps: float = 1e-3, *, output_axis: Literal[0, -1] = 0
+) -> Any:
+    r"""Return gradients whose norm is bounded for each unit, relative to the unit's parameters (AGC).
+
+    .. math::
+        g_i = g_i \cdot \min(1, \lambda \max(\lVert p_i \rVert, \epsilon) / \lVert g_i \rVert)
+        \quad \text{for each output } i
+
+    A unit is the weights of one output: a row of a matrix, a kernel of a convolution, and the whole of an array of
+    fewer than two axes.  The authors leave out the last layer.  Pass the result to `step`; the gradients themselves are
+    only read.  Sums of squares are in double and have a fixed shape, so that the bits are the same on every machine and
+    for any number of threads.  A unit with a gradient that is not finite stays as it is.
+
+    Args:
+        params: Arrays on the CPU: one, or any nesting of dicts, lists and tuples of arrays.
+        grads: Gradients of the same structure and shapes; None in the place of an array stays None.
+        clipping: :math:`\lambda`, above 0.  Default 0.01.
+        eps: :math:`\epsilon`, the least norm of a unit, at least 0.  Default 1e-3.
+        output_axis: The axis of the outputs: 0 as in PyTorch, or -1 as in Keras and JAX.  Default 0.
+
+    Returns:
+        New NumPy arrays of the gradients' dtypes, in the structure of `params`.
+
+    Raises:
+        TypeError: Another structure, a leaf that is not an array, or a dtype that no optimizer accepts.
+        ValueError: Another shape, an option out of range, or an array on a GPU.
+
+    Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
+    arXiv:2102.06171.
+
+    >>> import numpy as np, fastoptim as fo
+    >>> params = {"w": np.array([[3.0, 4.0], [0.0, 0.0]])}
+    >>> grads = {"w": np.array([[0.3, 0.4], [0.0, 1e-6]])}
+    >>> fo.adaptive_clip(params, grads)["w"]
+    array([[3.e-02, 4.e-02],
+           [0.e+00, 1.e-06]])
+    """
+    clipping = check_option(Positive, clipping, "clipping")
+    eps = check_option(NonNegative, eps, "eps")
+    output_axis = check_option(Literal[0, -1], output_axis, "output_axis")
+    structure = structure_of(params)
+    leaves = zip(structure.match(params, "params"), structure.match_partly(grads, "grads"), strict=True)
+    pairs = [
+        None if g is None else _checked_pair(p, g, path) for (p, g), path in zip(leaves, structure.paths(), strict=True)
+    ]
+    return structure.build(iter([None if pair is None else _clip(*pair, clipping, eps, output_axis) for pair in pairs]))
+
+
+def _checked_pair(p: Any, g: Any, path: str) -> tuple[Array, Array]:
+    """Return a parameter and its gradient as NumPy arrays."""
+    arrays = []
+    for array, place in ((p, f"params{path}"), (g, f"grads{path}")):
+        checked = check_array(np.asarray(array) if isinstance(array, np.generic) else array, place)
+        if isinstance(checked, ArrayMetadata):
+            raise ValueError(f"{place}: expected an array on the CPU, got one on {memory_of(checked)}")
+        arrays.append(_plain(checked))
+    own, grad = arrays
+    if grad.shape != own.shape:
+        raise ValueError(f"grads{path}: expected shape {own.shape} as the parameter's, got {grad.shape}")
+    return own, grad
+
+
+def _clip(p: Array, g: Array, clipping: float, eps: float, output_axis: int) -> Array:
+    """Return the clipped gradient of one parameter."""
+    shape = [1] * g.ndim
+    if g.ndim > 1:
+        shape[output_axis] = -1
+    with np.errstate(all="ignore"):
+        bounds = clipping * np.maximum(_unit_norms(p, output_axis), eps)
+        norms = _unit_norms(g, output_axis)
+        exceeds = (norms > bounds) & (norms < np.inf)
+        factors = np.where(exceeds, bounds / norms, 1.0).astype(compute_dtype(g.dtype)).reshape(shape)
+        clipped = factors * g
+        return np.where(exceeds.reshape(shape), rounded_to(clipped, g.dtype) if g.itemsize == 2 else clipped, g)
+
+
+def _unit_norms(x: Array, output_axis: int) -> Array:
+    """Return the norm of each unit in double, from squares that are scaled where these overflow or lose digits."""
+    over_rows = x.ndim > 1 and output_axis == -1
+    units = x.shape[output_axis] if x.ndim > 1 else 1
+    rest = x.size // max(units, 1)
+    matrix = np.ascontiguousarray(x).reshape(1, *((rest, units) if over_rows else (units, rest)))
+    squares = native.square_sums(matrix)[over_rows]
+    norms = np.sqrt(squares)
+    if x.dtype == np.float64:
+        for lost, scale in ((squares == np.inf, 2.0**-538), (squares < 2.0**-800, 2.0**537)):
+            if lost.any():
+                norms[lost] = np.sqrt(native.square_sums(scale * matrix)[over_rows][lost]) / scale
+    return norms
 
 
 class _Dense(NamedTuple):

@@ -11,6 +11,7 @@ from ..engines.stages import MatrixWork
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, Positive, Range
 from ..options.fields import argument, option
+from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
 from .factors import FACTORS, MOMENTS, gradient_stage, set_factors, update_elements, update_moments
 
@@ -92,7 +93,7 @@ class Adafactor(Optimizer):
     scratch = ("row_factor", "column_factor")
     stages = (gradient_stage(_update_second_moment),)
     stage_state = ("r", "c", "v")
-    state_schema = FACTORS | MOMENTS
+    state_schema = {**FACTORS, **MOMENTS, "m": StateArray(compress="signed")}
     is_factored = True
     host_constants = ("rate", "eps1", "eps2")
     conventions = {"torch": {}, "keras": {"lr": 1e-3, "eps": (1e-30, 1e-3), "eps_form": "added"}}

@@ -117,7 +117,7 @@ class AdamMini(Optimizer):
     scratch = ("factor",)
     stages = (gradient_stage(_update_second_moment),)
     stage_state = ("v",)
-    state_schema = {"v": Blocks(), "factor": StateArray("row_block")}
+    state_schema = {"m": StateArray(compress="signed"), "v": Blocks(), "factor": StateArray("row_block")}
     is_factored = True
 
     lr: LearningRate = 1e-3

@@ -85,7 +85,7 @@ class SM3(Optimizer):
     name = "sm3"
     variants = {"sm3_momentum": ("m", "r", "c"), "sm3": ("r", "c")}
     stages = (Stage(SM3Bound, _take_maxima, shared="x"),)
-    state_schema = _BOUNDS
+    state_schema = {**_BOUNDS, "m": StateArray(compress="signed")}
     is_factored = True
 
     lr: LearningRate = 0.1
