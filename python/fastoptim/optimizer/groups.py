@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,8 +106,9 @@ def new_group(
     arrays = structure.match(group["params"], inside)
     param_states = []
     for p, own in zip(arrays, structure.paths(), strict=True):
-        check_backend(optimizer.backend, check_target(p, inside + own), inside + own)
-        schema = settings.stored_schema(math.prod(p.shape))
+        metadata = check_target(p, inside + own)
+        check_backend(optimizer.backend, metadata, inside + own)
+        schema = settings.stored_schema(metadata.size)
         param = ParamState(p, {}, index, path + own, inside + own, schema=schema)
         param.state.update(missing_state(param, settings))
         param_states.append(param)
