@@ -71,8 +71,8 @@ def _format_of(schema: StateArray) -> str:
 def _saved_format(name: str, state: Mapping[str, Any]) -> str:
     if name + SCALES in state:
         return "int8"
-    array = state[name]
-    return "bfloat16" if isinstance(array, np.ndarray) and array.dtype == bfloat16() else "native"
+    array, dtype = state[name], bfloat16()  # None without its package, which NumPy would compare as float64
+    return "bfloat16" if dtype and isinstance(array, np.ndarray) and array.dtype == dtype else "native"
 
 
 def _decoded(name: str, state: Mapping[str, Any], p: Array, order: list[int], expected: str) -> Any:
