@@ -146,13 +146,19 @@ def print_times(elements: int, rounds: int, repeats: int) -> None:
         print(f"{name:32} {ratio:5.2f} of float32's speed, {ns:6.3f} ns an element")
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["errors", "times"])
     parser.add_argument("--elements", type=int, default=24, help="the exponent of two")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse the arguments, measure and print."""
+    arguments = make_parser().parse_args()
     if arguments.what == "errors":
         print_errors()
         return

@@ -87,6 +87,7 @@ def test_a_step_accesses_what_its_rule_declares(case: Case) -> None:
     passes = internals.passes_of(case.optimizer.check_options(case.options))
     reads = {name for accesses in passes for name, access in accesses.items() if access}
     writes = {name for accesses in passes for name, access in accesses.items() if access == "rw"}
+    writes |= {name for name, array in case.optimizer.state_schema.items() if array.is_of_rows}  # between passes
 
     def step(changed: str = "") -> tuple[dict[str, bytes], dict[str, bytes]]:
         opt, grads = internals.make_optimizer(Workload(case.optimizer.name, "", ((50,),), options=case.options))

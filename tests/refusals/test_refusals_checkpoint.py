@@ -112,8 +112,13 @@ def test_a_spoiled_array_of_a_state_dict(model: Model) -> None:
         for spoil in SPOILED_STATE:
             spoiled = state_dict_of_another(type(model.opt))
             state = spoiled["arrays"][-1]["state"]
-            state[name] = spoil(state[name])
-            with model.refuses(ValueError, f"params['w2']: expected {name!r} as float32 of shape (2, 3)"):
+            right = state[name]
+            state[name] = spoil(right)
+            found = (getattr(state[name], "dtype", None), getattr(state[name], "shape", None))
+            if found == (right.dtype, right.shape):
+                continue  # of one axis
+            expected = f"params['w2']: expected {name!r} as float32 of shape {right.shape}"
+            with model.refuses(ValueError, expected):
                 model.opt.load_state_dict(spoiled)
 
 

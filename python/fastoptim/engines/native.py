@@ -303,10 +303,13 @@ def option_set(settings: Settings, given: Mapping[str, Any], defaults: Mapping[s
     free = {name: defaults[name] for name in ("lr", "grad_scale")}
     optimizer = settings.optimizer
     lasting = Settings(optimizer, settings.variant, {**settings.options, **free}, settings.memo)
+    readable = dict(_readable_options(optimizer, settings.variant))
+    if settings.options["cautious"]:
+        readable.pop("weight_decay", None)  # some rules cannot have both, which is checked where a set is made
     return core.OptionSet(
         _update_config(lasting),
         {name: value for name, value in given.items() if name not in free},
-        _readable_options(optimizer, settings.variant),
+        readable,
         free["lr"],
         free["grad_scale"],
         lasting.when_nonfinite,
