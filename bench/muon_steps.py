@@ -83,6 +83,8 @@ def steps_of(shapes: str, count: int, bfloat16: bool) -> dict[str, Callable[[], 
         "torch.optim.Muon, float32": in_float32(torch_step(torch.optim.Muon, grads)),
     }
     if bfloat16:
+        narrow = partial(fastoptim.torch.Muon, ns_dtype="bfloat16")
+        calls["fastoptim.torch, bfloat16"] = torch_step(narrow, grads)
         calls["torch.optim.Muon"] = torch_step(torch.optim.Muon, grads)
     return calls
 

@@ -43,6 +43,20 @@ def test_steps_as_on_numpy_arrays(name: str) -> None:
         np.testing.assert_array_equal(p.detach().numpy(), q)
 
 
+@pytest.mark.parametrize("name", ["Muon", "NorMuon"])
+def test_iterates_in_bfloat16(name: str) -> None:
+    """Five iterations in 8 bits change the step by some percent, as PyTorch's own do; larger coefficients by more."""
+    wide, narrow, theirs = ([torch.zeros(shape).requires_grad_() for shape in SHAPES[:2]] for _ in range(3))
+    for params, ns_dtype in ((wide, "compute"), (narrow, "bfloat16")):
+        step(params, getattr(fastoptim_torch, name)(params, lr=1.0, weight_decay=0.0, ns_dtype=ns_dtype), 1)
+    for p, q in zip(wide, narrow, strict=True):
+        assert 1e-4 < float((p - q).detach().norm() / p.detach().norm()) < (0.05 if name == "Muon" else 0.25)
+    if name == "Muon":
+        step(theirs, torch.optim.Muon(theirs, lr=1.0, weight_decay=0.0), 1)
+        for p, q in zip(theirs, narrow, strict=True):
+            assert (p - q).norm() < 0.05 * p.norm()
+
+
 @pytest.mark.parametrize("name", ["SOAP", "Shampoo"])
 def test_continues_from_a_state_dict(name: str) -> None:
     """The state that is packed has the shape that the saved options demand, not that of the defaults."""

@@ -155,6 +155,15 @@ def test_coefficients_are_checked(value: Any, error: type[Exception], message: s
         fo.Muon(np.ones((2, 2)), ns_coefficients=value)
 
 
+@each_backend
+def test_numpy_has_no_products_in_bfloat16(backend: Backend) -> None:
+    opt = fo.Muon({"w": np.ones((2, 2))}, ns_dtype="bfloat16", backend=backend)
+    with pytest.raises(ValueError, match=r"params\['w'\]: expected a PyTorch tensor .* got an array of NumPy"):
+        opt.step({"w": np.ones((2, 2))})
+    assert (opt.params["w"] == 1).all()
+    assert not opt.state["w"]["m"].any()
+
+
 def test_rows_as_outputs() -> None:
     for name in ("flatten", "input_first"):
         with pytest.raises(ValueError, match=f"{name}: expected False for NorMuon"):

@@ -86,6 +86,7 @@ class Cuda:
     """
 
     name = "CUDA"
+    multiplies_bfloat16 = False
     names_streams = True
     """True if each array names its own stream."""
     moves = True

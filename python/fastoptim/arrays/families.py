@@ -22,6 +22,8 @@ class ArrayFamily(Protocol):
     """The operations on the arrays of one library."""
 
     name: str
+    multiplies_bfloat16: bool
+    """True if the library has matrix products in bfloat16, and the family the methods for them."""
 
     def owns(self, thing: Any) -> bool:
         """Return whether this is an array of the family."""

@@ -31,6 +31,7 @@ class NumPy:
     """NumPy arrays, in the CPU's memory."""
 
     name = "NumPy"
+    multiplies_bfloat16 = False
 
     def owns(self, thing: Any) -> bool:
         """Return whether this is a NumPy array other than a masked one, of which an update would ignore the mask."""

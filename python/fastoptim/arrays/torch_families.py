@@ -30,6 +30,8 @@ def version_marker(arrays: Sequence[Any]) -> Callable[[], None] | None:
 class _Torch:
     """The operations on tensors of both families."""
 
+    multiplies_bfloat16 = True
+
     reader: tuple[Sequence[str], str] | None = (("shape", "stride()", "dtype", "device"), "data_ptr()")
     """See `Cuda.reader`."""
 
@@ -108,6 +110,14 @@ class _Torch:
     def to_numpy(self, array: Any) -> Array:
         """Return a NumPy copy, after a wait for the current stream."""
         return np.array(array.detach().cpu().numpy())
+
+    def in_bfloat16(self, array: Any) -> Any:
+        """Return a tensor with the rounded elements of a tensor, or of a NumPy array."""
+        return self._torch.as_tensor(array).to(self._torch.bfloat16)
+
+    def empty_bfloat16(self, like: Any, shape: tuple[int, ...]) -> Any:
+        """Return a tensor with any elements on the device of `like`."""
+        return self._torch.empty(shape, dtype=self._torch.bfloat16, device=like.device)
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """Multiply by cuBLAS; on the CPU NumPy does, which takes half of the time where b is the transpose of a."""

@@ -87,6 +87,7 @@ class Workspace:
 class MatrixWork:
     """One parameter in a step, for the array library.  The CPU's arrays are NumPy's over the same memory."""
 
+    completes_squares = True
     param: ParamState
     group_step: GroupStep
     backend: str
@@ -170,6 +171,40 @@ class MatrixWork:
         if self.backend == "native":
             return native.norms(arrays, 2.0)
         return [norm(array, 2.0) for array in arrays]
+
+
+@dataclass
+class NarrowWork:
+    """The products of a parameter's library in bfloat16, on arrays of its own."""
+
+    completes_squares = False
+    work: MatrixWork
+
+    def __post_init__(self) -> None:
+        self.param = self.work.param
+        self._family: Any = self.param.family
+        if not self._family.multiplies_bfloat16:
+            raise ValueError(
+                f"{self.param.p_place}: expected a PyTorch tensor for products in bfloat16, got an array of "
+                f"{self._family.name}"
+            )
+
+    def from_compute(self, array: Any) -> Any:
+        """Return a rounded copy of an array of the compute type."""
+        return self._family.in_bfloat16(array)
+
+    def to_compute(self, array: Any) -> Any:
+        """Return a copy in float32, on the CPU as a NumPy array."""
+        wide = array.float()
+        return wide if self.work.on_gpu else in_numpy(wide)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Any:
+        """Return memory with any values."""
+        return self._family.empty_bfloat16(self.param.p, shape)
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Assign a product of matrices."""
+        self._family.matmul(a, b, out)
 
 
 class Engine:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ..engines.stages import MatrixWork, Stage
+from ..engines.stages import MatrixWork, NarrowWork, Stage
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, PositiveCount, Whole
 from ..options.fields import argument, option
@@ -102,12 +102,15 @@ def orthogonalize(work: MatrixWork) -> dict[str, Any]:
     normalize(work, x, factor, options["eps"], options["eps_floor"])
     rows, columns = x.shape[-2:]
     scale, polynomials = _scale_of(rows, columns, options), polynomials_of(coefficients, options["ns_steps"])
-    made = {}
-    if "beta2" in options:
-        x = iterate(work, x, polynomials, 1.0)
-        made["v"] = _normalize_rows(x, work["v"], options["beta2"], scale)
+    made, is_normalized = {}, "beta2" in options
+    factor = 1.0 if is_normalized else scale
+    if options["ns_dtype"] == "bfloat16":
+        narrow = NarrowWork(work)
+        x = narrow.to_compute(iterate(narrow, narrow.from_compute(x), polynomials, factor))
     else:
-        x = iterate(work, x, polynomials, scale)
+        x = iterate(work, x, polynomials, factor)
+    if is_normalized:
+        made["v"] = _normalize_rows(x, work["v"], options["beta2"], scale)
     o[...] = _from_matrices(x, o.shape, options)
     return made
 
@@ -162,6 +165,8 @@ class Muon(Optimizer):
             optax does.  Default False.
         input_first: The matrices have the shape (inputs, outputs), as in Keras and JAX, not (outputs, inputs).
             Default False.
+        ns_dtype: "compute" iterates in float64 for float64 parameters, else in float32; "bfloat16" as PyTorch does, for
+            PyTorch's tensors alone.  Default "compute".
         flatten: Make one matrix of a parameter of more axes, as of convolution kernels: (outputs, the rest), or with
             `input_first` (the rest, outputs).  Default False.
         heads: The number of equal blocks of outputs of which each is a matrix of its own, as for the attention heads in
@@ -221,6 +226,7 @@ class Muon(Optimizer):
     input_first: bool = option(default=False, kw_only=True)
     flatten: bool = option(default=False, kw_only=True)
     heads: PositiveCount = option(default=1, kw_only=True)
+    ns_dtype: Literal["compute", "bfloat16"] = option(default="compute", kw_only=True)
     weight_decay: NonNegative = option(default=0.1, kw_only=True)
     decoupled: bool = option(default=True, kw_only=True)
     convention: Literal["torch", "keras", "optax", "paper"] = argument(default="torch", kw_only=True)
@@ -280,6 +286,7 @@ class NorMuon(Muon):
         input_first: False only, as rows are outputs.
         flatten: False only; pass a view of two axes.
         heads: As in `Muon`.  Default 1.
+        ns_dtype: As in `Muon`.  Default "compute".
         weight_decay: :math:`\lambda`, at least 0.  Default 0.01.
         decoupled: If False, weight decay is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from ..engines.stages import MatrixWork
+from ..engines.stages import MatrixWork, NarrowWork
 from ..options.checks import as_float
 from ..texts import brief
 
@@ -90,17 +90,21 @@ def normalize(work: MatrixWork, x: Any, factor: float, eps: float, is_floor: boo
     for matrix, norm in zip(matrices, work.norms([*matrices]), strict=True):
         least = max(norm * factor, eps) if is_floor else norm * factor + eps
         mantissa, exponent = math.frexp(least or 1.0)
+        if abs(exponent) < np.finfo(matrix.dtype).maxexp - 2:
+            matrix *= math.ldexp(1 / mantissa, -exponent)
+            continue
         half = -exponent // 2  # the quotient itself may be infinite; both factors are normal numbers
         matrix *= math.ldexp(1 / mantissa, half)
         matrix *= math.ldexp(1.0, -exponent - half)
 
 
-def iterate(work: MatrixWork, x: Any, polynomials: Sequence[Polynomial], scale: float) -> Any:
+def iterate(work: MatrixWork | NarrowWork, x: Any, polynomials: Sequence[Polynomial], scale: float) -> Any:
     """Apply the polynomials to the singular values of each matrix, and return the result times `scale`.
 
     With A = x x' and S = (A + h)^2, where h is half of the quotient of the last two coefficients, the factor
     b + c A + d A^2 of x is d S + b - d h^2.  So an iteration needs three products and one pass over a square matrix,
-    and two of the products are of a matrix with its own transpose, which a BLAS computes in half of the time.
+    and two of the products are of a matrix with its own transpose, which a BLAS computes in half of the time.  In
+    bfloat16 the differences of d S would lose most of its digits, and b A is added to d A^2.
     """
     rows, columns = x.shape[-2:]
     side = min(rows, columns)
@@ -110,16 +114,17 @@ def iterate(work: MatrixWork, x: Any, polynomials: Sequence[Polynomial], scale: 
     for i, (first, third, fifth) in enumerate(polynomials):
         factor = scale if i == len(polynomials) - 1 else 1.0
         _times_transpose(work.matmul, x, a, rows > columns)
-        if fifth:
-            shift = third / (2 * fifth)
+        shift = third / (2 * fifth) if fifth and work.completes_squares else 0.0
+        if shift:
             on_diagonal[0] += shift
+        if fifth:
             _times_transpose(work.matmul, a, s, False)
             s *= fifth * factor
-            on_diagonal[1] += (first - fifth * shift * shift) * factor
         else:
-            s[...] = a
-            s *= third * factor
-            on_diagonal[1] += first * factor
+            s[...] = 0.0
+        if not shift:
+            s += a * (third * factor)
+        on_diagonal[1] += (first - fifth * shift * shift) * factor
         work.matmul(*((x, s) if rows > columns else (s, x)), y)
         x, y = y, x
     return x
