@@ -268,7 +268,7 @@ class Execution {
             pass.end - first, [&](Index i) { return has_row_state(first + i) ? step_.stepped(first + i) : 0; },
             begins_);
         const auto row_size = [&](Index i) { return std::max<Index>(step_.segments[first + i].rows.size, 1); };
-        for_shares(begins_, kMinShare, 1, row_size, [&](Index i, Index begin, Index end) {
+        for_shares(begins_, min_share_of(step_, pass), 1, row_size, [&](Index i, Index begin, Index end) {
             const Index at = first + i;
             void* const own = const_cast<void*>(step_.gradients[at].row_factors);
             RowReduction(step_, at, loops_of(at), loops_.gradient, loops_.storage, own).run(begin, end);

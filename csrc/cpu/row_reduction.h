@@ -96,6 +96,7 @@ class RowReduction {
         for (Index n = 0; begin < end; begin += n) {
             double sums[kSumTile];
             n = most ? std::min(end - begin, most) : row_size;
+            prefetch(begin / row_size, n / row_size);
             if (most)
                 sum(begin, n, sums);
             else
@@ -134,6 +135,12 @@ class RowReduction {
         };
         if (!gradient_.rows || !gradient_.rows->constants) return call(constants_, 0, n);
         for (Index i = 0; i < n; ++i) call(step_.constants[gradient_.rows->constants[first + i]], i, 1);
+    }
+
+    // The numbers of selected rows are far apart.
+    void prefetch(Index first, Index n) const {
+        if (!gradient_.rows) return;
+        for (Index row = first; row < first + n; ++row) FO_PREFETCH(at(numbers_, gradient_.rows->index[row]));
     }
 
     std::byte* at(std::byte* array, Index row) const { return array + static_cast<std::size_t>(row) * item_; }
