@@ -324,6 +324,7 @@ class History:
         given = self.values(self.twins[0].params[i].shape, self.twins[0].params[i].dtype)
 
         def write(twin: Twin) -> Any:
+            twin.opt.master_params()  # raises the errors of assigned options, before the caller's own write
             twin.params[i][...] = given
             return list(leaves(twin.opt.master_params()))
 

@@ -197,9 +197,7 @@ class SquareMatrices(StateArray):
     @property
     def kind(self) -> Shape:
         """The kind of its shape."""
-        return Shape(
-            self._size, None, False, ", the squares of the lengths of its axes that have factors", False, False
-        )
+        return Shape(self._size, None, False, ", the squares of its axes that have factors", False, False)
 
     def _size(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (sum(side * side for side in self.sides(shape, self.options)),)
