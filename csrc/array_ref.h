@@ -44,6 +44,11 @@ constexpr bool has_blocks(Compression kind) {
     return kind == Compression::kSigned || kind == Compression::kNonNegative;
 }
 
+// The bytes of an element, 0 for an array that is not compressed.
+constexpr std::size_t code_size(Compression kind) {
+    return kind == Compression::kNone ? 0 : kind == Compression::kRounded ? 2 : 1;
+}
+
 constexpr std::size_t item_size(Extra kind) { return kind == Extra::kBits8 ? 1 : 2; }
 
 }  // namespace fo

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../step.h"
+#include "ahead.h"
 
 #include <cstdint>
 #include <span>
@@ -50,10 +51,10 @@ struct StorageLoops {
     void (*encode_parameter)(const Segment&, const StepConstants&, std::int64_t begin, const void* from,
                              std::int64_t n);
     // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.
-    void (*decode_state)(const Segment&, std::size_t k, std::int64_t begin, void* to, std::int64_t n);
+    void (*decode_state)(const Segment&, std::size_t k, std::int64_t begin, void* to, std::int64_t n, Ahead& ahead);
     // Encode the arrays whose bits are set; from[k] is the tile of array k.
     void (*encode_state)(const Segment&, const StepConstants&, std::uint32_t written, std::int64_t begin,
-                         const void* const* from, std::int64_t n);
+                         const void* const* from, std::int64_t n, Ahead& ahead);
 };
 
 // Add the squares of `rows` rows of n elements, at most kSumTile, to the sums of rows and columns.  Distances of rows

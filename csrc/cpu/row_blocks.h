@@ -6,17 +6,12 @@
 #include "../formats.h"
 #include "../reduce.h"
 #include "../rule_info.h"
+#include "ahead.h"
 #include "loop.h"
 #include "row_pieces.h"
 #include "staged_tile.h"
 
 #include <cstring>
-
-#if defined(__GNUC__)
-#define FO_PREFETCH(ADDRESS) __builtin_prefetch(ADDRESS)
-#else
-#define FO_PREFETCH(ADDRESS)
-#endif
 
 namespace fo::cpu {
 

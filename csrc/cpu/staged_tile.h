@@ -43,6 +43,7 @@ class StagedTile {
     void update(Update update, const Gradient& gradient, Index begin, Index end) {
         for (Index n = 0; begin < end; begin += n) {
             n = std::min(end - begin, Index(kSumTile));
+            if (from_.p.size >= kLong) look_ahead(gradient, begin + n, std::min(from_.p.size - begin - n, n));
             open(begin, n);
             update(here_, gradient, constants_, begin, begin + n);
             if (stages_p_) loops_.encode_parameter(from_, constants_, begin, tile_, n);
@@ -67,6 +68,25 @@ class StagedTile {
     }
 
   private:
+    static constexpr Index kLong = 1 << 17;  // with fewer elements the arrays are in a cache
+
+    // Let the conversions of this tile fetch the arrays of the next one.
+    void look_ahead(const Gradient& gradient, Index begin, Index n) {
+        const auto add = [&](const void* data, Format format) {
+            ahead_.add(FO_TARGET::element(data, format, begin),
+                       static_cast<std::size_t>(n) * FO_TARGET::item_size(format));
+        };
+        ahead_.clear();
+        add(from_.p.data, from_.p.format);
+        if (!gradient.axes) add(gradient.data, gradient.format);
+        for (std::size_t k = 0; stages_state_ && k + 2 < accesses_.size(); ++k) {
+            const std::size_t item = code_size(from_.compression[k].kind);
+            if (item > 0)
+                ahead_.add(static_cast<std::byte*>(from_.state[k].data) + begin * Index(item),
+                           static_cast<std::size_t>(n) * item);
+        }
+    }
+
     bool is_staged(std::size_t k) const { return from_.compression[k].kind != Compression::kNone; }
 
     // Decode a tile, and let the segment refer to it as if the whole arrays were there.
@@ -79,13 +99,13 @@ class StagedTile {
         const std::size_t item = compute_format(from_.p.format) == Format::kFloat64 ? sizeof(double) : sizeof(float);
         for (std::size_t k = 0; k + 2 < accesses_.size(); ++k) {
             if (!is_staged(k)) continue;
-            if (accesses_[k + 2] != Access::kNone) loops_.decode_state(from_, k, begin, states_[k], n);
+            if (accesses_[k + 2] != Access::kNone) loops_.decode_state(from_, k, begin, states_[k], n, ahead_);
             state_[k].data = whole(states_[k], begin, item);
         }
     }
 
     void close_state(Index begin, Index n) {
-        if (written_) loops_.encode_state(from_, constants_, written_, begin, tiles_, n);
+        if (written_) loops_.encode_state(from_, constants_, written_, begin, tiles_, n, ahead_);
     }
 
     // Return the address of element 0 of an array whose element `begin` is at the start of the tile.
@@ -102,6 +122,7 @@ class StagedTile {
     const bool stages_p_, stages_state_;
     ArrayRef state_[kMaxState];
     const void* tiles_[kMaxState];
+    Ahead ahead_;
     std::uint32_t written_ = 0;  // the compressed arrays that the pass writes
     alignas(64) float tile_[kSumTile];
     alignas(64) std::byte states_[kMaxState][kSumTile * sizeof(double)];

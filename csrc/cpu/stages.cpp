@@ -217,6 +217,8 @@ void encode_parameter(const Segment& segment, const StepConstants& constants, In
 
 // ---- compressed state
 
+constexpr Index kPiece = 256;  // between prefetches where there are no blocks
+
 template <class Code>
 void decode_block(const Cell<typename Code::type>* from, float scale, float* to, Index n) {
     FO_IVDEP
@@ -224,19 +226,21 @@ void decode_block(const Cell<typename Code::type>* from, float scale, float* to,
 }
 
 template <class Code>
-void decode_blocks(const CompressionRef& ref, void* codes, Index begin, float* to, Index n) {
+void decode_blocks(const CompressionRef& ref, void* codes, Index begin, float* to, Index n, Ahead& ahead) {
     const auto* const from = cells_at<typename Code::type>(codes, begin);
     const float* const scales = ref.scales + begin / kCodeBlock;
     Index at = 0;
-    for (; at + kCodeBlock <= n; at += kCodeBlock)
+    for (; at + kCodeBlock <= n; at += kCodeBlock) {
+        ahead.fetch();
         decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, kCodeBlock);
+    }
     if (at < n) decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, n - at);
 }
 
 // Encode at most a tile of whole blocks.
 template <class Code>
 void encode_whole_blocks(const float* from, const float* random, Cell<typename Code::type>* to, float* scales,
-                         Index blocks) {
+                         Index blocks, Ahead& ahead) {
     float factors[kSumTile / kCodeBlock];
     for (Index block = 0; block < blocks; ++block) {
         const float* const x = from + block * kCodeBlock;
@@ -251,6 +255,7 @@ void encode_whole_blocks(const float* from, const float* random, Cell<typename C
     for (Index block = 0; block < blocks; ++block) factors[block] = block_factor<Code>(scales[block]);
     for (Index block = 0; block < blocks; ++block) {
         const Index at = block * kCodeBlock;
+        ahead.fetch();
         FO_IVDEP
         for (Index i = at; i < at + kCodeBlock; ++i)
             to[i].value = static_cast<typename Code::type>(Code::encode(from[i], factors[block], random[i]));
@@ -258,55 +263,68 @@ void encode_whole_blocks(const float* from, const float* random, Cell<typename C
 }
 
 template <class Code>
-void encode_blocks(const float* from, const float* random, const CompressionRef& ref, void* codes, Index begin,
-                   Index n) {
+void encode_blocks(const float* from, const float* random, const CompressionRef& ref, void* codes, Index begin, Index n,
+                   Ahead& ahead) {
     auto* const to = cells_at<typename Code::type>(codes, begin);
     float* const scales = ref.scales + begin / kCodeBlock;
     const Index blocks = n / kCodeBlock, at = blocks * kCodeBlock;
-    encode_whole_blocks<Code>(from, random, to, scales, blocks);
+    encode_whole_blocks<Code>(from, random, to, scales, blocks, ahead);
     if (at == n) return;
     float rest[kCodeBlock] = {}, random_rest[kCodeBlock] = {};
     Cell<typename Code::type> codes_rest[kCodeBlock];
     std::copy(from + at, from + n, rest);
     std::copy(random + at, random + n, random_rest);
-    encode_whole_blocks<Code>(rest, random_rest, codes_rest, scales + blocks, 1);
+    encode_whole_blocks<Code>(rest, random_rest, codes_rest, scales + blocks, 1, ahead);
     std::copy(codes_rest, codes_rest + (n - at), to + at);
 }
 
-void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to, Index n) {
+void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to, Index n, Ahead& ahead) {
     const CompressionRef& ref = segment.compression[k];
     void* const codes = segment.state[k].data;
     switch (ref.kind) {
-        case Compression::kSigned: return decode_blocks<SignedCode>(ref, codes, begin, to, n);
-        case Compression::kNonNegative: return decode_blocks<NonNegativeCode>(ref, codes, begin, to, n);
-        default: return decode<float>(Format::kBfloat16, element(codes, Format::kBfloat16, begin), to, n);
+        case Compression::kSigned: return decode_blocks<SignedCode>(ref, codes, begin, to, n, ahead);
+        case Compression::kNonNegative: return decode_blocks<NonNegativeCode>(ref, codes, begin, to, n, ahead);
+        default: break;
+    }
+    for (Index at = 0; at < n; at += kPiece) {
+        for (Index line = 0; line < kPiece; line += kCodeBlock) ahead.fetch();
+        const void* const from = element(codes, Format::kBfloat16, begin + at);
+        decode<float>(Format::kBfloat16, from, to + at, std::min(n - at, kPiece));
     }
 }
 
-void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, RandomHalves& random,
-                   Index n) {
+void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, RandomHalves& random, Index n,
+                   Ahead& ahead) {
     const CompressionRef& ref = segment.compression[k];
     void* const codes = segment.state[k].data;
     const bool swapped = k % 2 == 1;
     switch (ref.kind) {
         case Compression::kSigned:
-            return encode_blocks<SignedCode>(from, random.numbers<SignedCode>(swapped), ref, codes, begin, n);
+            return encode_blocks<SignedCode>(from, random.numbers<SignedCode>(swapped), ref, codes, begin, n, ahead);
         case Compression::kNonNegative:
-            return encode_blocks<NonNegativeCode>(from, random.numbers<NonNegativeCode>(swapped), ref, codes, begin, n);
-        default: return round_tile<Bfloat16>(from, random.halves(swapped), cells_at<std::uint16_t>(codes, begin), n);
+            return encode_blocks<NonNegativeCode>(from, random.numbers<NonNegativeCode>(swapped), ref, codes, begin, n,
+                                                  ahead);
+        default: break;
+    }
+    const std::uint16_t* const halves = random.halves(swapped);
+    auto* const to = cells_at<std::uint16_t>(codes, begin);
+    for (Index at = 0; at < n; at += kPiece) {
+        for (Index line = 0; line < kPiece; line += kCodeBlock) ahead.fetch();
+        round_tile<Bfloat16>(from + at, halves + at, to + at, std::min(n - at, kPiece));
     }
 }
 
-void decode_state(const Segment& segment, std::size_t k, Index begin, void* to, Index n) {
-    if (segment.p.format != Format::kFloat64) return decode_floats(segment, k, begin, static_cast<float*>(to), n);
+void decode_state(const Segment& segment, std::size_t k, Index begin, void* to, Index n, Ahead& ahead) {
+    if (segment.p.format != Format::kFloat64)
+        return decode_floats(segment, k, begin, static_cast<float*>(to), n, ahead);
     alignas(64) float floats[kSumTile];
-    decode_floats(segment, k, begin, floats, n);
+    decode_floats(segment, k, begin, floats, n, ahead);
     std::copy(floats, floats + n, static_cast<double*>(to));
 }
 
 // Each pair of arrays has the halves of the same random words.
 void encode_state(const Segment& segment, const StepConstants& constants, std::uint32_t written, Index begin,
-                  const void* const* from, Index n) {
+                  const void* const* from, Index n, Ahead& ahead) {
     for (std::uint32_t pair = 0; written >> 2 * pair != 0; ++pair) {
         if ((written >> 2 * pair & 3) == 0) continue;
         const auto use = static_cast<RandomUse>(static_cast<std::uint32_t>(RandomUse::kState) + pair);
@@ -314,13 +332,13 @@ void encode_state(const Segment& segment, const StepConstants& constants, std::u
         for (std::uint32_t k = 2 * pair; k < 2 * pair + 2; ++k) {
             if ((written >> k & 1) == 0) continue;
             if (segment.p.format != Format::kFloat64) {
-                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), random, n);
+                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), random, n, ahead);
                 continue;
             }
             alignas(64) float floats[kSumTile];
             const auto* const doubles = static_cast<const double*>(from[k]);
             std::transform(doubles, doubles + n, floats, [](double x) { return float(x); });
-            encode_floats(segment, k, begin, floats, random, n);
+            encode_floats(segment, k, begin, floats, random, n, ahead);
         }
     }
 }

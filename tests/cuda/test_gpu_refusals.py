@@ -104,6 +104,14 @@ def test_a_gradient_over_the_state(xp: Any) -> None:
 
 
 @with_device
+@loop("state_format", ["bfloat16", "int8"])
+def test_compressed_state(xp: Any, state_format: Any) -> None:
+    message = f"^state_format: expected 'native' for params, which is on a GPU, got '{state_format}'$"
+    with pytest.raises(ValueError, match=message):
+        fo.Adam(put(xp, ones(4)), state_format=state_format)
+
+
+@with_device
 @loop(
     ("options", "value"),
     [({"master_weight_bits": 24}, "24"), ({"kahan": True}, "True"), ({"stochastic_rounding": True}, "True")],

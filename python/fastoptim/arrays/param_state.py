@@ -91,11 +91,13 @@ class ParamState:
         if not isinstance(schema, Codes):
             return family_in(array).copy(array)
         p, codes = self.metadata, in_numpy(array)
+        values = self.family.zeros(self.p, compute_dtype(p.dtype))
+        target = in_numpy(values)
         if schema.code is None:
-            return codes.astype(compute_dtype(p.dtype))
-        values = np.empty_like(p, dtype=compute_dtype(p.dtype))
-        flat = block_codes.decode(in_memory_order(codes, p), in_numpy(self.state[name + SCALES]), schema.code)
-        in_memory_order(values, p)[...] = flat
+            target[...] = codes
+        else:
+            scales = in_numpy(self.state[name + SCALES])
+            in_memory_order(target, p)[...] = block_codes.decode(in_memory_order(codes, p), scales, schema.code)
         return values
 
     @property
