@@ -268,6 +268,24 @@ def test_a_group_may_be_added_and_have_a_format_of_its_own(state_format: Any) ->
     assert all(dtype.itemsize < 4 for dtype in others)
 
 
+@each_format
+def test_tensors_of_the_cpu_have_the_bits_of_arrays(torch: Any, state_format: Any) -> None:
+    array = values(0, 70, 64)
+    tensor = torch.from_numpy(array.copy())
+    opt, twin = (fo.NAG(p, lr=0.1, state_format=state_format) for p in (tensor, array))
+    for t in range(3):
+        opt.step(torch.from_numpy(values(t, 70, 64)))
+        twin.step(values(t, 70, 64))
+    assert_same_bits(tensor.numpy(), array)
+    assert isinstance(opt.state_values()["v"], torch.Tensor)
+    assert_same_bits(opt.state_values()["v"].numpy(), twin.state_values()["v"])
+    with opt.lookahead(), twin.lookahead():
+        assert_same_bits(tensor.numpy(), array)
+    twin.load_state_dict(opt.state_dict())
+    opt.load_state_dict(twin.state_dict())
+    assert opt.state_nbytes == twin.state_nbytes
+
+
 # ---- refusals
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference_math import Array
+from ..reference_math import Array, bfloat16
 from .cuda_families import ArrayMetadata, Cuda, Stream, array_at, make_metadata
 from .numpy_family import NUMPY
 
@@ -95,8 +95,10 @@ class _Torch:
         """Assign a number, a NumPy array, or any array that PyTorch can convert."""
         if isinstance(source, (int, float)):
             target.detach().fill_(source)
-        else:
-            target.detach().copy_(self._torch.as_tensor(source))
+            return
+        if isinstance(source, np.ndarray) and source.dtype == bfloat16():  # which PyTorch does not convert
+            source = source.astype(np.float32)
+        target.detach().copy_(self._torch.as_tensor(source))
 
     def copy_rows(self, target: Any, rows: Array, source: Any, source_rows: Array) -> None:
         """Assign rows of `source` to rows of `target`."""
