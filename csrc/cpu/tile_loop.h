@@ -40,10 +40,14 @@ class ArrayTile {
 
     bool in_place() const { return in_place_; }
 
+    // Whether it is only read: its elements repeat.
+    bool is_broadcast() const { return array_.axes; }
+
     // Return elements from `begin` on.
     Cell<T>* open(Index begin, Index n) {
         if (in_place_) return static_cast<Cell<T>*>(array_.data) + begin;
-        if (array_.axes) {
+        if (is_broadcast()) {
+            if (Cell<T>* const run = run_at(begin, n)) return run;
             cpu::FO_ISA::decode_along<T>(array_, begin, copy_, n);
             return copy_;
         }
@@ -54,13 +58,25 @@ class ArrayTile {
 
     // Store the tile that was opened last.
     void close(Index n) const {
-        if (!in_place_ && !array_.axes) cpu::FO_ISA::encode<T>(array_.format, copy_, memory_, n);
+        if (!in_place_ && !is_broadcast()) cpu::FO_ISA::encode<T>(array_.format, copy_, memory_, n);
     }
 
     // Memory for a tile of an array that is in place, so that its copy may change.
     Cell<T>* copy() { return copy_; }
 
   private:
+    // Return the elements of a broadcast array that follow one another in memory, such as those of a row; null where
+    // they do not.
+    Cell<T>* run_at(Index begin, Index n) const {
+        const Axes& axes = *array_.axes;
+        int k = axes.count - 1;
+        const bool is_dense = axes.stride[k] == sizeof(T) && array_.format == kComputeFormat<T>;
+        if (!is_dense || begin % axes.length[k] + n > axes.length[k]) return nullptr;
+        auto* at = static_cast<std::byte*>(array_.data);
+        for (; k >= 0; begin /= axes.length[k--]) at += begin % axes.length[k] * axes.stride[k];
+        return reinterpret_cast<Cell<T>*>(at);
+    }
+
     alignas(64) Cell<T> copy_[kTile];
     ArrayRef array_{};
     void* memory_ = nullptr;
@@ -108,8 +124,9 @@ class Tiles {
     // From here on the rule writes to copies of the state.
     void detach_state(Index n) {
         for (std::size_t k = 0; k < kElements; ++k) {
-            if (state_[k].in_place()) std::memcpy(state_[k].copy(), state[k], static_cast<std::size_t>(n) * sizeof(T));
-            state[k] = state_[k].copy();
+            Cell<T>* const copy = state_[k].copy();
+            if (state[k] != copy) std::memcpy(copy, state[k], static_cast<std::size_t>(n) * sizeof(T));
+            state[k] = copy;
         }
     }
 
@@ -124,6 +141,7 @@ class Tiles {
     // Store all state arrays without subnormal numbers.
     void flush_state(Index n) {
         for (std::size_t k = 0; k < kElements; ++k) {
+            if (state_[k].is_broadcast()) continue;
             cpu::FO_ISA::flush_subnormals<T>(state[k], n);
             state_[k].close(n);
         }

@@ -28,7 +28,8 @@ struct Adafactor {
     static constexpr bool on_cpu_alone = true;
     static constexpr std::array hyper{"d", "rate", "eps1", "eps2", "scale_parameter"};
     static constexpr std::array state{"row_factor", "column_factor"};
-    static constexpr int sums = 3;
+    static constexpr std::array scalar_state{"size"};
+    static constexpr int sums = 2;
 
     double d, rate, eps2;
     T limit, step_size = 0;
@@ -48,14 +49,14 @@ struct Adafactor {
         return g * at_most(row_factor * column_factor, limit);
     }
 
-    // The terms of the squared norms of the normalized gradient and of the parameter, and of the number of elements.
+    // The terms of the squared norms of the normalized gradient and of the parameter.
     FO_HD std::array<double, sums> reduce_terms(T p, T g, T row_factor, T column_factor) const {
         const double u(normalized(g, row_factor, column_factor)), x(p);
-        return {u * u, x * x, 1.0};
+        return {u * u, x * x};
     }
 
-    FO_HD void finalize(const double* sums, double* const*) {
-        const double u_rms = sqrt(sums[0] / sums[2]), p_rms = sqrt(sums[1] / sums[2]);
+    FO_HD void finalize(const double* sums, double* const* size) {
+        const double u_rms = sqrt(sums[0] / **size), p_rms = sqrt(sums[1] / **size);
         const double scale = scale_parameter ? max(p_rms, eps2) : 1;
         step_size = T(scale * rate / max(u_rms / d, 1.0));
     }
@@ -78,7 +79,7 @@ struct AdafactorMomentum : Adafactor<T> {
                             double beta1)
         : Adafactor<T>(clock, d, rate, eps1, eps2, scale_parameter), mean1(beta1) {}
 
-    FO_HD std::array<double, 3> reduce_terms(T p, T g, Unread, T row_factor, T column_factor) const {
+    FO_HD std::array<double, 2> reduce_terms(T p, T g, Unread, T row_factor, T column_factor) const {
         return Adafactor<T>::reduce_terms(p, g, row_factor, column_factor);
     }
 

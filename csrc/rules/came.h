@@ -9,7 +9,8 @@ namespace fo::FO_TARGET {
 template <class T>
 struct CameNormalized {
     static constexpr bool on_cpu_alone = true;
-    static constexpr int sums = 2;
+    static constexpr std::array scalar_state{"size"};
+    static constexpr int sums = 1;
 
     double clip_threshold;
     Ema<T> mean1;
@@ -19,14 +20,14 @@ struct CameNormalized {
 
     FO_HD T normalized(T g, T row_factor, T column_factor) const { return g * (row_factor * column_factor); }
 
-    // The terms of the squared norm of the normalized gradient, and of the number of elements.
+    // The term of the squared norm of the normalized gradient.
     FO_HD std::array<double, sums> terms_of(T g, T row_factor, T column_factor) const {
         const double u(normalized(g, row_factor, column_factor));
-        return {u * u, 1.0};
+        return {u * u};
     }
 
-    FO_HD void finalize(const double* sums, double* const*) {
-        scale = T(1 / max(sqrt(sums[0] / sums[1]) / clip_threshold, 1.0));
+    FO_HD void finalize(const double* sums, double* const* size) {
+        scale = T(1 / max(sqrt(sums[0] / **size) / clip_threshold, 1.0));
     }
 
     FO_HD T clipped(T g, T row_factor, T column_factor) const {
@@ -43,7 +44,7 @@ struct CameResidual : CameNormalized<T> {
 
     FO_HD CameResidual(const Clock&, double clip_threshold, double beta1) : CameNormalized<T>(clip_threshold, beta1) {}
 
-    FO_HD std::array<double, 2> reduce_terms(Unread, T g, Unread, T row_factor, T column_factor, Unread) const {
+    FO_HD std::array<double, 1> reduce_terms(Unread, T g, Unread, T row_factor, T column_factor, Unread) const {
         return this->terms_of(g, row_factor, column_factor);
     }
 
@@ -65,7 +66,7 @@ struct CAME : CameNormalized<T> {
     FO_HD CAME(const Clock&, double lr, double clip_threshold, double beta1)
         : CameNormalized<T>(clip_threshold, beta1), lr(T(lr)) {}
 
-    FO_HD std::array<double, 2> reduce_terms(Unread, T g, Unread, T row_factor, T column_factor, Unread, Unread) const {
+    FO_HD std::array<double, 1> reduce_terms(Unread, T g, Unread, T row_factor, T column_factor, Unread, Unread) const {
         return this->terms_of(g, row_factor, column_factor);
     }
 

@@ -27,6 +27,7 @@ def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
     eps1, adds = options["eps"][0], options["eps_form"] == "added"
     least = float(np.finfo(work.dtype).eps) if eps1 is None else eps1
     eps = least if adds else 0.0
+    work["size"][...] = x.size
     if x.ndim < 2:
         return update_elements(work, weight, eps)
     moments = update_moments(work, weight, eps)
@@ -90,7 +91,7 @@ class Adafactor(Optimizer):
 
     name = "adafactor"
     variants = {"adafactor": (), "adafactor_momentum": ("m",)}
-    scratch = ("row_factor", "column_factor")
+    scratch = ("row_factor", "column_factor", "size")
     stages = (gradient_stage(_update_second_moment),)
     stage_state = ("r", "c", "v")
     state_schema = {**FACTORS, **MOMENTS, "m": StateArray(compress="signed")}
@@ -130,9 +131,9 @@ class Adafactor(Optimizer):
     def reduce_terms(
         p: Array, g: Array, *, row_factor: Array, column_factor: Array, eps1: float, **_: Any
     ) -> tuple[float, ...]:
-        """Return the sums of squares of the normalized gradient and of the parameter, and the number of elements."""
+        """Return the sums of squares of the normalized gradient and of the parameter."""
         u = _normalized(g, row_factor, column_factor, eps1)
-        return total(square(u)), total(square(p)), float(p.size)
+        return total(square(u)), total(square(p))
 
     @staticmethod
     def reference(
@@ -154,7 +155,7 @@ class Adafactor(Optimizer):
         """The formula in NumPy."""
         if not p.size:
             return
-        u_rms, p_rms = (math.sqrt(each / sums[2]) for each in sums[:2])
+        u_rms, p_rms = (math.sqrt(each / p.size) for each in sums)
         scale = max(p_rms, eps2) if scale_parameter else 1.0
         step = p.dtype.type(scale * rate / max(u_rms / d, 1.0)) * _normalized(g, row_factor, column_factor, eps1)
         if m is not None and beta1 is not None:

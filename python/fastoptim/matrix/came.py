@@ -26,7 +26,7 @@ def _clipped(
     g: Array, row_factor: Array, column_factor: Array, clip_threshold: float, sums: tuple[float, ...]
 ) -> Array:
     """Return the normalized gradient with a root mean square of at most `clip_threshold`."""
-    rms = math.sqrt(sums[0] / sums[1]) if sums[1] else 0.0
+    rms = math.sqrt(sums[0] / g.size) if g.size else 0.0
     return np.asarray(g.dtype.type(1 / max(rms / clip_threshold, 1.0)) * _normalized(g, row_factor, column_factor))
 
 
@@ -36,14 +36,14 @@ def _next_mean(m: Array, u: Array, beta1: float) -> Array:
 
 
 def _terms(p: Array, g: Array, *, row_factor: Array, column_factor: Array, **_: Any) -> tuple[float, ...]:
-    """Return the sum of squares of the normalized gradient, and the number of elements."""
-    return total(square(_normalized(g, row_factor, column_factor))), float(p.size)
+    """Return the sum of squares of the normalized gradient."""
+    return (total(square(_normalized(g, row_factor, column_factor))),)
 
 
 class CameResidual(Optimizer):
     """The pass of CAME that writes the difference of the clipped gradient and its next mean."""
 
-    variants = {"came_residual": ("m", "row_factor", "column_factor", "x")}
+    variants = {"came_residual": ("m", "row_factor", "column_factor", "x", "size")}
     state_schema = FACTORS
     host_constants = ("clip_threshold", "beta1")
     reduce_terms = staticmethod(_terms)
@@ -77,6 +77,7 @@ def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
     x, weight, eps = work["x"], 1 - work.options["betas"][1], work.options["eps"][0]
     if not x.size:
         return {}
+    work["size"][...] = x.size
     if x.ndim < 2:
         return update_elements(work, weight, eps)
     moments = update_moments(work, weight, eps)
@@ -144,7 +145,7 @@ class CAME(Optimizer):
 
     name = "came"
     variants = {"came": ("m",)}
-    scratch = ("row_factor", "column_factor", "residual_row_factor", "residual_column_factor")
+    scratch = ("row_factor", "column_factor", "residual_row_factor", "residual_column_factor", "size")
     stages = (gradient_stage(_update_second_moment), Stage(CameResidual, _update_instability, shared="x"))
     stage_state = ("r", "c", "residual_r", "residual_c", "v")
     state_schema = {

@@ -11,8 +11,12 @@ from ..optimizer.base import Optimizer
 from ..options.schema import StateArray
 from ..reference_math import Array, square, totals
 
-#: The schema of the factors, which are scratch arrays.
-FACTORS = {"row_factor": StateArray("row_factor"), "column_factor": StateArray("column_factor")}
+#: The schema of the factors and of the number of elements, which are scratch arrays.
+FACTORS = {
+    "row_factor": StateArray("row_factor"),
+    "column_factor": StateArray("column_factor"),
+    "size": StateArray("scalar"),
+}
 
 #: The schema of the means of squares: over rows and columns, or of the elements of arrays that are no matrices.
 MOMENTS = {"r": StateArray("row_sums"), "c": StateArray("column_sums"), "v": StateArray("no_matrix")}

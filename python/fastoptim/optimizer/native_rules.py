@@ -26,7 +26,7 @@ def check_against_native(cls: type[RuleClass]) -> None:
             raise ImportError(f"{cls.__name__}: the compiled module has no rule {variant!r}")
         rule = RULES[variant]
         used.update(rule.hyper)
-        scalars = tuple(name for name in state if cls.state_schema[name].is_scalar)
+        scalars = tuple(name for name in state + cls.scratch if cls.state_schema[name].is_scalar)
         if rule.state + rule.scalar_state != state + cls.scratch or rule.scalar_state != scalars:
             raise ImportError(f"{cls.__name__}: state of {variant!r} is {state} here, {rule} in the rule")
         if tuple(name for name in state if cls.state_schema[name].is_of_rows) != rule.state[-1:] * rule.has_row_state:
