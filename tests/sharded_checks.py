@@ -205,7 +205,8 @@ def check_groups_and_swaps() -> None:
     assert_equal(params, others, "sophia")
     for opt in (nag, free, sophia):
         opt.close()
-    for options in ({"master_weight_bits": 24}, {"stochastic_rounding": True}):
+    compressed = {"state_format": "int8", "int8_min_size": 0}
+    for options in ({"master_weight_bits": 24}, {"stochastic_rounding": True}, compressed):
         run_pair(Case(fo.AdamW, fo.AdamW.defaults | options, str(options)))
     wide = fo.distributed.Sharded(fo.SGD, params, COMM, kahan=True)
     with raises(RuntimeError, "master_params: expected the state of params[", "which another process has"):
