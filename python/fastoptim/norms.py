@@ -51,10 +51,11 @@ def adaptive_clip(
         g_i = g_i \cdot \min(1, \lambda \max(\lVert p_i \rVert, \epsilon) / \lVert g_i \rVert)
         \quad \text{for each output } i
 
-    A unit is the weights of one output: a row of a matrix, a kernel of a convolution, and the whole of an array of
-    fewer than two axes.  The authors leave out the last layer.  Pass the result to `step`; the gradients themselves are
-    only read.  Sums of squares are in double and have a fixed shape, so that the bits are the same on every machine and
-    for any number of threads.  A unit with a gradient that is not finite stays as it is.
+    A unit is the weights of one output: a row of a matrix, a kernel of a convolution, or the whole of an array of fewer
+    than two axes.  The authors do not clip the last layer: leave its arrays out of this call, and its gradients as they
+    are.  Pass the result to `step`; the gradients themselves are only read.  Sums of squares are in double precision in
+    a fixed order, so that the bits are the same on every machine and for any number of threads.  A unit with a gradient
+    that is not finite stays as it is.
 
     Args:
         params: Arrays on the CPU: one, or any nesting of dicts, lists and tuples of arrays.

@@ -46,12 +46,12 @@ class Adafactor(Optimizer):
         \alpha &= \max(\epsilon_2, \operatorname{RMS}(p)) \min(\eta, 1/\sqrt t), \qquad
         p = (1 - \eta \lambda)\, p - \alpha u / \max(1, \operatorname{RMS}(u) / d)
 
-    RMS is the root mean square of all elements.  State has one number for each row and one for each column of a matrix,
-    of which ``(..., rows, columns)`` is a batch; an array of fewer than two axes has the moving average ``v`` of
-    :math:`g^2` itself.  Use it where the two state arrays of Adam do not fit into memory.
+    RMS is the root mean square of all elements.  The state has one number for each row and one for each column of a
+    matrix, of which ``(..., rows, columns)`` is a batch.  For an array of fewer than two axes it is the moving average
+    ``v`` of :math:`g^2` itself.  Use it where the two state arrays of Adam do not fit into memory.
 
-    All sums have a fixed shape, so that the bits are the same on every machine and for any number of threads.  Arrays
-    on a GPU are rejected.  Each step takes the slow path.
+    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays
+    on a GPU are rejected.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays on the CPU to update in place; see `Optimizer`.
@@ -59,7 +59,7 @@ class Adafactor(Optimizer):
         beta2_decay: The exponent of :math:`w`, from -100 to 0.  Default -0.8.
         eps: :math:`(\epsilon_1, \epsilon_2)`, both at least 0.  None for :math:`\epsilon_1` is the machine epsilon of
             the compute type: float64 for float64 parameters, else float32.  Default (None, 1e-3).
-        d: The threshold of the step's root mean square, above 0.  Default 1.
+        d: The largest root mean square of :math:`u`, above 0.  Default 1.
         beta1: If not None, the step is replaced by its moving average ``m = beta1*m + (1-beta1)*step``, in one more
             state array of the parameter's shape.  In [0, 1).  Default None.
         relative_step: If False, :math:`\eta` takes the place of :math:`\min(\eta, 1/\sqrt t)`.  Default True.

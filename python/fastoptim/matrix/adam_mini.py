@@ -76,13 +76,13 @@ class AdamMini(Optimizer):
         p &= (1 - \eta \lambda)\, p
             - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v_B / (1 - \beta_2^t)} + \epsilon} \quad \text{in block } B
 
-    State is half of AdamW's.  Options of AdamW apply as they are.  The blocks should be those in which the Hessian is
-    dense: of a transformer, the rows (outputs) of most matrices, of embeddings and of the last layer, and the heads of
-    the projections of queries and keys, in groups of their own.
+    The state is half of AdamW's, and the values of AdamW's options are suitable.  The blocks should be those in which
+    the Hessian is dense.  In a transformer these are the rows (outputs) of most matrices, of embeddings and of the last
+    layer, and the heads of the projections of queries and keys: put these into a group with ``partition="heads"``.
 
     ``(..., rows, columns)`` is a batch of matrices; an array of fewer than two axes is one block.  All sums have a
-    fixed shape, so that the bits are the same on every machine and for any number of threads.  Arrays on a GPU are
-    rejected.  Each step takes the slow path.
+    fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays on a GPU are
+    rejected.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays on the CPU to update in place; see `Optimizer`.

@@ -98,7 +98,7 @@ def _update_instability(work: MatrixWork) -> dict[str, Array]:
 
 
 class CAME(Optimizer):
-    r"""Adafactor's normalized gradient, whose mean takes smaller steps where it differs from the gradients.
+    r"""Adafactor with momentum, whose steps are smaller where the momentum differs from the gradients.
 
     .. math::
         r &= \beta_2 r + (1 - \beta_2) \operatorname{mean}_\text{columns}(g^2 + \epsilon_1), \qquad
@@ -109,12 +109,14 @@ class CAME(Optimizer):
         C = \beta_3 C + (1 - \beta_3) \operatorname{mean}_\text{rows}((u - m)^2 + \epsilon_2) \\
         p &= (1 - \eta \lambda)\, p - \eta\, m / \sqrt{R C / \operatorname{mean}(R)}
 
-    RMS is the root mean square of all elements.  State is one array of the parameter's shape and four numbers for a row
-    and a column of a matrix, of which ``(..., rows, columns)`` is a batch.  An array of fewer than two axes has the
-    moving average ``v`` of :math:`g^2` itself, and the step :math:`\eta m`.
+    RMS is the root mean square of all elements.  The state is one array of the parameter's shape, and two numbers for
+    each row and for each column of a matrix, of which ``(..., rows, columns)`` is a batch.  An array of fewer than two
+    axes has the moving average ``v`` of :math:`g^2` itself, and the step :math:`\eta m`.
 
-    All sums have a fixed shape, so that the bits are the same on every machine and for any number of threads.  Arrays
-    on a GPU are rejected.  Each step takes the slow path.
+    The first steps are long, since :math:`R` and :math:`C` start at zero without bias correction: use a warm-up.
+
+    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays
+    on a GPU are rejected.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays on the CPU to update in place; see `Optimizer`.

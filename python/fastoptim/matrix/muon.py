@@ -134,16 +134,17 @@ class Muon(Optimizer):
         X = b X + c\, X X^T X + d\, (X X^T)^2 X \quad \text{ns\_steps times} \\
         p &= (1 - \eta \lambda)\, p - \eta s X
 
-    Norms are Frobenius norms.  The iterations bring all singular values near 1 without a decomposition.  :math:`s`
-    depends on the matrix's shape, see `adjust_lr_fn`; the decay :math:`\lambda` is multiplied by :math:`\eta` alone.
+    Norms are Frobenius norms.  The iterations (Newton-Schulz) bring all singular values near 1 without a decomposition.
+    :math:`s` depends on the matrix's shape, see `adjust_lr_fn`; the decay :math:`\lambda` is multiplied by :math:`\eta`
+    only.
 
     Parameters need two axes or more: ``(..., rows, columns)`` is a batch of matrices, each with a norm of its own.
     Step biases, norms, embeddings and the last layer by another optimizer, together in one step: see `Mixed`.
-    The gradient is only read.  There is one state array, and memory for the matrices of one step.
+    The gradient is only read.  There is one state array, and buffers for the matrices of a step.
 
-    Everything except the matrix products is done as in the other optimizers, with the same bits everywhere.  The
-    products are the BLAS's of the parameter's library, in the compute type, and so are the last bits:
-    docs/matrix_methods.md says what is promised.  Each step takes the slow path.
+    Everything except the matrix products is computed as in the other optimizers, with the same bits everywhere.  The
+    products are NumPy's on the CPU and those of the array library on a GPU, and their last bits depend on its BLAS:
+    docs/matrix_methods.md lists the promises.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays of two or more axes to update in place; see `Optimizer`.
@@ -165,8 +166,8 @@ class Muon(Optimizer):
             optax does.  Default False.
         input_first: The matrices have the shape (inputs, outputs), as in Keras and JAX, not (outputs, inputs).
             Default False.
-        ns_dtype: "compute" iterates in float64 for float64 parameters, else in float32; "bfloat16" as PyTorch does, for
-            PyTorch's tensors alone.  Default "compute".
+        ns_dtype: "compute" iterates in float64 for float64 parameters, else in float32.  "bfloat16" iterates as PyTorch
+            does, for PyTorch's tensors only.  Default "compute".
         flatten: Make one matrix of a parameter of more axes, as of convolution kernels: (outputs, the rest), or with
             `input_first` (the rest, outputs).  Default False.
         heads: The number of equal blocks of outputs of which each is a matrix of its own, as for the attention heads in
@@ -259,15 +260,15 @@ class Muon(Optimizer):
 
 
 class NorMuon(Muon):
-    r"""Muon whose rows are divided by their running root mean square, so that all neurons take steps of like sizes.
+    r"""Muon whose rows are divided by their running root mean square, so that all neurons take steps of similar size.
 
     .. math::
         X &= \text{the orthogonal matrix of } \texttt{Muon}, \qquad
         v = \beta_2 v + (1 - \beta_2) \operatorname{mean}_\text{columns}(X^2) \\
         Y &= X / (\sqrt v + 10^{-8}), \qquad p = (1 - \eta \lambda)\, p - \eta s\, Y \lVert X \rVert / \lVert Y \rVert
 
-    There is one more number of state for each row.  The defaults are those of the package dion: heavy-ball momentum
-    without Nesterov's step, "polar_express" and "spectral".
+    The state has one number for each row in addition to the momentum.  The defaults are those of the package dion:
+    heavy-ball momentum without Nesterov's step, "polar_express" and "spectral".
 
     Args:
         params: Arrays of two or more axes to update in place, (outputs, inputs) or batches of these; see `Optimizer`.

@@ -95,7 +95,7 @@ def _weight_of_new(beta2: float) -> float:
 
 
 class Shampoo(Optimizer):
-    r"""The gradient's mean times a root of the inverse of each axis's factor, the sum of the gradients' products.
+    r"""The gradient's mean times an inverse root of each axis's factor, the sum of gradients times their transposes.
 
     For a matrix :math:`G`:
 
@@ -105,18 +105,18 @@ class Shampoo(Optimizer):
         m &= \beta_1 m + (1 - \beta_1)\, G, \qquad \hat m = m / (1 - \beta_1^t) \\
         p &= (1 - \eta \lambda)\, p - \eta\, (L + \epsilon I)^{-1/4}\, \hat m\, (R + \epsilon I)^{-1/4}
 
-    An array of k axes has k factors and the power :math:`-1/(2k)`; a vector thus has the inverse square root of one
-    matrix.  If :math:`\beta_2 < 1` the factors are divided by :math:`1 - \beta_2^t` before.  The roots are those of an
-    eigendecomposition in every `precondition_frequency`-th step, beginning with the first one; negative eigenvalues,
-    which only rounding makes, raise all eigenvalues by their size.  With `grafting` the step has the norm of another
-    optimizer's.  The method of the paper is ``betas=(0, 1)``.
+    An array of k axes has k factors and the power :math:`-1/(2k)`; an array of one axis thus has the inverse square
+    root of one matrix.  If :math:`\beta_2 < 1` the factors are first divided by :math:`1 - \beta_2^t`.  The roots are
+    computed by an eigendecomposition in every `precondition_frequency`-th step, beginning with the first one.  If
+    rounding makes the smallest eigenvalue negative, its size is added to all of them.  With `grafting` the step has the
+    norm of another optimizer's.  The method of the paper is ``betas=(0, 1)``.
 
-    An array of any shape is a parameter; an axis longer than `max_precond_dim` has no factor.  The gradient is only
-    read.  The state is one array of the parameter's size, two with grafting by squares, and twice the squares of the
-    lengths of its axes, in the compute type: float64 for float64 parameters, else float32.
+    Parameters may have any shape; an axis longer than `max_precond_dim` has no factor.  The gradient is only read.  The
+    state is one array of the parameter's size, two with ``grafting="adam"``, and two square matrices for each axis with
+    a factor, in the compute type: float64 for float64 parameters, else float32.
 
-    The products and decompositions are those of the array library, and so are the last bits: docs/matrix_methods.md
-    says what is promised.  Each step takes the slow path.
+    The products and decompositions are NumPy's on the CPU and those of the array library on a GPU, on which their last
+    bits depend: docs/matrix_methods.md lists the promises.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
@@ -132,14 +132,14 @@ class Shampoo(Optimizer):
         max_precond_dim: The longest axis that has a factor, at least 1.  Default 1024.
         merge_dims: Merge neighboring axes, from the first one on, as long as their product is at most
             `max_precond_dim`.  Default False.
-        precondition_1d: Give vectors a factor.  Default True.
+        precondition_1d: Give arrays of one axis a factor.  Default True.
         weight_decay: :math:`\lambda`, at least 0.  Default 0.
         decoupled: If False, weight decay is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range, or a step finds options of shapes that were assigned since the state
-            was made: `max_precond_dim`, `merge_dims` and `precondition_1d` belong to the state.
+        ValueError: If an option is out of range; in `step`, if `max_precond_dim`, `merge_dims` or `precondition_1d`,
+            which determine the state's shape, was assigned after the state was made.
         FloatingPointError: In `step`, if the sum of the squares of a gradient is not finite in the compute type;
             nothing has changed then.
 

@@ -50,13 +50,13 @@ class SM3(Optimizer):
         u &= g / \sqrt \nu, \qquad m = \mu m + (1 - \mu)\, u, \qquad p = p - \eta m
 
     The minimum of a row's and a column's number is at least the sum of all squares of an element.  Steps are therefore
-    at most Adagrad's, and where gradients of a row or column have like sizes, near to these.  An element is not changed
-    while :math:`\nu` is 0.  Use it as Adagrad, for sparse or very large models.  With ``momentum=0`` the state has no
-    array of the parameter's shape.
+    at most Adagrad's, and close to them where the gradients of a row or column have similar sizes.  An element does not
+    change while :math:`\nu` is 0.  Use it like Adagrad, for sparse or very large models.  With ``momentum=0`` the state
+    has no array of the parameter's shape.
 
     ``(..., rows, columns)`` is a batch of matrices.  For an array of fewer than two axes this is Adagrad, with one
-    number of state for each element and one for all.  Sums need no order, so that the bits are the same on every
-    machine.  Arrays on a GPU are rejected.  Each step takes the slow path.
+    number of state for each element and one for all.  Maxima do not depend on an order, so that the bits are the same
+    on every machine.  Arrays on a GPU are rejected.  Each step takes the slow path through Python.
 
     Args:
         params: Arrays on the CPU to update in place; see `Optimizer`.

@@ -130,7 +130,7 @@ def _change_bases(work: MatrixWork, factors: Any, sides: Sequence[int]) -> dict[
 
 
 class SOAP(Optimizer):
-    r"""Adam in the eigenbases of Shampoo's factors: for every axis, of the moving average of the gradient's products.
+    r"""Adam in the basis of eigenvectors of Shampoo's factors, which are averages of the gradient times its transpose.
 
     For a matrix :math:`G`, with the bases :math:`Q_L, Q_R` of the factors :math:`L, R`:
 
@@ -140,18 +140,19 @@ class SOAP(Optimizer):
         \qquad p = p - \eta \lambda\, p \\
         L &= \beta_s L + (1 - \beta_s)\, G G^T, \qquad R = \beta_s R + (1 - \beta_s)\, G^T G
 
-    The first step only begins the factors and computes their eigenvectors; parameters and moments stay as they are, and
-    :math:`t` counts the steps after it.  Every `precondition_frequency` steps each basis becomes :math:`Q` of the QR
-    decomposition of :math:`L Q_L`, whose columns are sorted by their estimated eigenvalues before.  :math:`m` is turned
-    into the new basis, and the columns of :math:`v` follow the order.
+    The first step only initializes the factors and computes their eigenvectors; parameters and moments stay as they
+    are, and :math:`t` counts the steps after it.  Every `precondition_frequency` steps each basis becomes :math:`Q` of
+    the QR decomposition of :math:`L Q_L`, after its columns were sorted by their estimated eigenvalues.  :math:`m` is
+    transformed to the new basis; :math:`v` is only permuted by the same order.
 
-    An array of any shape is a parameter.  Each axis has a factor, unless it is longer than `max_precond_dim`.  A vector
-    has none: without `precondition_1d` its steps are Adam's, from the second one on.  The gradient is only read.
-    The state is two arrays of the parameter's size and twice the squares of the lengths of its axes, all in the
+    Parameters may have any shape.  Each axis has a factor, unless it is longer than `max_precond_dim`.  An array of one
+    axis has none without `precondition_1d`: its steps are Adam's, from the second one on.  The gradient is only read.
+    The state is two arrays of the parameter's size and two square matrices for each axis with a factor, all in the
     compute type: float64 for float64 parameters, else float32.
 
-    Adam's part is done as in the other optimizers.  The products and decompositions are those of the array library, and
-    so are the last bits: docs/matrix_methods.md says what is promised.  Each step takes the slow path.
+    Adam's part is computed as in the other optimizers.  The products and decompositions are NumPy's on the CPU and
+    those of the array library on a GPU, on which their last bits depend: docs/matrix_methods.md lists the promises.
+    Each step takes the slow path through Python.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
@@ -163,16 +164,16 @@ class SOAP(Optimizer):
         max_precond_dim: The longest axis that has a factor, at least 1.  Default 10000.
         merge_dims: Merge neighboring axes, from the first one on, as long as their product is at most
             `max_precond_dim`.  Default False.
-        precondition_1d: Give vectors a factor, too.  Default False.
+        precondition_1d: Give arrays of one axis a factor, too.  Default False.
         normalize_grads: Divide each array's direction by its root mean square.  Default False.
-        correct_bias: Use the fraction before the direction, which is 1 otherwise.  Default True.
+        correct_bias: Use the factor with the square root, which is 1 otherwise.  Default True.
         weight_decay: :math:`\lambda`, at least 0.  Default 0.01.
         decoupled: If False, weight decay is added to the gradient.  Default True.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range, or a step finds options of shapes that were assigned since the state
-            was made: `max_precond_dim`, `merge_dims` and `precondition_1d` belong to the state.
+        ValueError: If an option is out of range; in `step`, if `max_precond_dim`, `merge_dims` or `precondition_1d`,
+            which determine the state's shape, was assigned after the state was made.
         FloatingPointError: In `step`, if the sum of the squares of a gradient is not finite in the compute type;
             nothing has changed then.
 

@@ -19,15 +19,15 @@ class RowwiseAdagrad(Optimizer):
         s &= s + \lVert g \rVert^2 / n \\
         p &= p - \eta\, g / (\sqrt s + \epsilon)
 
-    :math:`p` and :math:`g` are a row of :math:`n` elements and its gradient, and :math:`s` is the row's number.  A row
-    is an index of the first axis, so each element of a parameter with one axis is a row, and a parameter without axes
-    is one row.
+    :math:`p` and :math:`g` are a row of :math:`n` elements and its gradient, and :math:`s` is the one number that the
+    row has in the state.  A row is an index of the first axis, so each element of a parameter with one axis is a row,
+    and a parameter without axes is one row.
 
-    For embedding tables, most of all with gradients for some rows (`Rows`): it has one number of state for each row,
-    where `Adagrad` has one for each element.
+    Use it for embedding tables, with gradients for some rows (`Rows`) or for all: the state has one number for each
+    row, where that of `Adagrad` has one for each element.
 
-    The sums are in double with a fixed order, so the result does not depend on the number of threads, and a step with
-    `Rows` has the bits of a step on a dense array of these rows.
+    The sums are in double precision in a fixed order, so the result does not depend on the number of threads.  A step
+    with `Rows` gives the bits of a step on a dense array of these rows.
 
     Args:
         params: Arrays to update in place, on the CPU; see `Optimizer`.

@@ -19,14 +19,14 @@ class RowwiseAdam(Optimizer):
         p &= p - \eta\, \hat m / (\sqrt{\hat v} + \epsilon)
 
     :math:`p`, :math:`g` and :math:`m` are a row of :math:`n` elements, its gradient and its moving average, and
-    :math:`v` is the row's number.  A row is an index of the first axis, so each element of a parameter with one axis is
-    a row, and a parameter without axes is one row.
+    :math:`v` is one number for the row.  A row is an index of the first axis, so each element of a parameter with one
+    axis is a row, and a parameter without axes is one row.
 
-    For embedding tables, most of all with gradients for some rows (`Rows`) and `row_steps`: it has half of the state of
-    `Adam`.
+    Use it for embedding tables, with gradients for some rows (`Rows`) or for all; with `row_steps` each row has its own
+    :math:`t`.  The state is about half of that of `Adam`.
 
-    The sums are in double with a fixed order, so the result does not depend on the number of threads, and a step with
-    `Rows` has the bits of a step on a dense array of these rows.
+    The sums are in double precision in a fixed order, so the result does not depend on the number of threads.  A step
+    with `Rows` gives the bits of a step on a dense array of these rows.
 
     Args:
         params: Arrays to update in place, on the CPU; see `Optimizer`.
