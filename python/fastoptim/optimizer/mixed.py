@@ -90,7 +90,7 @@ def _rule_of(group: Any, place: str) -> type[Optimizer]:
             f"{place}: expected 'optimizer' with the class of an optimizer, such as fastoptim.AdamW, got {got}"
         )
     if not rule.has_function:
-        raise ValueError(f"{place}['optimizer']: expected an optimizer of fastoptim.OPTIMIZERS, got {rule.__name__}")
+        raise ValueError(f"{place}['optimizer']: expected an optimizer with a formula of its own, got {rule.__name__}")
     own = [method for method in _OWN_METHODS if hasattr(rule, method)]
     if rule.lookahead is not Optimizer.lookahead:
         own.append("lookahead")
