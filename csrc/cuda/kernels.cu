@@ -25,7 +25,6 @@ KernelOf<typename Body::Takes> kernel_of(const char* rule, const char* type) {
 template <class R, class T>
 RuleKernels make() {
     RuleKernels kernels;
-    if constexpr (kHasRowState<R> || kOnCpuAlone<R>) return kernels;
     const auto as_kernel = [](auto body) { return kernel_of<decltype(body)>(R::name, kTypeName<T>); };
     kernels.update = as_kernel(Update<R, T>());
     if constexpr (kHasBeforeReduce<R>) kernels.before_reduce = as_kernel(BeforeReduce<R, T>());
@@ -36,7 +35,8 @@ RuleKernels make() {
 
 template <int kRule>
 void make_if(int rule, bool is_double, RuleKernels& made) {
-    if constexpr (kRule % kParts == FO_PART)
+    using R = Rule<kRule, float>;
+    if constexpr (kRule % kParts == FO_PART && !kHasRowState<R> && !kOnCpuAlone<R>)
         if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
 }
 
