@@ -111,6 +111,22 @@ def test_any_memory_order(optimizer: type[fo.Optimizer]) -> None:
 
 
 @every_factored_optimizer
+@loop("to_layout", [np.ascontiguousarray, np.asfortranarray])
+def test_sums_in_memory_order(optimizer: type[fo.Optimizer], to_layout: Any) -> None:
+    """In double, whose last digits show the order of a sum."""
+    shapes = [(3, 1030), (70, 50), (9, 8, 100)]
+    opts = [
+        optimizer([np.asfortranarray(p) for p in arrays(0, np.float64, shapes)], backend=backend)
+        for backend in ("native", "reference")
+    ]
+    for t in range(4):
+        grads = [to_layout(3 * g) for g in arrays(t + 1, np.float64, shapes)]
+        for opt in opts:
+            opt.step(grads)
+    assert_equal(*opts)
+
+
+@every_factored_optimizer
 def test_more_axes_need_c_order(optimizer: type[fo.Optimizer]) -> None:
     p = np.ones((2, 3, 2, 2, 2))
     optimizer({"w": p}).step({"w": p.copy()})

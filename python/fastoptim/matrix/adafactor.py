@@ -13,7 +13,7 @@ from ..options.checks import Decay, LearningRate, NonNegative, Positive, Range
 from ..options.fields import argument, option
 from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
-from .factors import FACTORS, MOMENTS, gradient_stage, set_factors, update_elements, update_moments
+from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, set_factors, update_elements, update_moments
 
 Exponent = Annotated[float, Range(-100, 0)]
 
@@ -170,4 +170,4 @@ def _normalized(g: Array, row_factor: Array, column_factor: Array, eps1: float) 
     floor = float(np.finfo(g.dtype).eps) if eps1 == math.inf else eps1
     limit = g.dtype.type(1 / floor if floor else math.inf)
     factor = row_factor * column_factor
-    return np.asarray(g * np.where(limit < factor, limit, factor))
+    return in_order_of(g, np.where(limit < factor, limit, factor))

@@ -13,13 +13,13 @@ from ..options.checks import Decay, LearningRate, NonNegative, Positive
 from ..options.fields import option
 from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
-from .factors import FACTORS, MOMENTS, gradient_stage, set_factors, update_elements, update_moments
+from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, set_factors, update_elements, update_moments
 
 _RESIDUAL = "residual_"
 
 
 def _normalized(g: Array, row_factor: Array, column_factor: Array) -> Array:
-    return np.asarray(g * (row_factor * column_factor))
+    return in_order_of(g, row_factor * column_factor)
 
 
 def _clipped(

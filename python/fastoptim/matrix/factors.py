@@ -38,6 +38,11 @@ def gradient_stage(work: Any) -> Stage:
     return Stage(FactoredGradient, work, shared="x", copies_gradient=True)
 
 
+def in_order_of(g: Array, factor: Array) -> Array:
+    """Return ``g * factor`` in the memory order of g, which is that of sums; an operator may choose another one."""
+    return np.multiply(g, factor, out=np.empty_like(g))
+
+
 def average(old: Array, weight: float, new: Array) -> Array:
     """Return ``(1 - weight) * old + weight * new``, in double and rounded to the type of the old values."""
     return ((1 - weight) * old.astype(np.float64) + weight * new).astype(old.dtype)
