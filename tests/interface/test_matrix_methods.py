@@ -257,6 +257,25 @@ def test_an_interrupt_between_products_changes_no_byte(
     assert_equal(opt, twin)
 
 
+@every_matrix_optimizer
+def test_no_product_overwrites_its_factors(optimizer: type[fo.Optimizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy makes a copy then; other libraries return wrong numbers."""
+    product = NumPy.matmul
+
+    def checked(family: NumPy, a: Any, b: Any, out: Any) -> None:
+        assert not np.shares_memory(a, out)
+        assert not np.shares_memory(b, out)
+        product(family, a, b, out)
+
+    monkeypatch.setattr(NumPy, "matmul", checked)
+    often = {"precondition_frequency": 1} if "precondition_frequency" in optimizer.defaults else {}
+    for options in (often, {**often, "precondition_1d": True}) if often else (often,):
+        shapes = {**SHAPES, "e": (7,)} if often else SHAPES
+        opt = optimizer({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, **options)
+        for t in range(3):
+            opt.step({name: np.full(shape, t + 1, np.float32) for name, shape in shapes.items()})
+
+
 @every_staged_optimizer
 @each_backend
 def test_continues_from_a_checkpoint(optimizer: type[fo.Optimizer], backend: Backend, tmp_path: Path) -> None:

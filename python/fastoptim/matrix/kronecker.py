@@ -60,13 +60,15 @@ def in_axes(work: MatrixWork, array: Any) -> Any:
     return x.reshape(axes_of(tuple(array.shape), work.options))
 
 
-def turn(work: MatrixWork, x: Any, matrices: Sequence[Any], back: bool = False) -> Any:
+def turn(work: MatrixWork, x: Any, matrices: Sequence[Any], back: bool = False, again: bool = False) -> Any:
     """Multiply every axis by its matrix's transpose, or to turn back by the matrix; the result is in the workspace.
 
-    A product takes the first axis and leaves it as the last one, so that after all axes their order is as before.
+    A product takes the first axis and leaves it as the last one, so that after all axes their order is as before.  With
+    `again`, x is the result of another call for the same axes: memory that the first product must not write.
     """
     shape = x.shape
-    for i, (side, matrix) in enumerate(zip(shape, matrices, strict=True)):
+    first = len(shape) if again else 0
+    for i, (side, matrix) in enumerate(zip(shape, matrices, strict=True), first):
         columns = x.reshape(side, -1).swapaxes(0, 1)
         x = work.array(f"turned {i % 2}", tuple(columns.shape))
         if matrix is None:

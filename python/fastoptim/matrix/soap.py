@@ -125,7 +125,8 @@ def _change_bases(work: MatrixWork, factors: Any, sides: Sequence[int]) -> dict[
         order = np.argsort(-work.to_numpy((old * product).sum(0)), kind="stable")
         after[axis][...] = work.orthonormal(work.permuted(product, 1, order))
         v = work.permuted(v, axis, order)
-    m[...] = turn(work, turn(work, in_axes(work, m), before, back=True), after).reshape(shape)
+    turned_back = turn(work, in_axes(work, m), before, back=True)
+    m[...] = turn(work, turned_back, after, again=True).reshape(shape)
     return {"bases": new, "m": m, "v": v.reshape(shape)}
 
 
