@@ -98,6 +98,18 @@ def test_a_gradient_that_is_not_finite_skips_the_step_and_drops_the_sum(backend:
 
 
 @each_backend
+@loop("optimizer", [fo.SOAP, fo.Shampoo])
+def test_a_sum_that_no_step_could_take_is_dropped(optimizer: type[fo.Optimizer], backend: Backend) -> None:
+    p = np.ones((2, 3))
+    opt = optimizer({"w": p}, backend=backend)
+    opt.accumulate({"w": np.full((2, 3), np.nan)})
+    with pytest.raises(FloatingPointError, match=r"grads\['w'\]: expected a gradient whose squares have a finite sum"):
+        opt.step()
+    assert p.tolist() == [[1.0] * 3] * 2
+    opt.step({"w": np.ones((2, 3))})
+
+
+@each_backend
 def test_a_refused_gradient_adds_nothing(backend: Backend) -> None:
     p = [np.ones(3), np.ones(2)]
     opt = fo.SGD({"a": p[0], "b": p[1]}, lr=1.0, backend=backend)

@@ -35,8 +35,8 @@ class Accumulates:
         for the next sum.
 
         ``step()`` divides by the number of calls, as Keras and optax do; ``step(accumulation="sum")`` does not.  It
-        clips, checks and decays as any step, and counts as one.  If it is skipped, the sum is dropped.  State dicts,
-        copies and pickles contain the pending sum.
+        clips, checks and decays as any step, and counts as one.  If it is skipped or raises a FloatingPointError, the
+        sum is dropped.  State dicts, copies and pickles contain the pending sum.
 
         Raises:
             The errors of `step` for wrong gradients, and TypeError for `Rows`, since a step by the sum would change

@@ -63,7 +63,12 @@ def step_slow_path(optimizer: OptimizerParts, grads: Any, accumulation: Accumula
     status = ""
     if fast_path and as_seen and optimizer._fast_path is fast_path:  # else a callable has assigned options
         status, _ = fast_path.step_with(flat, group_steps, optimizer._counts)
-    if status == "skipped" or (status != "stepped" and not optimizer._step_by_engine(flat, group_steps)):
+    try:
+        stepped = status == "stepped" or (status != "skipped" and optimizer._step_by_engine(flat, group_steps))
+    except FloatingPointError:  # of a stage, for a gradient of which no later step could be taken either
+        drop(optimizer)
+        raise
+    if not stepped:
         drop(optimizer)
         return check_skipped(optimizer, group_steps, grads)  # a gradient is not finite
     raise_lr_max(optimizer, group_steps)
