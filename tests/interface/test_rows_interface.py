@@ -315,7 +315,7 @@ def test_wrong_remaps_change_nothing() -> None:
         ({"p": new}, {"p": np.array([1, 4])}, IndexError, "source['p']: expected indices from -1 to 3, got 4"),
         ({"p": new}, {"p": np.array([-2, 1])}, IndexError, "got -2 at position 0"),
         ({"p": new}, {"p": index[:1]}, ValueError, "one index for each of the 2 new rows"),
-        ({"p": new}, {"p": np.ones(4, bool)}, ValueError, "one index for each of the 2 new rows"),
+        ({"p": new}, {"p": np.ones(4, bool)}, ValueError, "one index for each of the 2 new rows, got a mask"),
         ({"p": new}, {}, TypeError, "source['p']: expected an array"),
         ({"r": new}, {"r": index}, TypeError, "some of the keys ['p', 'q']"),
         ({"p": new[:, :2].copy()}, {"p": index}, ValueError, "expected float32 of shape ('n', 3)"),

@@ -339,6 +339,30 @@ def test_rows_that_are_not_whole_blocks_are_rejected(backend: Any) -> None:
         opt.step({"w": values(1, 100, 63)})
 
 
+@loop("backend", ["native", "reference"])
+def test_rows_cut_no_blocks_of_state_that_the_options_do_not_use(backend: Any) -> None:
+    options: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "state_format": "int8", "int8_min_size": 0}
+    opt = fo.SGD({"w": np.zeros((3, 63), np.float32)}, backend=backend, **options)
+    rows = fo.Rows(np.array([1]), np.ones((1, 63), np.float32))
+    opt.step({"w": rows})
+    opt.remap({"w": np.array(opt.params["w"][[1, 1]])}, {"w": np.array([1, 1])})
+    opt.row_steps = True
+    opt.step({"w": fo.Rows(np.array([1]), np.ones((1, 63), np.float32))})
+    assert opt.params["w"][:, 0].tolist() == [-1, -2]
+    opt.momentum = 0.9
+    with pytest.raises(ValueError, match="expected rows of a multiple of 64 elements, as row_steps counts its rows"):
+        opt.step({"w": rows})
+
+
+@loop("backend", ["native", "reference"])
+def test_the_first_of_several_wrong_gradients_is_named(backend: Any) -> None:
+    params = {name: values(0, 100, 63) for name in "ab"}
+    opt = fo.Adam(params, state_format="int8", backend=backend)
+    wrong = {"a": fo.Rows(np.array([1]), values(1, 1, 63)), "b": values(1, 63)}
+    with pytest.raises(ValueError, match=r"params\['a'\]: expected rows of a multiple of 64"):
+        opt.step(wrong)
+
+
 def test_functions_take_native_state() -> None:
     p, m, v = (values(i, 64) for i in range(3))
     for module in (fo.functional, fo.reference):

@@ -202,14 +202,19 @@ def check_takes_options(param: ParamState, settings: Settings) -> None:
             f"sums over rows and columns, got strides {p.strides}"
         )
     if options["row_steps"]:
-        check_whole_blocks(param, "row_steps counts its rows")
+        check_whole_blocks(param, "row_steps counts its rows", settings.optimizer.variants[settings.variant])
 
 
-def check_whole_blocks(param: ParamState, reason: str) -> None:
-    """Raise ValueError for a parameter with codes of 8 bits whose rows are no whole numbers of blocks."""
-    p = param.metadata
-    row_size = math.prod(p.shape[1:])
-    if row_size % block_codes.BLOCK and any(name.endswith(SCALES) for name in param.schema):
+def cuts_blocks(param: ParamState, names: Iterable[str]) -> bool:
+    """Return whether a state array of these names has blocks of which the parameter's rows are no whole numbers."""
+    row_size = math.prod(param.metadata.shape[1:])
+    return bool(row_size % block_codes.BLOCK) and any(name + SCALES in param.schema for name in names)
+
+
+def check_whole_blocks(param: ParamState, reason: str, names: Iterable[str]) -> None:
+    """Raise ValueError if the parameter's rows cut blocks of a state array of these names."""
+    if cuts_blocks(param, names):
+        row_size = math.prod(param.metadata.shape[1:])
         raise ValueError(
             f"{param.p_place}: expected rows of a multiple of {block_codes.BLOCK} elements, as {reason} and "
             f"state_format='int8' has blocks of {block_codes.BLOCK}, got {row_size}; state_format='bfloat16' takes "

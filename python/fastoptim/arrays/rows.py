@@ -83,7 +83,7 @@ def check_rows(param: ParamState, rows: Rows, written: WrittenRanges, settings: 
         raise ValueError(f"{place}: expected an array of shape () as the parameter's, got Rows")
     if not p.flags.c_contiguous:
         raise ValueError(f"{param.p_place}: expected C order, as its gradient is Rows, got strides {p.strides}")
-    check_whole_blocks(param, "its gradient is Rows")
+    check_whole_blocks(param, "its gradient is Rows", settings.optimizer.variants[settings.variant])
     index: Any = read or check_index(rows.index, f"{place}.index", len(p))
     values_place = place if rows.is_whole else f"{place}.values"
     values = check_array(rows.values, values_place)

@@ -12,7 +12,7 @@ import numpy as np
 from .. import core
 from ..arrays.checks import check_gradient, same_layout
 from ..arrays.families import family_of, in_numpy
-from ..arrays.param_state import ParamState, check_one, check_targets
+from ..arrays.param_state import ParamState, check_one, check_targets, cuts_blocks
 from ..arrays.rows import Rows, check_index, check_rows
 from ..arrays.tree import Structure
 from ..arrays.written_ranges import WrittenRanges
@@ -134,11 +134,15 @@ class Engine:
                 continue
             register_dtypes()  # the user may have imported it since
             used = settings_used(self._param_states, group_steps, step_of)
-            misfits = (i for i in range(value) if isinstance(grads[i], Rows) and not used[i].is_elementwise)
+            misfits = (i for i in range(value) if isinstance(grads[i], Rows) and not self._takes_rows(i, used[i]))
             for i in range(next(misfits, value), min(value + checked, len(grads))):  # native code reports these last
                 if grads[i] is not None:
                     grads[i] = self._check_gradient(model, i, grads[i], used)
             checked *= 2  # where one is unusual others may be, and each attempt begins with the first array
+
+    def _takes_rows(self, index: int, settings: Settings) -> bool:
+        own = settings.optimizer.variants[settings.variant]
+        return settings.is_elementwise and not cuts_blocks(self._param_states[index], own)
 
     def _check_gradient(self, model: core.Model, index: int, grad: Any, used: Sequence[Settings]) -> Array | Rows:
         """Return a gradient as NumPy arrays; the next ones like it are recognized by native code."""

@@ -139,14 +139,15 @@ def check_change(param: ParamState, p: Any, source: Any) -> Change | None:
             f"{place}: expected {old.dtype} of shape {('n', *old.shape[1:]) if old.ndim else 'with rows'} as before, "
             f"got {new.dtype} of shape {new.shape}"
         )
-    check_whole_blocks(param, "remap moves its rows")
+    check_whole_blocks(param, "remap moves its rows", param.state)
     has_blocks = any(name.endswith(SCALES) for name in param.state)
     for array, where in ((old, "the old array"), (new, "the new array")):
         if has_blocks and not array.flags.c_contiguous:
             raise ValueError(f"{place}: expected C order, as its state has blocks, got {where} in another order")
     index = check_index(source, source_place, len(old), lowest=-1)
     if index.dtype == np.bool_ or len(index) != len(new):
-        raise ValueError(f"{source_place}: expected one index for each of the {len(new)} new rows, got {index.shape}")
+        got = "a mask" if index.dtype == np.bool_ else index.shape
+        raise ValueError(f"{source_place}: expected one index for each of the {len(new)} new rows, got {got}")
     return Change(p, index.astype(np.int64))
 
 
