@@ -130,6 +130,18 @@ def test_the_first_step_is_the_polar_factor(shape: tuple[int, ...], dtype: Any, 
 
 
 @each_backend
+@loop("scale", [1e-3, 1.0, 1e2, 1e4])
+@loop("shape", [(64,), (32, 3)])
+def test_the_first_step_does_not_depend_on_the_scale(shape: tuple[int, ...], scale: float, backend: Backend) -> None:
+    """In float32, where the eigenvalues of a factor without full rank are rounding errors, except for few."""
+    g = np.random.default_rng(8).standard_normal(shape).astype(np.float32)
+    p = np.zeros_like(g)
+    fo.Shampoo(p, lr=1.0, backend=backend).step(np.float32(scale) * g)
+    expected = -g / np.linalg.norm(g) if g.ndim == 1 else -np.linalg.svd(g)[0][:, :3] @ np.linalg.svd(g)[2]
+    np.testing.assert_allclose(p, expected, atol=2e-3)
+
+
+@each_backend
 def test_a_gradient_of_zeros_moves_nothing(backend: Backend) -> None:
     for grafting in (None, "sgd", "adam"):
         p = np.ones((3, 2), np.float32)

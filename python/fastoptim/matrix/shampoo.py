@@ -62,14 +62,19 @@ def precondition(work: MatrixWork) -> dict[str, Any]:
 
 
 def _powers(work: MatrixWork, factors: Any, sides: Sequence[int], weight: float, eps: float, exponent: float) -> Any:
-    """Return the powers of the weighted factors, whose smallest eigenvalue is raised to 0 and all of them by `eps`."""
+    """Return the powers of the weighted factors, whose smallest eigenvalue is raised to 0 and all of them by `eps`.
+
+    Eigenvalues are at least the machine epsilon times the largest one.  Smaller ones are rounding errors, by whose
+    roots those of the gradient's products would be divided.
+    """
     new = work.zeros_like("roots")
     for root, factor in zip(unpack(new, sides), unpack(factors, sides), strict=True):
         if factor is None:
             continue
         values, vectors = work.eigh(factor)
         spectrum = work.to_numpy(values).astype(np.float64) * weight
-        halves = (spectrum - min(spectrum[0], 0.0) + eps) ** (exponent / 2)
+        least = float(np.finfo(work.dtype).eps) * spectrum[-1]
+        halves = np.maximum(spectrum - min(spectrum[0], 0.0) + eps, least) ** (exponent / 2)
         scaled = vectors * work.from_numpy(halves)
         work.matmul(scaled, scaled.swapaxes(0, 1), root)  # a symmetric result, in half of the time
     return new
@@ -108,8 +113,9 @@ class Shampoo(Optimizer):
     An array of k axes has k factors and the power :math:`-1/(2k)`; an array of one axis thus has the inverse square
     root of one matrix.  If :math:`\beta_2 < 1` the factors are first divided by :math:`1 - \beta_2^t`.  The roots are
     computed by an eigendecomposition in every `precondition_frequency`-th step, beginning with the first one.  If
-    rounding makes the smallest eigenvalue negative, its size is added to all of them.  With `grafting` the step has the
-    norm of another optimizer's.  The method of the paper is ``betas=(0, 1)``.
+    rounding makes the smallest eigenvalue negative, its size is added to all of them, and none is less than the machine
+    epsilon times the largest one.  With `grafting` the step has the norm of another optimizer's.  The method of the
+    paper is ``betas=(0, 1)``.
 
     Parameters may have any shape; an axis longer than `max_precond_dim` has no factor.  The gradient is only read.  The
     state is one array of the parameter's size, two with ``grafting="adam"``, and two square matrices for each axis with
