@@ -302,6 +302,24 @@ def test_unknown_values_are_rejected(options: dict[str, Any], message: str) -> N
         fo.Adam(values(0, 4096), **options)
 
 
+@loop("backend", ["native", "reference"])
+@loop("state_format", FORMATS)
+def test_what_is_put_into_the_shown_state_does_not_hide_the_live_one(backend: Any, state_format: Any) -> None:
+    opt = fo.Adam({"w": np.zeros((64, 64), np.float32)}, state_format=state_format, backend=backend)
+    opt.step({"w": np.ones((64, 64), np.float32)})
+    shown = opt.state["w"]
+    shown["m"] = None
+    if state_format == "int8":
+        shown["v"]["codes"] = shown["v"]["scales"] = None
+        del shown["v"]["scales"]
+    opt.step({"w": np.ones((64, 64), np.float32)})
+    live = opt.state["w"]
+    for name, values in opt.state_values()["w"].items():
+        stored = live[name]
+        found = stored["scales"] * np.sign(stored["codes"][0, 0]) if state_format == "int8" else stored
+        assert np.allclose(np.unique(found.astype(np.float32)), np.unique(values))
+
+
 def test_the_format_cannot_be_assigned() -> None:
     opt = stepped("int8")
     for name, value in (("state_format", "native"), ("int8_min_size", 1)):

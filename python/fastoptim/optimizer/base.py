@@ -381,10 +381,9 @@ class Optimizer(
         """
         if self._views is None:
             self._views = [
-                shown_state({k: family_in(array).view(array) for k, array in param.state.items()})
-                for param in self.param_states
+                {k: family_in(array).view(array) for k, array in param.state.items()} for param in self.param_states
             ]
-        return self._structure.build(iter([dict(views) for views in self._views]))
+        return self._structure.build(map(shown_state, self._views))
 
     def state_values(self) -> Any:
         """Return copies of the state in the structure of `state`, those of compressed arrays decoded to float32.
