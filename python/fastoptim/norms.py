@@ -115,9 +115,13 @@ def _clip(p: Array, g: Array, clipping: float, eps: float, output_axis: int) -> 
         bounds = clipping * np.maximum(_unit_norms(p, output_axis), eps)
         norms = _unit_norms(g, output_axis)
         exceeds = (norms > bounds) & (norms < np.inf)
-        factors = np.where(exceeds, bounds / norms, 1.0).astype(compute_dtype(g.dtype)).reshape(shape)
-        clipped = factors * g
-        return np.where(exceeds.reshape(shape), rounded_to(clipped, g.dtype) if g.itemsize == 2 else clipped, g)
+        factors = np.where(exceeds, bounds / norms, 1.0)
+        dtype = compute_dtype(g.dtype)
+        if factors.min(initial=1.0) >= np.finfo(dtype).smallest_normal:  # else it would lose digits
+            factors = factors.astype(dtype)
+        clipped = factors.reshape(shape) * g
+        clipped = rounded_to(clipped, g.dtype) if g.itemsize == 2 else clipped.astype(g.dtype, copy=False)
+        return np.where(exceeds.reshape(shape), clipped, g)
 
 
 def _unit_norms(x: Array, output_axis: int) -> Array:

@@ -89,6 +89,14 @@ def test_squares_that_overflow_or_vanish(scale: float) -> None:
     assert_same_bits(found[1], g[1])
 
 
+@loop("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_factors_below_the_range_of_the_gradient(dtype: Any) -> None:
+    p, g = np.zeros((2, 3), dtype), np.full((2, 3), 1e38, dtype)
+    got = fo.adaptive_clip(p, g, clipping=1e-4)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(np.float64), 1e-7 / np.sqrt(3), rtol=1e-6 if dtype is np.float32 else 4e-3)
+
+
 def test_what_is_not_finite_stays() -> None:
     p, g = np.ones((3, 2)), np.array([[np.nan, 1.0], [np.inf, 1.0], [1.0, 0.0]])
     found = fo.adaptive_clip(p, g)
