@@ -113,6 +113,21 @@ def test_what_numpy_cannot_view() -> None:
         fo.SGD(Broken(np.ones(3)))
 
 
+@each_backend
+def test_an_array_without_memory_is_named(backend: Backend) -> None:
+    class Nowhere:
+        def __dlpack__(self) -> Any: ...
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            raise ValueError("Unknown device type meta for Dlpack")  # as PyTorch does
+
+    opt = fo.SGD({"w": np.zeros(3)}, backend=backend)
+    with pytest.raises(TypeError, match=r"grads\['w'\]: expected a NumPy array, got .*Nowhere"):
+        opt.step({"w": Nowhere()})
+    with pytest.raises(TypeError, match=r"arrays\[0\]: expected a NumPy array"):
+        fo.global_norm([Nowhere()])
+
+
 def test_immutable_arrays() -> None:
     """They are gradients, and the error for parameters says what to do."""
     jax = optional("jax")

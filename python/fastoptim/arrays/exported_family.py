@@ -36,7 +36,10 @@ class Exported(NumPy):
         if hasattr(thing, "__array_interface__"):
             return True
         device = getattr(thing, "__dlpack_device__", None)
-        return device is not None and hasattr(thing, "__dlpack__") and int(device()[0]) == _CPU
+        try:
+            return device is not None and hasattr(thing, "__dlpack__") and int(device()[0]) == _CPU
+        except (BufferError, RuntimeError, ValueError):  # of an array without memory, such as PyTorch's on "meta"
+            return False
 
     def metadata(self, array: Any, place: str) -> Array:
         """Return a NumPy array over the memory; read-only where the library does not let others write."""
