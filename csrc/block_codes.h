@@ -38,13 +38,13 @@ struct BlockCode {
     static constexpr float kAbove = kUnits + kUnits * 0x1p-21f;
     static_assert(kUnits * kInverse == 1);
 
-    // Return the code of x, for the factor of its block and a random number of the code.  An inf or NaN has the
-    // largest.
+    // Return the code of x, for the factor of its block and a random number of the code.  An inf has the
+    // largest of its sign, and a NaN, whose sign is nobody's, the largest.
     FO_HD static std::int32_t encode(float x, float factor, float random) {
         const float place = to_place(abs(x) * factor + float(kUnitsOfZero)), last = kZero + kLargestCode;
         const float above_random = (place < last ? place : last) - random;
         if constexpr (std::is_signed_v<Code>)
-            return std::int32_t(bits<float>(bits<std::int32_t>(above_random) | (bits<std::int32_t>(x) & INT32_MIN)));
+            return std::int32_t(bits<float>(bits<std::int32_t>(above_random) | (x < 0 ? INT32_MIN : 0)));
         const auto code = std::int32_t(above_random);
         const std::int32_t least = std::int32_t((bits<std::int32_t>(x) & 0x7fffffff) != 0);
         return code > least ? code : least;  // a positive number is never zero

@@ -87,6 +87,12 @@ def test_the_largest_element_of_a_block_is_exact_and_zero_is_zero(code: block_co
             assert (codes[np.isfinite(x) & (x > 0)] > 0).all()
 
 
+def test_the_sign_of_a_nan_makes_no_difference() -> None:
+    """It is that of the processor, and not of the arithmetic."""
+    x = np.array([np.nan, np.copysign(np.nan, -1), -1.0, 1.0], np.float32)
+    assert block_codes.encode(x, block_codes.SIGNED)[0].tolist() == [127, 127, -127, 127]
+
+
 @loop("code", CODES)
 def test_codes_are_the_nearest_or_both_neighbors_without_bias(code: block_codes.Code) -> None:
     k = np.arange(code.largest + 1, dtype=np.float32)
