@@ -58,7 +58,8 @@ def random_of(halves: Array) -> Array:
 def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[Array, Array]:
     """Return the codes and the scales of float32 elements, each rounded up with the probability of its nearness.
 
-    An inf has the largest code of its sign, a NaN the largest.  Of a non-negative array, a positive element never has code zero.
+    An inf has the largest code of its sign, a NaN the largest one.  Of a non-negative array, a positive element never
+    has code zero.
     """
     magnitude = np.abs(x)
     padded = np.zeros(blocks_of(x.size) * BLOCK, np.float32)
@@ -72,11 +73,8 @@ def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[
         units = magnitude * np.repeat(factor, BLOCK)[: x.size] + _number(code.units_of_zero)
         place = ((units.view(np.uint32) >> np.uint32(1)) + _HALF_BIAS).view(np.float32)
         codes = (np.where(place < last, place, last) - first - random).astype(np.int32)
-        is_negative = np.less(x, 0)  # a NaN is not, whatever its sign
-    if code is SIGNED:
-        codes = np.where(is_negative, -codes, codes)
-    else:
-        codes = np.maximum(codes, magnitude.view(np.uint32) > 0)
+        signed = np.where(x < 0, -codes, codes)  # a NaN is not negative, whatever its sign
+    codes = signed if code is SIGNED else np.maximum(codes, magnitude.view(np.uint32) > 0)
     return codes.astype(code.dtype), scales
 
 
