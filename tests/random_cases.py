@@ -18,6 +18,7 @@ from fastoptim.matrix.newton_schulz import COEFFICIENTS, Coefficients
 from fastoptim.options.checks import Bounds, OneOf, Range, may_be_none
 
 SIZE = 70  # a vector of each width, and a tail
+MOST = {"max_precond_dim": 64}  # of options that decide how much memory a step takes
 DECADES = ((-323, 308), (-30, 10), (-6, 0), (-1, 0))  # of numbers without an upper bound
 
 
@@ -68,6 +69,7 @@ def random_case(rng: np.random.Generator, optimizer: type[fo.Optimizer]) -> Case
             else random_option(rng, optimizer.annotations[name], default)
             for name, default in optimizer.defaults.items()
         }
+        options |= {name: min(options[name], most) for name, most in MOST.items() if name in options}
         try:
             checked = optimizer.check_options(options).options
         except ValueError:
