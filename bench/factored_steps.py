@@ -35,13 +35,18 @@ def steps(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
     return made
 
 
-def main() -> None:
-    """Run the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="768x3072")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = make_parser().parse_args()
     torch.set_num_threads(arguments.threads)
     fo.set_num_threads(arguments.threads)
     timed = steps(tuple(map(int, arguments.shape.split("x"))))

@@ -57,20 +57,20 @@ def peer_step(path: Path, grads: list[np.ndarray]) -> Callable[[], object]:
     return module.SOAP(params).step  # type: ignore[no-any-return]
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="the authors' soap.py; without it only fo.SOAP is timed")
     parser.add_argument("--shape", default="768x768", help="shape of the matrices (default 768x768)")
     parser.add_argument("--count", type=int, default=2, help="matrices (default 2)")
     parser.add_argument("--periods", type=int, default=2, help="periods of ten steps (default 2)")
     parser.add_argument("--threads", type=int, default=2, help="threads of fastoptim and PyTorch (default 2)")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Measure and print."""
-    args, library = parse(), TimedLibrary()
+    args, library = make_parser().parse_args(), TimedLibrary()
     fo.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     rng, size = np.random.default_rng(0), tuple(map(int, args.shape.split("x")))
