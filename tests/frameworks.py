@@ -185,3 +185,25 @@ FRAMEWORKS = {
         _follow_optax,
     ),
 }
+
+
+def assert_follows(
+    opt: Any,
+    framework: str,
+    name: str,
+    theirs: Mapping[str, Any],
+    rates: Sequence[float],
+    grads: list[list[Array]],
+    rtol: float,
+    atol: float,
+) -> None:
+    """Compare an optimizer's parameters after each step with those of the framework's, which start from them."""
+    peer = FRAMEWORKS[framework]
+    factory, params = peer.factory(name), [param.p for param in opt.param_states]
+    with peer.in_float64():
+        way = peer.follow(lambda **given: factory(**given, **theirs), rates, [p.copy() for p in params], grads)
+        for lr, given, theirs_now in zip(rates, grads, way, strict=True):
+            opt.lr = lr
+            opt.step(given)
+            for p, q in zip(params, theirs_now, strict=True):
+                np.testing.assert_allclose(p, q, rtol=rtol, atol=atol)

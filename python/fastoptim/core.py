@@ -54,7 +54,7 @@ class Rule(NamedTuple):
     ignores_p: bool
     """Whether the update is a step that does not depend on p."""
     has_row_state: bool
-    """Whether the last array of `state` has one number for each row."""
+    """True if the last array of `state` has one number for each row."""
 
 
 RULES = {name: Rule(*rule) for name, rule in _core.RULES.items()}

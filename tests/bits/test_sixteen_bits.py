@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
-from cases import BFLOAT16, FLOAT16, FLOAT32, MIN_SHARE, TILE, Array, DType, assert_same_bits, ordinary_values
+from backend_pairs import AROUND, assert_equal, check_steps, pair, values
+from cases import BFLOAT16, FLOAT16, FLOAT32, MIN_SHARE, TILE, DType, assert_same_bits
 from loops import each_isa, loop
 from models import INDEPENDENT, each_backend, every_optimizer, name_of
 from row_checks import SHAPES, rows_of, selections
@@ -21,55 +22,12 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"stochastic_rounding": True, "seed": 11},
 )
 SIZES = (0, 1, 15, 63, TILE, 2 * TILE + 77)
-AROUND: tuple[dict[str, Any], ...] = (
-    {},
-    {"weight_decay": 0.1, "decoupled": True, "ema": 0.9},
-    {"bounds": (-0.5, 0.25), "grad_scale": 2.0, "l1": 0.01, "swa_start": 1},
-    {"cautious": True, "clip_norm": 0.5},
-    {"weight_decay": 0.1, "decoupled": True, "cautious_decay": True, "skip_nonfinite": True},
-)
-
-
-def values(seed: int, dtype: DType, size: int) -> Array:
-    return ordinary_values(np.random.default_rng(seed), dtype, size)
-
-
-def pair(optimizer: Any, make: Any, **options: Any) -> tuple[Any, Any]:
-    """Return the optimizer on both backends, each with parameters of its own."""
-    native, reference = (optimizer(make(), backend=backend, **options) for backend in ("native", "reference"))
-    return native, reference
-
-
-def assert_equal(native: Any, reference: Any, place: str = "") -> None:
-    for param, want in zip(native.param_states, reference.param_states, strict=True):
-        assert_same_bits(param.p, want.p, f"{place}: {param.p_place}")
-        assert param.state.keys() == want.state.keys()
-        for name, array in param.state.items():
-            assert_same_bits(array, want.state[name], f"{place}: {name} of {param.p_place}")
 
 
 @every_optimizer
 @loop("kind", KINDS)
 def test_native_code_has_the_bits_of_the_reference(optimizer: Any, kind: dict[str, Any]) -> None:
-    for i, around in enumerate(AROUND):
-        dtypes = (FLOAT16, BFLOAT16, FLOAT32)
-        options = {"lr": 0.01, **kind, **around}
-
-        def make(i: int = i, dtypes: Any = dtypes) -> list[Array]:
-            return [values(k, dtypes[(k + i) % 3], size) for k, size in enumerate(SIZES)]
-
-        try:
-            native, reference = pair(optimizer, make, **options)
-        except ValueError:  # options that the optimizer cannot have
-            assert around
-            continue
-        for t in range(4):
-            grads: list[Array | None] = [values(100 * t + k, dtypes[(t + k) % 3], size) for k, size in enumerate(SIZES)]
-            if t == 1 and not optimizer.reduces_all:
-                grads[-1] = None
-            native.step(grads)
-            reference.step(grads)
-            assert_equal(native, reference, f"{around}, step {t}")
+    check_steps(optimizer, kind, AROUND, (FLOAT16, BFLOAT16, FLOAT32), SIZES, steps=4)
 
 
 @loop("kind", KINDS)

@@ -225,7 +225,7 @@ def module_path() -> str:
 
 @pytest.mark.exhaustive
 def test_the_arithmetic_of_the_module() -> None:
-    """That of all rules for all instruction sets, as it is built."""
+    """No operation of any rule is fused or approximate, for every instruction set, as the module is built."""
     listing = run_tool("objdump", "-d", "--no-show-raw-insn", module_path())
     assert re.search(r"\smulps\s|\svmulps\s|\sfmul\s", listing)
     check_arithmetic({"module": listing})

@@ -47,7 +47,7 @@ def assert_same_state(own: dict[str, Any], twin: Any) -> None:
 
 @loop("name", ROW_CLASSES)
 def test_rows_count_their_steps(name: str) -> None:
-    """Also after a state dict, a pickle and a copy of the optimizer."""
+    """The same holds after a state dict, a pickle and a copy of the optimizer."""
     p, q = table(), table().detach().clone()
     opt, twin = getattr(fastoptim.torch, name)([p], row_steps=True), getattr(fo, name)([q], row_steps=True)
     for seed in range(8):

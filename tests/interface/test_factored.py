@@ -71,7 +71,7 @@ def test_compressed_means(optimizer: type[fo.Optimizer], state_format: str) -> N
 
 @every_factored_optimizer
 def test_any_gradient(optimizer: type[fo.Optimizer]) -> None:
-    """Of another dtype, strided, in another order or read-only; and of a dtype that the compute type rounds."""
+    """Gradients of another dtype, strided, in another order or read-only, and of a dtype that is rounded."""
     opts = [optimizer(arrays(0), backend=backend) for backend in ("native", "reference")]
     for dtype in (np.float64, np.float16):
         for t in range(3):

@@ -10,7 +10,7 @@ import pytest
 
 import fastoptim as fo
 from cases import Array
-from frameworks import FRAMEWORKS, import_torch, keras_warning
+from frameworks import assert_follows, import_torch, keras_warning
 from loops import loop
 from models import Backend, each_backend
 
@@ -132,18 +132,8 @@ def test_zero_gradients_take_no_step(backend: Backend) -> None:
 
 
 def assert_follows_framework(framework: str, options: dict[str, Any], theirs: dict[str, Any]) -> None:
-    peer = FRAMEWORKS[framework]
-    factory = peer.factory("Adafactor")
-    grads = [each[: len(LIVE_SHAPES)] for each in GRADS]
-    with peer.in_float64():
-        params = values(0, LIVE_SHAPES)
-        way = peer.follow(lambda **given: factory(**given, **theirs), RATES, values(0, LIVE_SHAPES), grads)
-        opt = fo.Adafactor(params, **options)
-        for lr, given, theirs_now in zip(RATES, grads, way, strict=True):
-            opt.lr = lr
-            opt.step(given)
-            for p, q in zip(params, theirs_now, strict=True):
-                np.testing.assert_allclose(p, q, rtol=RTOL, atol=LOOSE.get(framework, ATOL))
+    opt, grads = fo.Adafactor(values(0, LIVE_SHAPES), **options), [each[: len(LIVE_SHAPES)] for each in GRADS]
+    assert_follows(opt, framework, "Adafactor", theirs, RATES, grads, rtol=RTOL, atol=LOOSE.get(framework, ATOL))
 
 
 @loop(
