@@ -18,7 +18,7 @@ from fastoptim.matrix.newton_schulz import COEFFICIENTS, Coefficients
 from fastoptim.options.checks import Bounds, OneOf, Range, may_be_none
 
 SIZE = 70  # a vector of each width, and a tail
-MOST = {"max_precond_dim": 64}  # of options that decide how much memory a step takes
+MOST = {"max_precond_dim": 64, "heads": 12}  # of options that decide how much memory a step takes
 DECADES = ((-323, 308), (-30, 10), (-6, 0), (-1, 0))  # of numbers without an upper bound
 
 
