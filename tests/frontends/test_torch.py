@@ -608,8 +608,3 @@ def test_parameters_of_16_bits_keep_small_steps(options: dict[str, Any]) -> None
     give_gradients(params, 9)
     opt.step()
     assert {"exp_avg", "exp_avg_sq", "step"} == opt.state[params[0]].keys()
-
-
-def test_compressed_state_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"^state_format: expected 'native' with PyTorch, got 'int8'$"):
-        optimizer_of("AdamW", tensors(), state_format="int8")

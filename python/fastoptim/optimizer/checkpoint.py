@@ -214,7 +214,7 @@ def _check_accumulated(optimizer: OptimizerParts, entry: Any, convert: bool) -> 
         if own > count:
             raise ValueError(f"{place}['counts']: expected at most {count} gradients of params{param.place}, got {own}")
     checked = {
-        param.place: _check_state_array(
+        param.place: check_saved_array(
             entry_of(sums, param.place, f"{place}['sums']"),
             StateArray(),
             param.metadata,
@@ -313,7 +313,7 @@ def check_array(
     if not isinstance(state, Mapping) or not set(needed) <= set(state) <= {*param.schema, *SHARED_STATE}:
         raise ValueError(f"{place}: expected the arrays {list(needed)}, got {describe(state)}")
     loaded = {
-        name: _check_state_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)
+        name: check_saved_array(array, param.schema_of(name), p, f"{place}: expected {name!r}", convert)
         for name, array in state.items()
     }
     counts = loaded.get(ROW_STEPS, np.zeros(0))
@@ -335,7 +335,7 @@ def _with_own_bits(
     return own
 
 
-def _check_state_array(array: Any, schema: StateArray, p: Array, expected: str, convert: bool) -> Array:
+def check_saved_array(array: Any, schema: StateArray, p: Array, expected: str, convert: bool) -> Array:
     """Return an array of the dtype and shape that the schema demands for the parameter p, converted if asked to."""
     dtype, shape = schema.dtype_for(p.dtype), schema.shape_for(p.shape)
     if not isinstance(array, np.ndarray):

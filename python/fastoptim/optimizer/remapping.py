@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +16,12 @@ from ..arrays.param_state import ParamState, check_has_rows, check_targets, chec
 from ..arrays.rows import Indices, check_index
 from ..arrays.tree import Structure, describe, key_text
 from ..block_codes import BLOCK
-from ..options.schema import SCALES
+from ..options.schema import SCALES, StateArray
+from ..options.settings import Settings
+from ..reference_math import compute_dtype
 from .accumulation import check_none_pending
 from .groups import take_settings
+from .state_formats import format_of, in_own_formats
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts
@@ -71,7 +74,7 @@ def _remap(optimizer: OptimizerParts, params: Any, source: Any) -> None:
     settings = [optimizer._settings(index) for index in range(len(optimizer.param_groups))]
     changes = changes_of(optimizer, params, source)
     after = [
-        param if change is None else remapped(param, change, settings[param.group].options)
+        param if change is None else _remapped_under(settings[param.group], param, change)
         for param, change in zip(optimizer.param_states, changes, strict=True)
     ]
     check_targets(after)
@@ -151,11 +154,22 @@ def check_change(param: ParamState, p: Any, source: Any) -> Change | None:
     return Change(p, index.astype(np.int64))
 
 
-def remapped(param: ParamState, change: Change, options: Any) -> ParamState:
-    """Return the parameter with its new array and the state of its rows."""
-    new = replace(param, p=change.p, state={})
+def _remapped_under(settings: Settings, param: ParamState, change: Change) -> ParamState:
+    return remapped(param, change, settings.stored_schema(math.prod(change.p.shape)), settings.options)
+
+
+def remapped(
+    param: ParamState, change: Change, schema: Mapping[str, StateArray], options: Mapping[str, Any]
+) -> ParamState:
+    """Return the parameter with its new array and the state of its rows, in the formats of the schema."""
+    new = replace(param, p=change.p, state={}, schema=schema)
     rows = np.flatnonzero(change.source >= 0)
     for name, array in param.state.items():
+        if name.endswith(SCALES) and name not in schema:  # their codes are converted
+            continue
+        if format_of(param.schema_of(name)) != format_of(new.schema_of(name)):
+            new.state.update(_converted(param, new, name, change, options))
+            continue
         if param.schema_of(name).is_scalar:
             new.state[name] = array
             continue
@@ -167,6 +181,22 @@ def remapped(param: ParamState, change: Change, options: Any) -> ParamState:
             target, array = target.reshape(shape), array.reshape(shape)
         family_in(array).copy_rows(target, rows, array, change.source[rows])
     return new
+
+
+def _converted(
+    param: ParamState, new: ParamState, name: str, change: Change, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the rows of a state array in the format of the new parameter, as its size passes `int8_min_size`."""
+    family, rows = new.family, np.flatnonzero(change.source >= 0)
+    values = family.zeros(new.p, compute_dtype(new.metadata.dtype))
+    initial = StateArray.initial_for(new.schema_of(name), options)  # not as a code
+    family.assign(values, new.p if initial == "p" else initial)
+    family.copy_rows(values, rows, param.values_of(name), change.source[rows])
+    made = {}
+    for key, own in in_own_formats(new, {name: family.to_numpy(values)}, {}, new.state_place(name), True).items():
+        made[key] = new.allocate(key)
+        family.assign(made[key], own)
+    return made
 
 
 def _with_new(tree: Any, new_of: dict[int, Any]) -> Any:

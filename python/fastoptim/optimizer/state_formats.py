@@ -23,9 +23,13 @@ CONVERTS = "; load_state_dict with convert=True converts it"
 
 def order_entry(param: ParamState) -> dict[str, Any]:
     """Return the axes of a parameter in the order of its memory, if its state has blocks and it is not in C order."""
-    order = memory_order(param.metadata)
-    has_blocks = any(name.endswith(SCALES) for name in param.state)
-    return {"order": order} if has_blocks and _is_other(order, range(len(order)), param.metadata.shape) else {}
+    return order_of(param.metadata) if any(name.endswith(SCALES) for name in param.state) else {}
+
+
+def order_of(array: Array) -> dict[str, Any]:
+    """Return the axes of an array in the order of its memory, if it is not in C order."""
+    order = memory_order(array)
+    return {"order": order} if _is_other(order, range(len(order)), array.shape) else {}
 
 
 def in_own_formats(
@@ -37,7 +41,7 @@ def in_own_formats(
     for name, schema in param.schema.items():
         if name not in state or schema.compress is None:
             continue
-        own, saved = _format_of(schema), _saved_format(name, state)
+        own, saved = format_of(schema), saved_format(name, state)
         same_blocks = own != "int8" or not _is_other(saved_order, order, p.shape)
         if own == saved and same_blocks:
             continue
@@ -62,13 +66,15 @@ def _saved_order(entry: Mapping[str, Any], ndim: int, place: str) -> list[int]:
     return [int(axis) for axis in order]
 
 
-def _format_of(schema: StateArray) -> str:
+def format_of(schema: StateArray) -> str:
+    """Return the `state_format` of an array."""
     if not isinstance(schema, Codes):
         return "native"
     return "bfloat16" if schema.code is None else "int8"
 
 
-def _saved_format(name: str, state: Mapping[str, Any]) -> str:
+def saved_format(name: str, state: Mapping[str, Any]) -> str:
+    """Return the `state_format` of an array, from the arrays of its parameter as NumPy has them."""
     if name + SCALES in state:
         return "int8"
     array, dtype = state[name], bfloat16()  # None without its package, which NumPy would compare as float64

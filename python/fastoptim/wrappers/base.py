@@ -115,7 +115,7 @@ class Wrapper(SavedInFiles):
         """Replace parameters by arrays with other rows, also in the method's state; see `Optimizer.remap`."""
         changes = changes_of(self.optimizer, params, source)
         own = [
-            param if change is None else remapped(param, change, {})
+            param if change is None else remapped(param, change, param.schema, {})
             for param, change in zip(self.own_states, changes, strict=True)
         ]
 

@@ -6,21 +6,21 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from textwrap import indent
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
 import fastoptim  # noqa: F401  # registers the optimizers
 
-from ...arrays.families import family_of
-from ...arrays.param_state import ParamState
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.base import known_optimizers
+from ...optimizer.state_formats import CONVERTS
+from ...options.checks import check_option
+from . import formats
 from .rows import checked_copies, remap
 from .stepper import check_groups, make_stepper, stepper_class
-from .tensors import NUMBERS, inner, names_of, no_numbers, outer, scalar_tensor, with_tensors
+from .tensors import NUMBERS, names_of, no_numbers, scalar_tensor, with_tensors
 
 CORE_OPTIMIZERS = known_optimizers()
 
@@ -38,6 +38,15 @@ _ARRAYS = {name for core in CORE_OPTIMIZERS.values() for name in names_of(core).
 DECOUPLED = "decoupled_weight_decay"  # PyTorch's name of the option `decoupled`
 
 
+class _Loading(NamedTuple):
+    """A state dict while it is loaded, after the user's hooks."""
+
+    saved: dict[str, Any]
+    convert: bool
+    formats: list[tuple[str, int]]
+    """`state_format` and `int8_min_size` of each group."""
+
+
 class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """A `torch.optim.Optimizer` whose steps are those of an optimizer of fastoptim."""
 
@@ -49,7 +58,7 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     _loads_numpy_arrays = True  # so that `fastoptim.save` accepts its tensors
     _stepper: Any = None
     _copies: Mapping[Any, Any] = {}  # by parameter
-    _loading: Mapping[str, Any] | None = None
+    _loading: _Loading | None = None
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         bound = self._signature.bind(params, *args, **kwargs)
@@ -174,6 +183,29 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """Return copies of the parameters that require gradients, with their extra bits; see `fastoptim.Optimizer`."""
         return self._whole_stepper().master_params()  # type: ignore[no-any-return]
 
+    def state_values(self) -> dict[Any, dict[str, Any]]:
+        """Return copies of the state, those of compressed arrays decoded, in the structure of `state`.
+
+        They are float32, or float64 for float64 parameters.  The keys are the parameters that have state.
+
+        >>> import torch, fastoptim.torch
+        >>> p = torch.nn.Parameter(torch.zeros(4096))
+        >>> opt = fastoptim.torch.Lion([p], state_format="int8")
+        >>> p.sum().backward()
+        >>> opt.step()
+        >>> opt.state[p]["m"]["codes"].dtype, opt.state_values()[p]["m"][0]
+        (torch.int8, tensor(0.0100))
+        """
+        if self._stepper is not None:
+            self._stepper.check_not_swapped()
+        settings = check_groups(self.core, self.param_groups)
+        return formats.state_values(self.core, self.param_groups, settings, self.state)
+
+    @property
+    def state_nbytes(self) -> int:
+        """The bytes of all state arrays."""
+        return formats.state_nbytes(self.core, self.state)
+
     # ---- state dicts
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,16 +218,22 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             group[DECOUPLED] = group["decoupled"]
             for i in group["params"]:
                 state = made["state"].get(i, {})
+                if state:
+                    made["state"][i] = state = formats.with_orders(state)
                 if "step" in state and (derived := numbers(group, int(state["step"]))):
                     made["state"][i] = {**state, **{name: scalar_tensor(value) for name, value in derived.items()}}
         return made
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a `state_dict` of this class or of torch.optim's class of the same name, also from `fastoptim.load`."""
+    def load_state_dict(self, state_dict: dict[str, Any], *, convert: bool = False) -> None:
+        """Load a `state_dict` of this class or of torch.optim's class of the same name, also from `fastoptim.load`.
+
+        State in another `state_format`, such as that of torch.optim, raises ValueError, unless `convert` is true; the
+        groups keep their formats.
+        """
         before = {name: vars(self).get(name) for name in ("state", "param_groups", "_stepper")}
-        final: dict[str, Any] = {}
-        hook = self.register_load_state_dict_pre_hook(lambda _, loaded: final.update(loaded))  # after the user's hooks
-        self._loading = final
+        own_formats = [(group["state_format"], group["int8_min_size"]) for group in self.param_groups]
+        self._loading = loading = _Loading({}, check_option(bool, convert, "convert"), own_formats)
+        hook = self.register_load_state_dict_pre_hook(lambda _, loaded: loading.saved.update(loaded))
         try:
             super().load_state_dict(with_tensors(state_dict))
         except BaseException:
@@ -208,29 +246,38 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._stepper = None
+        if self._loading is not None:
+            self._keep_formats(self._loading)
         for group in self.param_groups:
             if DECOUPLED in group:
                 group["decoupled"] = group.pop(DECOUPLED)
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
-        if self._loading is not None:
-            _check_kind(self.core, self._loading)
-            check_groups(self.core, self.param_groups)
-            self._adopt_state(self._loading)
+        if loading := self._loading:
+            _check_kind(self.core, loading.saved)
+            self._adopt_state(loading)
 
-    def _adopt_state(self, saved: Mapping[str, Any]) -> None:
+    def _keep_formats(self, loading: _Loading) -> None:
+        """Keep the formats of each group; raise ValueError for other saved ones, unless state is converted."""
+        for i, (group, (own, min_size)) in enumerate(zip(self.param_groups, loading.formats, strict=True)):
+            if (got := group.get("state_format", "native")) != own and not loading.convert:
+                place = f"state_dict['param_groups'][{i}]"
+                raise ValueError(f"{place}: state_format: expected {own!r}, got {got!r}{CONVERTS}")
+            group.update(state_format=own, int8_min_size=min_size)
+
+    def _adopt_state(self, loading: _Loading) -> None:
         """Replace the loaded state, which PyTorch has cast to the parameters' types, by arrays of the core's types."""
-        cores = {own: name for name, own in names_of(self.core).items()}
+        saved, cores = loading.saved, names_of(self.core).values()
+        settings = check_groups(self.core, self.param_groups)
         places = (i for group in saved["param_groups"] for i in group["params"])
-        tensors = ((tensor, group) for group in self.param_groups for tensor in group["params"])
-        for i, (tensor, group) in zip(places, tensors, strict=True):
+        tensors = ((p, own) for group, own in zip(self.param_groups, settings, strict=True) for p in group["params"])
+        for i, (tensor, own) in zip(places, tensors, strict=True):
             state = saved["state"].get(i)
             if not state:
                 continue
             adopted = {k: v for k, v in state.items() if k != "step" and k not in cores}
-            for own, name in cores.items():
-                if isinstance(value := state.get(own), torch.Tensor):
-                    adopted[own] = _adopted(self.core, name, value, tensor, group)
+            place = f"state_dict['state'][{i}]"
+            adopted |= formats.adopted(self.core, state, tensor, own, place, loading.convert)
             if "step" in state:
                 adopted["step"] = scalar_tensor(float(state["step"]))
             self.state[tensor] = adopted
@@ -244,28 +291,11 @@ def _check_kind(core: type[CoreOptimizer], saved: Mapping[str, Any]) -> None:
         if foreign := sorted(group.keys() & _OPTIONS - core.defaults.keys()):
             raise ValueError(f"{expected}, got the options {foreign} of another optimizer")
     for state in saved["state"].values():
-        present = {name for name, value in state.items() if isinstance(value, torch.Tensor)}
+        present = {name for name, value in state.items() if isinstance(value, (torch.Tensor, dict))}
         if foreign := sorted(present & _ARRAYS - own):
             raise ValueError(f"{expected}, got the state {foreign} of another optimizer")
         if present and (missing := sorted(needed - present)):
             raise ValueError(f"{expected}, got a parameter's state without {missing}")
-
-
-def _adopted(core: type[CoreOptimizer], name: str, value: Any, tensor: Any, options: Mapping[str, Any]) -> Any:
-    """Return a new state array with the elements of a saved one."""
-    array = inner(tensor)
-    family = family_of(array)
-    if family is None:
-        return value
-    target = ParamState(array, {}, schema=core.schema_for(options)).allocate(name)
-    if isinstance(target, np.ndarray):
-        target = torch.from_numpy(target)
-    if target.shape != (elements := inner(value).detach()).shape:
-        raise ValueError(
-            f"state_dict: expected {names_of(core)[name]} of shape {tuple(target.shape)}, got {tuple(elements.shape)}"
-        )
-    target.copy_(elements)
-    return outer(target, tensor)
 
 
 def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from ...arrays.param_state import ParamState, check_has_rows, check_targets
 from ...core import complete
 from ...optimizer.remapping import check_change, remapped
 from ...options.settings import Settings
+from .formats import check_formats
 from .stepper import check_groups, place_of, stepper_class
-from .tensors import Target, names_of, outer, state_arrays
+from .tensors import Target, names_of, shown_arrays, state_arrays
 
 
 def _places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, int, int]]:
@@ -60,8 +61,8 @@ def remap(optimizer: Any, params: Mapping[Any, Any], source: Mapping[Any, Any]) 
     names = names_of(optimizer.core)
     states = {}
     for old, new, _, before, after in changes:
-        own, replaced = optimizer.state.get(old) or {}, {names[name] for name in before.state}
-        moved = {names[name]: outer(array, new) for name, array in after.state.items()}
+        own, replaced = optimizer.state.get(old) or {}, shown_arrays(before.state, names, old)
+        moved = shown_arrays(after.state, names, new)
         states[new] = {**{name: value for name, value in own.items() if name not in replaced}, **moved}
 
     def assign() -> None:
@@ -84,19 +85,21 @@ def _remapped(
     if old in optimizer._copies:
         raise ValueError(f"{place}: expected a parameter without a copy in `copies`, as remap changes its rows")
     cls = stepper_class(optimizer.core)
-    p, schema = _plain(old, place, "remap moves its rows"), cls.schema_for(settings.options)
+    p = _plain(old, place, "remap moves its rows")
+    schema = settings.stored_schema(p.numel())
     arrays = {
         name: in_numpy(array) if schema[name].kind.on_host else array
         for name, array in state_arrays(optimizer.state.get(old) or {}, names_of(cls))
     }
     before = ParamState(p, arrays, where[0], inside, place, schema=schema)
+    check_formats(before)
     change = check_change(before, new, source)
     if change is None:
         raise TypeError(f"{place}: expected a new tensor and the rows that it comes from, got None")
     if not (isinstance(new, torch.Tensor) and new.is_leaf and new.requires_grad):
         raise ValueError(f"{place}: expected a leaf that requires gradients in the place of a parameter")
     _plain(new, place, "remap moves its rows")
-    after = remapped(before, change, settings.options)
+    after = remapped(before, change, settings.stored_schema(new.numel()), settings.options)
     if settings.options["row_steps"]:
         check_has_rows(after)
     return before, after

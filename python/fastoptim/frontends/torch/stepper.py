@@ -25,9 +25,10 @@ from ...extra_bits import EXTRA_BITS
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.groups import missing_state, raise_lr_max
 from ...options.checks import rate_at
-from ...options.schema import ROW_STEPS
+from ...options.schema import ROW_STEPS, SCALES
 from ...options.settings import Settings
-from .tensors import Target, gradient_of, is_sharded, names_of, outer, state_arrays, step_dtype
+from .formats import check_formats, in_blocks_of
+from .tensors import Target, gradient_of, is_sharded, names_of, shown_arrays, state_arrays, step_dtype, tensors_in
 
 _LIVE = ("lr", "grad_scale")  # options that the core reads from tensors at every step
 
@@ -53,7 +54,7 @@ class _Borrowed:
     lists: list[list[Any]]  # of parameters, one a group
     members: list[list[Any]]  # their entries
     state: Mapping[Any, Any]
-    arrays: list[tuple[dict[str, Any], dict[str, Any]]]  # a parameter's state now, and as it was
+    arrays: list[tuple[dict[str, Any], list[Any]]]  # a parameter's state now, and the tensors in it as they were
     targets: list[Target]
     idle: list[Any]  # parameters without gradient and state
     steps: Any = None  # the memory of the step counts
@@ -70,7 +71,7 @@ class _Borrowed:
             or _differ([group.get("params") for group in groups], self.lists)
             or any(map(_differ, self.lists, self.members))
             or _differ([state.get(tensor) for tensor in self.tensors], [now for now, _ in self.arrays])
-            or any(_differ(now.values(), then.values()) for now, then in self.arrays)
+            or any(_differ(tensors_in(now), then) for now, then in self.arrays)
             or any(tensor.grad is not None for tensor in self.idle)
             or any(target.has_moved() for target in self.targets)
         )
@@ -96,10 +97,7 @@ class Steps:
             for name, value in given.items()
             if name in cls.defaults or name == "convention"  # type: ignore[attr-defined]
         }
-        settings: Settings = super().check_options(known, place)  # type: ignore[misc]
-        if (state_format := settings.options["state_format"]) != "native":
-            raise ValueError(f"{place}state_format: expected 'native' with PyTorch, got {state_format!r}")
-        return settings
+        return super().check_options(known, place)  # type: ignore[misc,no-any-return]
 
     def _settings(self: Any, index: int) -> Settings:
         """Return a group's settings now; its tensors, which are read at every step, stay in the group."""
@@ -144,15 +142,14 @@ class Steps:
         """Add the arrays that an option needs, assigned since the last step, to the state."""
         borrowed, names = self._borrowed, names_of(type(self))
         for i, (param, (own, _)) in enumerate(zip(self.param_states, borrowed.arrays, strict=True)):
-            new = {
-                names[k]: outer(array, borrowed.tensors[i]) for k, array in param.state.items() if names[k] not in own
-            }
+            made = {k: array for k, array in param.state.items() if names[k.removesuffix(SCALES)] not in own}
+            new = shown_arrays(made, names, borrowed.tensors[i])
             old = [name for name in EXTRA_BITS if name in own and name not in param.state]
             if new or old:
                 own.update(new)
                 for name in old:
                     del own[name]
-                borrowed.arrays[i] = (own, dict(own))
+                borrowed.arrays[i] = (own, tensors_in(own))
 
     def _take_quick_step(self: Any, groups: list[dict[str, Any]], scale: float) -> bool:
         """Take a step if nothing but gradients, learning rates and the loss scale has changed."""
@@ -269,7 +266,7 @@ def make_stepper(
     if not entries:
         return None
     if core.reduces_all:
-        _share_numbers(cls, entries)
+        _share_numbers(entries)
     return _assemble(cls, groups, state, settings, entries, idle)
 
 
@@ -305,7 +302,7 @@ def _entry(
             f"param_groups{place}: expected a tensor of which this process has every element, as {reason}, "
             f"got a DTensor"
         )
-    check_target(target.array, "param_groups" + place)
+    p = check_target(target.array, "param_groups" + place)
     arrays = {
         name: array
         for name, array in state_arrays(state, names_of(cls))
@@ -317,10 +314,12 @@ def _entry(
         where[0],
         place,
         "param_groups" + place,
-        schema=cls.schema_for(settings.options),
+        schema=settings.stored_schema(p.size),
         index=index,
         copy=copy,
     )
+    check_formats(param)
+    _check_divided(tensor, param)
     made = missing_state(param, settings)
     step = round(float(state["step"])) if "step" in state else int(bool(state))
     if any(param.schema_of(name).starts_count for name in made):
@@ -339,6 +338,15 @@ def _why_whole(settings: Settings) -> str:
     return "sums run over it" if has_sums else ""
 
 
+def _check_divided(tensor: Any, param: ParamState) -> None:
+    """Raise ValueError for a DTensor whose state has blocks, which are those of the elements of one process."""
+    if is_sharded(tensor) and any(name.endswith(SCALES) for name in param.schema):
+        raise ValueError(
+            f"{param.p_place}: expected state_format 'native' or 'bfloat16', as blocks of 'int8' are no part of a "
+            "DTensor, got 'int8'"
+        )
+
+
 def _converted(param: ParamState) -> dict[str, Any]:
     """Return new arrays for state in another memory order or dtype than the parameter's, which has changed."""
     new, p = {}, param.metadata
@@ -347,20 +355,27 @@ def _converted(param: ParamState) -> dict[str, Any]:
         if family_of(array) is not param.family or tuple(array.shape) != schema.shape_for(p.shape):
             continue  # the step raises the error
         now = param.family.metadata(array, param.state_place(name))
-        if now.dtype != schema.dtype_for(p.dtype) or (schema.kind.keeps_layout and not same_layout(now, p)):
+        if name + SCALES in param.state:
+            new.update({} if same_layout(now, p) else in_blocks_of(param, name))
+        elif now.dtype != schema.dtype_for(p.dtype) or (schema.kind.keeps_layout and not same_layout(now, p)):
             new[name] = param.allocate(name)
             new[name].copy_(array.detach())
     return new
 
 
-def _share_numbers(cls: Any, entries: list[_Entry]) -> None:
+def _share_numbers(entries: list[_Entry]) -> None:
     """Give new parameters the numbers and the count that the optimizer has for all."""
     oldest = max(entries, key=lambda entry: entry.step)
     for entry in entries:
         entry.step = oldest.step
         for name in entry.made:
-            if cls.state_schema[name].is_scalar and name in oldest.param.state:
+            if entry.param.schema_of(name).is_scalar and name in oldest.param.state:
                 entry.made[name].copy_(oldest.param.state[name])
+
+
+def _dicts_in(own: Mapping[str, Any]) -> list[Any]:
+    """Return the dicts of codes and scales in a parameter's state."""
+    return [value for value in own.values() if type(value) is dict]
 
 
 def _assemble(
@@ -377,10 +392,9 @@ def _assemble(
     arrays = []
     for entry, count in zip(entries, torch.from_numpy(steps).unbind(), strict=True):
         own = entry.state if entry.state else state[entry.target.tensor]
-        new = {names[name]: outer(array, entry.target.tensor) for name, array in entry.made.items()}
-        own.update({"step": count, **new})
+        own.update({"step": count, **shown_arrays(entry.made, names, entry.target.tensor)})
         entry.param.state.update(entry.made)
-        arrays.append((own, dict(own)))
+        arrays.append((own, tensors_in(own)))
     targets = [entry.target for entry in entries]
     lists = [group["params"] for group in groups]
     borrowed = _Borrowed(groups, lists, [list(own) for own in lists], state, arrays, targets, idle, steps)
@@ -403,7 +417,7 @@ def _assemble(
         _accumulator=None,
         _engine=None,
         _fast_path=None,
-        _watched=[state, *lists, *(own for own, _ in arrays)],
+        _watched=[state, *lists, *(each for own, _ in arrays for each in (own, *_dicts_in(own)))],
         _borrowed=borrowed,
         _rates=[],
         _trained=[],  # of the schedule-free optimizers

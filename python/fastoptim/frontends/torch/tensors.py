@@ -17,6 +17,7 @@ import torch
 from ...arrays.checks import is_dense
 from ...arrays.families import family_of
 from ...arrays.rows import Rows
+from ...options.schema import SCALES, shown_state
 
 if TYPE_CHECKING:
     from ...options.settings import RuleClass
@@ -119,7 +120,7 @@ def outer(array: Any, like: Any) -> Any:
         array = torch.from_numpy(array)
     if array.shape != inner(like).shape or (array.dtype == torch.float64 and not array.dim()):
         return array
-    if like.is_complex():
+    if like.is_complex() and array.is_floating_point() and array.dtype != torch.bfloat16:  # which have complex types
         array = torch.view_as_complex(array)
     if is_sharded(like):
         place = {"device_mesh": like.device_mesh, "placements": like.placements, "run_check": False}
@@ -196,5 +197,17 @@ def _without_negation(tensor: Any) -> Any:
 def state_arrays(state: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """Yield the core's name of each state array that a parameter has, and the array."""
     for name, own in names.items():
-        if isinstance(state.get(own), torch.Tensor):
-            yield name, inner(state[own])
+        value = state.get(own)
+        parts = {name: value.get("codes"), name + SCALES: value.get("scales")} if type(value) is dict else {name: value}
+        yield from ((key, inner(part)) for key, part in parts.items() if isinstance(part, torch.Tensor))
+
+
+def shown_arrays(arrays: Mapping[str, Any], names: Mapping[str, str], like: Any) -> dict[str, Any]:
+    """Return the core's state arrays of a parameter as PyTorch keeps them; those in blocks as codes and scales."""
+    shown = shown_state({name: outer(array, like) for name, array in arrays.items()})
+    return {names[name]: value for name, value in shown.items()}
+
+
+def tensors_in(state: Mapping[str, Any]) -> list[Any]:
+    """Return the values of a parameter's state, of arrays in blocks codes and scales."""
+    return [each for value in state.values() for each in (value.values() if type(value) is dict else (value,))]
