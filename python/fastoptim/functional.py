@@ -28,7 +28,7 @@ import numpy as np
 
 from . import core
 from .arrays.checks import check_state, check_target, raise_nonfinite
-from .arrays.param_state import ParamState, check_takes_options
+from .arrays.param_state import ParamState, check_takes_options, exceed
 from .arrays.rows import values_of
 from .engines.base import group_step_at
 from .engines.native import option_set
@@ -82,6 +82,8 @@ def _native_update(optimizer: type[Optimizer]) -> Callable[..., bool | None]:
         if taken is not NotImplemented and taken is not ...:
             return taken
         t, settings, lr = _checked(optimizer, step, hyperparameters)
+        if exceed(settings.options["bounds"] or (), np.dtype(np.float16)):  # which not every parameter may have
+            return _update("native", p, g, state, t, settings, lr)
         given = {name: settings.options.get(name, value) for name, value in hyperparameters.items()} | {"lr": lr}
         if isinstance(g, np.generic):
             g = np.asarray(g)

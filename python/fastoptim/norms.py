@@ -14,6 +14,9 @@ from .engines import cuda, native
 from .options.checks import NonNegative, NormType, Positive, check_option
 from .reference_math import Array, compute_dtype, norm_in_order, rounded_to
 
+#: The exponent of zero, below that of any norm.
+_OF_ZERO = -(2**20)
+
 
 def global_norm(arrays: Any, norm_type: float = 2.0) -> float:
     r"""Return the norm of all elements of one array or of any nesting of arrays.
@@ -106,37 +109,62 @@ def _checked_pair(p: Any, g: Any, path: str) -> tuple[Array, Array]:
     return own, grad
 
 
+class _Norms(NamedTuple):
+    """Numbers that may exceed the range of a double: ``fraction * 2**exponent``, the fraction in [0.5, 1) or 0."""
+
+    fraction: Array
+    exponent: Array
+
+    @classmethod
+    def of(cls, values: Any, exponent: Any = 0) -> _Norms:
+        """Return ``values * 2**exponent``."""
+        fraction, own = np.frexp(values)
+        return cls(fraction, np.where(fraction == 0, _OF_ZERO, own + exponent))
+
+    def exceeds(self, other: _Norms) -> Array:
+        """Return where these are larger than others, and both are finite."""
+        is_finite = np.isfinite(self.fraction) & np.isfinite(other.fraction)
+        is_equal = self.exponent == other.exponent
+        return is_finite & np.where(is_equal, self.fraction > other.fraction, self.exponent > other.exponent)
+
+
 def _clip(p: Array, g: Array, clipping: float, eps: float, output_axis: int) -> Array:
     """Return the clipped gradient of one parameter."""
     shape = [1] * g.ndim
     if g.ndim > 1:
         shape[output_axis] = -1
     with np.errstate(all="ignore"):
-        bounds = clipping * np.maximum(_unit_norms(p, output_axis), eps)
-        norms = _unit_norms(g, output_axis)
-        exceeds = (norms > bounds) & (norms < np.inf)
-        factors = np.where(exceeds, bounds / norms, 1.0)
-        dtype = compute_dtype(g.dtype)
-        if factors.min(initial=1.0) >= np.finfo(dtype).smallest_normal:  # else it would lose digits
-            factors = factors.astype(dtype)
-        clipped = factors.reshape(shape) * g
+        own, least, norms = _unit_norms(p, output_axis), _Norms.of(eps), _unit_norms(g, output_axis)
+        is_small = least.exceeds(own)
+        fraction, exponent = (np.where(is_small, *pair) for pair in zip(least, own, strict=True))
+        bounds = _Norms.of(clipping * fraction, exponent)
+        exceeds = norms.exceeds(bounds)
+        ratios = np.where(exceeds, bounds.fraction / norms.fraction, 1.0)
+        ratio = _Norms.of(ratios, np.where(exceeds, bounds.exponent - norms.exponent, 0))
+        fraction, exponent = (part.reshape(shape) for part in ratio)
+        factors, dtype = np.ldexp(fraction, exponent), compute_dtype(g.dtype)
+        if factors.min(initial=1.0) >= np.finfo(dtype).smallest_normal:
+            clipped = factors.astype(dtype) * g
+        else:  # a factor of fewer digits would lose some of the result's
+            clipped = np.ldexp(fraction * g.astype(np.float64), exponent)
         clipped = rounded_to(clipped, g.dtype) if g.itemsize == 2 else clipped.astype(g.dtype, copy=False)
         return np.where(exceeds.reshape(shape), clipped, g)
 
 
-def _unit_norms(x: Array, output_axis: int) -> Array:
-    """Return the norm of each unit in double, from squares that are scaled where these overflow or lose digits."""
+def _unit_norms(x: Array, output_axis: int) -> _Norms:
+    """Return the norm of each unit, from squares in double that are scaled where these overflow or lose digits."""
     over_rows = x.ndim > 1 and output_axis == -1
     units = x.shape[output_axis] if x.ndim > 1 else 1
     rest = x.size // max(units, 1)
     matrix = np.ascontiguousarray(x).reshape(1, *((rest, units) if over_rows else (units, rest)))
     squares = native.square_sums(matrix)[over_rows]
-    norms = np.sqrt(squares)
+    norms, exponents = np.sqrt(squares), np.zeros(squares.shape, np.int64)
     if x.dtype == np.float64:
-        for lost, scale in ((squares == np.inf, 2.0**-538), (squares < 2.0**-800, 2.0**537)):
+        for lost, exponent in ((squares == np.inf, 538), (squares < 2.0**-800, -537)):
             if lost.any():
-                norms[lost] = np.sqrt(native.square_sums(scale * matrix)[over_rows][lost]) / scale
-    return norms
+                norms[lost] = np.sqrt(native.square_sums(2.0**-exponent * matrix)[over_rows][lost])
+                exponents[lost] = exponent
+    return _Norms.of(norms, exponents)
 
 
 class _Dense(NamedTuple):

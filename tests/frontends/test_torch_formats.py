@@ -219,7 +219,7 @@ def test_every_way_to_save_continues_with_the_same_bits(
     options = {"state_format": state_format, "int8_min_size": 190, **storage}
     dtype = torch.bfloat16 if storage else torch.float32
     params = parameters(dtype)
-    params[0].data = params[0].data.t().contiguous().t()  # in Fortran order
+    params[1].data = params[1].data.t().contiguous().t()  # in Fortran order
     first = fastoptim.torch.AdamW(params, lr=0.01, **options)
     for t in range(3):
         step(first, t)

@@ -89,6 +89,43 @@ def test_exchanges_state_dicts_with_torch() -> None:
     theirs.load_state_dict(ours.state_dict())
 
 
+def test_shapes_are_checked_before_the_first_step() -> None:
+    (p,) = tensors(0, ((6, 4),))
+    for make in (fastoptim_torch.Muon, fastoptim_torch.AdamMini):
+        options = {"partition": "heads"} if make is fastoptim_torch.AdamMini else {}
+        message = r"param_groups\[{}\]\['params'\]\[0\]: expected .* that heads=5 divides, got 6"
+        with pytest.raises(ValueError, match=message.format(0)):
+            make([p], heads=5, **options)
+        opt = make([p], heads=3, **options)
+        (q,) = tensors(1, ((6, 4),))
+        with pytest.raises(ValueError, match=message.format(1)):
+            opt.add_param_group({"params": [q], "heads": 5})
+        assert len(opt.param_groups) == 1
+        opt.add_param_group({"params": [q]})
+        step([p, q], opt, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "change"),
+    [
+        ("AdamMini", {"partition": "heads", "heads": 2}, {"heads": 2**62}),
+        ("SOAP", {"max_precond_dim": 4, "precondition_1d": True}, {"max_precond_dim": 2**62}),
+    ],
+)
+def test_state_dicts_with_options_of_other_shapes_are_rejected(
+    name: str, options: dict[str, Any], change: dict[str, Any]
+) -> None:
+    """Before an array of that shape is allocated."""
+    params = tensors(0, ((4_000_000, 1) if name == "AdamMini" else (4_000_000,),))
+    opt = getattr(fastoptim_torch, name)(params, **options)
+    step(params, opt, 0)
+    saved = opt.state_dict()
+    saved["param_groups"][0].update(change)
+    with pytest.raises(ValueError, match="expected"):
+        opt.load_state_dict(saved)
+    step(params, opt, 1)
+
+
 def test_only_whole_real_matrices() -> None:
     for p, message in (
         (torch.zeros(3), "expected a matrix or a batch of matrices, got shape"),

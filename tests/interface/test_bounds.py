@@ -104,3 +104,39 @@ def test_optimizers_whose_parameters_cannot_be_clamped_reject_them(optimizer: An
 def test_bounds_that_are_none(bounds: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fo.SGD(np.ones(2), bounds=bounds)
+
+
+@each_backend
+def test_bounds_beyond_the_number_format_are_rejected(backend: Backend) -> None:
+    """They would be infinite: every element would be, or none bounded."""
+    function = (fo.functional if backend == "native" else fo.reference).sgd
+    for dtype in DTYPES:
+        low = 7e4 if dtype == np.float16 else 1e39
+        if dtype == np.float64:
+            for _ in range(2):
+                p = np.ones(3)
+                function(p, p.copy(), step=1, bounds=(low, None))
+                assert p.tolist() == [low] * 3
+            continue
+        shown = "70000.0" if dtype == np.float16 else r"1e\+39"
+        message = rf"^bounds: expected numbers in the range of {dtype} for {{}}, got \({shown}, inf\)"
+        with pytest.raises(ValueError, match=message.format(r"params\['w'\]")):
+            fo.SGD({"w": np.ones(3, dtype)}, bounds=(low, None), backend=backend)
+        opt = fo.SGD(np.ones(3, dtype), bounds=(None, 2.0), backend=backend)
+        opt.step(np.ones(3, dtype))
+        saved = opt.state_dict()
+        opt.bounds = (low, None)
+        with pytest.raises(ValueError, match=message.format("params")):
+            opt.step(np.ones(3, dtype))
+        opt.bounds = (-65504, 65504)
+        opt.step(np.ones(3, dtype))
+        saved["groups"][0]["bounds"] = (low, None)
+        with pytest.raises(ValueError, match=message.format("params")):
+            opt.load_state_dict(saved)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message.format("p")):
+                function(np.ones(3, dtype), np.ones(3, dtype), step=1, bounds=(low, None))
+    wide = np.ones(3, np.float16)
+    fo.SGD(wide, bounds=(7e4, None), master_weight_bits=24, backend=backend).step(wide.copy())
+    with pytest.raises(ValueError, match="expected numbers in the range of float32"):
+        fo.SGD(wide, bounds=(1e39, None), master_weight_bits=24, backend=backend)

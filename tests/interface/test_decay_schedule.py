@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,27 @@ def test_no_learning_rate_is_no_decay() -> None:
     p = np.ones(2)
     fo.SGDW(p, lr=0.0, weight_decay=0.5, decay_schedule="independent").step(np.ones(2))
     assert p.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("given", [None, 0.15])
+def test_zero_state_forgets_the_rates_of_steps(given: float | None) -> None:
+    opt = fo.SGDW(np.ones(1), lr=0.1, weight_decay=0.1, decay_schedule="corrected", lr_max=given)
+    for lr in (0.2, 0.3):
+        opt.lr = lr
+        opt.step(np.ones(1))
+    twin = pickle.loads(pickle.dumps(opt))
+    for one in (opt, twin):
+        assert one.lr_max == 0.3
+        one.zero_state()
+        assert one.lr_max == (given or 0.1)
+    opt.lr, opt.lr_max = 0.2, 0.4  # what is assigned is an option
+    opt.step(np.ones(1))
+    opt.zero_state()
+    assert opt.lr_max == 0.4
+    by_step = fo.SGDW(np.ones(1), lr=lambda t: 0.5, weight_decay=0.1, decay_schedule="corrected", lr_max=given)
+    by_step.step(np.ones(1))
+    by_step.zero_state()
+    assert by_step.lr_max == given
 
 
 def test_a_checkpoint_has_the_largest_rate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -95,6 +96,25 @@ def test_heads_divide_the_rows(backend: Backend) -> None:
     with pytest.raises(ValueError, match="expected rows that heads=3 divides, got 4"):
         fo.AdamMini(np.ones((4, 6)), partition="heads", heads=3, backend=backend)
     opt = fo.AdamMini({"w": np.ones((6, 4))}, partition="heads", heads=3, backend=backend)
-    opt.heads = 2
-    with pytest.raises(ValueError, match=r"state\['w'\]\['v'\]: expected shape \(2, 1\), one number for each block"):
-        opt.step({"w": np.ones((6, 4))})
+    before = opt.state_dict()
+    for change, message in (
+        ({"heads": 2}, r"param_groups\[0\]: heads: expected 3 as the optimizer was made, as the shape of 'v' depends"),
+        ({"heads": 2**62}, r"params\['w'\]: expected rows that heads=4611686018427387904 divides, got 6"),
+        ({"partition": "rows"}, r"param_groups\[0\]: partition: expected 'heads' as the optimizer was made"),
+    ):
+        opt.param_groups[0].update(change)
+        with pytest.raises(ValueError, match=message):
+            opt.step({"w": np.ones((6, 4))})
+        opt.param_groups[0].update(partition="heads", heads=3)
+        saved = copy.deepcopy(before)
+        saved["groups"][0].update(change)
+        with pytest.raises(ValueError, match=message.replace("param_groups", r"state_dict\['groups'\]")):
+            opt.load_state_dict(saved)
+    opt.step({"w": np.ones((6, 4))})
+
+
+@each_backend
+def test_arrays_without_rows_have_any_number_of_heads(backend: Backend) -> None:
+    opt = fo.AdamMini(np.ones((0, 4)), partition="heads", heads=2**62, backend=backend)
+    opt.step(np.ones((0, 4)))
+    assert opt.state["v"].shape == (0, 1)

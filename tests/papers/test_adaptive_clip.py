@@ -89,6 +89,23 @@ def test_squares_that_overflow_or_vanish(scale: float) -> None:
     assert_same_bits(found[1], g[1])
 
 
+@loop("axis", [0, -1])
+def test_norms_beyond_the_largest_number(axis: Any) -> None:
+    largest = float(np.finfo(np.float64).max)
+    ones = np.ones((4, 100) if axis == 0 else (100, 4))
+
+    def clip(p: Array, g: Array, clipping: float, eps: float = 0.0) -> Array:
+        found: Array = fo.adaptive_clip(p, g, clipping, eps, output_axis=axis)
+        return found
+
+    np.testing.assert_allclose(clip(ones, largest * ones, 0.5), 0.5 * ones, rtol=1e-14)  # a gradient of norm 10 * max
+    np.testing.assert_allclose(clip(largest * ones, largest * ones, 0.5), 0.5 * largest * ones, rtol=1e-14)
+    assert_same_bits(clip(largest * ones, largest * ones, 1.0), largest * ones)
+    assert_same_bits(clip(largest * ones, ones, largest), ones)
+    np.testing.assert_allclose(clip(0 * ones, largest * ones, 1e-3, 1e-297), 1e-301 * ones, rtol=1e-14)
+    np.testing.assert_allclose(clip(1e-300 * ones, largest * ones, 0.5), 5e-301 * ones, rtol=1e-14)
+
+
 @loop("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_factors_below_the_range_of_the_gradient(dtype: Any) -> None:
     p, g = np.zeros((2, 3), dtype), np.full((2, 3), 1e38, dtype)

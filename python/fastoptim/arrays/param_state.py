@@ -203,6 +203,25 @@ def check_takes_options(param: ParamState, settings: Settings) -> None:
         )
     if options["row_steps"]:
         check_whole_blocks(param, "row_steps counts its rows", settings.optimizer.variants[settings.variant])
+    check_bounds(param, options)
+
+
+def check_bounds(param: ParamState, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for bounds that would be infinite where they are rounded to the parameter's number format."""
+    if (bounds := options["bounds"]) is None:
+        return
+    p = param.metadata.dtype
+    is_widened = any(options[name] != default for name, default in WAYS.items())
+    dtype = compute_dtype(p) if is_widened else p
+    if exceed(bounds, dtype):
+        raise ValueError(f"bounds: expected numbers in the range of {dtype} for {param.p_place}, got {bounds}")
+
+
+def exceed(numbers: Iterable[float], dtype: np.dtype[Any]) -> bool:
+    """Return whether one of the finite numbers is infinite in this dtype."""
+    with np.errstate(over="ignore"):
+        finite = [number for number in numbers if math.isfinite(number)]
+        return not bool(np.isfinite(rounded_to(np.array(finite), dtype)).all())
 
 
 def cuts_blocks(param: ParamState, names: Iterable[str]) -> bool:

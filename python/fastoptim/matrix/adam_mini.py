@@ -21,7 +21,7 @@ def _blocks_shape(shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[i
     """Return the number of blocks along each axis of a parameter of this shape."""
     if len(shape) < 2 or options["partition"] == "array":
         return (1,) * len(shape)
-    return (*shape[:-2], options["heads"] if options["partition"] == "heads" else shape[-2], 1)
+    return (*shape[:-2], min(options["heads"], shape[-2]) if options["partition"] == "heads" else shape[-2], 1)
 
 
 @dataclass(frozen=True)

@@ -341,6 +341,7 @@ class Optimizer(
             self.check_arrays()
             copies.refresh(self.param_states)
         self._counts: list[Any] = [0, {}]
+        self._raised_lr_max: Mapping[int, tuple[float | None, float]] = {}
         self._swapped_by = ""
         self._accumulator: Accumulator | None = None
         self._engine: Engine | None = None

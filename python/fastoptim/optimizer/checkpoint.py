@@ -27,7 +27,7 @@ from ..reference_math import Array
 from ..schedules.base import stateful_parts
 from . import accumulation, state_formats
 from .copies import refresh
-from .groups import check_norm_types, options_of, take_settings
+from .groups import check_keeps_shapes, check_norm_types, options_of, take_settings
 from .state_formats import CONVERTS
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
             param.state.clear()
             param.state.update(target)
         refresh(optimizer.param_states)
+        optimizer._raised_lr_max = {}
         optimizer._counts[:] = step_count, missed
         optimizer._accumulator = accumulator
 
@@ -196,6 +197,8 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         if settings.options["row_steps"]:
             check_has_rows(param)
         check_takes_options(param, settings)
+        before = optimizer._resolved[param.group].settings
+        check_keeps_shapes(param, before, settings, f"state_dict['groups'][{param.group}]: ")
         needed = () if param.is_remote else settings.state_for(param.metadata, param.schema)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)

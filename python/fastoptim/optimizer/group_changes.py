@@ -12,7 +12,16 @@ from ..arrays.param_state import ParamState, check_targets
 from ..arrays.tree import describe
 from .accumulation import check_none_pending, drop
 from .containers import given_structure
-from .groups import check_group_count, check_norm_types, check_paths, group_paths, list_of, new_group, with_indices
+from .groups import (
+    check_group_count,
+    check_norm_types,
+    check_paths,
+    group_paths,
+    list_of,
+    lower_lr_max,
+    new_group,
+    with_indices,
+)
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts, Rule
@@ -49,8 +58,9 @@ class ChangesGroups:
     def zero_state(self: Any) -> None:
         """Set all state to its values before the first step, and the step count to 0, in place.
 
-        Parameters and options stay; an average starts again from the parameters.  Learning rates that are functions of
-        the step start again, too; schedules with a state of their own, such as `ReduceOnPlateau`, do not.
+        Parameters and options stay, except an `lr_max` that steps have raised.  An average starts again from the
+        parameters.  Learning rates that are functions of the step start again, too; schedules with a state of their
+        own, such as `ReduceOnPlateau`, do not.
 
         >>> import numpy as np, fastoptim as fo
         >>> p = np.ones(2)
@@ -139,6 +149,7 @@ def zero_state(optimizer: OptimizerParts) -> None:
         drop(optimizer)
         for family, array, value in values:
             family.assign(array, value)
+        lower_lr_max(optimizer)
         optimizer._counts[:] = 0, {}
 
     core.complete(assign)

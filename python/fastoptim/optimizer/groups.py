@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import core
 from ..arrays.checks import check_target
-from ..arrays.param_state import ParamState, check_has_rows, check_takes_options
+from ..arrays.param_state import ParamState, check_bounds, check_has_rows, check_takes_options
 from ..arrays.tree import Structure, describe, structure_of
 from ..engines.base import GroupSnapshot, GroupStep
 from ..engines.select import check_backend
@@ -191,6 +191,10 @@ def settings_of(optimizer: OptimizerParts, index: int) -> Settings:
     changed = rule.check_options(options_of(group), place)
     extras_of(group, place)
     _check_formats(rule, settings, changed, place)
+    if rule.stage_state or changed.options["bounds"] is not None:
+        for param in (param for param in optimizer.param_states if param.group == index):
+            check_keeps_shapes(param, settings, changed, place)
+            check_bounds(param, changed.options)
     if changed.averaging != settings.averaging:
         _check_average_starts(optimizer, changed, place)
     restarts = changed.average_kind not in (settings.average_kind, None)
@@ -219,6 +223,27 @@ def _check_formats(rule: type[Rule], before: Settings, after: Settings, place: s
             )
 
 
+def check_keeps_shapes(param: ParamState, before: Settings, after: Settings, place: str) -> None:
+    """Raise ValueError if options have other values that the shapes of the parameter's state depend on."""
+    rule, shape = after.optimizer, param.metadata.shape
+    rule.check_shape(shape, after.options, param.p_place)
+
+    def shape_under(options: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+        return rule.schema_for(options)[name].kind.of(shape)
+
+    for name in rule.stage_state:
+        kept = shape_under(before.options, name)
+        if shape_under(after.options, name) == kept:
+            continue
+        own = {option: value for option, value in after.options.items() if option not in rule.shared}
+        alone = [o for o, value in own.items() if shape_under({**before.options, o: value}, name) != kept]
+        option = alone[0] if alone else next(o for o, value in own.items() if value != before.options[o])
+        raise ValueError(
+            f"{place}{option}: expected {before.options[option]!r} as the optimizer was made, as the shape of {name!r} "
+            f"depends on it, got {after.options[option]!r}"
+        )
+
+
 def take_settings(
     optimizer: OptimizerParts, index: int, settings: Settings, extras: Mapping[str, Any] | None = None
 ) -> None:
@@ -237,9 +262,21 @@ def with_lr_max(settings: Settings, lr: float) -> Settings:
 
 def raise_lr_max(optimizer: OptimizerParts, group_steps: Sequence[GroupStep]) -> None:
     """Assign to each group the largest learning rate so far, after a step; a no-op with `decay_schedule="lr"`."""
-    for group, group_step in zip(optimizer.param_groups, group_steps, strict=False):  # those of late arrays follow
+    pairs = zip(optimizer.param_groups, group_steps, strict=False)  # those of late arrays follow
+    for index, (group, group_step) in enumerate(pairs):
         if (raised := group_step.settings.raised_lr_max(group_step.lr)) is not None:
+            given, last = optimizer._raised_lr_max.get(index, (None, None))
+            given = given if last == group["lr_max"] else group["lr_max"]
+            optimizer._raised_lr_max = {**optimizer._raised_lr_max, index: (given, raised)}
             group["lr_max"] = raised
+
+
+def lower_lr_max(optimizer: OptimizerParts) -> None:
+    """Assign to each group the `lr_max` that its steps have raised, as it was before the first of them."""
+    for index, (given, raised) in optimizer._raised_lr_max.items():
+        if optimizer.param_groups[index]["lr_max"] == raised:  # else it was assigned
+            optimizer.param_groups[index]["lr_max"] = given
+    optimizer._raised_lr_max = {}
 
 
 def _check_average_starts(optimizer: OptimizerParts, settings: Settings, place: str) -> None:

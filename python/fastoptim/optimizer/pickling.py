@@ -66,7 +66,7 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
 
 
 def _schema_of(optimizer: OptimizerParts, param: ParamState) -> Mapping[str, StateArray]:
-    """Return the declarations of a parameter's state; `remap` may have changed its size, but not its format."""
+    """Return the declarations of a parameter's state."""
     has_blocks = any(name.endswith(SCALES) for name in param.state)
     options = optimizer._resolved[param.group].settings.options
     return stored_schema(optimizer.rule_of(param.group).schema_for(options), options, has_blocks)

@@ -51,6 +51,7 @@ class OptimizerParts(Protocol):
     _swapped_by: str  # the method that has put other values into the parameters; empty if none has
     _engine: Engine | None
     _accumulator: Any  # the `Accumulator`, or None, of gradients that wait for a step
+    _raised_lr_max: Mapping[int, tuple[float | None, float]]  # by group: `lr_max` before steps have raised it, and now
     _fast_path: FastPath | None  # the engine's fast path, once there is one
 
     @staticmethod

@@ -19,8 +19,8 @@ from ...optimizer.state_formats import CONVERTS
 from ...options.checks import check_option
 from . import formats
 from .rows import checked_copies, remap
-from .stepper import check_groups, make_stepper, stepper_class
-from .tensors import NUMBERS, names_of, no_numbers, scalar_tensor, with_tensors
+from .stepper import check_groups, make_stepper, place_of, stepper_class
+from .tensors import NUMBERS, inner, names_of, no_numbers, scalar_tensor, with_tensors
 
 CORE_OPTIMIZERS = known_optimizers()
 
@@ -89,6 +89,18 @@ class Optimizer(torch.optim.Optimizer):  # type: ignore[misc]
             if isinstance(lr, float) and (raised := checked.raised_lr_max(lr)) is not None:
                 param_group["lr_max"] = raised
         super().add_param_group(param_group)
+        try:
+            self._check_shapes(len(self.param_groups) - 1)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _check_shapes(self, index: int) -> None:
+        """Raise ValueError for a parameter in a new group of a shape that the formula does not take."""
+        group = self.param_groups[index]
+        for i, tensor in enumerate(group["params"]):
+            if not torch.nn.parameter.is_lazy(tensor):
+                self.core.check_shape(tuple(inner(tensor).shape), group, f"param_groups{place_of(index, i)}")
 
     # ---- steps
 

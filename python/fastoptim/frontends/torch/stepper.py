@@ -413,6 +413,7 @@ def _assemble(
         _resolved=[GroupSnapshot.of(group, settings[i], i) for i, group in enumerate(groups)],
         _views=None,
         _counts=[latest, {i: latest - t for i, t in enumerate(counts) if t != latest}],
+        _raised_lr_max={},
         _swapped_by="",
         _accumulator=None,
         _engine=None,
