@@ -10,7 +10,7 @@ if(fastoptim_cuda STREQUAL "OFF")
 endif()
 
 set(fastoptim_cuda_parts 0 1 2 3)  # kParts of csrc/cuda/kernels.h
-set(fastoptim_cuda_plain csrc/cuda/gpu_device.cpp csrc/cuda/launcher.cpp csrc/cuda/row_buffers.cpp csrc/cuda/step_tables.cpp csrc/cuda/tensor_list.cpp)
+set(fastoptim_cuda_plain csrc/cuda/axis_sums.cpp csrc/cuda/gpu_device.cpp csrc/cuda/launcher.cpp csrc/cuda/row_buffers.cpp csrc/cuda/step_tables.cpp csrc/cuda/tensor_list.cpp)
 
 # The same code as plain C++.  The arguments are so small that a dozen arrays do not fit into them.
 if(fastoptim_cuda STREQUAL "EMULATED")

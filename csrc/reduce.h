@@ -14,7 +14,10 @@ namespace fo {
 inline constexpr std::int64_t kSumTile = 1024;
 inline constexpr int kLanes = 32;
 
-inline std::int64_t tiles_of(std::int64_t size) { return (size + kSumTile - 1) / kSumTile; }
+// Rows of a matrix whose elements of a column are added one after another, before the sums of these blocks are.
+inline constexpr std::int64_t kRowBlock = 64;
+
+FO_HD inline std::int64_t tiles_of(std::int64_t size) { return (size + kSumTile - 1) / kSumTile; }
 
 }  // namespace fo
 

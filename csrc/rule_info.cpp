@@ -56,6 +56,7 @@ constexpr RuleInfo describe() {
     info.hyper = R::hyper;
     info.state = R::state;
     info.has_row_state = target::kHasRowState<R>;
+    info.broadcasts = target::kBroadcasts<R>;
     info.sums = target::kSums<R>;
     info.updated = target::kUpdateAccess<R, float>;
     info.ignores_p = target::kIgnoresP<R, float>;

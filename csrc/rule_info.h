@@ -12,6 +12,7 @@ struct RuleInfo {
     std::span<const char* const> hyper;         // hyper-parameters, the arguments of the constructor
     std::span<const char* const> state;         // state arrays
     bool has_row_state;                         // whether the last of them has one number for each row
+    bool broadcasts;                            // whether those that are only read may be broadcast
     std::span<const char* const> scalar_state;  // state of one number per parameter
     int sums;                                   // sums over an array that the rule reduces before its update
     bool reduces_all;                           // whether they are sums over all parameters

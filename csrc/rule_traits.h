@@ -37,9 +37,16 @@ inline constexpr int kSums<R> = R::sums;
 template <class R>
 inline constexpr bool kHasRowState = requires { &R::row_factor; };
 
-// Whether no GPU runs the rule, so that it needs no kernels: some of its arrays are broadcast.
+// Whether state arrays that the rule only reads may be broadcast: with one number for each row or column.
 template <class R>
-inline constexpr bool kOnCpuAlone = requires { R::on_cpu_alone; };
+inline constexpr bool kBroadcasts = requires { R::broadcasts; };
+
+// Number of a rule's state that is one number for the whole array.
+template <class R>
+inline constexpr std::size_t kScalarStates = 0;
+template <class R>
+    requires requires { R::scalar_state; }
+inline constexpr std::size_t kScalarStates<R> = R::scalar_state.size();
 
 // The methods of a rule as functions of one element.  Only named in types: a call is valid if the method's is.
 template <class R>

@@ -12,8 +12,6 @@ namespace {
 
 using Index = std::int64_t;
 
-constexpr Index kRowBlock = 64;
-
 Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 
 // The unit of work is a block of kRowBlock rows and kSumTile columns, whose column sums stay in the first-level cache.

@@ -3,6 +3,8 @@
 
 #include "../device.h"
 #include "../random_bits.h"
+#include "axis_work.h"
+#include "device.h"
 
 #include <memory>
 #include <string>
@@ -34,5 +36,14 @@ std::unique_ptr<Device> make_device(std::vector<Segment> segments, int device);
 
 // Fill an array of float32 or float64 with standard normal numbers, in the stream's order.
 void fill_normal(const ArrayRef& array, const RandomKey& key, int device, void* stream);
+
+// Sum the squares over the rows and over the columns of matrices in double and in a fixed order, or find the largest
+// elements, which are not negative.  There are elements, and results of rows or of columns or of both.
+void reduce_axes(const AxisWork& work, bool largest, const Stream& stream);
+
+// What follows from such sums; see axis_work.h.  `is_double`: the averages and factors are in float64, else in float32.
+void add_groups(const GroupsWork& work, const Stream& stream);
+void update_moments(const MomentsWork& work, bool is_double, const Stream& stream);
+void set_row_factors(const RowFactorsWork& work, bool is_double, const Stream& stream);
 
 }  // namespace fo::cuda

@@ -3,6 +3,7 @@
 
 #include "../rule_traits.h"
 #include "../rules.h"
+#include "axis_sums.h"
 #include "launch.h"
 #include "noise.h"
 #include "reduce.h"
@@ -36,7 +37,7 @@ RuleKernels make() {
 template <int kRule>
 void make_if(int rule, bool is_double, RuleKernels& made) {
     using R = Rule<kRule, float>;
-    if constexpr (kRule % kParts == FO_PART && !kHasRowState<R> && !kOnCpuAlone<R>)
+    if constexpr (kRule % kParts == FO_PART && !kHasRowState<R>)
         if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
 }
 
@@ -72,6 +73,19 @@ CommonKernels common_kernels() {
         {kernel_of<FillNormal<float>>(none, kTypeName<float>), kernel_of<FillNormal<double>>(none, kTypeName<double>)},
         {kernel_of<CopyRows<false>>(none, none), kernel_of<CopyRows<true>>(none, none)},
         {kernel_of<AddRows<float>>(none, kTypeName<float>), kernel_of<AddRows<double>>(none, kTypeName<double>)}};
+}
+
+AxisKernels axis_kernels() {
+    const auto sums = [&]<class T>(T) {
+        return std::array{kernel_of<SumAxes<T, false>>("", kTypeName<T>),
+                          kernel_of<SumAxes<T, true>>("", kTypeName<T>)};
+    };
+    return {{sums(float()), sums(double())},
+            {kernel_of<FinishAxes<false>>("", ""), kernel_of<FinishAxes<true>>("", "")},
+            kernel_of<AddGroups>("", ""),
+            {kernel_of<UpdateMoments<float>>("", kTypeName<float>),
+             kernel_of<UpdateMoments<double>>("", kTypeName<double>)},
+            {kernel_of<RowFactors<float>>("", kTypeName<float>), kernel_of<RowFactors<double>>("", kTypeName<double>)}};
 }
 #endif
 

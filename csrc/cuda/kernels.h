@@ -54,4 +54,14 @@ inline RuleKernels kernels_of(int rule, bool is_double) {
 
 CommonKernels common_kernels();
 
+// The kernels of sums over rows and columns, by compute type where they have one.
+struct AxisKernels {
+    std::array<std::array<Kernel, 2>, 2> sum;  // the squares of elements; the largest ones
+    std::array<Kernel, 2> finish;              // the same
+    Kernel add_groups;
+    std::array<Kernel, 2> update_moments, row_factors;
+};
+
+AxisKernels axis_kernels();
+
 }  // namespace fo::FO_TARGET

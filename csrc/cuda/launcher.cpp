@@ -63,11 +63,14 @@ void Launcher::launch(const Kernel& kernel, const Workspace& workspace, std::uin
     run(kernel, arguments_, 1);
 }
 
+void Launcher::launch(const Kernel& kernel, std::span<const std::byte> work, std::int64_t blocks) {
+    std::memcpy(arguments_.bytes, work.data(), work.size());
+    run(kernel, arguments_, std::uint32_t(std::min<std::int64_t>(blocks, 1 << 20)));
+}
+
 void Launcher::launch(const NoiseArguments& noise, bool is_double) {
-    std::memcpy(arguments_.bytes, &noise, sizeof noise);
     const std::int64_t blocks = (noise.size + 4 * kNoiseThreads - 1) / (4 * kNoiseThreads);
-    const auto most = std::uint32_t(std::min<std::int64_t>(blocks, 1 << 20));  // each block loops
-    run(common_.fill_normal[is_double], arguments_, most);
+    launch(common_.fill_normal[is_double], std::as_bytes(std::span(&noise, 1)), blocks);
 }
 
 void Launcher::launch(const Kernel& kernel, std::span<const RowJob> jobs) {

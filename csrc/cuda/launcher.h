@@ -47,6 +47,9 @@ class Launcher {
     // Launch the kernel that fills an array with normal random numbers.
     void launch(const FO_TARGET::NoiseArguments& noise, bool is_double);
 
+    // Launch a kernel with this work, which is plain data; each block may loop.
+    void launch(const FO_TARGET::Kernel& kernel, std::span<const std::byte> work, std::int64_t blocks);
+
     // Launch a kernel over rows as often as its arguments have space for so many jobs.
     void launch(const FO_TARGET::Kernel& kernel, std::span<const FO_TARGET::RowJob> jobs);
 

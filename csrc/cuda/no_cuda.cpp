@@ -17,4 +17,12 @@ std::unique_ptr<Device> make_device(std::vector<Segment>, int) { throw std::runt
 
 void fill_normal(const ArrayRef&, const RandomKey&, int, void*) { throw std::runtime_error(status()); }
 
+void reduce_axes(const AxisWork&, bool, const Stream&) { throw std::runtime_error(status()); }
+
+void add_groups(const GroupsWork&, const Stream&) { throw std::runtime_error(status()); }
+
+void update_moments(const MomentsWork&, bool, const Stream&) { throw std::runtime_error(status()); }
+
+void set_row_factors(const RowFactorsWork&, bool, const Stream&) { throw std::runtime_error(status()); }
+
 }  // namespace fo::cuda

@@ -1,5 +1,6 @@
 #include "tensor_list.h"
 
+#include "../expect.h"
 #include "reduce.h"
 
 namespace fo::cuda {
@@ -11,8 +12,8 @@ using namespace FO_TARGET;
 std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
     const Segment& segment = *item.segment;
     const auto is_aligned16 = [shift](const ArrayRef& array) {
-        return (reinterpret_cast<std::uintptr_t>(array.data) - std::uintptr_t(shift) * item_size(array.format)) % 16 ==
-               0;
+        const std::uintptr_t before = std::uintptr_t(shift) * item_size(array.format);
+        return !array.axes && (reinterpret_cast<std::uintptr_t>(array.data) - before) % 16 == 0;
     };
     const ArrayRef gradient{const_cast<void*>(item.gradient->data), segment.p.size, item.gradient->format};
     unsigned aligned16 = 0;
@@ -32,8 +33,10 @@ int aligned_benefit(unsigned aligned16) {
 }
 
 bool all_aligned16(unsigned aligned16, const Item& item, const RuleInfo& rule) {
-    const unsigned average = item.segment->average.data ? kAlignedAverage : 0;
-    return aligned16 == (kAlignedP | kAlignedG | average | ((1u << rule.state.size()) - 1) * kAlignedState);
+    unsigned all = kAlignedP | kAlignedG | (item.segment->average.data ? kAlignedAverage : 0);
+    for (std::size_t k = 0; k < rule.state.size(); ++k)
+        if (!item.segment->state[k].axes) all |= unsigned(kAlignedState) << k;
+    return aligned16 == all;
 }
 
 TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
@@ -59,17 +62,29 @@ TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
     return tensor;
 }
 
-std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_t((size + each - 1) / each); }
-
 void append(std::vector<std::byte>& bytes, const void* data, std::size_t size) {
     const auto* begin = static_cast<const std::byte*>(data);
     bytes.insert(bytes.end(), begin, begin + size);
 }
 
+// Append where the state arrays of a rule are that may be broadcast.
+void append_axes(std::vector<std::byte>& bytes, const Item& item, const RuleInfo& rule) {
+    for (std::size_t k = 0; k < rule.state.size(); ++k) {
+        const Axes* const axes = item.segment->state[k].axes;
+        expect(!axes || (rule.broadcasts && rule.updated[k + 2] != Access::kWrite), "dense state on a GPU");
+        const Axes dense{};
+        if (rule.broadcasts) append(bytes, axes ? axes : &dense, sizeof dense);
+    }
+}
+
+std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_t((size + each - 1) / each); }
+
 }  // namespace
 
 std::size_t desc_bytes(const RuleInfo& rule) {
-    return sizeof(TensorDesc) + (rule.state.size() + rule.scalar_state.size()) * sizeof(void*);
+    const std::size_t arrays = rule.state.size();
+    return sizeof(TensorDesc) + (arrays + rule.scalar_state.size()) * sizeof(void*) +
+           (rule.broadcasts ? arrays * sizeof(Axes) : 0);
 }
 
 TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
@@ -84,6 +99,7 @@ TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, s
         for (std::size_t k = 0; k < rule.state.size(); ++k)
             append(tensors, &item.segment->state[k].data, sizeof(void*));
         append(tensors, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
+        append_axes(tensors, item, rule);
         const bool is_updated = tensor.size > 0 && item.uses != Uses::kSums;
         updates.push_back(updates.back() + (is_updated ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
         sums.push_back(sums.back() + (item.uses == Uses::kUpdate ? 0 : pieces(tensor.size, kSumChunk)));

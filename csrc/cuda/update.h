@@ -7,6 +7,7 @@
 #include "../prepare.h"
 #include "../reduce.h"
 #include "../rule_traits.h"
+#include "broadcast.h"
 #include "elements.h"
 #include "tensor_table.h"
 
@@ -84,15 +85,19 @@ template <class R, class T>
 class State {
   public:
     FO_DEVICE State(const TensorDesc& tensor, std::int64_t begin, unsigned aligned16)
-        : arrays_(pointers_of<char>(tensor)),
-          offset_(begin * std::int64_t(sizeof(T))),
-          aligned16_mask_(aligned16 / kAlignedState) {}
+        : arrays_(pointers_of<char>(tensor)), begin_(begin), aligned16_mask_(aligned16 / kAlignedState) {
+        if constexpr (kBroadcasts<R>) axes_ = axes_of<R>(tensor);
+    }
 
     template <bool kEdges>
     FO_DEVICE void load(const ThreadItems& span) {
         FO_UNROLL
-        for (int k = 0; k < int(R::state.size()); ++k)
-            load_own<kEdges>(at(k), span, aligned16_mask_ >> k & 1, value[k]);
+        for (int k = 0; k < int(R::state.size()); ++k) {
+            if (is_broadcast(k))
+                load_broadcast<kEdges>(arrays_[k], axes_[k], begin_, span, value[k]);
+            else
+                load_own<kEdges>(at(k), span, aligned16_mask_ >> k & 1, value[k]);
+        }
     }
 
     template <bool kEdges, class F>
@@ -104,6 +109,7 @@ class State {
     FO_DEVICE void store_flushed(const ThreadItems& span) {
         FO_UNROLL
         for (int k = 0; k < int(R::state.size()); ++k) {
+            if (is_broadcast(k)) continue;
             flush_all(value[k]);
             store_own<false>(at(k), span, aligned16_mask_ >> k & 1, value[k]);
         }
@@ -112,7 +118,12 @@ class State {
     // Load one element of each array into value[k][0].
     FO_DEVICE void load_one_of(std::int32_t i) {
         FO_UNROLL
-        for (int k = 0; k < int(R::state.size()); ++k) value[k][0] = load_one<T>(kComputeFormat<T>, at(k), i);
+        for (int k = 0; k < int(R::state.size()); ++k) {
+            const bool is_dense = !is_broadcast(k);
+            const char* const from =
+                is_dense ? at(k) : arrays_[k] + broadcast_element(axes_[k], begin_ + i).offset;
+            value[k][0] = load_one<T>(kComputeFormat<T>, from, is_dense ? i : 0);
+        }
     }
 
     template <class F>
@@ -123,13 +134,18 @@ class State {
     FO_DEVICE void store_one_flushed(std::int32_t i) {
         FO_UNROLL
         for (int k = 0; k < int(R::state.size()); ++k)
-            store_one<T>(kComputeFormat<T>, at(k), i, flush_subnormal(value[k][0]));
+            if (!is_broadcast(k)) store_one<T>(kComputeFormat<T>, at(k), i, flush_subnormal(value[k][0]));
     }
 
     T value[R::state.size() + 1][kItemsPerThread];
 
   private:
-    FO_DEVICE char* at(std::size_t k) const { return arrays_[k] + offset_; }
+    FO_DEVICE char* at(std::size_t k) const { return arrays_[k] + begin_ * std::int64_t(sizeof(T)); }
+
+    FO_DEVICE bool is_broadcast(int k) const {
+        if constexpr (kBroadcasts<R>) return axes_[k].count > 0;
+        return false;
+    }
 
     template <bool kEdges, class F, std::size_t... S>
     FO_DEVICE void store_written(const F& f, [[maybe_unused]] const ThreadItems& span,
@@ -144,7 +160,8 @@ class State {
     }
 
     char* const* arrays_;
-    std::int64_t offset_;
+    const Axes* axes_ = nullptr;
+    std::int64_t begin_;
     unsigned aligned16_mask_;
 };
 

@@ -207,7 +207,7 @@ ArrayRef Model::own_state(const py::array& array, const ArrayRef& dense, std::si
     if (layout.fits(array) || array.ndim() != params_[i].ndim()) return dense;
     if (params_[i].size() == 0) return {dense.data, 0, dense.format};
     const auto axes = layout.axes_of_broadcast(array);
-    expect(axes.has_value() && !on_gpu_, "state of the parameter's shape, or on the CPU one that is broadcast to it");
+    expect(axes.has_value(), "state of the parameter's shape, or one that is broadcast to it");
     axes_.push_back(std::make_unique<const Axes>(*axes));
     return {dense.data, params_[i].size(), dense.format, axes_.back().get()};
 }

@@ -11,6 +11,7 @@
 #include "collectable.h"
 #include "fast_path.h"
 #include "gil.h"
+#include "gpu_axes.h"
 #include "interrupts.h"
 #include "model.h"
 #include "model_probe.h"
@@ -253,6 +254,7 @@ PYBIND11_MODULE(_core, m) {
           py::arg("step"), py::arg("options"));
 
     export_bandwidth_probe(m);
+    export_gpu_axes(m);
 
     m.def("cuda_status", &cuda::status);
     m.def(

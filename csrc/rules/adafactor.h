@@ -13,7 +13,6 @@ namespace fo::FO_TARGET {
 template <class T>
 struct FactoredGradient {
     static constexpr const char* name = "factored_gradient";
-    static constexpr bool on_cpu_alone = true;
     static constexpr std::array<const char*, 0> hyper{};
     static constexpr std::array state{"x"};
 
@@ -25,7 +24,7 @@ struct FactoredGradient {
 template <class T>
 struct Adafactor {
     static constexpr const char* name = "adafactor";
-    static constexpr bool on_cpu_alone = true;
+    static constexpr bool broadcasts = true;
     static constexpr std::array hyper{"d", "rate", "eps1", "eps2", "scale_parameter"};
     static constexpr std::array state{"row_factor", "column_factor"};
     static constexpr std::array scalar_state{"size"};

@@ -9,7 +9,7 @@ namespace fo::FO_TARGET {
 template <class T>
 struct AdamMini {
     static constexpr const char* name = "adam_mini";
-    static constexpr bool on_cpu_alone = true;
+    static constexpr bool broadcasts = true;
     static constexpr std::array hyper{"lr", "beta1"};
     static constexpr std::array state{"m", "factor"};
 

@@ -8,7 +8,7 @@ namespace fo::FO_TARGET {
 
 template <class T>
 struct CameNormalized {
-    static constexpr bool on_cpu_alone = true;
+    static constexpr bool broadcasts = true;
     static constexpr std::array scalar_state{"size"};
     static constexpr int sums = 1;
 

@@ -8,7 +8,7 @@ namespace fo::FO_TARGET {
 
 template <class T>
 struct SM3Cover {
-    static constexpr bool on_cpu_alone = true;
+    static constexpr bool broadcasts = true;
 
     FO_HD T covered(T g, T r, T c) const { return min(r, c) + g * g; }
 };

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType, NotImplementedType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,47 @@ def norms(
 def square_sums(
     matrices: npt.NDArray[Any], isa: str = ""
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def cuda_axis_scratch(batch: int, rows: int, columns: int) -> int: ...  # numbers of float64
+def cuda_reduce_axes(
+    matrices: npt.NDArray[Any],
+    batch: int,
+    rows: int,
+    columns: int,
+    scratch: npt.NDArray[Any],
+    of_rows: npt.NDArray[Any] | None,
+    of_columns: npt.NDArray[Any] | None,
+    largest: bool,
+    where: int,
+    stream: int,
+) -> None: ...
+def cuda_add_groups(numbers: npt.NDArray[Any], groups: int, group: int, where: int, stream: int) -> None: ...
+
+# sums, numbers in a group of them, old averages, new ones, the same in double, factors, count, eps, weight, divisor,
+# summand
+Moment: TypeAlias = tuple[
+    npt.NDArray[Any],
+    int,
+    npt.NDArray[Any],
+    npt.NDArray[Any],
+    npt.NDArray[Any] | None,
+    npt.NDArray[Any] | None,
+    float,
+    float,
+    float,
+    float,
+    float,
+]
+
+def cuda_update_moments(moments: Sequence[Moment], where: int, stream: int) -> None: ...
+def cuda_set_row_factors(
+    averages: npt.NDArray[Any],
+    totals: npt.NDArray[Any],
+    factors: npt.NDArray[Any],
+    rows: int,
+    least: float,
+    where: int,
+    stream: int,
+) -> None: ...
 def fill_normal(
     array: npt.NDArray[Any], seed: int, step: int, param: int, where: str | int = "", stream: int = 0
 ) -> None: ...

@@ -154,6 +154,7 @@ class Cuda:
     full: Any = _refuse
     copy: Any = _refuse
     contiguous: Any = _refuse
+    transpose: Any = _refuse
     assign: Any = _refuse
     copy_rows: Any = _refuse
     astype: Any = _refuse
@@ -220,6 +221,10 @@ class CuPy(Cuda):
     def view(self, array: Any) -> Any:
         """Return a view of the same memory."""
         return array.view()
+
+    def transpose(self, array: Any, axes: Sequence[int]) -> Any:
+        """Return a view with the axes in another order."""
+        return array.transpose(*axes)
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign a number, a NumPy array, or any array that CuPy can convert."""

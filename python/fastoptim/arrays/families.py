@@ -6,6 +6,7 @@ array in a GPU's memory has an `ArrayMetadata`, which every check accepts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -48,6 +49,9 @@ class ArrayFamily(Protocol):
 
     def view(self, array: Any) -> Any:
         """Return another array object over the same memory."""
+
+    def transpose(self, array: Any, axes: Sequence[int]) -> Any:
+        """Return a view with the axes in another order."""
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign a number, or another array's elements converted to the target's dtype."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -80,6 +81,10 @@ class NumPy:
     def view(self, array: Any) -> Any:
         """Return a view of the same memory whose `base` is no array, so that nobody reaches and resizes `array`."""
         return np.asarray(Window(array)).view(array.dtype)
+
+    def transpose(self, array: Any, axes: Sequence[int]) -> Any:
+        """Return a view with the axes in another order."""
+        return self._plain(array).transpose(axes)
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign with a cast, without warnings."""

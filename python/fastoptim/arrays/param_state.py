@@ -184,19 +184,13 @@ def check_takes_options(param: ParamState, settings: Settings) -> None:
             raise ValueError(
                 f"{param.p_place}: expected an array on the CPU, as {name} has state of its rows, got one on a GPU"
             )
-        if settings.optimizer.is_factored:
-            name = settings.optimizer.__name__
-            raise ValueError(
-                f"{param.p_place}: expected an array on the CPU, as {name} has sums over rows and columns, got one on "
-                f"a GPU"
-            )
         refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
         for name, default in refused.items():
             if options[name] != default:
                 raise ValueError(
                     f"{name}: expected {default!r} for {param.p_place}, which is on a GPU, got {options[name]!r}"
                 )
-    elif settings.optimizer.is_factored and p.ndim > MAX_AXES and not p.flags.c_contiguous:
+    if settings.optimizer.is_factored and p.ndim > MAX_AXES and not p.flags.c_contiguous:
         raise ValueError(
             f"{param.p_place}: expected C order for more than {MAX_AXES} axes, as {settings.optimizer.__name__} has "
             f"sums over rows and columns, got strides {p.strides}"

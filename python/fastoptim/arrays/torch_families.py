@@ -91,6 +91,10 @@ class _Torch:
         """Return a view of the same memory."""
         return array.detach()
 
+    def transpose(self, array: Any, axes: Sequence[int]) -> Any:
+        """Return a view with the axes in another order."""
+        return array.detach().permute(*axes)
+
     def assign(self, target: Any, source: Any) -> None:
         """Assign a number, a NumPy array, or any array that PyTorch can convert."""
         if isinstance(source, (int, float)):

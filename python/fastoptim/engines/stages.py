@@ -16,10 +16,10 @@ import numpy as np
 
 from .. import core
 from ..arrays.checks import check_gradient, check_state, memory_of
-from ..arrays.cuda_families import ArrayMetadata
-from ..arrays.families import in_numpy
+from ..arrays.cuda_families import ArrayMetadata, Cuda
+from ..arrays.families import family_of, in_numpy
 from ..arrays.numpy_family import NUMPY
-from ..arrays.param_state import ParamState, check_targets
+from ..arrays.param_state import ParamState, check_targets, memory_order
 from ..arrays.rows import Rows, check_rows
 from ..arrays.tree import Structure
 from ..extra_bits import WAYS
@@ -37,6 +37,7 @@ from .base import (
     depends_on_all,
     with_constants,
 )
+from .gpu_axes import GpuAxes
 
 if TYPE_CHECKING:
     from ..options.settings import RuleClass
@@ -92,11 +93,15 @@ class MatrixWork:
     group_step: GroupStep
     backend: str
     workspace: Workspace
+    kept: Workspace
+    """Memory of this parameter alone."""
 
     def __post_init__(self) -> None:
-        self.on_gpu = isinstance(self.param.metadata, ArrayMetadata)
+        metadata = self.param.metadata
+        self.on_gpu = isinstance(metadata, ArrayMetadata)
+        self.shape, self.size = metadata.shape, metadata.size
         self.options = self.group_step.settings.options
-        self.dtype = compute_dtype(self.param.metadata.dtype)
+        self.dtype = compute_dtype(metadata.dtype)
         self._family = self.param.family if self.on_gpu else NUMPY
 
     def __getitem__(self, name: str) -> Any:
@@ -108,6 +113,26 @@ class MatrixWork:
         """Return memory of the compute type for this parameter alone, until the next one."""
         like = self.param.p if self.on_gpu else self.param.metadata
         return self.workspace.array(name, like, self._family, shape, self.dtype)
+
+    def next_state(self, name: str) -> Any:
+        """Return memory for new values of a state array, until the parameter's next step."""
+        like = self[name]
+        return self.kept.array(name, like, self._family, tuple(like.shape), self.dtype)
+
+    @property
+    def gpu(self) -> GpuAxes:
+        """The kernels of sums over rows and columns; their results are in the workspace."""
+        family, double = self.param.family, np.dtype(np.float64)
+        assert isinstance(family, Cuda)
+
+        def allocate(name: str, size: int) -> Any:
+            return self.workspace.array(name, self.param.p, family, (size,), double)
+
+        return GpuAxes(family, self.param.p, allocate)
+
+    def assign(self, array: Any, values: Any) -> None:
+        """Assign the elements of another array, in C order."""
+        self._family.assign(array, values.reshape(tuple(array.shape)))
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """Assign a product of matrices, computed by NumPy on the CPU and by the parameter's library on a GPU."""
@@ -224,8 +249,9 @@ class Engine:
         ]
         self._whole = make(self._params)
         self._workspace = Workspace()
+        self._kept = [Workspace() for _ in self._params]
         self._passes: list[_Pass] = []
-        shared: dict[np.dtype[Any], Array] = {}
+        shared: dict[tuple[Any, ...], Any] = {}
         for k in range(max(len(rule.stages) for rule in rules)):
             having = [i for i, rule in enumerate(rules) if k < len(rule.stages)]
             alone = [i for i in having if rules[i].stages[k].shared]
@@ -234,17 +260,17 @@ class Engine:
                 params = [self._for_stage(i, k, shared) for i in indices]
                 self._passes.append(_Pass(k, indices, params, make(params)))
 
-    def _for_stage(self, index: int, k: int, shared: dict[np.dtype[Any], Array]) -> ParamState:
+    def _for_stage(self, index: int, k: int, shared: dict[tuple[Any, ...], Any]) -> ParamState:
         """Return the parameter with the arrays of a stage's pass; one of these may be in memory of all parameters."""
         param, stage = self._params[index], self._rules[index].stages[k]
         (names,) = stage.rule.variants.values()
         state = {name: param.state[name] for name in names if name != stage.shared}
         if stage.shared:
-            dtype = compute_dtype(param.metadata.dtype)
-            if dtype not in shared:
-                sizes = (each.metadata.size for each in self._params if compute_dtype(each.metadata.dtype) == dtype)
-                shared[dtype] = np.empty(max(sizes), dtype)
-            state[stage.shared] = _in_layout_of(param.metadata, shared[dtype])
+            key = _memory_key(param)
+            if key not in shared:
+                sizes = [each.metadata.size for each in self._params if _memory_key(each) == key]
+                shared[key] = _flat_memory(param, max(sizes))
+            state[stage.shared] = _in_layout_of(param, shared[key])
         return replace(param, state={name: state[name] for name in names}, copy=None)
 
     def step(
@@ -291,15 +317,20 @@ class Engine:
             return None
         p = each.params[0].metadata
         checked = check_gradient(grads[0], each.params[0].g_place, p)
-        is_rounded = checked.dtype == np.float64 and compute_dtype(p.dtype) != np.float64
-        return None if is_rounded else {stage.shared: in_numpy(checked)}
+        if checked.dtype == np.float64 and compute_dtype(p.dtype) != np.float64:  # it is rounded
+            return None
+        if not isinstance(p, ArrayMetadata):
+            return {stage.shared: in_numpy(checked)}
+        is_on_the_stream = family_of(grads[0]) is each.params[0].family
+        return {stage.shared: grads[0]} if is_on_the_stream else None
 
     def _work(
         self, index: int, group_step: GroupStep, k: int, arrays: Mapping[str, Any]
     ) -> Iterable[tuple[Any, Any, Any]]:
         """Do a stage's work on one parameter, with the arrays of its pass, and yield the assignments of its state."""
         param = self._params[index]
-        work = MatrixWork(replace(param, state={**param.state, **arrays}), group_step, self._backend, self._workspace)
+        with_arrays = replace(param, state={**param.state, **arrays})
+        work = MatrixWork(with_arrays, group_step, self._backend, self._workspace, self._kept[index])
         with param.family.arithmetic(param.p), np.errstate(all="ignore"):
             made = self._rules[index].stages[k].work(work)
         for name, value in made.items():
@@ -384,10 +415,26 @@ class _Pass(NamedTuple):
     engine: PartEngine
 
 
-def _in_layout_of(p: Array, flat: Array) -> Array:
-    """Return an array of the parameter's shape and memory order in the memory of a flat array."""
-    strides = tuple(stride // p.itemsize * flat.itemsize for stride in p.strides)
-    return np.lib.stride_tricks.as_strided(flat, p.shape, strides)
+def _memory_key(param: ParamState) -> tuple[Any, ...]:
+    """Return a key that parameters have in common whose scratch arrays may be in the same memory."""
+    metadata = param.metadata
+    return compute_dtype(metadata.dtype), memory_of(metadata)
+
+
+def _flat_memory(param: ParamState, size: int) -> Any:
+    """Return a vector of the compute type with any values, in the parameter's memory; on the CPU NumPy's."""
+    dtype = compute_dtype(param.metadata.dtype)
+    on_gpu = isinstance(param.metadata, ArrayMetadata)
+    return param.family.full(param.p, (size,), 0.0, dtype) if on_gpu else np.empty(size, dtype)
+
+
+def _in_layout_of(param: ParamState, flat: Any) -> Any:
+    """Return an array of the parameter's shape and memory order in the memory of a vector."""
+    p = param.metadata
+    axes = memory_order(p)
+    in_order = flat[: p.size].reshape([p.shape[axis] for axis in axes])
+    family = param.family if isinstance(p, ArrayMetadata) else NUMPY
+    return family.transpose(in_order, np.argsort(axes).tolist())
 
 
 def prepares(group_step: GroupStep) -> bool:

@@ -13,26 +13,24 @@ from ..options.checks import Decay, LearningRate, NonNegative, Positive, Range
 from ..options.fields import argument, option
 from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
-from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, set_factors, update_elements, update_moments
+from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, update_elements, update_moments
 
 Exponent = Annotated[float, Range(-100, 0)]
 
 
-def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
+def _update_second_moment(work: MatrixWork) -> dict[str, Any]:
     """Update the means of squares, and set the factors of the rows and columns of the normalized gradient."""
-    x, options = work["x"], work.options
-    if not x.size:
+    options = work.options
+    if not work.size:
         return {}
     weight = work.t ** options["beta2_decay"]
     eps1, adds = options["eps"][0], options["eps_form"] == "added"
     least = float(np.finfo(work.dtype).eps) if eps1 is None else eps1
     eps = least if adds else 0.0
-    work["size"][...] = x.size
-    if x.ndim < 2:
+    work["size"][...] = work.size
+    if len(work.shape) < 2:
         return update_elements(work, weight, eps)
-    moments = update_moments(work, weight, eps)
-    set_factors(work, moments, 0.0 if adds else least)
-    return moments
+    return update_moments(work, weight, eps, 0.0 if adds else least)
 
 
 class Adafactor(Optimizer):

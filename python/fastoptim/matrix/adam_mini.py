@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from ..engines.gpu_axes import Moment, matrices_of
 from ..engines.stages import MatrixWork
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate, NonNegative, PositiveCount
@@ -53,11 +55,13 @@ def _sums_of_blocks(work: MatrixWork, x: Array) -> Array:
     return rows[..., None]
 
 
-def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
+def _update_second_moment(work: MatrixWork) -> dict[str, Any]:
     """Update the mean of squares of each block, and set the factor of each row."""
-    x, options = work["x"], work.options
-    if not x.size:
+    if not work.size:
         return {}
+    if work.on_gpu:
+        return _update_second_moment_on_gpu(work)
+    x, options = work["x"], work.options
     beta2 = options["betas"][1]
     old = work["v"]
     v = average(old, 1 - beta2, _sums_of_blocks(work, x) / (x.size // old.size))
@@ -65,6 +69,25 @@ def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
     if options["partition"] == "heads" and x.ndim > 1:
         factors = np.repeat(factors, x.shape[-2] // options["heads"], axis=-2)
     work["factor"][...] = factors
+    return {"v": v}
+
+
+def _update_second_moment_on_gpu(work: MatrixWork) -> dict[str, Any]:
+    shape, gpu, beta2, v = matrices_of(work.shape), work.gpu, work.options["betas"][1], work.next_state("v")
+    blocks = math.prod(v.shape)
+    group = shape[0] * shape[1] // blocks
+    sums, _ = gpu.reduce(work["x"], shape, columns=False)
+    if group > 1:
+        gpu.add_groups(sums, group)
+    divisor, eps = bias_correction_of(beta2, work.t), work.options["eps"]
+    count = work.size // blocks
+    gpu.update_moments(
+        [
+            Moment(
+                sums, work["v"], v, count, 1 - beta2, group=group, factors=work["factor"], divisor=divisor, summand=eps
+            )
+        ]
+    )
     return {"v": v}
 
 

@@ -13,7 +13,7 @@ from ..options.checks import Decay, LearningRate, NonNegative, Positive
 from ..options.fields import option
 from ..options.schema import StateArray
 from ..reference_math import Array, decay, square, total
-from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, set_factors, update_elements, update_moments
+from .factors import FACTORS, MOMENTS, gradient_stage, in_order_of, update_elements, update_moments
 
 _RESIDUAL = "residual_"
 
@@ -72,29 +72,25 @@ class CameResidual(Optimizer):
         x[...] = u - _next_mean(m, u, beta1)
 
 
-def _update_second_moment(work: MatrixWork) -> dict[str, Array]:
+def _update_second_moment(work: MatrixWork) -> dict[str, Any]:
     """Update the means of squares, and set the factors of the rows and columns of the normalized gradient."""
-    x, weight, eps = work["x"], 1 - work.options["betas"][1], work.options["eps"][0]
-    if not x.size:
+    weight, eps = 1 - work.options["betas"][1], work.options["eps"][0]
+    if not work.size:
         return {}
-    work["size"][...] = x.size
-    if x.ndim < 2:
+    work["size"][...] = work.size
+    if len(work.shape) < 2:
         return update_elements(work, weight, eps)
-    moments = update_moments(work, weight, eps)
-    set_factors(work, moments)
-    return moments
+    return update_moments(work, weight, eps)
 
 
-def _update_instability(work: MatrixWork) -> dict[str, Array]:
+def _update_instability(work: MatrixWork) -> dict[str, Any]:
     """Update the means of squared differences, and set the factors of the mean; these are 1 without a matrix."""
-    x, weight, eps = work["x"], 1 - work.options["betas"][2], work.options["eps"][1]
-    if x.ndim < 2 or not x.size:
+    weight, eps = 1 - work.options["betas"][2], work.options["eps"][1]
+    if len(work.shape) < 2 or not work.size:
         work["residual_row_factor"][...] = 1
         work["residual_column_factor"][...] = 1
         return {}
-    moments = update_moments(work, weight, eps, _RESIDUAL)
-    set_factors(work, moments, prefix=_RESIDUAL)
-    return moments
+    return update_moments(work, weight, eps, prefix=_RESIDUAL)
 
 
 class CAME(Optimizer):

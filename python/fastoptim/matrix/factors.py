@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.gpu_axes import Moment, matrices_of
 from ..engines.stages import MatrixWork, Stage
 from ..optimizer.base import Optimizer
 from ..options.schema import StateArray
@@ -48,28 +49,59 @@ def average(old: Array, weight: float, new: Array) -> Array:
     return ((1 - weight) * old.astype(np.float64) + weight * new).astype(old.dtype)
 
 
-def update_moments(work: MatrixWork, weight: float, eps: float, prefix: str = "") -> dict[str, Array]:
-    """Return the moving averages ``r`` and ``c`` of the means of x^2, plus `eps`, over rows and columns."""
+def update_moments(
+    work: MatrixWork, weight: float, eps: float, least: float = 0.0, prefix: str = ""
+) -> dict[str, Any]:
+    """Return the moving averages ``r`` and ``c`` of the means of x^2, plus `eps`, over rows and columns.
+
+    Set the factors of the inverse square root of ``r * c / mean(r)``, where the mean is at least `least`.
+    """
+    if work.on_gpu:
+        return _update_moments_on_gpu(work, weight, eps, least, prefix)
     x, r, c = work["x"], prefix + "r", prefix + "c"
     rows, columns = x.shape[-2:]
     of_rows, of_columns = work.square_sums(x)
-    return {
+    moments = {
         r: average(work[r], weight, of_rows / columns + eps),
         c: average(work[c], weight, of_columns / rows + eps),
     }
+    _set_factors(work, moments[r].astype(np.float64), moments[c].astype(np.float64), least, prefix)
+    return moments
 
 
-def set_factors(work: MatrixWork, moments: dict[str, Array], least: float = 0.0, prefix: str = "") -> None:
-    """Set the factors of the inverse square root of ``r * c / mean(r)``, where the mean is at least `least`."""
-    r, c = (moments[prefix + name].astype(np.float64) for name in "rc")
+def _set_factors(work: MatrixWork, r: Array, c: Array, least: float, prefix: str) -> None:
     mean = totals(r[..., 0])[..., None, None] / r.shape[-2]
     work[prefix + "row_factor"][...] = 1 / np.sqrt(r / np.maximum(mean, least))
     work[prefix + "column_factor"][...] = 1 / np.sqrt(c)
 
 
-def update_elements(work: MatrixWork, weight: float, eps: float) -> dict[str, Array]:
+def _update_moments_on_gpu(
+    work: MatrixWork, weight: float, eps: float, least: float, prefix: str
+) -> dict[str, Any]:
+    shape, gpu, r, c = matrices_of(work.shape), work.gpu, prefix + "r", prefix + "c"
+    _, rows, columns = shape
+    of_rows, of_columns = gpu.reduce(work["x"], shape)
+    moments = {name: work.next_state(name) for name in (r, c)}
+    column_factor = work[prefix + "column_factor"]
+    gpu.update_moments(
+        [
+            Moment(of_rows, work[r], moments[r], columns, weight, eps, is_kept=True),
+            Moment(of_columns, work[c], moments[c], rows, weight, eps, factors=column_factor),
+        ]
+    )
+    gpu.add_groups(of_rows, rows)
+    gpu.set_row_factors(moments[r], of_rows, work[prefix + "row_factor"], rows, least)
+    return moments
+
+
+def update_elements(work: MatrixWork, weight: float, eps: float) -> dict[str, Any]:
     """Return the moving average ``v`` of x^2 plus `eps` of an array that is no matrix, and set its factors."""
+    work["column_factor"][...] = 1
+    if work.on_gpu:
+        gpu, v = work.gpu, work.next_state("v")
+        _, squares = gpu.reduce(work["x"], matrices_of(work.shape), rows=False)
+        gpu.update_moments([Moment(squares, work["v"], v, 1, weight, eps, factors=work["row_factor"])])
+        return {"v": v}
     v = average(work["v"], weight, square(work["x"]) + eps)
     work["row_factor"][...] = 1 / np.sqrt(v.astype(np.float64))
-    work["column_factor"][...] = 1
     return {"v": v}

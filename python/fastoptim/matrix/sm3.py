@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.gpu_axes import matrices_of
 from ..engines.stages import MatrixWork, Stage
 from ..optimizer.base import Optimizer
 from ..options.checks import Decay, LearningRate
@@ -32,14 +33,24 @@ class SM3Bound(Optimizer):
         x[...] = _bound(g, r, c)
 
 
-def _take_maxima(work: MatrixWork) -> dict[str, Array]:
+def _take_maxima(work: MatrixWork) -> dict[str, Any]:
     """Return the largest bound of each row and of each column; an array of one axis is a matrix of one column."""
-    x = work["x"]
-    if not x.size:
+    if not work.size:
         return {}
+    if work.on_gpu:
+        return _take_maxima_on_gpu(work)
+    x = work["x"]
     if x.ndim < 2:
         return {"r": x.copy(), "c": x.max(keepdims=True)}
     return {"r": x.max(axis=-1, keepdims=True), "c": x.max(axis=-2, keepdims=True)}
+
+
+def _take_maxima_on_gpu(work: MatrixWork) -> dict[str, Any]:
+    x, is_matrix, maxima = work["x"], len(work.shape) > 1, {name: work.next_state(name) for name in "rc"}
+    of_rows, of_columns = work.gpu.reduce(x, matrices_of(work.shape), columns=is_matrix, largest=True)
+    for name, values in zip("rc", (of_rows, of_columns) if is_matrix else (x, of_rows), strict=True):
+        work.assign(maxima[name], values)
+    return maxima
 
 
 class SM3(Optimizer):

@@ -1,0 +1,60 @@
+// Loads of state arrays that are broadcast to their parameter's shape, with one number for each row or column.
+#pragma once
+
+#include "../rule_traits.h"
+#include "elements.h"
+#include "tensor_table.h"
+
+namespace fo::FO_TARGET {
+
+// Return where the state arrays of a tensor are, one after another; those without axes are dense.
+template <class R>
+FO_DEVICE inline const Axes* axes_of(const TensorDesc& tensor) {
+    return reinterpret_cast<const Axes*>(pointers_of<char>(tensor) + R::state.size() + kScalarStates<R>);
+}
+
+// Division of 64 bits takes several times as long as one of 32 bits.
+FO_DEVICE inline std::int64_t quotient(std::int64_t a, std::int64_t b) {
+    return (a | b) >> 32 ? a / b : std::int64_t(std::uint32_t(a) / std::uint32_t(b));
+}
+
+// An element of a broadcast array: its distance from the beginning in bytes, and how many elements of the innermost
+// axis there are from it on.
+struct BroadcastElement {
+    std::int64_t offset, left;
+};
+
+// Return the element for the one that has this place in the parameter's memory.
+FO_DEVICE inline BroadcastElement broadcast_element(const Axes& axes, std::int64_t place) {
+    BroadcastElement found{0, 0};
+    for (int k = axes.count - 1; k >= 0; --k) {
+        const std::int64_t outer = k > 0 ? quotient(place, axes.length[k]) : 0, here = place - outer * axes.length[k];
+        if (k == axes.count - 1) found.left = axes.length[k] - here;
+        found.offset += here * axes.stride[k];
+        place = outer;
+    }
+    return found;
+}
+
+// Load from an array in the compute type, as load_own does; `begin` is the place of the chunk's first element.
+template <bool kEdges, class T>
+FO_DEVICE inline void load_broadcast(const char* array, const Axes& axes, std::int64_t begin, const ThreadItems& span,
+                                     T* x) {
+    set_to_zero(x);
+    const std::int64_t stride = axes.stride[axes.count - 1];
+    FO_UNROLL
+    for (int e = 0; e < kItemsPerThread; e += kGroup<T>) {
+        const bool exists = has_group<T>(span, e);
+        if (!kEdges && !exists) continue;
+        BroadcastElement at{0, 0};
+        FO_UNROLL
+        for (int k = e; k < e + kGroup<T>; ++k) {
+            if (!exists && !has<T>(span, k)) continue;
+            at = at.left > 1 ? BroadcastElement{at.offset + stride, at.left - 1}
+                             : broadcast_element(axes, begin + place<T>(span, k));
+            x[k] = load<T>(array + at.offset);
+        }
+    }
+}
+
+}  // namespace fo::FO_TARGET

@@ -1,0 +1,116 @@
+"""Sums over the rows and columns of matrices in a GPU's memory, and moments and factors from them, by native kernels.
+
+No function waits for the GPU.  The formulas are those that optimizers of matrices compute with NumPy on the CPU, with
+the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .. import core
+from ..arrays.cuda_families import ArrayMetadata, Cuda
+from ..arrays.families import family_of
+from .native import register_dtypes
+
+
+class Moment(NamedTuple):
+    """A moving average of means, ``(1 - weight) * old + weight * (sum / count + eps)``, and factors that follow."""
+
+    sums: Any
+    """In double, of which the first of each `group` consecutive ones is a sum."""
+    old: Any
+    new: Any
+    """The array that receives the averages, of the shape of `old`."""
+    count: float
+    weight: float
+    eps: float = 0.0
+    group: int = 1
+    factors: Any = None
+    """The array that receives ``1 / (sqrt(new / divisor) + summand)``, equally many for each average; or None."""
+    divisor: float = 1.0
+    summand: float = 0.0
+    is_kept: bool = False
+    """True if the averages take the place of the sums, in double."""
+
+
+class GpuAxes:
+    """The kernels, on the current stream of a family for the GPU of an array."""
+
+    def __init__(self, family: Cuda, like: Any, allocate: Callable[[str, int], Any]) -> None:
+        """`allocate` returns memory for so many numbers in double, by a name."""
+        gpu = family.metadata(like, "").gpu
+        self._at = gpu, family.stream(gpu, like).pointer
+        self._allocate = allocate
+        register_dtypes()
+
+    def reduce(
+        self, x: Any, shape: tuple[int, int, int], *, rows: bool = True, columns: bool = True, largest: bool = False
+    ) -> tuple[Any, Any]:
+        """Return the sums of squares over rows and over columns, or the largest elements, which are not negative.
+
+        The shape is that of a batch of matrices with elements.  The results are vectors in double, in memory that the
+        next call uses again; they are None where they are not wanted.
+        """
+        batch, height, width = shape
+        metadata = _metadata(x)
+        if not metadata.flags.c_contiguous:
+            family = family_of(x)
+            assert family is not None
+            x = family.contiguous(x)
+            metadata = _metadata(x)
+        scratch = self._allocate("scratch", core.cuda_axis_scratch(*shape))
+        of_rows = self._allocate("of rows", batch * height) if rows else None
+        of_columns = self._allocate("of columns", batch * width) if columns else None
+        results = [None if each is None else _metadata(each) for each in (of_rows, of_columns)]
+        core.cuda_reduce_axes(metadata, *shape, _metadata(scratch), *results, largest, *self._at)
+        return of_rows, of_columns
+
+    def add_groups(self, numbers: Any, group: int) -> None:
+        """Replace the first of each `group` consecutive numbers in double by their sum."""
+        metadata = _metadata(numbers)
+        core.cuda_add_groups(metadata, metadata.size // group, group, *self._at)
+
+    def update_moments(self, moments: Sequence[Moment]) -> None:
+        """Compute one or two moments of the same dtype."""
+        core.cuda_update_moments([_native(each) for each in moments], *self._at)
+
+    def set_row_factors(self, averages: Any, totals: Any, factors: Any, rows: int, least: float) -> None:
+        """Assign ``1 / sqrt(r / max(mean, least))`` for the averages r of matrices of so many rows.
+
+        The first of each `rows` consecutive totals is the sum of a matrix's averages.
+        """
+        arrays = [_metadata(each) for each in (averages, totals, factors)]
+        core.cuda_set_row_factors(arrays[0], arrays[1], arrays[2], rows, least, *self._at)
+
+
+def matrices_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape as that of a batch of matrices: one of a single row if there are fewer than two axes."""
+    if len(shape) < 2:
+        return 1, 1, math.prod(shape)
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+def _native(moment: Moment) -> core.Moment:
+    sums = _metadata(moment.sums)
+    return (
+        sums,
+        moment.group,
+        _metadata(moment.old),
+        _metadata(moment.new),
+        sums if moment.is_kept else None,
+        None if moment.factors is None else _metadata(moment.factors),
+        moment.count,
+        moment.eps,
+        moment.weight,
+        moment.divisor,
+        moment.summand,
+    )
+
+
+def _metadata(array: Any) -> ArrayMetadata:
+    family = family_of(array)
+    assert isinstance(family, Cuda)
+    return family.metadata(array, "")
