@@ -66,6 +66,6 @@ def xp(request: pytest.FixtureRequest) -> Any:
     """CuPy, or its double in an emulated build.  FASTOPTIM_CUPY_POOL=OFF gives each array memory of its own from the
     driver, so that a tool detects writes outside it."""
     module = import_module(request.param)
-    if os.environ.get("FASTOPTIM_CUPY_POOL") == "OFF":
+    if os.environ.get("FASTOPTIM_CUPY_POOL") == "OFF" and request.param == "cupy":
         module.cuda.set_allocator(None)
     return module

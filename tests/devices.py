@@ -53,9 +53,12 @@ MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytes
 with_device = pytest.mark.parametrize("xp", MODULES, indirect=True)
 """With `xp`, the module; as a fixture it is imported only where the test runs."""
 
+on_every_device = pytest.mark.parametrize("xp", ["numpy", *MODULES], indirect=True)
+"""With `xp`, NumPy or such a module."""
+
 _FACTORED = [rule for cls in FACTORED_OPTIMIZERS.values() for rule in (cls, *(stage.rule for stage in cls.stages))]
-ON_CPU_ALONE = {name for rule in _FACTORED for name in rule.variants}
-"""The rules that have no kernels."""
+FACTORED_RULES = {name for rule in _FACTORED for name in rule.variants}
+"""The rules of optimizers with sums over rows and columns."""
 
 LINE = 128  # bytes that a GPU's caches move at once
 OFFSETS = 16  # of elements: more than the widest load reads at once
@@ -74,8 +77,8 @@ def put(xp: Any, host: Array) -> Any:
 
 
 def get(xp: Any, array: Any) -> Array:
-    """A copy on the CPU."""
-    return np.asarray(xp.asnumpy(array))
+    """A copy on the CPU, in the same memory order."""
+    return array.copy(order="K") if xp is np else np.asarray(xp.asnumpy(array))
 
 
 class Placed:

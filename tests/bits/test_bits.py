@@ -50,7 +50,7 @@ from cases import (
     assert_same_bits,
     special_values,
 )
-from devices import LINE, ON_CPU_ALONE
+from devices import FACTORED_RULES, LINE
 from fastoptim.core import RULES
 from fastoptim.reference_math import compute_dtype
 from loops import each_case, each_isa, loop, using_isa
@@ -64,7 +64,7 @@ OTHER_CASES = [case for case in CASES if case not in VARIANT_CASES]
 def test_every_rule_is_reached() -> None:
     """Sophia.update_hessian, the passes of L-BFGS and optimizers with stages have tests of their own."""
     passes = {name for name in RULES if name.startswith(("lbfgs_", "muon", "soap", "shampoo"))}
-    passes |= ON_CPU_ALONE
+    passes |= FACTORED_RULES
     assert {case.variant for case in CASES} == set(RULES) - {"sophia_hessian"} - passes
 
 

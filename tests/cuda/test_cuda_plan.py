@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pytest
 
 import fastoptim as fo
-from devices import ON_CPU_ALONE
 from fastoptim.core import RULES
 from fastoptim.reference_math import norm_in_order
 
@@ -150,9 +149,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize(
-    "rule", [name for name, rule in RULES.items() if not rule.has_row_state and name not in ON_CPU_ALONE]
-)
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.has_row_state])
 def test_a_few_arrays(rule: str, around: str) -> None:
     seed = len(rule) * 100 + len(around)
     model = Model(rule, AROUND[around], 1 + seed % 11, seed)
@@ -163,10 +160,13 @@ def test_a_few_arrays(rule: str, around: str) -> None:
         model.check()
 
 
-@pytest.mark.parametrize("rule", sorted(ON_CPU_ALONE))
-def test_a_rule_without_kernels(rule: str) -> None:
-    with pytest.raises(ValueError, match="expected a rule with kernels"):
-        Model(rule, {}, 1, 3).on_cuda(1)
+@pytest.mark.parametrize(("rule", "arrays"), [("adam", 2), ("sm3_momentum", 3), ("momentum", 1)])
+def test_state_that_is_broadcast_is_read_by_rules_that_say_so(rule: str, arrays: int) -> None:
+    """Momentum and Adam do not, and SM3 writes its mean."""
+    p, column = np.ones((4, 3), np.float32), np.ones((1, 3), np.float32)
+    model = core.Model([p], [([column] * arrays, [], [])], [0], 0, np.ndarray)
+    with pytest.raises(ValueError, match="expected dense state on a GPU"):
+        model.step([p.copy()], None, Model(rule, {}, 0, 0).group_steps(1))
 
 
 def make_infinite(model: Model) -> None:

@@ -1,4 +1,7 @@
-"""Optimizers with sums over rows and columns: arrays of any shape and order, refusals, interrupts, and small state."""
+"""Optimizers with sums over rows and columns: arrays of any shape and order, refusals, interrupts, and small state.
+
+Tests with `xp` run on the CPU, and on a GPU or the emulated one.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 
 import fastoptim as fo
 from cases import Array, assert_same_bits
+from devices import get, on_every_device, put, with_device
 from fastoptim.engines.stages import MatrixWork
 from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 from loops import loop
@@ -36,22 +40,62 @@ def bits_of(opt: Any) -> list[bytes]:
     return [np.asarray(each).tobytes() for param in opt.param_states for each in (param.p, *param.state.values())]
 
 
-def assert_equal(opt: Any, other: Any) -> None:
+def assert_equal(opt: Any, other: Any, xp: Any = np) -> None:
+    """Compare an optimizer of arrays of `xp` and one of NumPy's."""
     for param, twin in zip(opt.param_states, other.param_states, strict=True):
-        assert_same_bits(param.p, twin.p, param.place)
+        assert_same_bits(get(xp, param.p), twin.p, param.place)
         assert param.state.keys() == twin.state.keys()
         for name, array in param.state.items():
-            assert_same_bits(array, twin.state[name], f"{param.place} {name}")
+            assert_same_bits(get(xp, array), twin.state[name], f"{param.place} {name}")
 
 
+class Twins:
+    """An optimizer of arrays of `xp` and its twin by the reference."""
+
+    def __init__(self, xp: Any, optimizer: type[fo.Optimizer], params: list[Array], **options: Any) -> None:
+        self.xp = xp
+        self.opt: Any = optimizer([put(xp, p) for p in params], **options)
+        self.twin: Any = optimizer([p.copy(order="K") for p in params], backend="reference", **options)
+
+    def step(self, grads: list[Array]) -> None:
+        self.opt.step([put(self.xp, g) for g in grads])
+        self.twin.step(grads)
+
+    def assert_equal(self) -> None:
+        assert_equal(self.opt, self.twin, self.xp)
+
+
+@on_every_device
 @every_factored_optimizer
 @loop("dtype", [np.float64, np.float32, np.float16])
-def test_any_shape(optimizer: type[fo.Optimizer], dtype: Any) -> None:
-    opts = [
-        steps(optimizer(arrays(0, dtype), backend=backend), 66 if dtype is np.float32 else 3, dtype)  # over the 64th
-        for backend in ("native", "reference")
-    ]
-    assert_equal(*opts)
+def test_any_shape(optimizer: type[fo.Optimizer], dtype: Any, xp: Any) -> None:
+    twins = Twins(xp, optimizer, arrays(0, dtype))
+    for t in range(66 if dtype is np.float32 else 3):  # over the 64th
+        twins.step(arrays(t + 1, dtype))
+    twins.assert_equal()
+
+
+PARTITIONS: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
+    *((fo.AdamMini, options) for options in ({"partition": "array"}, {"partition": "heads", "heads": 2})),
+    *((fo.Adafactor, options) for options in ({"beta1": 0.9, "convention": "keras"}, {"relative_step": False})),
+    *((optimizer, {"clip_norm": 0.5, "cautious": True, "ema": 0.9}) for optimizer in FACTORED_OPTIMIZERS.values()),
+    (fo.SM3, {"momentum": 0.0, "skip_nonfinite": True}),
+]
+
+
+@on_every_device
+@loop(("optimizer", "options"), PARTITIONS)
+def test_options(optimizer: type[fo.Optimizer], options: dict[str, Any], xp: Any) -> None:
+    """In batches of several tiles, and of rows that are several blocks."""
+    shapes = [(4, 6), (3, 2, 5), (11,), (2, 130, 7), (2500, 2), (4, 3000)]
+    twins = Twins(xp, optimizer, arrays(0, np.float64, shapes), **options)
+    for t in range(3):
+        twins.step(arrays(t + 1, np.float64, shapes))
+        if "skip_nonfinite" in options:
+            bad = arrays(9, np.float64, shapes)
+            bad[3][1, 3, 2] = np.nan
+            twins.step(bad)
+    twins.assert_equal()
 
 
 @every_factored_optimizer
@@ -95,35 +139,42 @@ def test_any_gradient(optimizer: type[fo.Optimizer]) -> None:
     assert_equal(opts[0], plain)
 
 
+@on_every_device
 @every_factored_optimizer
-def test_any_memory_order(optimizer: type[fo.Optimizer]) -> None:
+def test_any_memory_order(optimizer: type[fo.Optimizer], xp: Any) -> None:
     shapes = [shape for shape in SHAPES if len(shape) > 1]
-    params = [[np.asfortranarray(p) for p in arrays(0, shapes=shapes)] for _ in range(2)]
-    opts = [
-        optimizer(each, cautious=True, clip_norm=1.0, backend=backend)
-        for each, backend in zip(params, ("native", "reference"), strict=True)
-    ]
+    twins = Twins(xp, optimizer, [np.asfortranarray(p) for p in arrays(0, shapes=shapes)], cautious=True, clip_norm=1.0)
     for t in range(3):
-        grads = arrays(t + 1, shapes=shapes)
-        for opt in opts:
-            opt.step(grads)
-    assert_equal(*opts)
+        twins.step(arrays(t + 1, shapes=shapes))
+    twins.assert_equal()
 
 
+@on_every_device
 @every_factored_optimizer
 @loop("to_layout", [np.ascontiguousarray, np.asfortranarray])
-def test_sums_in_memory_order(optimizer: type[fo.Optimizer], to_layout: Any) -> None:
+def test_sums_in_memory_order(optimizer: type[fo.Optimizer], to_layout: Any, xp: Any) -> None:
     """In double, whose last digits show the order of a sum."""
     shapes = [(3, 1030), (70, 50), (9, 8, 100)]
-    opts = [
-        optimizer([np.asfortranarray(p) for p in arrays(0, np.float64, shapes)], backend=backend)
-        for backend in ("native", "reference")
-    ]
+    twins = Twins(xp, optimizer, [np.asfortranarray(p) for p in arrays(0, np.float64, shapes)])
     for t in range(4):
-        grads = [to_layout(3 * g) for g in arrays(t + 1, np.float64, shapes)]
-        for opt in opts:
-            opt.step(grads)
-    assert_equal(*opts)
+        twins.step([to_layout(3 * g) for g in arrays(t + 1, np.float64, shapes)])
+    twins.assert_equal()
+
+
+@with_device
+@every_factored_optimizer
+def test_gradients_on_a_gpu(optimizer: type[fo.Optimizer], xp: Any) -> None:
+    """Of another dtype, strided, in another order and of an array without one."""
+    twins = Twins(xp, optimizer, arrays(0))
+    for dtype in (np.float64, np.float16):
+        grads: list[Any] = arrays(1, dtype)
+        wide = np.repeat(grads[1], 2, axis=2)
+        on_gpu = [put(xp, g) for g in grads]
+        on_gpu[0], on_gpu[1] = put(xp, np.asfortranarray(grads[0])), put(xp, wide)[..., ::2]
+        on_gpu[2] = grads[2] = None
+        twins.opt.step(on_gpu)
+        twins.twin.step(grads)
+    twins.assert_equal()
 
 
 @every_factored_optimizer
