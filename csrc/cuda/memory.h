@@ -9,9 +9,11 @@
 #if defined(__CUDACC__)
 #define FO_DEVICE __device__
 #define FO_UNROLL _Pragma("unroll")
+#define FO_NO_UNROLL _Pragma("unroll 1")
 #else
 #define FO_DEVICE
 #define FO_UNROLL _Pragma("GCC unroll 8")
+#define FO_NO_UNROLL
 #endif
 
 namespace fo::FO_TARGET {

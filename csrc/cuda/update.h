@@ -18,11 +18,11 @@ inline constexpr int kChunk = 4096;
 
 inline constexpr int kUpdateThreads = 128;
 
-// Resident blocks per multiprocessor: as many as leave enough registers for that number of state arrays.
-template <class T>
-constexpr int update_blocks(std::size_t state) {
-    return sizeof(T) == 8 ? 2 : state < 4 ? 4 : 3;
-}
+// Resident blocks per multiprocessor: as many as leave enough registers for the rule's state arrays.
+template <class R, class T>
+inline constexpr int kUpdateBlocks = sizeof(T) == 8                           ? 2
+                                     : R::state.size() < 4 && !kBroadcasts<R> ? 4
+                                                                              : 3;
 
 // For each chunk of an array, let f = of_chunk(table, tensor, begin) and call f(thread, span) until all elements are
 // processed.  Threads have neighbouring groups, so that a warp's access is coalesced in every format.  T is the compute
@@ -120,8 +120,7 @@ class State {
         FO_UNROLL
         for (int k = 0; k < int(R::state.size()); ++k) {
             const bool is_dense = !is_broadcast(k);
-            const char* const from =
-                is_dense ? at(k) : arrays_[k] + broadcast_element(axes_[k], begin_ + i).offset;
+            const char* const from = is_dense ? at(k) : arrays_[k] + broadcast_element(axes_[k], begin_ + i).offset;
             value[k][0] = load_one<T>(kComputeFormat<T>, from, is_dense ? i : 0);
         }
     }
@@ -295,7 +294,7 @@ struct Update {
     using Takes = Arguments;
     static constexpr const char* name = "update";
     static constexpr int kThreads = kUpdateThreads;
-    static constexpr int kBlocks = update_blocks<T>(R::state.size());
+    static constexpr int kBlocks = kUpdateBlocks<R, T>;
     static constexpr int kShared = 0;
 
     template <class Block>

@@ -160,7 +160,7 @@ def test_a_few_arrays(rule: str, around: str) -> None:
         model.check()
 
 
-@pytest.mark.parametrize(("rule", "arrays"), [("adam", 2), ("sm3_momentum", 3), ("momentum", 1)])
+@pytest.mark.parametrize(("rule", "arrays"), [("adam", 2), ("sm3_momentum", 3), ("momentum_ema", 1)])
 def test_state_that_is_broadcast_is_read_by_rules_that_say_so(rule: str, arrays: int) -> None:
     """Momentum and Adam do not, and SM3 writes its mean."""
     p, column = np.ones((4, 3), np.float32), np.ones((1, 3), np.float32)

@@ -29,12 +29,25 @@ from cases import (
     special_values,
     state_values,
 )
-from devices import IS_EMULATED, OFFSETS, OPTIMIZERS, PREPARED_CASES, VARIANT_CASES, Placed, get, import_module
+from devices import (
+    FACTORED_RULES,
+    IS_EMULATED,
+    OFFSETS,
+    OPTIMIZERS,
+    PREPARED_CASES,
+    VARIANT_CASES,
+    Placed,
+    get,
+    import_module,
+)
 from fastoptim import core
 from fastoptim.arrays.cuda_families import CuPy
+from fastoptim.engines.gpu_axes import GpuAxes, Moment
 from fastoptim.engines.reference import FLUSH_INTERVAL
-from fastoptim.optimizer.base import MATRIX_OPTIMIZERS
+from fastoptim.matrix.factors import average
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS, MATRIX_OPTIMIZERS
 from fastoptim.random_bits import normal_numbers
+from fastoptim.reference_math import square_sums, totals
 from nvcc import CSRC, ptx_of_all, ptx_of_some, rule_names, tool
 from ptx.device import Device
 from ptx.machine import Program
@@ -46,7 +59,7 @@ SIZE = 1031  # what 128 threads move as vectors, and 7 more
 # Rules that no call of an optimizer's `step` launches.
 LBFGS = {f"lbfgs_{name}" for name in ("add", "add_pair", "add_four", "dot", "dots", "scale")}
 MATRICES = {"muon_direction", "muon", "soap_gradient", "soap_direction", "soap", "shampoo_gradient", "shampoo"}
-OTHER_RULES = {"sophia_hessian", "shampoo_grafted", *LBFGS, *MATRICES}
+OTHER_RULES = {"sophia_hessian", "shampoo_grafted", *LBFGS, *MATRICES, *FACTORED_RULES}
 MUTANTS = 9  # of each kind: as many sums as Adam's update of one element has
 CHUNK, SUM_CHUNK = 4096, 16384  # elements of an update's and of a reduction's block
 PAIRS = list(product(DTYPES, DTYPES))
@@ -234,7 +247,8 @@ def check_norms(programs: Programs) -> None:
             arrays[3].grads[1][-1] = inf
         launched |= check_steps(programs, case, arrays)
     common = {name for name, rule in rules_of(programs).items() if not rule}
-    assert common - launched == {"AddAll", "FinishSums", "Put", *FILL_NORMAL, *ROW_KERNELS}  # which other tests require
+    elsewhere = {"AddAll", "FinishSums", "Put", *FILL_NORMAL, *ROW_KERNELS, *AXIS_KERNELS}  # which other tests require
+    assert common - launched == elsewhere
 
 
 def scaled_values(scale: float) -> Callable[[np.random.Generator, DType, int], Array]:
@@ -286,6 +300,12 @@ def check_devices(programs: Programs) -> None:
 
 
 FILL_NORMAL = {"FillNormal<float>", "FillNormal<double>"}
+AXIS_KERNELS = {
+    "AddGroups",
+    *(f"SumAxes<{kind},{largest}>" for kind in ("float", "double") for largest in ("false", "true")),
+    *(f"FinishAxes<{largest}>" for largest in ("false", "true")),
+    *(f"{name}<{kind}>" for kind in ("float", "double") for name in ("UpdateMoments", "RowFactors")),
+}
 ROW_KERNELS = {"CopyRows<false>", "CopyRows<true>", "AddRows<float>", "AddRows<double>"}
 
 
@@ -298,6 +318,96 @@ def check_noise(programs: Programs) -> None:
         wanted = normal_numbers(1, 3, 2, SIZE).astype(dtype)
         assert_same_bits(get(import_module("cupy_on_host"), array), wanted)
     assert device.launched == FILL_NORMAL
+
+
+def check_axes(programs: Programs) -> None:
+    """Matrices of several tiles and blocks of rows, and what follows from their sums."""
+    xp, device, family = import_module("cupy_on_host"), Device(programs), CuPy("cupy_on_host")
+    rng = np.random.default_rng(11)
+    shape = batch, rows, columns = 2, 67, 1030
+
+    def allocate(name: str, size: int) -> Any:
+        array = xp.full((size,), np.nan, FLOAT64)
+        device.own(name, array)
+        return array
+
+    def on_device(values: Array) -> Any:
+        return placed(device, "an array", values, 1, writable=True)
+
+    for dtype in DTYPES:
+        host = abs(ordinary_values(rng, dtype, batch * rows * columns).reshape(shape))
+        gpu = GpuAxes(family, x := on_device(host), allocate)
+        with device.interpreting():
+            largest = [get(xp, each) for each in gpu.reduce(x, shape, largest=True)]
+            of_rows, of_columns = gpu.reduce(x, shape)
+        sums = square_sums(host)
+        for found, wanted in zip(largest, (host.max(2), host.max(1)), strict=True):
+            assert_same_bits(found, wanted.reshape(-1).astype(np.float64))
+        assert_same_bits(get(xp, of_rows), sums[0])
+        assert_same_bits(get(xp, of_columns), sums[1])
+        if dtype.itemsize == 2:
+            continue
+        old, least = ordinary_values(rng, dtype, batch * rows), 0.3
+        new, factors, row_factors = (on_device(np.zeros(size, dtype)) for size in (batch, batch * rows, batch * rows))
+        averages = on_device(np.zeros(batch * rows, dtype))
+        with device.interpreting():
+            gpu.update_moments([Moment(of_rows, on_device(old), averages, columns, 0.3, 1e-3, is_kept=True)])
+            kept = get(xp, of_rows)
+            gpu.add_groups(of_rows, rows)
+            gpu.set_row_factors(averages, of_rows, row_factors, rows, least)
+            gpu.update_moments(
+                [Moment(of_rows, on_device(old[:2]), new, 7.0, 0.1, 0.0, rows, factors, divisor=0.4, summand=1e-8)]
+            )
+        r = average(old, 0.3, sums[0] / columns + 1e-3)
+        assert_same_bits(get(xp, averages), r)
+        assert_same_bits(kept, r.astype(np.float64))
+        of_groups = totals(kept.reshape(batch, rows))
+        mean = np.repeat(of_groups / rows, rows)
+        with np.errstate(invalid="ignore"):
+            assert_same_bits(get(xp, row_factors), (1 / np.sqrt(kept / np.maximum(mean, least))).astype(dtype))
+            v = average(old[:2], 0.1, of_groups / 7.0)
+            factor = (1 / (np.sqrt(v.astype(np.float64) / 0.4) + 1e-8)).astype(dtype)
+        assert_same_bits(get(xp, new), v)
+        assert_same_bits(get(xp, factors), np.repeat(factor, rows))
+    assert device.launched == AXIS_KERNELS
+
+
+def check_factored(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Two steps of a matrix, a vector and a batch in another order."""
+    xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(12)
+    full = CuPy.full
+
+    def full_and_owned(*arguments: Any) -> Any:
+        array = full(*arguments)
+        device.own("state, scratch or sums", array)
+        return array
+
+    def values() -> list[Array]:
+        flat = [ordinary_values(rng, dtype, size) for size in (SIZE, 9, 210)]
+        return [flat[0].reshape(1, SIZE), flat[1], np.asfortranarray(flat[2].reshape(5, 6, 7))]
+
+    options: dict[str, Any] = {"weight_decay": 0.1, "cautious": True}
+    runs: list[tuple[Any, dict[str, Any]]] = [(cls, options) for cls in FACTORED_OPTIMIZERS.values()]
+    for cls, given in [*runs, (fo.Adafactor, {"beta1": 0.9}), (fo.SM3, {"momentum": 0.0})]:
+        hosts, grads = values(), values()
+        expected = cls([p.copy(order="K") for p in hosts], **given, backend="reference")
+        with monkeypatch.context() as patch, device.interpreting():
+            patch.setattr(CuPy, "full", full_and_owned)
+            params = []
+            for host in hosts:
+                params.append(xp.asarray(host))
+                device.own("p", params[-1])
+            opt = cls(params, **given)
+            own_state(device, opt.state)
+            for _ in range(2):
+                on_device = [xp.asarray(g.copy(order="K")) for g in grads]
+                for g in on_device:
+                    device.own("g", g, writable=False)
+                opt.step(on_device)
+                expected.step(grads)
+        for param, twin in zip(opt.param_states, expected.param_states, strict=True):
+            assert_same_bits(get(xp, param.p), twin.p, f"{cls.name}: p{param.place}")
+    return device.launched
 
 
 def check_rows(programs: Programs, *, row_steps: bool) -> None:
@@ -416,6 +526,7 @@ def test_rules_that_no_step_of_an_optimizer_launches(all_programs: Programs, mon
     for dtype in (FLOAT32, FLOAT64):
         launched |= check_lbfgs(all_programs, dtype, monkeypatch) | check_hessian(all_programs, dtype)
         launched |= check_matrix_methods(all_programs, dtype, monkeypatch)
+        launched |= check_factored(all_programs, dtype, monkeypatch)
     needed = {name for name, rule in rules_of(all_programs).items() if rule in OTHER_RULES}
     assert needed - launched == set()
 
@@ -431,6 +542,10 @@ def test_a_captured_graph(sample: Programs) -> None:
 @pytest.mark.parametrize("row_steps", [False, True])
 def test_rows(sample: Programs, row_steps: bool) -> None:
     check_rows(sample, row_steps=row_steps)
+
+
+def test_sums_over_rows_and_columns(sample: Programs) -> None:
+    check_axes(sample)
 
 
 def test_random_numbers(sample: Programs) -> None:

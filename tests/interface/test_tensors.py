@@ -16,6 +16,7 @@ import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT32, Array, assert_same_bits, ordinary_values
 from devices import IS_EMULATED, OPTIMIZERS, TorchOnTheCpu
 from fastoptim.arrays import families
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 
 SHAPES = ((4, 5), (3,), (), (0,), (2, 3, 4))
 PLACES = ["cpu", pytest.param("gpu", marks=[] if IS_EMULATED else pytest.mark.gpu)]
@@ -81,9 +82,9 @@ class Pair:
                 assert_same_bits(array_of(self.torch, tensor), theirs[name])
 
 
-@pytest.mark.parametrize("name", [cls.name for cls in OPTIMIZERS])
-def test_steps_have_the_reference_s_bits(torch: Any, name: str) -> None:
-    pair = Pair(torch, fo.OPTIMIZERS[name])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *FACTORED_OPTIMIZERS.values()], ids=lambda cls: cls.name)
+def test_steps_have_the_reference_s_bits(torch: Any, optimizer: Any) -> None:
+    pair = Pair(torch, optimizer)
     for seed in (1, 2, 3, 4):
         pair.step(seed)
     assert all(p.requires_grad and p.is_leaf for p in pair.params)

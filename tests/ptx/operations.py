@@ -164,7 +164,9 @@ def _integer_arithmetic() -> dict[str, Operation]:
     for narrow, wide in (("s32", "s64"), ("u32", "u64")):
         function = _widening(wide)
         table[f"mul.wide.{narrow}"] = Operation(function, wide, (narrow, narrow))
-    table |= {f"div.{kind}": _same(_quotient, kind, 2) for kind in ("s64", "u32")}  # the latter where both fit
+    for kind in ("s64", "u64", "u32"):  # the last one where both fit
+        table[f"div.{kind}"] = _same(_quotient, kind, 2)
+        table[f"rem.{kind}"] = _same(_remainder, kind, 2)
     table["prmt.b32"] = Operation(_permute_bytes, "b32", ("b32", "b32", "b32"))
     table["bfi.b64"] = Operation(_insert_bits, "b64", ("b64", "b64", "u32", "u32"))
     return table
@@ -174,6 +176,12 @@ def _quotient(a: Array, b: Array) -> Array:
     """Rounded toward zero, as PTX specifies; lanes that take no part may divide by zero."""
     divisor = np.where(b == 0, b.dtype.type(1), b)
     result: Array = (a - np.fmod(a, divisor)) // divisor
+    return result
+
+
+def _remainder(a: Array, b: Array) -> Array:
+    """With the sign of a; lanes that take no part may divide by zero."""
+    result: Array = np.fmod(a, np.where(b == 0, b.dtype.type(1), b))
     return result
 
 

@@ -17,14 +17,14 @@ from .native import register_dtypes
 
 
 class Moment(NamedTuple):
-    """A moving average of means, ``(1 - weight) * old + weight * (sum / count + eps)``, and factors that follow."""
+    """A moving average of means, ``(1 - weight) * old + weight * (sum / divide_by + eps)``, and factors that follow."""
 
     sums: Any
     """In double, of which the first of each `group` consecutive ones is a sum."""
     old: Any
     new: Any
     """The array that receives the averages, of the shape of `old`."""
-    count: float
+    divide_by: float
     weight: float
     eps: float = 0.0
     group: int = 1
@@ -64,8 +64,8 @@ class GpuAxes:
         scratch = self._allocate("scratch", core.cuda_axis_scratch(*shape))
         of_rows = self._allocate("of rows", batch * height) if rows else None
         of_columns = self._allocate("of columns", batch * width) if columns else None
-        results = [None if each is None else _metadata(each) for each in (of_rows, of_columns)]
-        core.cuda_reduce_axes(metadata, *shape, _metadata(scratch), *results, largest, *self._at)
+        to_rows, to_columns = (None if each is None else _metadata(each) for each in (of_rows, of_columns))
+        core.cuda_reduce_axes(metadata, *shape, _metadata(scratch), to_rows, to_columns, largest, *self._at)
         return of_rows, of_columns
 
     def add_groups(self, numbers: Any, group: int) -> None:
@@ -82,8 +82,8 @@ class GpuAxes:
 
         The first of each `rows` consecutive totals is the sum of a matrix's averages.
         """
-        arrays = [_metadata(each) for each in (averages, totals, factors)]
-        core.cuda_set_row_factors(arrays[0], arrays[1], arrays[2], rows, least, *self._at)
+        averages, totals, factors = (_metadata(each) for each in (averages, totals, factors))
+        core.cuda_set_row_factors(averages, totals, factors, rows, least, *self._at)
 
 
 def matrices_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -102,7 +102,7 @@ def _native(moment: Moment) -> core.Moment:
         _metadata(moment.new),
         sums if moment.is_kept else None,
         None if moment.factors is None else _metadata(moment.factors),
-        moment.count,
+        moment.divide_by,
         moment.eps,
         moment.weight,
         moment.divisor,

@@ -48,11 +48,11 @@ class Adafactor(Optimizer):
     matrix, of which ``(..., rows, columns)`` is a batch.  For an array of fewer than two axes it is the moving average
     ``v`` of :math:`g^2` itself.  Use it where the two state arrays of Adam do not fit into memory.
 
-    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays
-    on a GPU are rejected.  Each step takes the slow path through Python.
+    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.
+    Each step takes the slow path through Python.
 
     Args:
-        params: Arrays on the CPU to update in place; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
         beta2_decay: The exponent of :math:`w`, from -100 to 0.  Default -0.8.
         eps: :math:`(\epsilon_1, \epsilon_2)`, both at least 0.  None for :math:`\epsilon_1` is the machine epsilon of
@@ -72,7 +72,7 @@ class Adafactor(Optimizer):
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range or a parameter is on a GPU.
+        ValueError: If an option is out of range.
 
     Source: Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv:1804.04235.
 

@@ -104,11 +104,11 @@ class AdamMini(Optimizer):
     layer, and the heads of the projections of queries and keys: put these into a group with ``partition="heads"``.
 
     ``(..., rows, columns)`` is a batch of matrices; an array of fewer than two axes is one block.  All sums have a
-    fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays on a GPU are
-    rejected.  Each step takes the slow path through Python.
+    fixed order, so that the bits are the same on every machine and for any number of threads.
+    Each step takes the slow path through Python.
 
     Args:
-        params: Arrays on the CPU to update in place; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
         betas: :math:`(\beta_1, \beta_2)`, in [0, 1).  Default (0.9, 0.999).
         eps: :math:`\epsilon`, at least 0.  Default 1e-8.
@@ -120,7 +120,7 @@ class AdamMini(Optimizer):
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range, `heads` does not divide the rows, or a parameter is on a GPU.
+        ValueError: If an option is out of range or `heads` does not divide the rows.
 
     Source: Zhang et al., "Adam-mini: Use Fewer Learning Rates To Gain More", 2024, arXiv:2406.16793.
 

@@ -111,11 +111,11 @@ class CAME(Optimizer):
 
     The first steps are long, since :math:`R` and :math:`C` start at zero without bias correction: use a warm-up.
 
-    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.  Arrays
-    on a GPU are rejected.  Each step takes the slow path through Python.
+    All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.
+    Each step takes the slow path through Python.
 
     Args:
-        params: Arrays on the CPU to update in place; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: :math:`\eta`, at least 0, or a callable of the step.  Default 2e-4.
         betas: :math:`(\beta_1, \beta_2, \beta_3)`, in [0, 1).  Default (0.9, 0.999, 0.9999).
         eps: :math:`(\epsilon_1, \epsilon_2)`, both at least 0.  Default (1e-30, 1e-16).
@@ -125,7 +125,7 @@ class CAME(Optimizer):
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range or a parameter is on a GPU.
+        ValueError: If an option is out of range.
 
     Source: Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", 2023, arXiv:2307.02047; the
     rule for arrays of fewer than two axes is that of the authors' code, https://github.com/yangluo7/CAME.

@@ -49,9 +49,7 @@ def average(old: Array, weight: float, new: Array) -> Array:
     return ((1 - weight) * old.astype(np.float64) + weight * new).astype(old.dtype)
 
 
-def update_moments(
-    work: MatrixWork, weight: float, eps: float, least: float = 0.0, prefix: str = ""
-) -> dict[str, Any]:
+def update_moments(work: MatrixWork, weight: float, eps: float, least: float = 0.0, prefix: str = "") -> dict[str, Any]:
     """Return the moving averages ``r`` and ``c`` of the means of x^2, plus `eps`, over rows and columns.
 
     Set the factors of the inverse square root of ``r * c / mean(r)``, where the mean is at least `least`.
@@ -75,9 +73,7 @@ def _set_factors(work: MatrixWork, r: Array, c: Array, least: float, prefix: str
     work[prefix + "column_factor"][...] = 1 / np.sqrt(c)
 
 
-def _update_moments_on_gpu(
-    work: MatrixWork, weight: float, eps: float, least: float, prefix: str
-) -> dict[str, Any]:
+def _update_moments_on_gpu(work: MatrixWork, weight: float, eps: float, least: float, prefix: str) -> dict[str, Any]:
     shape, gpu, r, c = matrices_of(work.shape), work.gpu, prefix + "r", prefix + "c"
     _, rows, columns = shape
     of_rows, of_columns = gpu.reduce(work["x"], shape)

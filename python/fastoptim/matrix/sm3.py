@@ -67,16 +67,16 @@ class SM3(Optimizer):
 
     ``(..., rows, columns)`` is a batch of matrices.  For an array of fewer than two axes this is Adagrad, with one
     number of state for each element and one for all.  Maxima do not depend on an order, so that the bits are the same
-    on every machine.  Arrays on a GPU are rejected.  Each step takes the slow path through Python.
+    on every machine.  Each step takes the slow path through Python.
 
     Args:
-        params: Arrays on the CPU to update in place; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.1.
         momentum: :math:`\mu`, in [0, 1).  Default 0.9.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range or a parameter is on a GPU.
+        ValueError: If an option is out of range.
 
     Source: Anil et al., "Memory-Efficient Adaptive Optimization", 2019, arXiv:1901.11150 (SM3-II, with the momentum of
     the authors' code).
