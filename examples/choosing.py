@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -149,6 +149,16 @@ def draw(measured: dict[str, Any], output: Path) -> None:
     save(figure, output)
 
 
+def results_file(text: str) -> Path:
+    """Parse the name of a file with results, for argparse."""
+    path = Path(text)
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentTypeError(f"expected a file of --json, got {text!r}: {error}") from None
+    return path
+
+
 def parse() -> Namespace:
     parser: ArgumentParser = make_parser(__doc__, "choosing.png")
     names, add = list(fo.OPTIMIZERS), parser.add_argument
@@ -166,7 +176,7 @@ def parse() -> Namespace:
     add("--batch-size", type=digits.batch_size, metavar="N", default=32, help='images per step, or "all" (default 32)')
     add("--processes", type=positive, metavar="N", help="number of parallel processes (default one per processor)")
     add("--json", type=Path, metavar="JSON", default=Path("choosing.json"), help="output file for the results")
-    add("--from", type=Path, metavar="JSON", dest="results", help="draw these results without training")
+    add("--from", type=results_file, metavar="JSON", dest="results", help="draw these results without training")
     return parser.parse_args()
 
 

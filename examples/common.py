@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def make_parser(description: str | None, picture: str) -> argparse.ArgumentParse
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--output",
-        type=Path,
+        type=picture_file,
         metavar="PNG",
         default=Path(picture),
         help=f"picture file to write (default {picture})",
@@ -108,9 +109,49 @@ def make_parser(description: str | None, picture: str) -> argparse.ArgumentParse
 
 def positive(text: str) -> int:
     """Parse a positive integer, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a count >= 1, got {text!r}")
+    return _whole(text, 1)
+
+
+def threads(text: str) -> int:
+    """Parse a number of threads, for argparse."""
+    return _whole(text, 1, 4096)
+
+
+def natural(text: str) -> int:
+    """Parse an integer from 0 on, such as a seed, for argparse."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int, most: int = 999_999_999) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"expected a count from {least} to {most:,}, got {text!r}")
     return int(text)
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return a parser of numbers in (low, high), for argparse."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low
+        if not low < value < high:
+            raise argparse.ArgumentTypeError(f"expected a number in ({low:g}, {high:g}), got {text!r}")
+        return value
+
+    return parse
+
+
+def picture_file(text: str) -> Path:
+    """Parse the name of a picture that can be written, for argparse."""
+    path = Path(text)
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.suffix.lower() != ".png" or path.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"expected a file that can be written and ends in .png, got {text!r}")
+    if not parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a directory instead of the file {str(parent)!r}, got {text!r}")
+    return path
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

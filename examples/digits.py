@@ -37,10 +37,12 @@ from common import (
     look,
     loss_axes,
     make_parser,
+    natural,
     panels,
     positive,
     save,
     table,
+    threads,
     update,
 )
 from sklearn.datasets import load_digits
@@ -134,18 +136,30 @@ def hessians(layers: Layers, x: Array, rng: np.random.Generator) -> Layers:
     return [{name: len(x) * g**2 for name, g in layer.items()} for layer in gradients(layers, x, drawn)]
 
 
-def training(run: Run, data: Digits, batch_size: int, seed: int) -> Iterator[Layers]:
-    """Train without end, and yield the network to evaluate before the first epoch and after every epoch."""
+def rounded(layers: Layers, dtype: Any) -> Layers:
+    """Return the layers in another number format."""
+    return [{name: array.astype(dtype, copy=False) for name, array in layer.items()} for layer in layers]
+
+
+def rounded_gradients(layers: Layers, x: Array, y: Array, dtype: Any) -> Layers:
+    return rounded(gradients(layers, x, y), dtype)
+
+
+def training(run: Run, data: Digits, batch_size: int, seed: int, dtype: Any = np.float32) -> Iterator[Layers]:
+    """Train without end, and yield the network to evaluate before the first epoch and after every epoch.
+
+    Parameters and gradients have the given dtype; everything in between is float32.
+    """
     rng, drawing = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    layers = init((64, 128, 10), rng)
+    layers = rounded(init((64, 128, 10), rng), dtype)
     opt = fo.OPTIMIZERS[run.name](layers, **run.setting)
     while True:
         with evaluated(opt):
             yield layers
         for batch in batches(len(data.y), batch_size, rng):
             if isinstance(opt, fo.Sophia) and opt.step_count % 10 == 0:
-                opt.update_hessian(hessians(layers, data.x[batch], drawing))
-            run.seconds += update(opt, partial(gradients, layers, data.x[batch], data.y[batch]))
+                opt.update_hessian(rounded(hessians(layers, data.x[batch], drawing), dtype))
+            run.seconds += update(opt, partial(rounded_gradients, layers, data.x[batch], data.y[batch], dtype))
 
 
 def train(run: Run, data: Digits, args: Namespace, progress: tqdm) -> None:
@@ -207,8 +221,14 @@ def parse() -> Namespace:
     add("--draw", nargs="+", metavar="NAME", choices=names, default=SHOWN, help=shown)
     add("--batch-size", type=batch_size, metavar="N", default=32, help='images per step, or "all" (default 32)')
     add("--epochs", type=positive, metavar="N", help="passes over the images (default by batch size, see above)")
-    add("--seed", type=int, metavar="N", default=0, help="seed of the weights and the order of the images (default 0)")
-    add("--threads", type=positive, metavar="N", help="maximum number of threads of a step (default fastoptim's)")
+    add(
+        "--seed",
+        type=natural,
+        metavar="N",
+        default=0,
+        help="seed of the weights and the order of the images (default 0)",
+    )
+    add("--threads", type=threads, metavar="N", help="maximum number of threads of a step (default fastoptim's)")
     return parser.parse_args()
 
 

@@ -25,6 +25,7 @@ from common import (
     look,
     loss_axes,
     make_parser,
+    natural,
     panels,
     positive,
     save,
@@ -165,7 +166,7 @@ def parse() -> Namespace:
     add = parser.add_argument
     add("--clients", type=positive, metavar="N", default=5, help="number of clients (default 5)")
     add("--rounds", type=positive, metavar="N", default=40, help="rounds of training (default 40)")
-    add("--seed", type=int, metavar="N", default=0, help="seed of weights and batches (default 0)")
+    add("--seed", type=natural, metavar="N", default=0, help="seed of weights and batches (default 0)")
     return parser.parse_args()
 
 

@@ -21,6 +21,7 @@ from common import (
     look,
     loss_axes,
     make_parser,
+    natural,
     panels,
     positive,
     save,
@@ -142,7 +143,7 @@ def parse() -> Namespace:
     add = parser.add_argument
     add("--epochs", type=positive, metavar="N", default=100, help="passes over the data (default 100)")
     add("--batch-size", type=positive, metavar="N", default=32, help="points per step (default 32)")
-    add("--seed", type=int, metavar="N", default=0, help="seed of the data, the weights and the order (default 0)")
+    add("--seed", type=natural, metavar="N", default=0, help="seed of the data, the weights and the order (default 0)")
     return parser.parse_args()
 
 

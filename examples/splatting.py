@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from common import INK, Array, look, make_parser, panels, positive, save, table
+from common import INK, Array, look, make_parser, natural, number, panels, positive, save, table
 from matplotlib.collections import EllipseCollection
 from sklearn.datasets import load_sample_image
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -305,9 +305,12 @@ def parse() -> Namespace:
     add("--steps", type=positive, metavar="N", default=1000, help="steps of Adam (default 1000)")
     add("--every", type=positive, metavar="N", default=100, help="steps between two changes (default 100)")
     add("--crop", type=positive, metavar="N", default=4, help="tiles of 16 pixels along a crop's side (default 4)")
-    add("--transparent", type=float, metavar="X", default=0.05, help="opacity to prune at (default 0.05)")
-    add("--seed", type=int, metavar="N", default=0, help="seed of the Gaussians and the crops (default 0)")
-    return parser.parse_args()
+    add("--transparent", type=number(0, 1), metavar="X", default=0.05, help="opacity to prune at (default 0.05)")
+    add("--seed", type=natural, metavar="N", default=0, help="seed of the Gaussians and the crops (default 0)")
+    args = parser.parse_args()
+    if not all(photograph(args.reduction).shape):
+        parser.error(f"argument --reduction: expected a photograph of {TILE} x {TILE} pixels or more, got none")
+    return args
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
-from common import INK, Array, look, loss_axes, make_parser, panels, positive, save, table
+from common import INK, Array, look, loss_axes, make_parser, number, panels, positive, save, table
 from scipy.ndimage import convolve
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
@@ -205,10 +205,16 @@ def parse() -> Namespace:
     add = parser.add_argument
     add("--width", type=positive, metavar="N", default=120, help="elements along the beam (default 120)")
     add("--height", type=positive, metavar="N", default=40, help="elements across the beam (default 40)")
-    add("--radius", type=float, metavar="X", default=2.4, help="radius of the filter in elements (default 2.4)")
-    add("--volume", type=float, metavar="X", default=0.5, help="mean density (default 0.5)")
+    add(
+        "--radius",
+        type=number(0, 1000),
+        metavar="X",
+        default=2.4,
+        help="radius of the filter (default 2.4)",
+    )
+    add("--volume", type=number(0, 1), metavar="X", default=0.5, help="mean density (default 0.5)")
     add("--steps", type=positive, metavar="N", default=150, help="steps of Adam (default 150)")
-    add("--lr", type=float, metavar="X", default=0.03, help="learning rate (default 0.03)")
+    add("--lr", type=number(0, 1000), metavar="X", default=0.03, help="learning rate (default 0.03)")
     add("--rounds", type=positive, metavar="N", default=100, help="steps whose time is measured (default 100)")
     return parser.parse_args()
 

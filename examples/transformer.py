@@ -29,6 +29,13 @@ Make: TypeAlias = Callable[[list[list[torch.Tensor]], int], Any]
 BLOCKS, HEADS = 2, 4
 POINTS = 40  # of each curve
 
+#: Sizes of the network and of a step: the name, the help and the default of each argument.
+SIZES = (
+    ("width", "width, a multiple of 4", 64),
+    ("length", "characters in a window", 64),
+    ("batch", "windows in a step", 16),
+)
+
 
 class Block(nn.Module):  # type: ignore[misc]
     """Causal attention and a layer of four times the width, each after a norm and added to the input."""
@@ -112,7 +119,7 @@ class Windows:
         self.text, self.args = text, args
         self.generator = torch.Generator().manual_seed(seed)
 
-    def loss(self, model: Transformer, count: int) -> torch.Tensor:
+    def loss(self, model: Callable[[torch.Tensor], torch.Tensor], count: int) -> torch.Tensor:
         starts = torch.randint(len(self.text) - self.args.length - 1, (count,), generator=self.generator)
         windows = torch.stack([self.text[i : i + self.args.length + 1] for i in starts.tolist()])
         logits = model(windows[:, :-1])
@@ -120,11 +127,29 @@ class Windows:
 
 
 def train(make: Make, text: torch.Tensor, characters: int, args: Namespace, seed: int, bar: tqdm) -> Array:
-    """Return the loss on the same test windows, in bits for each character, at even steps."""
+    """Return the curve of an optimizer."""
     torch.manual_seed(seed)
     model = Transformer(characters, args.length, args.width)
     parts = model.divided()
     opt = make(parts, args.steps)
+
+    def update(loss: torch.Tensor) -> None:
+        model.zero_grad()
+        loss.backward()
+        opt.step([[p.grad for p in part] for part in parts])
+
+    return curve(model, update, text, args, seed, bar)
+
+
+def curve(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    update: Callable[[torch.Tensor], None],
+    text: torch.Tensor,
+    args: Namespace,
+    seed: int,
+    bar: tqdm,
+) -> Array:
+    """Return the loss on the same test windows, in bits for each character, at even steps of a training."""
     cut = len(text) * 9 // 10
     windows, seen = Windows(text[:cut], args, seed), []
     marks = set(np.linspace(0, args.steps, min(args.steps, POINTS) + 1).round().astype(int).tolist())
@@ -134,9 +159,7 @@ def train(make: Make, text: torch.Tensor, characters: int, args: Namespace, seed
                 seen.append(Windows(text[cut:], args, 0).loss(model, 64).item() / np.log(2))
         if step == args.steps:
             return np.array(seen)
-        model.zero_grad()
-        windows.loss(model, args.batch).backward()
-        opt.step([[p.grad for p in part] for part in parts])
+        update(windows.loss(model, args.batch))
         bar.update()
     raise AssertionError
 
@@ -161,10 +184,23 @@ def parse() -> Namespace:
     parser: ArgumentParser = make_parser(__doc__, "transformer.png")
     parser.add_argument("--steps", type=positive, metavar="N", default=600, help="steps of each run (default 600)")
     parser.add_argument("--seeds", type=positive, metavar="N", default=2, help="runs of each optimizer (default 2)")
-    parser.add_argument("--width", type=positive, metavar="N", default=64, help="width, a multiple of 4 (default 64)")
-    parser.add_argument("--length", type=positive, metavar="N", default=64, help="characters in a window (default 64)")
-    parser.add_argument("--batch", type=positive, metavar="N", default=16, help="windows in a step (default 16)")
-    return parser.parse_args()
+    add_sizes(parser)
+    args = parser.parse_args()
+    check(parser, args)
+    return args
+
+
+def add_sizes(parser: ArgumentParser) -> None:
+    """Add the sizes of the network and of a step."""
+    for name, what, default in SIZES:
+        add_size = partial(parser.add_argument, type=positive, metavar="N", default=default)
+        add_size(f"--{name}", help=f"{what} (default {default})")
+
+
+def check(parser: ArgumentParser, args: Namespace) -> None:
+    """End the program with a message for sizes that do not fit."""
+    if args.width % HEADS:
+        parser.error(f"argument --width: expected a multiple of {HEADS}, got {args.width}")
 
 
 def main() -> None:

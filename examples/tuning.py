@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from common import Array, label_ends, look, make_parser, panels, positive, save, table
+from common import Array, label_ends, look, make_parser, natural, panels, positive, save, table
 from digits import Digits, Run, evaluate, load, training
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -86,7 +86,7 @@ def parse() -> Namespace:
     add("--optimizer", metavar="NAME", choices=names, default="adamw", help="name in fo.OPTIMIZERS (default adamw)")
     add("--trials", type=positive, metavar="N", default=36, help="trials of each search (default 36)")
     add("--epochs", type=positive, metavar="N", default=4, help="epochs of each trial (default 4)")
-    add("--seed", type=int, metavar="N", default=0, help="seed of networks and searches (default 0)")
+    add("--seed", type=natural, metavar="N", default=0, help="seed of networks and searches (default 0)")
     return parser.parse_args()
 
 

@@ -13,16 +13,17 @@ download, in which the terms of mathematics and of Python occur often enough for
 from __future__ import annotations
 
 import re
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Array, label_ends, look, make_parser, panels, positive, save, table
+from common import Array, label_ends, look, make_parser, natural, number, panels, positive, save, table
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
@@ -37,6 +38,7 @@ PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib")
 DOCSTRING = re.compile(r'"""(.*?)"""', flags=re.DOTALL)
 CODE = re.compile(r"^ *(?:>>>|\.\.\.).*$", flags=re.MULTILINE)
 WORD = re.compile(r"[a-z]{2,}")
+MOST_COMMON = 100  # the fewest words with which this makes sense
 
 
 class Text(NamedTuple):
@@ -235,10 +237,19 @@ def window_of(args: Namespace) -> int:
     return min(100, int(args.steps))
 
 
+def package(name: str) -> str:
+    """Parse the name of an installed package, for argparse."""
+    if not name.isidentifier() or getattr(find_spec(name), "submodule_search_locations", None) is None:
+        raise ArgumentTypeError(f"expected an installed package, got {name!r}")
+    return name
+
+
 def parse() -> Namespace:
     parser = make_parser(__doc__, "word_vectors.png")
     add = parser.add_argument
-    add("--packages", nargs="+", default=PACKAGES, help=f"packages to read (default {' '.join(PACKAGES)})")
+    add(
+        "--packages", nargs="+", type=package, default=PACKAGES, help=f"packages to read (default {' '.join(PACKAGES)})"
+    )
     add("--steps", type=positive, metavar="N", default=2000, help="batches (default 2000)")
     add("--batch-size", type=positive, metavar="N", default=512, help="pairs in a batch (default 512)")
     add("--dimensions", type=positive, metavar="N", default=64, help="length of the vectors (default 64)")
@@ -246,16 +257,18 @@ def parse() -> Namespace:
     add("--negatives", type=positive, metavar="N", default=5, help="random words of each pair (default 5)")
     add("--min-count", type=positive, metavar="N", default=5, help="drop words that are rarer (default 5)")
     add("--words", type=positive, metavar="N", default=220, help="words on the map (default 220)")
-    add("--lr-adagrad", type=float, metavar="X", default=0.1, help="learning rate of Adagrad (default 0.1)")
-    add("--lr-adam", type=float, metavar="X", default=0.005, help="learning rate of Adam (default 0.005)")
+    add("--lr-adagrad", type=number(0, 1000), metavar="X", default=0.1, help="learning rate of Adagrad (default 0.1)")
+    add("--lr-adam", type=number(0, 1000), metavar="X", default=0.005, help="learning rate of Adam (default 0.005)")
     add("--cpu", action="store_true", help="measure processor time instead of elapsed time")
-    add("--seed", type=int, metavar="N", default=0, help="seed of vectors and batches (default 0)")
+    add("--seed", type=natural, metavar="N", default=0, help="seed of vectors and batches (default 0)")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
     text = read(list(docstrings(args.packages)), args.min_count)
+    if len(text.words) < MOST_COMMON:
+        raise SystemExit(f"expected a text of {MOST_COMMON} different words, got {len(text.words)}; lower --min-count")
     print(f"{len(text.ids):,} words of text, {len(text.words):,} different ones")
     trained = train(text, args)
     print(report(trained, window_of(args)))

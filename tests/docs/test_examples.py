@@ -10,6 +10,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -289,7 +290,7 @@ COMMAND = re.compile(r"python examples/(\w+)\.py([^`\n]*)")
 COMMANDS = sorted({found for page in PAGES for found in COMMAND.findall(page.read_text(encoding="utf-8"))})
 
 
-NEEDS = {"tuning": "optuna", "federated": "flwr", "transformer": "torch"}
+NEEDS = {"tuning": "optuna", "federated": "flwr", "transformer": "torch", "compressed": "torch"}
 
 
 def test_the_pages_have_commands_of_examples() -> None:
@@ -305,12 +306,48 @@ def test_an_example_accepts_the_pages_command(
     assert examples(name).parse().output.suffix == ".png"
 
 
+WRONG = [
+    *(("digits", wrong) for wrong in ("--seed -1", "--threads 9999", "--epochs 0", "--epochs 1e3", "--output x.txt")),
+    *(("digits", f"--output {wrong}") for wrong in (".", "/dev/null/x.png")),
+    ("choosing", "--from missing.json"),
+    ("choosing", "--from docs"),
+    ("regression", "--seed x"),
+    *(("splatting", wrong) for wrong in ("--reduction 100", "--transparent nan", "--transparent 1", "--seed -3")),
+    *(("topology", wrong) for wrong in ("--radius 0", "--volume 1.5", "--lr -1", "--lr inf")),
+    *(("word_vectors", wrong) for wrong in ("--packages no_such_package", "--packages math", "--lr-adam x")),
+    ("transformer", "--width 6"),
+    ("compressed", "--width 6"),
+    ("compressed", "--optimizer sgd"),
+    ("federated", "--seed -1"),
+    ("tuning", "--seed 1.5"),
+]
+
+
+@loop(("name", "arguments"), WRONG)
+def test_wrong_arguments_are_one_line(
+    name: str,
+    arguments: str,
+    examples: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if name in NEEDS and find_spec(NEEDS[name]) is None:
+        return
+    monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as caught:
+        examples(name).parse()
+    assert caught.value.code == 2
+    option = arguments.split()[0]
+    assert re.search(rf"error: argument {option}: .*\n\Z", capsys.readouterr().err)
+
+
 SHORT = {
     "regression": "--epochs 1",
     "landscapes": "--steps 2",
     "schedules": "--steps 60",
     "muon": "--epochs 1 --seeds 1",
     "transformer": "--steps 3 --seeds 1 --width 8 --length 8 --batch 2",
+    "compressed": "--quick",
     "poisson": "--gradients 12 --seeds 1",
     "word_vectors": "--packages numpy --min-count 50 --dimensions 8 --batch-size 64 --steps 5 --words 20",
     "splatting": "--reduction 13 --count 40 --most 60 --steps 40 --every 10 --crop 1",

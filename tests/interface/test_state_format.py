@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +415,36 @@ def test_functions_take_native_state() -> None:
     for module in (fo.functional, fo.reference):
         with pytest.raises(ValueError, match="state_format: expected 'native' in a function, got 'int8'"):
             module.adam(p, p.copy(), m, v, step=1, state_format="int8")
+
+
+# ---- memory
+
+RESIDENT = """
+import resource, sys
+import ml_dtypes, numpy as np
+import fastoptim as fo
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+COUNT, ones = 10**8, np.ones(1, ml_dtypes.bfloat16).view(np.int16)[0]
+warm, *_ = [np.zeros(10**6, ml_dtypes.bfloat16) for _ in range(2)]
+fo.AdamW(warm, state_format="int8", master_weight_bits=24).step(warm.copy())
+before = peak()
+p, g = np.empty(COUNT, ml_dtypes.bfloat16), np.empty(COUNT, ml_dtypes.bfloat16)
+p.view(np.int16)[...] = g.view(np.int16)[...] = ones
+opt = fo.AdamW(p, state_format="int8", master_weight_bits=24)
+for _ in range(2):
+    opt.step(g)
+print((opt.state_nbytes + p.nbytes + g.nbytes) / COUNT, (peak() - before) / COUNT)
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the resident memory is Linux's")
+def test_the_resident_memory_of_seven_bytes() -> None:
+    """Parameter, gradient, 8 more bits and both moments, in memory that the process has in fact."""
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
+    counted, resident = map(float, done.stdout.split())
+    assert counted == pytest.approx(7.125, rel=1e-6)
+    assert 6.8 < resident < 7.3  # the process may use memory that it had before
