@@ -1,33 +1,23 @@
-"""Errors and times of compressed state.
-
-    python bench/compressed_state.py errors                  # the table of docs/compressed_state.md
-    python bench/compressed_state.py times --elements 24     # 2^24 elements, 2 threads
-    python bench/compressed_state.py times --elements 14 --rounds 201
+"""Print the table of errors of docs/compressed_state.md.
 
 The errors are normalized mean square errors of one conversion, also of the codes of flashoptim 0.1.4 (groups of 32,
-scales of float16) and of bitsandbytes (256 numbers, blocks of 256), emulated here in NumPy.  The times are medians
-of the time that AdamW with float32 state and parameters takes in the same round, divided by that of each form.
+scales of float16) and of bitsandbytes (256 numbers, blocks of 256), emulated here in NumPy.  For times there is
+``python -m fastoptim bench --state-format native bfloat16 int8``.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-import fastoptim as fo
 from fastoptim import block_codes
 
 Array = npt.NDArray[Any]
-
-# ---- errors
 
 
 def in_groups(x: Array, size: int) -> tuple[Array, Array]:
@@ -113,58 +103,11 @@ def print_errors() -> None:
         print(f"| {name} | {bits:g} | {' | '.join(cells)} |")
 
 
-# ---- times
-
-MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "float32": (np.float32, {}),
-    "float32, int8 state": (np.float32, {"state_format": "int8"}),
-    "float32, bfloat16 state": (np.float32, {"state_format": "bfloat16"}),
-    "bfloat16, 24 bits, int8 state": (ml_dtypes.bfloat16, {"state_format": "int8", "master_weight_bits": 24}),
-    "bfloat16, bfloat16 state": (ml_dtypes.bfloat16, {"state_format": "bfloat16"}),
-}
-
-
-def print_times(elements: int, rounds: int, repeats: int) -> None:
-    rng = np.random.default_rng(0)
-    steps: dict[str, Callable[[], Any]] = {}
-    for name, (dtype, options) in MODELS.items():
-        p, g = (rng.standard_normal(elements, np.float32).astype(dtype) for _ in range(2))
-        opt: Any = fo.AdamW(p, lr=1e-3, **options)
-        steps[name] = partial(opt.step, g)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds + 1):
-        for name, step in steps.items():
-            before = time.perf_counter()
-            for _ in range(repeats):
-                step()
-            if i:
-                times[name].append(time.perf_counter() - before)
-    base = times["float32"]
-    for name, own in times.items():
-        ratio = statistics.median(a / b for a, b in zip(base, own, strict=True))
-        ns = statistics.median(own) / repeats / elements * 1e9
-        print(f"{name:32} {ratio:5.2f} of float32's speed, {ns:6.3f} ns an element")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["errors", "times"])
-    parser.add_argument("--elements", type=int, default=24, help="the exponent of two")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    return parser
-
-
-def main() -> None:
-    """Parse the arguments, measure and print."""
-    arguments = make_parser().parse_args()
-    if arguments.what == "errors":
-        print_errors()
-        return
-    fo.set_num_threads(arguments.threads)
-    print_times(2**arguments.elements, arguments.rounds, max(1, 2 ** (20 - arguments.elements)))
+    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 if __name__ == "__main__":
-    main()
+    make_parser().parse_args()
+    print_errors()

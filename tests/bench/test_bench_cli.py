@@ -77,6 +77,8 @@ def test_every_combination_is_a_workload_once() -> None:
         ("--option lr", "NAME=VALUE, got 'lr'"),
         ("--option lr=-1", "adam: lr"),
         ("--option clip_norm=0", "pass of their own"),
+        ("--state-format int4", "--state-format: invalid choice: 'int4'"),
+        ("--master-weight-bits 24", "--master-weight-bits: expected --dtype float16 or bfloat16, whose bits"),
         ("--json no/such/directory/a.json", "--json: expected a file that can be written in a directory that exists"),
         ("--plot x.xyz", "--plot: expected a name that ends with one of"),
         ("--json a.png --plot a.png", "--plot: expected another file than that of --json, got 'a.png'"),
@@ -169,6 +171,27 @@ def test_a_run_of_every_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [name for name in fo.OPTIMIZERS if not re.search(rf"^{name} +tiny ", shown.out, re.M)] == []
     assert shown.err == ""
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_for_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.json"
+    formats = ("--state-format", "native", "bfloat16", "int8", "--master-weight-bits", "none", "24")
+    arguments = ("--size", "4096", "--dtype", "bfloat16", *formats, "--rounds", "1", "--json", str(file))
+    assert run_bench("adamw", *arguments) == 0
+    rows = read_rows(file)
+    assert [(row["options"]["state_format"], row["options"]["master_weight_bits"]) for row in rows] == [
+        *product(("native", "bfloat16", "int8"), (None, 24))
+    ]
+    state = {"native": 8, "bfloat16": 4, "int8": 2.125}
+    for row in rows:
+        bits = row["options"]["master_weight_bits"] is not None
+        assert row["memory_bytes"] == 4096 * (4 + state[row["options"]["state_format"]] + bits)
+        assert ("float32_seconds" in row) == (bits or row["options"]["state_format"] != "native")
+    shown = capsys.readouterr().out
+    assert re.search(r"^adamw\(state_format=int8, master_weight_bits=24\) .* 7\.125 ", shown, re.M)
+    assert "\nof float32  the time of a step" in shown
+    assert run_bench("adamw", "--size", "10", "--rounds", "1") == 0
+    assert "of float32" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])

@@ -119,6 +119,8 @@ def test_a_step_accesses_what_its_rule_declares(case: Case) -> None:
         ("adam", "float64", "float64", {}, 2 * 8 + 8 + 4 * 8),
         ("adam", "float32", "float32", {"ema": 0.9}, 36),
         ("adam", "float32", "float32", {"amsgrad": True}, 36),
+        ("adam", "float32", "float32", {"state_format": "bfloat16"}, 12 + 2 * 4),
+        ("adam", "bfloat16", "bfloat16", {"master_weight_bits": 24}, 6 + 2 + 4 * 4),
     ],
 )
 def test_bytes_are_those_counted_by_hand(
@@ -128,3 +130,13 @@ def test_bytes_are_those_counted_by_hand(
     opt, grads = internals.make_optimizer(workload)
     arrays = [a for param in opt.param_states for a in (param.p, *param.state.values()) if a.shape == param.p.shape]
     assert internals.count_bytes(workload) == (40 * moved, sum(array.nbytes for array in [*arrays, *grads]))
+
+
+def test_bytes_of_blocks_are_those_of_codes_and_scales() -> None:
+    workload = Workload("adam", "", ((4096,), (64, 65), (30,)), options={"state_format": "int8"})
+    opt, grads = internals.make_optimizer(workload)
+    scales = 4 * (64 + 65)
+    sizes = 4096 + 64 * 65
+    assert internals.count_bytes(workload)[0] == 12 * sizes + 4 * (sizes + scales) + 28 * 30
+    held = opt.state_nbytes + sum(array.nbytes for array in [*opt.params, *grads])
+    assert internals.count_bytes(workload)[1] == held

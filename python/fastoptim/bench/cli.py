@@ -28,6 +28,8 @@ from .workload import MODELS, Shapes, Workload, name_size
 
 DEFAULT_SIZES = (10**3, 10**5, 10**7)
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+STATE_FORMATS = ("native", "bfloat16", "int8")
+MASTER_BITS = {"none": None, "24": 24, "32": 32}
 
 DESCRIPTION = """\
 Time optimizer steps on this machine and compare them with a bandwidth probe: a native pass that reads and writes the
@@ -41,6 +43,8 @@ examples:
   python -m fastoptim bench all --size 2^24 --json a.json --plot a.png
   python -m fastoptim bench adamw --model gpt2 resnet50   all arrays of two models
   python -m fastoptim bench adam --dtype float16 --grad-dtype float32
+  python -m fastoptim bench adamw --size 2^24 --state-format native bfloat16 int8
+  python -m fastoptim bench adamw --dtype bfloat16 --state-format int8 --master-weight-bits none 24
   python -m fastoptim bench adam --threads 1 2 4 --isa baseline avx2
   python -m fastoptim bench rmsprop --option centered=True --option momentum=0.9
   python -m fastoptim bench adam --size 1e6 --block 1     with cold caches, as after the rest of a training loop
@@ -127,6 +131,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--model", nargs="+", default=[], choices=sorted(MODELS), help="all arrays of a model")
     work.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES, help="of the parameters")
     work.add_argument("--grad-dtype", nargs="+", choices=DTYPES, help="of the gradients; default: the parameters'")
+    state: dict[str, Any] = {"nargs": "+", "default": [], "choices": STATE_FORMATS, "metavar": "NAME"}
+    work.add_argument("--state-format", help=f"of the averages in the state: {', '.join(STATE_FORMATS)}", **state)
+    bits: dict[str, Any] = {"nargs": "+", "default": [], "choices": list(MASTER_BITS), "metavar": "N"}
+    work.add_argument("--master-weight-bits", help=f"of 16-bit parameters: {', '.join(MASTER_BITS)}", **bits)
     how = parser.add_argument_group("execution")
     how.add_argument("--threads", nargs="+", type=parse_threads, metavar="N", help="of the CPU; default: the step's")
     usable: list[str] = build_info()["isa_usable"]
@@ -152,15 +160,26 @@ def workloads_of(arguments: argparse.Namespace) -> list[Workload]:
     named += [(model, MODELS[model]) for model in arguments.model]
     chosen = [*arguments.names, *arguments.optimizer] or ["adam"]
     return [
-        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, dict(arguments.option))
-        for (name, shapes), dtype, grad_dtype, (threads, isa, device), optimizer in product(
+        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, options)
+        for (name, shapes), dtype, grad_dtype, (threads, isa, device), options, optimizer in product(
             named,
             arguments.dtype,
             arguments.grad_dtype or [None],
             _devices_of(arguments),
+            _options_of(arguments),
             OPTIMIZERS if "all" in chosen else dict.fromkeys(chosen),
         )
     ]
+
+
+def _options_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the options of each row: those given, in every combination of formats."""
+    if arguments.master_weight_bits and not {"float16", "bfloat16"}.issuperset(arguments.dtype):
+        got = f"got --dtype {' '.join(arguments.dtype)}"
+        raise ValueError(f"--master-weight-bits: expected --dtype float16 or bfloat16, whose bits it adds to, {got}")
+    formats = [{"state_format": name} for name in arguments.state_format] or [{}]
+    bits = [{"master_weight_bits": MASTER_BITS[name]} for name in arguments.master_weight_bits] or [{}]
+    return [{**dict(arguments.option), **each, **more} for each, more in product(formats, bits)]
 
 
 def _devices_of(arguments: argparse.Namespace) -> Iterable[tuple[int | None, str | None, str]]:

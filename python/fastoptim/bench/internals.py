@@ -16,8 +16,9 @@ import numpy as np
 
 from .. import _bench, core
 from ..engines import native
+from ..extra_bits import is_narrow
 from ..optimizer.base import OPTIMIZERS, Optimizer
-from ..options.schema import AVERAGE
+from ..options.schema import AVERAGE, SCALES
 from ..options.settings import Settings
 from ..reference_math import Array
 from . import machine
@@ -64,12 +65,21 @@ def passes_of(settings: Settings) -> list[dict[str, str]]:
 
 def count_bytes(workload: Workload) -> tuple[int, int]:
     """Count the bytes that a step reads and writes, and the bytes of its arrays."""
-    passes = passes_of(settings_of(workload))
-    own, schema = dtype_of(workload.dtype), OPTIMIZERS[workload.optimizer].state_schema
-    sizes = {"p": own.itemsize, "g": dtype_of(workload.grad_dtype).itemsize}
-    sizes |= {name: schema[name].dtype_for(own).itemsize for name in passes[-1].keys() - sizes.keys()}
-    moved = sum(sizes[name] * len(access) for accesses in passes for name, access in accesses.items())
-    return workload.elements * moved, workload.elements * sum(sizes.values())
+    settings, p, g = settings_of(workload), dtype_of(workload.dtype), dtype_of(workload.grad_dtype)
+    passes = passes_of(settings)
+    if is_narrow(p) and settings.extra_bits is not None:
+        passes[-1][settings.extra_bits] = "rw"
+    moved = held = 0
+    for shape in workload.shapes:
+        size = math.prod(shape)
+        schema = settings.stored_schema(size)
+        sizes = {"p": size * p.itemsize, "g": size * g.itemsize}
+        for name in passes[-1].keys() - sizes.keys():
+            arrays = [schema[key] for key in (name, name + SCALES) if key in schema]
+            sizes[name] = sum(math.prod(array.shape_for(shape)) * array.dtype_for(p).itemsize for array in arrays)
+        moved += sum(sizes[name] * len(access) for accesses in passes for name, access in accesses.items())
+        held += sum(sizes.values())
+    return moved, held
 
 
 def check_workloads(workloads: Sequence[Workload]) -> None:
@@ -85,6 +95,8 @@ def check_workloads(workloads: Sequence[Workload]) -> None:
             if given[name] != defaults[name]:  # 0 is a bound, too
                 raise ValueError(f"{name}: expected none of {list(EXTRA_PASSES)}: they add a pass of their own")
         needed, available = count_bytes(workload)[1], free[workload.device]
+        if base := workload.in_float32:
+            needed += count_bytes(base)[1]
         if available is not None and needed > MOST_OF_MEMORY * available:
             where = " on the GPU" if workload.device == "cuda" else ""
             raise MemoryError(

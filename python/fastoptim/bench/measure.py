@@ -23,8 +23,11 @@ def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share
     # A graph cannot capture the default stream.
     own_stream = machine.import_cupy().cuda.Stream(non_blocking=True) if on_gpu else nullcontext()
     with configured(workload), own_stream as stream:
-        steps, grads = prepare(workload, stream)
-        fixed, ones = prepare(replace(workload, shapes=((1,),) * len(workload.shapes)))
+        steps, grads, memory = prepare(workload, stream)
+        if base := workload.in_float32:
+            other, others, _ = prepare(base)
+            steps["float32"], grads = other["step"], [*grads, *others]
+        fixed, ones, _ = prepare(replace(workload, shapes=((1,),) * len(workload.shapes)))
         watch = machine.Watch()
         times = interleave(
             steps | {f"fixed {name}": step for name, step in fixed.items()},
@@ -40,6 +43,7 @@ def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share
     moved, _ = count_bytes(workload)
     row |= Row(
         bytes=moved,
+        memory_bytes=memory,
         seconds=own,
         probe_seconds=probe,
         probe_isa=None if on_gpu else fastest.removeprefix("probe "),
@@ -51,11 +55,15 @@ def measure(workload: Workload, budget: Budget, on_round: OnRound = lambda share
         gb_per_s=moved / own["median"] / 1e9,
         noise=add_others(verdict(times["step"], times[fastest]), watch.report()["others"]),
     )
-    return row | Row(graph_seconds=summarize(times["graph"])) if on_gpu else row
+    if base:
+        row["float32_seconds"] = summarize(times["float32"])
+    if on_gpu:
+        row["graph_seconds"] = summarize(times["graph"])
+    return row
 
 
-def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], list[Any]]:
-    """Return a step that has been taken once and the probes over the same arrays, by name, and the gradients.
+def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], list[Any], int]:
+    """Return a step that has been taken once and the probes, by name, the gradients, and the bytes of all arrays.
 
     With a stream there is also a "graph": a step that the stream has captured, replayed with the next step's constants.
     """
@@ -73,7 +81,8 @@ def prepare(workload: Workload, stream: Any = None) -> tuple[dict[str, Step], li
             graph.launch()
 
         steps["graph"] = replay
-    return steps, grads
+    arrays = [*grads, *(param.p for param in opt.param_states)]
+    return steps, grads, opt.state_nbytes + sum(array.nbytes for array in arrays)
 
 
 def flip_signs(grads: Sequence[Any]) -> None:

@@ -44,6 +44,8 @@ class Row(TypedDict, total=False):
     seconds: Times  # a step; the peer's in a row that has a peer
 
     bytes: int  # that a step reads and writes
+    memory_bytes: int  # of parameters, gradients and state
+    float32_seconds: Times  # with options for formats: a step of float32 parameters, gradients and state
     probe_seconds: Times  # the bandwidth probe over the same arrays
     probe_isa: str | None  # the instruction set of the fastest probe; None on a GPU
     fixed_seconds: Times  # a step over as many arrays of one element

@@ -8,6 +8,7 @@ from typing import Any
 
 from .results import Row
 from .timing import QUIET, Times
+from .workload import has_formats
 
 Columns = Mapping[str, Callable[[Any], str]]  # heading -> text of a row
 
@@ -20,6 +21,10 @@ COLUMNS: Columns = {
     "a step": lambda row: duration(row["seconds"]["median"]),
     "10-90 %": lambda row: spread(row["seconds"]),
     "ns/element": lambda row: significant(row["ns_per_element"]),
+    "bytes": lambda row: f"{row['memory_bytes'] / row['elements']:.4g}" if has_formats(row["options"]) else "",
+    "of float32": lambda row: (
+        f"{row['float32_seconds']['median'] / row['seconds']['median']:.2f}" if "float32_seconds" in row else ""
+    ),
     "GB/s": lambda row: f"{row['gb_per_s']:.1f}",
     "probe": lambda row: duration(row["probe_seconds"]["median"]),
     "share": lambda row: f"{row['share']:.2f}",
@@ -41,6 +46,10 @@ share   the probe's time divided by the step's
 fixed   the time of a step over as many arrays of one element, and its part of the whole
 beyond  the share without the times at one element"""
 
+FORMATS_KEY = """
+bytes   of parameter, gradient and state in memory, per element
+of float32  the time of a step with float32 parameters, gradients and state, timed alternately, divided by the step's"""
+
 
 def format_run(run: Mapping[str, Any], columns: Columns = COLUMNS, answers: str = ANSWERS, key: str = KEY) -> str:
     """Return the machine, the table with a column for each setting that varies, and the conclusion."""
@@ -54,6 +63,7 @@ def format_run(run: Mapping[str, Any], columns: Columns = COLUMNS, answers: str 
         cells = [(heading, list(map(show, rows))) for heading, show in columns.items()]
         shown = [*cells[:2], *varying.items(), *(column for column in cells[2:] if any(column[1]))]
         table = format_table([[heading for heading, _ in shown], *zip(*(cells for _, cells in shown), strict=True)])
+        key += FORMATS_KEY * any(has_formats(row["options"]) for row in rows)
         lines += [f"{', '.join(same)}; {answers}, over up to {most:,} elements", "", table, "", key, ""]
     return "\n".join([*lines, conclude(run["noise"])])
 

@@ -9,6 +9,9 @@ from typing import Any
 
 Shapes = tuple[tuple[int, ...], ...]
 
+#: Options that change the formats of arrays, where they are disabled.
+FORMATS = {"state_format": "native", "master_weight_bits": None, "kahan": False, "stochastic_rounding": False}
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -29,6 +32,14 @@ class Workload:
         """The number of elements of all parameters."""
         return sum(map(math.prod, self.shapes))
 
+    @property
+    def in_float32(self) -> Workload | None:
+        """The workload with float32 parameters, gradients and state; None if no option changes a format."""
+        if all(self.options.get(name, default) == default for name, default in FORMATS.items()):
+            return None
+        options = {name: value for name, value in self.options.items() if name not in FORMATS}
+        return replace(self, dtype="float32", grad_dtype="float32", options=options)
+
     def capped(self, most: int) -> Workload:
         """Return it over the arrays that fit into `most` elements, or over the beginning of one if none does."""
         kept: list[tuple[int, ...]] = []
@@ -36,6 +47,11 @@ class Workload:
             if sum(map(math.prod, kept)) + math.prod(shape) <= most:
                 kept.append(shape)
         return replace(self, shapes=tuple(kept) or ((most,),))
+
+
+def has_formats(options: Mapping[str, Any]) -> bool:
+    """Return whether an option that changes formats was given, whatever its value."""
+    return not FORMATS.keys().isdisjoint(options)
 
 
 def name_size(size: int) -> str:
