@@ -26,6 +26,7 @@ from mpi4py import MPI
 import fastoptim as fo
 from cases import PLAIN_CASES, VARIANT_CASES, Array, Case, assert_same_bits
 from fastoptim.frontends.sharded import buckets
+from fastoptim.optimizer.base import FACTORED_OPTIMIZERS, MATRIX_OPTIMIZERS
 from fastoptim.reference_math import compute_dtype
 
 COMM = MPI.COMM_WORLD
@@ -111,17 +112,21 @@ def clipped(case: Case) -> Case:
 # ---- the checks
 
 
-def run_pair(case: Case, backend: Any = "native") -> None:
-    """Step a sharded optimizer and one process's with the sums."""
-    params, others = model(), model()
+def run_pair(case: Case, backend: Any = "native", axes: int = 0) -> None:
+    """Step a sharded optimizer and one process's with the sums, of the arrays with so many axes or more."""
+
+    def chosen(arrays: list[Any]) -> list[Any]:
+        return [array for array, (shape, _) in zip(arrays, SHAPES, strict=True) if len(shape) >= axes]
+
+    params, others = chosen(model()), chosen(model())
     opt = fo.distributed.Sharded(case.optimizer, params, COMM, **case.options, backend=backend)
     other = case.optimize(others, backend)
     for step in range(1, STEPS + 1):
-        grads = gradients(step, RANK)
-        total = summed(step)
+        grads = chosen(gradients(step, RANK))
+        total = chosen(summed(step))
         if step == 7 and case.skips:
             if RANK == SIZE - 1:
-                grads = [*grads[:-1], np.full((9,), np.nan)]
+                grads = [*grads[:-1], np.full_like(grads[-1], np.nan)]
             assert opt.step(grads) is False
             continue
         assert opt.step(grads) == other.step(total)
@@ -150,6 +155,50 @@ def check_bits_of_reference() -> None:
     for case in PLAIN_CASES:
         if case.optimizer.name in ("adamw", "lamb", "prodigy"):
             run_pair(clipped(case), "reference")
+
+
+def check_matrix_methods_and_factored_optimizers() -> None:
+    """Whole matrices have one owner, so that their products and sums are those of one process."""
+    for name, optimizer in {**MATRIX_OPTIMIZERS, **FACTORED_OPTIMIZERS}.items():
+        options = {"clip_global_norm": 7.0, "state_format": "int8", "int8_min_size": 0}
+        run_pair(Case(optimizer, optimizer.defaults | options, name), axes=2 * ("muon" in name))
+    for form in ({"state_format": "bfloat16"}, {"state_format": "int8", "int8_min_size": 0}):
+        for storage in ({"master_weight_bits": 32}, {"kahan": True}):
+            run_pair(Case(fo.AdamW, fo.AdamW.defaults | form | storage, f"{form} {storage}"))
+
+
+def check_mixed() -> None:
+    """Groups of different optimizers, one of which is added later, and a state dict."""
+    compressed = {"state_format": "int8", "int8_min_size": 0}
+
+    def groups(arrays: list[Array]) -> list[dict[str, Any]]:
+        return [
+            {"params": arrays[:3], "optimizer": fo.AdamW, **compressed},
+            {"params": [arrays[3], arrays[5]], "optimizer": fo.Muon, "lr": 0.1},
+        ]
+
+    def divided(arrays: list[Any], step: int) -> list[list[Any]]:
+        return [arrays[:3], [arrays[3], arrays[5]], arrays[6:]][: 2 + (step > 3)]
+
+    params, others = model(), model()
+    opt = fo.distributed.Sharded(fo.Mixed, groups(params), COMM, clip_global_norm=7.0)
+    other = fo.Mixed(groups(others), clip_global_norm=7.0)
+    for step in range(1, 9):
+        opt.step(divided(gradients(step, RANK), step))
+        other.step(divided(summed(step), step))
+        assert_equal(params, others, f"step {step}")
+        if step == 3:
+            with raises(TypeError, "param_group: expected 'optimizer' with the class of an optimizer"):
+                opt.add_param_group({"params": params[6:]})
+            opt.add_param_group({"params": params[6:], "optimizer": fo.Lion, "master_weight_bits": 24})
+            other.add_param_group({"params": others[6:], "optimizer": fo.Lion, "master_weight_bits": 24})
+        if step == 5:
+            saved, whole = opt.state_dict(), other.state_dict()
+            if saved is not None:
+                assert_equal(saved, whole, "state dict")
+            opt.load_state_dict(saved)
+    opt.check_synced()
+    opt.close()
 
 
 def check_small_buckets() -> None:

@@ -28,6 +28,8 @@ def test_every_optimizer_has_the_bits_of_one_process(ranks: int) -> None:
         (2, "bits_of_reference"),
         (3, "groups_and_swaps"),
         (3, "copies"),
+        (3, "matrix_methods_and_factored_optimizers"),
+        (3, "mixed"),
         (2, "accumulation"),
         (3, "added_groups"),
         (1, "memory"),

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -119,6 +120,57 @@ def test_files_and_copies(tmp_path: Path) -> None:
         each.step(GRADS)
     assert_same_bits(b, b2)
     assert_same_bits(b, twin.params[1])
+
+
+@each_backend
+def test_groups_with_formats_of_their_own(backend: Backend, tmp_path: Path) -> None:
+    """They step as the optimizers alone, through copies, files, another group and a change of the format."""
+    int8: dict[str, Any] = {"state_format": "int8", "int8_min_size": 0}
+    formats = [
+        (fo.AdamW, np.float32, int8),
+        (fo.Lion, np.float32, {"state_format": "bfloat16"}),
+        (fo.Muon, np.float32, {}),
+        (fo.AdamMini, np.float32, int8),
+        (fo.Adam, ml_dtypes.bfloat16, {**int8, "master_weight_bits": 24}),
+        (fo.SGD, ml_dtypes.bfloat16, {"momentum": 0.9, "stochastic_rounding": True}),
+    ]
+
+    def arrays() -> list[Any]:
+        return [numbers(i, 40).reshape(4, 10).astype(dtype) for i, (_, dtype, _) in enumerate(formats)]
+
+    def grouped(params: list[Any]) -> list[dict[str, Any]]:
+        return [{"params": p, "optimizer": f[0], **f[2]} for p, f in zip(params, formats, strict=True)]
+
+    *params, last = arrays()
+    opt = fo.Mixed(grouped([*params, last])[:-1], backend=backend)
+    opt.add_param_group(grouped([*params, last])[-1])
+    each = arrays()
+    # The random bits depend on the parameter's index: each optimizer has all parameters, and steps one.
+    alone = [
+        made([*each[:i], p, *each[i + 1 :]], backend=backend, **options)
+        for i, (p, (made, _, options)) in enumerate(zip(each, formats, strict=True))
+    ]
+    for t in range(4):
+        grads = [numbers(100 * t + i, 40).reshape(4, 10) for i in range(len(formats))]
+        opt.step(grads)
+        for i, one in enumerate(alone):
+            one.step([g if i == j else None for j, g in enumerate(grads)])
+        if t == 1:
+            opt = pickle.loads(pickle.dumps(opt))
+            opt.load_state_dict(opt.state_dict())
+        if t == 2:
+            opt.save(tmp_path / "x")
+            opt.load(tmp_path / "x")
+    for i, one in enumerate(alone):
+        assert_same_bits(opt.params[i], each[i], formats[i][0].__name__)
+        for name, array in one.state_values()[i].items():
+            assert_same_bits(opt.state_values()[i][name], array, name)
+    native = fo.Mixed([{**group, "state_format": "native"} for group in grouped(arrays())], backend=backend)
+    with pytest.raises(ValueError, match=r"state_dict\['groups'\]\[0\]: state_format: expected 'native', got 'int8'"):
+        native.load_state_dict(opt.state_dict())
+    native.load_state_dict(opt.state_dict(), convert=True)
+    assert_same_bits(native.state[0]["v"], opt.state_values()[0]["v"])
+    assert_same_bits(native.state[4]["master_bits8"], opt.state[4]["master_bits8"])
 
 
 def test_a_state_dict_of_other_optimizers_is_rejected() -> None:

@@ -53,7 +53,12 @@ class ChangesGroups:
         """
         if not (isinstance(param_group, Mapping) and "params" in param_group):
             raise TypeError(f"param_group: expected a dict with 'params', got {describe(param_group)}")
-        add_param_group(self, dict(param_group), type(self))
+        rule, group = self.formula_of(param_group)
+        add_param_group(self, group, rule)
+
+    def formula_of(self: Any, param_group: Mapping[str, Any]) -> tuple[type[Rule], dict[str, Any]]:
+        """Return the class of a new group's formula, and the group."""
+        return type(self), dict(param_group)
 
     def zero_state(self: Any) -> None:
         """Set all state to its values before the first step, and the step count to 0, in place.

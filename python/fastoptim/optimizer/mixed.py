@@ -72,9 +72,13 @@ class Mixed(Optimizer):
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group with its "optimizer"; see `Optimizer.add_param_group`."""
-        rule = _rule_of(param_group, "param_group")
+        rule, group = self.formula_of(param_group)
         self._rules[len(self._trees) :] = [rule]
-        add_param_group(self, _without_rule(param_group), rule)
+        add_param_group(self, group, rule)
+
+    def formula_of(self, param_group: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
+        """Return the optimizer that a new group names, and the group without it."""
+        return _rule_of(param_group, "param_group"), _without_rule(param_group)
 
 
 def _without_rule(group: Mapping[str, Any]) -> dict[str, Any]:

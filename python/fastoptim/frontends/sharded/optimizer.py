@@ -162,7 +162,8 @@ class Sharded:
         if not (isinstance(group, Mapping) and "params" in group):
             raise TypeError(f"param_group: expected a dict with 'params', got {describe(group)}")
         options, index = optimizer._constructed_with, len(optimizer._trees)
-        new = new_group(optimizer, type(optimizer), index, dict(group), options, grouped=True).param_states
+        rule, own = optimizer.formula_of(group)
+        new = new_group(optimizer, rule, index, own, options, grouped=True).param_states
         _check_library(new, self._peers.link)
         check_targets([*optimizer.param_states, *new])
         return new
