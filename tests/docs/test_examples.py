@@ -367,6 +367,21 @@ def test_an_example_draws(
     assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.exhaustive
+def test_compressed_state_learns_the_digits_as_well(examples: Callable[[str], ModuleType]) -> None:
+    """By every optimizer that compresses, the mean accuracy over five seeds is within the range of float32."""
+    optional("torch")
+    example = examples("compressed")
+    args, data, bar = Namespace(seeds=5, epochs=10), examples("digits").load(), example.tqdm(disable=True)
+    assert len(example.COMPRESSING) > 30
+    wrong = []
+    for name in example.COMPRESSING:
+        found = example.accuracies(name, args, data, bar)
+        low, high = found[example.BASE].min(), found[example.BASE].max()
+        wrong += [(name, form) for form in example.OTHERS if not low <= found[form].mean() <= high]
+    assert wrong == []
+
+
 def test_every_example_has_its_picture_in_the_gallery() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"common"}
     assert names - {path.stem for path in (CHECKOUT / "docs/images").glob("*.png")} == set()
