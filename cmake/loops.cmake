@@ -52,7 +52,8 @@ file(CONFIGURE OUTPUT units/units.inc CONTENT "${fastoptim_units}" @ONLY)
 # What the loops of all rules share, and the bandwidth probe: a unit of each for each instruction set.
 foreach(isa IN LISTS fastoptim_isas)
   set(target fastoptim_stages_${isa})
-  add_library(${target} OBJECT csrc/cpu/stages.cpp)
+  add_library(${target} OBJECT
+    csrc/cpu/decode.cpp csrc/cpu/norms.cpp csrc/cpu/stages.cpp csrc/cpu/storage.cpp)
   target_compile_definitions(${target} PRIVATE FO_ISA=${isa} FO_TARGET=${isa}_stages)
   target_compile_options(${target} PRIVATE ${fastoptim_isa_${isa}})
   target_link_libraries(${target} PRIVATE fastoptim_flags)

@@ -1,5 +1,6 @@
 // The stages of a tile that are alike for every rule: load, prepare, average, store, and the terms of a gradient's
-// norm. stages.cpp compiles them once per instruction set; FO_ISA names the copy.  The loops of the rules call them.
+// norm.  decode.cpp, norms.cpp, stages.cpp and storage.cpp compile them once per instruction set; FO_ISA names the
+// copy. The loops of the rules call them.
 //
 // T is the compute type.  A tile is given by its address as it may lie anywhere (Cell in formats.h).
 #pragma once
@@ -11,6 +12,11 @@
 #include <cstdint>
 
 namespace fo::cpu::FO_ISA {
+
+template <class T>
+const fo::FO_TARGET::Cell<T>* cells_of(const void* array) {
+    return static_cast<const fo::FO_TARGET::Cell<T>*>(array);
+}
 
 template <class T>
 void decode(Format format, const void* from, void* to, std::int64_t n);
