@@ -28,32 +28,42 @@ FO_HD inline float from_place(float place) {
 }
 
 // kZero: the place of zero.  kUnitsOfZero and kUnitsOfLargest: from_place of the first and last place.
-// 1/kUnits is rounded, but kUnits times it rounds to 1.  kAbove exceeds kUnits by more than the roundings of `encode`,
-// so that the largest element of a block always has the largest code.
+// 1/kUnits is rounded, but kUnits times it rounds to 1.
 template <class Code, int kLargestCode, int kZeroPlace, int kUnitsOfZero, int kUnitsOfLargest>
 struct BlockCode {
     using type = Code;
     static constexpr int kZero = kZeroPlace;
+    static constexpr float kUnitsOfFirst = kUnitsOfZero;
     static constexpr float kUnits = kUnitsOfLargest - kUnitsOfZero, kInverse = 1 / kUnits;
-    static constexpr float kAbove = kUnits + kUnits * 0x1p-21f;
     static_assert(kUnits * kInverse == 1);
 
-    // Return the code of x, for the factor of its block and a random number of the code.  An inf has the
-    // largest of its sign, and a NaN, whose sign is nobody's, the largest.
+    // Return the code of a finite x, for the factor of its block and a random number of the code.  The largest element
+    // has the last place or, by rounding, the float before: random numbers are far enough from whole ones for both to
+    // have the largest code.
+    FO_HD static std::int32_t encode_finite(float x, float factor, float random) {
+        return encode_place(x, x < 0, to_place(abs(x) * factor + kUnitsOfFirst), random);
+    }
+
+    // The same for any x.  An inf has the largest code of its sign, and a NaN, whose sign is nobody's, the largest.
     FO_HD static std::int32_t encode(float x, float factor, float random) {
-        const float place = to_place(abs(x) * factor + float(kUnitsOfZero)), last = kZero + kLargestCode;
-        const float above_random = (place < last ? place : last) - random;
-        if constexpr (std::is_signed_v<Code>)
-            return std::int32_t(bits<float>(bits<std::int32_t>(above_random) | (x < 0 ? INT32_MIN : 0)));
-        const auto code = std::int32_t(above_random);
-        const std::int32_t least = std::int32_t((bits<std::int32_t>(x) & 0x7fffffff) != 0);
-        return code > least ? code : least;  // a positive number is never zero
+        const float place = to_place(abs(x) * factor + kUnitsOfFirst), last = kZero + kLargestCode;
+        return encode_place(x, x < 0, place < last ? place : last, random);
     }
 
     FO_HD static float decode(Code code, float scale) {
         const std::int32_t k = code, magnitude = k < 0 ? -k : k;
-        const float share = (from_place(float(magnitude + kZero)) - float(kUnitsOfZero)) * kInverse;
+        const float share = (from_place(float(magnitude + kZero)) - kUnitsOfFirst) * kInverse;
         return bits<float>(bits<std::int32_t>(share) | (k & INT32_MIN)) * scale;
+    }
+
+  private:
+    FO_HD static std::int32_t encode_place(float x, bool is_negative, float place, float random) {
+        const float above_random = place - random;
+        if constexpr (std::is_signed_v<Code>)
+            return std::int32_t(bits<float>(bits<std::int32_t>(above_random) | (is_negative ? INT32_MIN : 0)));
+        const auto code = std::int32_t(above_random);
+        const std::int32_t least = std::int32_t((bits<std::int32_t>(x) & 0x7fffffff) != 0);
+        return code > least ? code : least;  // a positive number is never zero
     }
 };
 
@@ -75,22 +85,22 @@ FO_HD inline float block_scale(std::int32_t largest) {
 // For a block of zeros any finite number.
 template <class Code>
 FO_HD float block_factor(float scale) {
-    return Code::kAbove * (1 / (scale == 0 ? 1.0f : scale));
+    return Code::kUnits / (scale == 0 ? 1.0f : scale);
 }
 
-// Random numbers for a code, from the halves of a word: the place before that of zero, plus 15 bits of the half and
-// half of the last one.  The sums are exact, and made by patterns.
+// Random numbers for a code, from 16 random bits: the place before that of zero, plus 14 bits and half of the last one.
+// The sums are exact, and made by patterns.
 template <class Code>
 struct CodeRandom {
-    static constexpr float kFirst = Code::kZero - 1;
-    static constexpr int kShift = Code::kZero == 2 ? 8 : 2;  // from a half to the fraction of kFirst
-    static constexpr std::uint32_t kMask = 0x7fffu << kShift, kRest = 1u << (kShift - 1);
+    static constexpr int kByteAt = Code::kZero == 2 ? 15 : 9;  // the place of the first 8 bits in the pattern
 
-    FO_HD static float lower(std::uint32_t word) {
-        return bits<float>((word << kShift & kMask) | (bits<std::uint32_t>(kFirst) | kRest));
+    template <class Unsigned>  // of 32 bits, or a vector of these
+    FO_HD static Unsigned pattern_of_rest(Unsigned rest) {
+        const auto first = bits<std::uint32_t>(float(Code::kZero - 1));
+        return first | rest >> 2 << (kByteAt - 6) | 1u << (kByteAt - 7);
     }
-    FO_HD static float upper(std::uint32_t word) {
-        return bits<float>((word >> (16 - kShift) & kMask) | (bits<std::uint32_t>(kFirst) | kRest));
+    FO_HD static float of(std::uint32_t random) {
+        return bits<float>(pattern_of_rest(random & 0xff) | random >> 8 << kByteAt);
     }
 };
 

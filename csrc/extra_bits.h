@@ -141,16 +141,38 @@ FO_HD inline std::uint16_t round_randomly<Bfloat16>(float x, std::uint16_t rando
     return std::uint16_t(magnitude > 0x7f800000 ? nan : (pattern + added) >> 16);
 }
 
-// Random bits for rounding: a hash of a word's index, in which four words of Philox for each (seed, parameter, step)
-// are the key.  Philox for each word would take ten times as long.  The hash is triple32 of Wellons (hash-prospector,
-// 2018) with the key added before its multiplications.  Element e has a half of word 8*(e/16) + e%8: the lower one if
-// e/8 is even, so that vectors of eight words need no shuffles.
+// Random bits for rounding.  Element e has byte e/16 % 4 of word 16*(e/64) + e%16, so that vectors of up to 16 words
+// need no shuffles, followed by a byte that its group of 64 elements shares.  So each element has 16 uniform bits, and
+// those that decide nearly always are independent.
+inline constexpr std::uint64_t kRoundingGroup = 64;
+inline constexpr int kWordsOfGroup = 16;
+
+// A word is a hash of its index, in which four words of Philox for each (seed, parameter, step) are the key.  Philox
+// for each word would take ten times as long.  The hash is triple32 of Wellons (hash-prospector, 2018) with the key
+// added before its multiplications.
 FO_HD inline std::uint32_t rounding_word(const Words& key, std::uint32_t index) {
     std::uint32_t x = index + key.word[0];
     x = ((x ^ x >> 17) + key.word[1]) * 0xed5ad4bbu;
     x = ((x ^ x >> 11) + key.word[2]) * 0xac4c1b51u;
     x = ((x ^ x >> 15) + key.word[3]) * 0x31848babu;
     return x ^ x >> 14;
+}
+
+// The byte of a group: multiples of the golden ratio, which are evenly distributed, from a random start.
+FO_HD inline std::uint32_t shared_byte(const Words& key, std::uint32_t group) {
+    return (key.word[3] + group * 0x9e3779b9u) >> 24;
+}
+
+// Return the 16 bits of an element; the key is that of its 2^34 elements.
+FO_HD inline std::uint32_t rounding_bits(const Words& key, std::uint64_t element) {
+    const auto group = std::uint32_t(element / kRoundingGroup);
+    const std::uint32_t word = rounding_word(key, group * kWordsOfGroup + std::uint32_t(element % kWordsOfGroup));
+    return (word >> (element / kWordsOfGroup % 4 * 8) & 0xff) << 8 | shared_byte(key, group);
+}
+
+// Return that key.
+FO_HD inline Words rounding_key(const RandomKey& key, std::uint64_t element) {
+    return random_words(key, element >> 34);
 }
 
 }  // namespace fo::FO_TARGET

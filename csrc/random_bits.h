@@ -10,8 +10,7 @@
 
 namespace fo {
 
-// What the numbers are for: two uses of one seed are independent.  kState and the following are for pairs of state
-// arrays.
+// What the numbers are for: two uses of one seed are independent.  kState and the following are for state arrays.
 enum class RandomUse : std::uint32_t { kNoise = 0, kRounding = 1, kState = 2 };
 
 struct RandomKey {
@@ -21,13 +20,13 @@ struct RandomKey {
     RandomUse use;
 };
 
-}  // namespace fo
-
-namespace fo::FO_TARGET {
-
 struct Words {
     std::uint32_t word[4];
 };
+
+}  // namespace fo
+
+namespace fo::FO_TARGET {
 
 FO_HD inline Words philox(Words counter, std::uint32_t key0, std::uint32_t key1) {
     auto& c = counter.word;

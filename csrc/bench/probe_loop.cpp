@@ -50,17 +50,24 @@ Index probe_in_blocks([[maybe_unused]] const R& rule, [[maybe_unused]] const Seg
 
 // As update() of tile_loop.h without preparation; the mask is in the place of the rule's constants.
 template <class R, class T>
-void probe(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
+void probe(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end,
+           cpu::Staging* staging) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
     Tiles<R, T> tiles(segment, gradient);
     ArrayTile<T> average(segment.average);
     if constexpr (kUpdateAccess<R, T>[0] == Access::kWrite)
-        if (!tiles.has_plain_gradient() && tiles.has_plain_state() && !segment.average.data && !gradient.axes &&
-            converts_blocks<T>(gradient.format))
+        if (!staging && !tiles.has_plain_gradient() && tiles.has_plain_state() && !segment.average.data &&
+            !gradient.axes && converts_blocks<T>(gradient.format))
             begin += probe_in_blocks<R, T>(rule, segment, gradient, begin, end);
-    Index most = tiles.has_plain_gradient() ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
-    for (Index n = 0; begin < end; begin += n, most = kTile) {
+    const Index longest = staging ? staging->tile : kTile;
+    const bool aligns = !staging && tiles.has_plain_gradient();
+    Index most = aligns ? until_line(static_cast<const T*>(segment.p.data), begin, end) : longest;
+    for (Index n = 0; begin < end; begin += n, most = longest) {
         n = std::min(end - begin, most);
+        if (staging) {
+            staging->open(begin, n);
+            tiles.bind(segment);
+        }
         tiles.open(begin, n);
         if constexpr (R::kWrites)
             apply<ApplyRule<R>, kUpdateAccess<R, T>[0] == Access::kWrite>({rule}, tiles.p, tiles.g, tiles.state, n);
@@ -72,6 +79,7 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
         }
         tiles.close_state(ApplyRule<R>{rule}, n);
         if constexpr (kUpdateAccess<R, T>[0] == Access::kWrite) tiles.close_parameter(n);
+        if (staging) staging->close(begin, n);
     }
 }
 

@@ -16,28 +16,26 @@ class Ahead {
   public:
     void clear() { count_ = 0; }
 
-    // Add an array's part that will be read.
-    void add(const void* first, std::size_t bytes) {
-        if (count_ < kMost) streams_[count_++] = {static_cast<const std::byte*>(first), bytes / kLine};
+    // Add memory that the next `calls` calls of fetch will cover.
+    void add(const void* first, std::size_t bytes, std::size_t calls) {
+        if (count_ < kMost) streams_[count_++] = {static_cast<const std::byte*>(first), (bytes + calls - 1) / calls};
     }
 
-    // Fetch the next line of each.
+    // Fetch the next part of each.
     void fetch() {
         for (int i = 0; i < count_; ++i) {
             Stream& stream = streams_[i];
-            if (stream.lines == 0) continue;
-            FO_PREFETCH(stream.next);
-            stream.next += kLine;
-            --stream.lines;
+            for (std::size_t at = 0; at < stream.bytes; at += kLine) FO_PREFETCH(stream.next + at);
+            stream.next += stream.bytes;
         }
     }
 
   private:
     static constexpr std::size_t kLine = 64;
-    static constexpr int kMost = 4;
+    static constexpr int kMost = 2;  // the parameter and the gradient; decoding fetches the next codes
     struct Stream {
         const std::byte* next;
-        std::size_t lines;
+        std::size_t bytes;
     };
     Stream streams_[kMost];
     int count_ = 0;

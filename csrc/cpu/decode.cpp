@@ -26,6 +26,7 @@ void decode(Format format, const void* from, void* to, Index n) {
     auto* target = static_cast<Cell<T>*>(to);
     const Index done =
         in_blocks<T>(format, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
+    if (done == n) return;
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         const auto* source = static_cast<const Cell<typename Kind::type>*>(from);
@@ -39,6 +40,7 @@ void encode(Format format, const void* from, void* to, Index n) {
     const auto* source = static_cast<const Cell<T>*>(from);
     const Index done =
         in_blocks<T>(format, n, [=](auto i) { store_block(format, source + i, element(to, format, i)); });
+    if (done == n) return;
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
         auto* target = static_cast<Cell<typename Kind::type>*>(to);

@@ -2,6 +2,7 @@
 // instruction set.
 #pragma once
 
+#include "../random_bits.h"
 #include "../step.h"
 #include "ahead.h"
 
@@ -10,8 +11,24 @@
 
 namespace fo::cpu {
 
-// Update the elements from begin to end.
-using Update = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end);
+// Decodes what an update does not take as it is stored, and encodes it again, a tile at a time.
+class Staging {
+  public:
+    explicit Staging(std::int64_t tile) : tile(tile) {}
+
+    // Let the segment of the update refer to decoded elements, and store these.
+    virtual void open(std::int64_t begin, std::int64_t n) = 0;
+    virtual void close(std::int64_t begin, std::int64_t n) = 0;
+
+    const std::int64_t tile;  // the most elements at a time
+
+  protected:
+    ~Staging() = default;
+};
+
+// Update the elements from begin to end; `staging` is null where all are taken as they are stored.
+using Update = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end,
+                        Staging* staging);
 
 // Reduce the tiles of reduce.h from begin to end; writes each tile's sums, kMaxSums apart.
 using Reduce = void (*)(const Segment&, const Gradient&, const StepConstants&, std::int64_t begin, std::int64_t end,
@@ -44,17 +61,23 @@ struct GradientLoops {
     DecodeGradient decode_f32, decode_f64;  // without rows
 };
 
+// The key of an array's random bits, and its words for elements from 2^34*part on (rounding_key).
+struct RoundingKey {
+    RandomKey key;
+    std::uint64_t part;
+    Words words;
+};
+
 // The conversions of what an update does not take as it is stored.
 struct StorageLoops {
     // Between a parameter of 16 bits, with its extra bits or rounded randomly, and float32.
     void (*decode_parameter)(const Segment&, std::int64_t begin, void* to, std::int64_t n);
-    void (*encode_parameter)(const Segment&, const StepConstants&, std::int64_t begin, const void* from,
-                             std::int64_t n);
-    // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.
+    void (*encode_parameter)(const Segment&, const RoundingKey&, std::int64_t begin, const void* from, std::int64_t n);
+    // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.  Both call
+    // Ahead::fetch once for 64 elements.
     void (*decode_state)(const Segment&, std::size_t k, std::int64_t begin, void* to, std::int64_t n, Ahead& ahead);
-    // Encode the arrays whose bits are set; from[k] is the tile of array k.
-    void (*encode_state)(const Segment&, const StepConstants&, std::uint32_t written, std::int64_t begin,
-                         const void* const* from, std::int64_t n, Ahead& ahead);
+    void (*encode_state)(const Segment&, std::size_t k, const RoundingKey&, std::int64_t begin, const void* from,
+                         std::int64_t n, Ahead& ahead);
 };
 
 // Add the squares of `rows` rows of n elements, at most kSumTile, to the sums of rows and columns.  Distances of rows

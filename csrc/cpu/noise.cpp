@@ -21,7 +21,7 @@ void fill(const void* context, std::int64_t begin, std::int64_t end) {
     const DefaultFloatEnvironment environment;
     const auto& work = *static_cast<const Fill*>(context);
     constexpr int kBlocks = 64;
-    FO_TARGET::Words words[kBlocks]{};
+    Words words[kBlocks]{};
     double numbers[4 * kBlocks];  // an array of their own, so that the compiler vectorises the loop
     for (std::int64_t first = begin; first < end; first += kBlocks) {
         const int blocks = int(std::min<std::int64_t>(kBlocks, end - first));

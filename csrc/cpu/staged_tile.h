@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../block_codes.h"
+#include "../extra_bits.h"
 #include "../reduce.h"
 #include "../rule_info.h"
 #include "loop.h"
@@ -12,14 +13,15 @@
 
 namespace fo::cpu {
 
-class StagedTile {
+class StagedTile final : Staging {
     using Index = std::int64_t;
 
   public:
     // `accesses` are those of the pass to the parameter, the gradient and each state array.
     StagedTile(const Segment& segment, const StepConstants& constants, const StorageLoops& loops,
                std::span<const Access> accesses)
-        : from_(segment),
+        : Staging(kSumTile),
+          from_(segment),
           here_(segment),
           constants_(constants),
           loops_(loops),
@@ -32,7 +34,6 @@ class StagedTile {
         here_.state = state_;
         std::copy_n(segment.state, accesses.size() - 2, state_);
         for (std::size_t k = 0; k < accesses.size() - 2; ++k) {
-            tiles_[k] = states_[k];
             if (!is_staged(k)) continue;
             state_[k].format = compute_format(segment.p.format);
             if (accesses[k + 2] == Access::kWrite) written_ |= 1u << k;
@@ -41,56 +42,75 @@ class StagedTile {
 
     // Update the elements from begin to end.
     void update(Update update, const Gradient& gradient, Index begin, Index end) {
-        for (Index n = 0; begin < end; begin += n) {
-            n = std::min(end - begin, Index(kSumTile));
-            if (from_.p.size >= kLong) look_ahead(gradient, begin + n, std::min(from_.p.size - begin - n, n));
-            open(begin, n);
-            update(here_, gradient, constants_, begin, begin + n);
-            if (stages_p_) loops_.encode_parameter(from_, constants_, begin, tile_, n);
-            close_state(begin, n);
-        }
+        make_keys(begin);
+        if (from_.p.size >= kLong) gradient_ = &gradient;
+        update(here_, gradient, constants_, begin, end, this);
     }
 
     // Write the sums of tiles, kMaxSums apart, and store the state that they update if `writes`.
     void reduce(Reduce reduce, const Gradient& gradient, Index first, Index last, double* sums, bool writes) {
+        make_keys(first * kSumTile);
         for (Index tile = first; tile < last; ++tile, sums += kMaxSums) {
             const Index begin = tile * kSumTile, n = std::min(from_.p.size - begin, Index(kSumTile));
-            open(begin, n);
+            decode(begin, n);
             reduce(here_, gradient, constants_, tile, tile + 1, sums);
-            if (writes) close_state(begin, n);
+            if (writes) encode_state(begin, n);
         }
     }
 
     // Sum each tile of rows in elements that one tile can hold.
     void sum_rows(Reduce sum, const Gradient& gradient, Index begin, Index end, double* sums) {
-        open(begin, end - begin);
+        decode(begin, end - begin);
         sum(here_, gradient, constants_, begin, end, sums);
     }
 
   private:
     static constexpr Index kLong = 1 << 17;  // with fewer elements the arrays are in a cache
 
-    // Let the conversions of this tile fetch the arrays of the next one.
-    void look_ahead(const Gradient& gradient, Index begin, Index n) {
+    void open(Index begin, Index n) override {
+        if (gradient_) look_ahead(begin + n, std::min(from_.p.size - begin - n, n));
+        decode(begin, n);
+    }
+
+    void close(Index begin, Index n) override {
+        if (stages_p_) loops_.encode_parameter(from_, keys_[kMaxState], begin, tile_, n);
+        encode_state(begin, n);
+    }
+
+    // Compute the keys of what is rounded randomly.
+    void make_keys(Index begin) {
+        const std::uint64_t part = static_cast<std::uint64_t>(from_.first_element + begin) >> 34;
+        const auto make = [&](RoundingKey& to, std::uint64_t seed, RandomUse use) {
+            to = {{seed, constants_.t, from_.random_param, use}, part, {}};
+            to.words = FO_TARGET::random_words(to.key, part);
+        };
+        if (stages_p_ && from_.extra.kind == Extra::kNone)
+            make(keys_[kMaxState], constants_.seed, RandomUse::kRounding);
+        for (std::uint32_t k = 0; written_ >> k != 0; ++k)
+            if (written_ >> k & 1)
+                make(keys_[k], 0, static_cast<RandomUse>(static_cast<std::uint32_t>(RandomUse::kState) + k));
+    }
+
+    // Let the conversions of this tile fetch the parameter and gradient of the next one.
+    void look_ahead(Index begin, Index n) {
+        std::size_t conversions = 0;
+        for (std::size_t k = 0; stages_state_ && k + 2 < accesses_.size(); ++k)
+            if (is_staged(k)) conversions += int(accesses_[k + 2] != Access::kNone) + int(written_ >> k & 1);
+        ahead_.clear();
+        if (n <= 0 || conversions == 0) return;
         const auto add = [&](const void* data, Format format) {
             ahead_.add(FO_TARGET::element(data, format, begin),
-                       static_cast<std::size_t>(n) * FO_TARGET::item_size(format));
+                       static_cast<std::size_t>(n) * FO_TARGET::item_size(format),
+                       conversions * static_cast<std::size_t>((n + kCodeBlock - 1) / kCodeBlock));
         };
-        ahead_.clear();
         add(from_.p.data, from_.p.format);
-        if (!gradient.axes) add(gradient.data, gradient.format);
-        for (std::size_t k = 0; stages_state_ && k + 2 < accesses_.size(); ++k) {
-            const std::size_t item = code_size(from_.compression[k].kind);
-            if (item > 0)
-                ahead_.add(static_cast<std::byte*>(from_.state[k].data) + begin * Index(item),
-                           static_cast<std::size_t>(n) * item);
-        }
+        if (!gradient_->axes) add(gradient_->data, gradient_->format);
     }
 
     bool is_staged(std::size_t k) const { return from_.compression[k].kind != Compression::kNone; }
 
     // Decode a tile, and let the segment refer to it as if the whole arrays were there.
-    void open(Index begin, Index n) {
+    void decode(Index begin, Index n) {
         if (stages_p_) {
             loops_.decode_parameter(from_, begin, tile_, n);
             here_.p.data = whole(tile_, begin, sizeof(float));
@@ -104,8 +124,9 @@ class StagedTile {
         }
     }
 
-    void close_state(Index begin, Index n) {
-        if (written_) loops_.encode_state(from_, constants_, written_, begin, tiles_, n, ahead_);
+    void encode_state(Index begin, Index n) {
+        for (std::uint32_t k = 0; written_ >> k != 0; ++k)
+            if (written_ >> k & 1) loops_.encode_state(from_, k, keys_[k], begin, states_[k], n, ahead_);
     }
 
     // Return the address of element 0 of an array whose element `begin` is at the start of the tile.
@@ -121,9 +142,10 @@ class StagedTile {
     const std::span<const Access> accesses_;
     const bool stages_p_, stages_state_;
     ArrayRef state_[kMaxState];
-    const void* tiles_[kMaxState];
+    RoundingKey keys_[kMaxState + 1];  // of the state arrays and the parameter
     Ahead ahead_;
-    std::uint32_t written_ = 0;  // the compressed arrays that the pass writes
+    const Gradient* gradient_ = nullptr;  // of an update of arrays that are longer than the caches
+    std::uint32_t written_ = 0;           // the compressed arrays that the pass writes
     alignas(64) float tile_[kSumTile];
     alignas(64) std::byte states_[kMaxState][kSumTile * sizeof(double)];
 };
@@ -134,7 +156,7 @@ inline void update_range(Update update, const StorageLoops& loops, const Segment
     if (needs_staging(segment, constants))
         StagedTile(segment, constants, loops, rule_info(constants.rule).updated).update(update, gradient, begin, end);
     else
-        update(segment, gradient, constants, begin, end);
+        update(segment, gradient, constants, begin, end, nullptr);
 }
 
 // Sum each tile of rows in a range that one tile can hold, whatever the segment's storage.

@@ -1,7 +1,6 @@
 // Conversions of what an update does not take as it is stored: parameters of 16 bits with extra bits or rounded
 // randomly, and compressed state.  StorageLoops is their table.
-#include "../block_codes.h"
-#include "../extra_bits.h"
+#include "block_kernels.h"
 #include "convert.h"
 #include "stages.h"
 #include "tile_sums.h"
@@ -64,92 +63,94 @@ void decode_parameter(const Segment& segment, Index begin, void* to, Index n) {
     });
 }
 
-// Write words of random bits; the key is another one for each 2^32 of them.
-void rounding_words(const RandomKey& key, std::uint64_t first, std::uint32_t* to, int n) {
-    const Words own = random_words(key, first >> 32);
-    const auto index = static_cast<std::uint32_t>(first);
-    const int same = int(std::min<std::uint64_t>(std::uint64_t(n), (std::uint64_t(1) << 32) - index));
-    FO_IVDEP
-    for (int i = 0; i < same; ++i) to[i] = rounding_word(own, index + std::uint32_t(i));
-    if (same < n) rounding_words(key, first + std::uint64_t(same), to + same, n - same);
-}
-
-struct LowerHalf {
-    static std::uint16_t of(std::uint32_t word) { return std::uint16_t(word); }
-};
-struct UpperHalf {
-    static std::uint16_t of(std::uint32_t word) { return std::uint16_t(word >> 16); }
-};
-template <class Code>
-struct LowerNumber {
-    static float of(std::uint32_t word) { return CodeRandom<Code>::lower(word); }
-};
-template <class Code>
-struct UpperNumber {
-    static float of(std::uint32_t word) { return CodeRandom<Code>::upper(word); }
-};
-
-// Write the halves of each group of eight words: the lower ones first, unless they are swapped.  Where this is inlined,
-// GCC 12 does not vectorize it.
-template <bool kSwapped, class Lower, class Upper, class T>
-FO_NOINLINE void divide(const std::uint32_t* words, T* to, int groups) {
-    using First = std::conditional_t<kSwapped, Upper, Lower>;
-    using Second = std::conditional_t<kSwapped, Lower, Upper>;
-    for (int group = 0; group < groups; ++group, words += 8, to += 16) {
-        FO_IVDEP
-        for (int lane = 0; lane < 8; ++lane) to[lane] = First::of(words[lane]);
-        FO_IVDEP
-        for (int lane = 0; lane < 8; ++lane) to[8 + lane] = Second::of(words[lane]);
-    }
-}
-
-// Random bits for n elements, 16 for each.  The halves of words may be swapped.
-class RandomHalves {
-  public:
-    RandomHalves(const RandomKey& key, std::uint64_t first, Index n)
-        : skipped_(first % 16), groups_((int(skipped_) + int(n) + 15) / 16) {
-        rounding_words(key, (first - skipped_) / 2, words_, 8 * groups_);
-    }
-
-    const std::uint16_t* halves(bool swapped) {
-        swapped ? divide<true, LowerHalf, UpperHalf>(words_, halves_, groups_)
-                : divide<false, LowerHalf, UpperHalf>(words_, halves_, groups_);
-        return halves_ + skipped_;
-    }
-
-    // The same bits as random numbers for a code.
-    template <class Code>
-    const float* numbers(bool swapped) {
-        swapped ? divide<true, LowerNumber<Code>, UpperNumber<Code>>(words_, numbers_, groups_)
-                : divide<false, LowerNumber<Code>, UpperNumber<Code>>(words_, numbers_, groups_);
-        return numbers_ + skipped_;
-    }
-
-  private:
-    const std::uint64_t skipped_;
-    const int groups_;
-    alignas(64) std::uint32_t words_[kSumTile / 2 + 16];
-    alignas(64) std::uint16_t halves_[kSumTile + 32];
-    alignas(64) float numbers_[kSumTile + 32];
-};
-
 std::uint64_t place_of(const Segment& segment, Index begin) {
     return static_cast<std::uint64_t>(segment.first_element + begin);
 }
 
-template <class Kind>
-void round_tile(const float* from, const std::uint16_t* random, Cell<std::uint16_t>* to, Index n) {
-    FO_IVDEP
-    for (Index i = 0; i < n; ++i) to[i].value = round_randomly<Kind>(from[i], random[i]);
+// Whether n elements begin with a group of random bits, and have one key.
+[[maybe_unused]] bool has_whole_groups(const RoundingKey& key, std::uint64_t place, Index n) {
+    return place % kRoundingGroup == 0 && (place + static_cast<std::uint64_t>(n) - 1) >> 34 == key.part;
 }
 
-void encode_randomly(const Segment& segment, const StepConstants& constants, Index begin, const void* from, Index n) {
-    const RandomKey key{constants.seed, constants.t, segment.random_param, RandomUse::kRounding};
-    RandomHalves random(key, place_of(segment, begin), n);
-    with_narrow(segment.p.format, [&](auto narrow) {
-        round_tile<decltype(narrow)>(static_cast<const float*>(from), random.halves(false),
-                                     cells_at<std::uint16_t>(segment.p.data, begin), n);
-    });
+// The random bits of elements in any place, each with its first byte at bit kByteAt; `pattern_of_rest` returns the bits
+// around that byte.
+template <int kByteAt>
+class RandomPatterns {
+  public:
+    template <class PatternOfRest>
+    RandomPatterns(const RoundingKey& key, std::uint64_t first, Index n, PatternOfRest pattern_of_rest)
+        : skipped_(first % kRoundingGroup) {
+        const std::uint64_t begin = first - skipped_, end = first + static_cast<std::uint64_t>(n);
+        std::uint32_t* to = patterns_;
+        for (std::uint64_t at = begin; at < end; at += kRoundingGroup, to += kRoundingGroup) {
+            const Words words = at >> 34 == key.part ? key.words : rounding_key(key.key, at);
+            const auto group = static_cast<std::uint32_t>(at / kRoundingGroup);
+            write_group(words, group * kWordsOfGroup, pattern_of_rest(shared_byte(words, group)), to);
+        }
+    }
+
+    const std::uint32_t* begin() const { return patterns_ + skipped_; }
+
+  private:
+    // Where this is inlined, GCC 12 does not vectorize it.
+    FO_NOINLINE static void write_group(const Words& key, std::uint32_t index, std::uint32_t rest, std::uint32_t* to) {
+        std::uint32_t words[kWordsOfGroup];
+        for (int lane = 0; lane < kWordsOfGroup; ++lane) words[lane] = rounding_word(key, index + std::uint32_t(lane));
+        write_bytes<0>(words, rest, to);
+        write_bytes<1>(words, rest, to + kWordsOfGroup);
+        write_bytes<2>(words, rest, to + 2 * kWordsOfGroup);
+        write_bytes<3>(words, rest, to + 3 * kWordsOfGroup);
+    }
+
+    template <int kByte>
+    static void write_bytes(const std::uint32_t* words, std::uint32_t rest, std::uint32_t* to) {
+        constexpr int kShift = kByteAt - 8 * kByte;
+        for (int lane = 0; lane < kWordsOfGroup; ++lane) {
+            const std::uint32_t shifted = kShift < 0 ? words[lane] >> (-kShift & 31) : words[lane] << (kShift & 31);
+            to[lane] = (shifted & 0xffu << kByteAt) | rest;
+        }
+    }
+
+    const std::uint64_t skipped_;
+    alignas(64) std::uint32_t patterns_[kSumTile + 2 * kRoundingGroup];
+};
+
+struct RandomBits : RandomPatterns<8> {
+    RandomBits(const RoundingKey& key, std::uint64_t first, Index n)
+        : RandomPatterns<8>(key, first, n, [](std::uint32_t rest) { return rest; }) {}
+};
+
+template <class Kind>
+void round_some(const RoundingKey& key, std::uint64_t place, const float* from, Cell<std::uint16_t>* to, Index n) {
+    const RandomBits random(key, place, n);
+    const std::uint32_t* const each = random.begin();
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) to[i].value = round_randomly<Kind>(from[i], std::uint16_t(each[i]));
+}
+
+// Round a tile to bfloat16.
+void round_to_bfloat16(const RoundingKey& key, std::uint64_t place, const float* from, Cell<std::uint16_t>* to, Index n,
+                       Ahead& ahead) {
+    Index at = 0;
+#if defined(FO_CONVERTS_CODES)
+    if (has_whole_groups(key, place, n)) {
+        const GroupRounder rounder(key.words, static_cast<std::uint32_t>(place / kRoundingGroup));
+        for (std::uint32_t group = 0; at + kCodeBlock <= n; at += kCodeBlock, ++group) {
+            ahead.fetch();
+            if (!rounder.round(from + at, group, to + at)) break;
+        }
+        if (at == n) return;
+    }
+#endif
+    for (Index i = at; i < n; i += kCodeBlock) ahead.fetch();
+    round_some<Bfloat16>(key, place + static_cast<std::uint64_t>(at), from + at, to + at, n - at);
+}
+
+void encode_randomly(const Segment& segment, const RoundingKey& key, Index begin, const float* from, Index n) {
+    auto* const to = cells_at<std::uint16_t>(segment.p.data, begin);
+    Ahead ahead;
+    if (segment.p.format == Format::kFloat16) return round_some<Float16>(key, place_of(segment, begin), from, to, n);
+    round_to_bfloat16(key, place_of(segment, begin), from, to, n, ahead);
 }
 
 void encode_compensated(const Segment& segment, Index begin, const Cell<float>* from, Index n) {
@@ -163,9 +164,10 @@ void encode_compensated(const Segment& segment, Index begin, const Cell<float>* 
     encode<float>(format, rest, element(segment.extra.data, format, begin), n);
 }
 
-void encode_parameter(const Segment& segment, const StepConstants& constants, Index begin, const void* from, Index n) {
+void encode_parameter(const Segment& segment, const RoundingKey& key, Index begin, const void* from, Index n) {
     const auto* const source = static_cast<const Cell<float>*>(from);
-    if (segment.extra.kind == Extra::kNone) return encode_randomly(segment, constants, begin, from, n);
+    if (segment.extra.kind == Extra::kNone)
+        return encode_randomly(segment, key, begin, static_cast<const float*>(from), n);
     if (segment.extra.kind == Extra::kCompensation) return encode_compensated(segment, begin, source, n);
     with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
         using Kind = decltype(pair);
@@ -182,12 +184,19 @@ void encode_parameter(const Segment& segment, const StepConstants& constants, In
 
 // ---- compressed state
 
-constexpr Index kPiece = 256;  // between prefetches where there are no blocks
-
 template <class Code>
-void decode_block(const Cell<typename Code::type>* from, float scale, float* to, Index n) {
+void decode_some(const Cell<typename Code::type>* from, float scale, float* to, Index n) {
     FO_IVDEP
     for (Index i = 0; i < n; ++i) to[i] = Code::decode(from[i].value, scale);
+}
+
+template <class Code>
+void decode_whole_block(const Cell<typename Code::type>* from, float scale, float* to) {
+#if defined(FO_CONVERTS_CODES)
+    decode_block<Code>(from, scale, to);
+#else
+    decode_some<Code>(from, scale, to, kCodeBlock);
+#endif
 }
 
 template <class Code>
@@ -197,21 +206,25 @@ void decode_blocks(const CompressionRef& ref, void* codes, Index begin, float* t
     Index at = 0;
     for (; at + kCodeBlock <= n; at += kCodeBlock) {
         ahead.fetch();
-        decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, kCodeBlock);
+        FO_PREFETCH(from + at + kSumTile);
+        decode_whole_block<Code>(from + at, scales[at / kCodeBlock], to + at);
     }
-    if (at < n) decode_block<Code>(from + at, scales[at / kCodeBlock], to + at, n - at);
+    if (at < n) decode_some<Code>(from + at, scales[at / kCodeBlock], to + at, n - at);
 }
 
 // Encode at most a tile of whole blocks.
 template <class Code>
-void encode_whole_blocks(const float* from, const float* random, Cell<typename Code::type>* to, float* scales,
-                         Index blocks, Ahead& ahead) {
+void encode_each(const float* from, const std::uint32_t* random, Cell<typename Code::type>* to, float* scales,
+                 Index blocks, Ahead& ahead) {
+    using Type = typename Code::type;
     float factors[kSumTile / kCodeBlock];
+    bool is_finite[kSumTile / kCodeBlock];
     for (Index block = 0; block < blocks; ++block) {
         const float* const x = from + block * kCodeBlock;
         std::int32_t largest = 0;
         for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, bits<std::int32_t>(x[i]) & 0x7fffffff);
-        if (largest >= 0x7f800000) [[unlikely]] {
+        is_finite[block] = largest < 0x7f800000;
+        if (!is_finite[block]) [[unlikely]] {
             largest = 0;
             for (int i = 0; i < kCodeBlock; ++i) largest = std::max(largest, finite_magnitude(x[i]));
         }
@@ -220,27 +233,71 @@ void encode_whole_blocks(const float* from, const float* random, Cell<typename C
     for (Index block = 0; block < blocks; ++block) factors[block] = block_factor<Code>(scales[block]);
     for (Index block = 0; block < blocks; ++block) {
         const Index at = block * kCodeBlock;
+        const float factor = factors[block];
         ahead.fetch();
-        FO_IVDEP
-        for (Index i = at; i < at + kCodeBlock; ++i)
-            to[i].value = static_cast<typename Code::type>(Code::encode(from[i], factors[block], random[i]));
+        if (is_finite[block]) [[likely]] {
+            FO_IVDEP
+            for (Index i = at; i < at + kCodeBlock; ++i)
+                to[i].value = static_cast<Type>(Code::encode_finite(from[i], factor, bits<float>(random[i])));
+        } else {
+            for (Index i = at; i < at + kCodeBlock; ++i)
+                to[i].value = static_cast<Type>(Code::encode(from[i], factor, bits<float>(random[i])));
+        }
     }
 }
 
+// Encode whole blocks and, if the array ends there, a part of one.
 template <class Code>
-void encode_blocks(const float* from, const float* random, const CompressionRef& ref, void* codes, Index begin, Index n,
-                   Ahead& ahead) {
-    auto* const to = cells_at<typename Code::type>(codes, begin);
-    float* const scales = ref.scales + begin / kCodeBlock;
+FO_NOINLINE void encode_any(const RoundingKey& key, std::uint64_t place, const float* from,
+                            Cell<typename Code::type>* to, float* scales, Index n, Ahead& ahead) {
+    using Random = CodeRandom<Code>;
+    const RandomPatterns<Random::kByteAt> random(key, place, n, &Random::template pattern_of_rest<std::uint32_t>);
     const Index blocks = n / kCodeBlock, at = blocks * kCodeBlock;
-    encode_whole_blocks<Code>(from, random, to, scales, blocks, ahead);
+    encode_each<Code>(from, random.begin(), to, scales, blocks, ahead);
     if (at == n) return;
-    float rest[kCodeBlock] = {}, random_rest[kCodeBlock] = {};
+    float rest[kCodeBlock] = {};
+    std::uint32_t random_rest[kCodeBlock] = {};
     Cell<typename Code::type> codes_rest[kCodeBlock];
     std::copy(from + at, from + n, rest);
-    std::copy(random + at, random + n, random_rest);
-    encode_whole_blocks<Code>(rest, random_rest, codes_rest, scales + blocks, 1, ahead);
+    std::copy_n(random.begin() + at, n - at, random_rest);
+    encode_each<Code>(rest, random_rest, codes_rest, scales + blocks, 1, ahead);
     std::copy(codes_rest, codes_rest + (n - at), to + at);
+}
+
+// Encode a tile.
+template <class Code>
+void encode_blocks(const Segment& segment, std::size_t k, const RoundingKey& key, Index begin, const float* from,
+                   Index n, Ahead& ahead) {
+    auto* const to = cells_at<typename Code::type>(segment.state[k].data, begin);
+    float* const scales = segment.compression[k].scales + begin / kCodeBlock;
+    const std::uint64_t place = place_of(segment, begin);
+#if defined(FO_CONVERTS_CODES)
+    static_assert(BlockEncoder<Code>::kMost * kCodeBlock == kSumTile);
+    if (n % kCodeBlock == 0 && has_whole_groups(key, place, n)) {
+        BlockEncoder<Code> encoder(key.words, static_cast<std::uint32_t>(place / kRoundingGroup));
+        if (encoder.encode(from, int(n / kCodeBlock), to, scales, ahead)) return;
+    }
+#endif
+    encode_any<Code>(key, place, from, to, scales, n, ahead);
+}
+
+template <class T>  // float; a template, since not every instruction set has load_block
+void decode_group(const Cell<std::uint16_t>* from, Cell<T>* to) {
+    if constexpr (kConvertsBlocks<T>)
+        for (Index i = 0; i < kCodeBlock; i += kBlock) load_block(Format::kBfloat16, from + i, to + i);
+    else
+        decode<T>(Format::kBfloat16, from, to, kCodeBlock);
+}
+
+void decode_bfloat16(const void* codes, Index begin, float* to, Index n, Ahead& ahead) {
+    const auto* const from = cells_of<std::uint16_t>(codes) + begin;
+    Index at = 0;
+    for (; at + kCodeBlock <= n; at += kCodeBlock) {
+        ahead.fetch();
+        FO_PREFETCH(from + at + kSumTile);
+        decode_group(from + at, cells_at<float>(to, at));
+    }
+    if (at < n) decode<float>(Format::kBfloat16, from + at, to + at, n - at);
 }
 
 void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to, Index n, Ahead& ahead) {
@@ -249,34 +306,19 @@ void decode_floats(const Segment& segment, std::size_t k, Index begin, float* to
     switch (ref.kind) {
         case Compression::kSigned: return decode_blocks<SignedCode>(ref, codes, begin, to, n, ahead);
         case Compression::kNonNegative: return decode_blocks<NonNegativeCode>(ref, codes, begin, to, n, ahead);
-        default: break;
-    }
-    for (Index at = 0; at < n; at += kPiece) {
-        for (Index line = 0; line < kPiece; line += kCodeBlock) ahead.fetch();
-        const void* const from = element(codes, Format::kBfloat16, begin + at);
-        decode<float>(Format::kBfloat16, from, to + at, std::min(n - at, kPiece));
+        default: return decode_bfloat16(codes, begin, to, n, ahead);
     }
 }
 
-void encode_floats(const Segment& segment, std::size_t k, Index begin, const float* from, RandomHalves& random, Index n,
-                   Ahead& ahead) {
-    const CompressionRef& ref = segment.compression[k];
-    void* const codes = segment.state[k].data;
-    const bool swapped = k % 2 == 1;
-    switch (ref.kind) {
-        case Compression::kSigned:
-            return encode_blocks<SignedCode>(from, random.numbers<SignedCode>(swapped), ref, codes, begin, n, ahead);
-        case Compression::kNonNegative:
-            return encode_blocks<NonNegativeCode>(from, random.numbers<NonNegativeCode>(swapped), ref, codes, begin, n,
-                                                  ahead);
+void encode_floats(const Segment& segment, std::size_t k, const RoundingKey& key, Index begin, const float* from,
+                   Index n, Ahead& ahead) {
+    switch (segment.compression[k].kind) {
+        case Compression::kSigned: return encode_blocks<SignedCode>(segment, k, key, begin, from, n, ahead);
+        case Compression::kNonNegative: return encode_blocks<NonNegativeCode>(segment, k, key, begin, from, n, ahead);
         default: break;
     }
-    const std::uint16_t* const halves = random.halves(swapped);
-    auto* const to = cells_at<std::uint16_t>(codes, begin);
-    for (Index at = 0; at < n; at += kPiece) {
-        for (Index line = 0; line < kPiece; line += kCodeBlock) ahead.fetch();
-        round_tile<Bfloat16>(from + at, halves + at, to + at, std::min(n - at, kPiece));
-    }
+    auto* const to = cells_at<std::uint16_t>(segment.state[k].data, begin);
+    round_to_bfloat16(key, place_of(segment, begin), from, to, n, ahead);
 }
 
 void decode_state(const Segment& segment, std::size_t k, Index begin, void* to, Index n, Ahead& ahead) {
@@ -287,25 +329,14 @@ void decode_state(const Segment& segment, std::size_t k, Index begin, void* to, 
     std::copy(floats, floats + n, static_cast<double*>(to));
 }
 
-// Each pair of arrays has the halves of the same random words.
-void encode_state(const Segment& segment, const StepConstants& constants, std::uint32_t written, Index begin,
-                  const void* const* from, Index n, Ahead& ahead) {
-    for (std::uint32_t pair = 0; written >> 2 * pair != 0; ++pair) {
-        if ((written >> 2 * pair & 3) == 0) continue;
-        const auto use = static_cast<RandomUse>(static_cast<std::uint32_t>(RandomUse::kState) + pair);
-        RandomHalves random({0, constants.t, segment.random_param, use}, place_of(segment, begin), n);
-        for (std::uint32_t k = 2 * pair; k < 2 * pair + 2; ++k) {
-            if ((written >> k & 1) == 0) continue;
-            if (segment.p.format != Format::kFloat64) {
-                encode_floats(segment, k, begin, static_cast<const float*>(from[k]), random, n, ahead);
-                continue;
-            }
-            alignas(64) float floats[kSumTile];
-            const auto* const doubles = static_cast<const double*>(from[k]);
-            std::transform(doubles, doubles + n, floats, [](double x) { return float(x); });
-            encode_floats(segment, k, begin, floats, random, n, ahead);
-        }
-    }
+void encode_state(const Segment& segment, std::size_t k, const RoundingKey& key, Index begin, const void* from, Index n,
+                  Ahead& ahead) {
+    if (segment.p.format != Format::kFloat64)
+        return encode_floats(segment, k, key, begin, static_cast<const float*>(from), n, ahead);
+    alignas(64) float floats[kSumTile];
+    const auto* const doubles = static_cast<const double*>(from);
+    std::transform(doubles, doubles + n, floats, [](double x) { return float(x); });
+    encode_floats(segment, k, key, begin, floats, n, ahead);
 }
 
 }  // namespace

@@ -92,8 +92,13 @@ class Tiles {
     Tiles(const Segment& segment, const Gradient& gradient)
         : gradient_(gradient),
           rows_(segment.rows),
-          p_(segment.p),
           g_({const_cast<void*>(gradient.data), segment.p.size, gradient.format}) {
+        bind(segment);
+    }
+
+    // Refer to the parameter and state of a segment.
+    void bind(const Segment& segment) {
+        p_.bind(segment.p);
         for (std::size_t k = 0; k < kElements; ++k) state_[k].bind(segment.state[k]);
     }
 
@@ -311,7 +316,7 @@ Index update_in_blocks(const R& rule, const Prepare<T>& prepare, const Segment& 
 // with the gradient.
 template <class R, class T>
 FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
-                                 Index begin, Index end, double* agreeing) {
+                                 Index begin, Index end, cpu::Staging* staging, double* agreeing) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
     const Prepare<T> prepare(constants, gradient);
     Tiles<R, T> tiles(segment, gradient);
@@ -319,19 +324,32 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
     cpu::FO_ISA::MaskedTile<T> masked;
     Cell<T>* const moved = static_cast<Cell<T>*>(static_cast<void*>(masked.moved));
     const bool masks = constants.masks(), changes_p = masks || constants.bounds_parameter();
-    const bool plain = tiles.has_plain_gradient(), copies = segment.copy.data;
+    const bool plain = tiles.has_plain_gradient(), in_one_loop = plain || staging, copies = segment.copy.data;
     const bool only_updates = !prepare.averages && !prepare.flushes && !changes_p && !copies;
-    if constexpr (!kHasRowState<R>)
-        if (!plain && only_updates && !gradient.axes && tiles.has_plain_state() && converts_blocks<T>(gradient.format))
-            begin += update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, end);
-    Index most = plain ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
-    for (Index n = 0; begin < end; begin += n, most = kTile) {
+    // A staged tile is in one loop with its conversions if both arrays have one format of 16 bits.
+    const bool in_blocks = !kHasRowState<R> && !plain && only_updates && !gradient.axes && tiles.has_plain_state() &&
+                           converts_blocks<T>(gradient.format) && (!staging || segment.p.format == gradient.format);
+    const Index longest = staging ? staging->tile : kTile;
+    Index most = plain && !staging ? until_line(static_cast<const T*>(segment.p.data), begin, end) : longest;
+    for (Index n = 0; begin < end; begin += n, most = longest) {
         n = std::min(end - begin, most);
+        if (staging) staging->open(begin, n);
+        if constexpr (!kHasRowState<R>)
+            if (in_blocks && (!staging || n % kBlock == 0)) {
+                const Index last = staging ? begin + n : end;
+                if (const Index done = update_in_blocks<R, T>(rule, prepare, segment, gradient, begin, last);
+                    done > 0) {
+                    n = done;
+                    if (staging) staging->close(begin, n);
+                    continue;
+                }
+            }
+        if (staging) tiles.bind(segment);
         tiles.open(begin, n);
         // One loop reads one long stream an array; separate stages would alternate between two short ones.
-        if (plain && prepare.changes_gradient && !masks) {
+        if (in_one_loop && prepare.changes_gradient && !masks) {
             apply<Prepared<R, T>>({rule, prepare}, tiles.p, tiles.g, tiles.state, n);
-        } else if (plain && prepare.shrinks && !masks) {
+        } else if (in_one_loop && prepare.shrinks && !masks) {
             apply<Shrunk<R, T>>({rule, prepare.decay}, tiles.p, tiles.g, tiles.state, n);
         } else {
             if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
@@ -359,12 +377,14 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
         else
             tiles.close_state(ApplyRule<R>{rule}, n);
         tiles.close_parameter(n);
+        if (staging) staging->close(begin, n);
     }
 }
 
 template <class R, class T>
-void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end) {
-    update_or_count<R, T>(segment, gradient, constants, begin, end, nullptr);
+void update(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index begin, Index end,
+            cpu::Staging* staging) {
+    update_or_count<R, T>(segment, gradient, constants, begin, end, staging, nullptr);
 }
 
 // Counts are exact in any order, so that all are added to the sums of the first tile.
@@ -372,7 +392,7 @@ template <class R, class T>
 void count_agreeing(const Segment& segment, const Gradient& gradient, const StepConstants& constants, Index first,
                     Index last, double* sums) {
     update_or_count<R, T>(segment, gradient, constants, first * kSumTile, std::min(last * kSumTile, segment.p.size),
-                          sums);
+                          nullptr, sums);
 }
 
 template <class R, class T>

@@ -50,9 +50,15 @@ def blocks_of(size: int) -> int:
 
 
 def random_of(halves: Array) -> Array:
-    """Return random numbers of [1, 2) from the lower 15 of 16 bits each."""
-    pattern = (halves.astype(np.uint32) << np.uint32(8)) & np.uint32(0x7FFF00) | np.uint32(0x3F800080)
+    """Return random numbers of (1, 2) from the upper 14 of 16 bits each."""
+    pattern = (halves.astype(np.uint32) >> np.uint32(2)) << np.uint32(9) | np.uint32(0x3F800100)
     return np.asarray(pattern.view(np.float32))
+
+
+def place_of(x: Array, factor: Array, code: Code) -> Array:
+    """Return the place of each magnitude, for the factor of its block."""
+    units = np.abs(x) * factor + _number(code.units_of_zero)
+    return np.asarray(((units.view(np.uint32) >> np.uint32(1)) + _HALF_BIAS).view(np.float32))
 
 
 def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[Array, Array]:
@@ -66,12 +72,10 @@ def encode(x: Array, code: Code, random: Array | np.float32 = NEAREST) -> tuple[
     padded[: x.size] = np.where(np.isfinite(x), magnitude, 0)
     largest = padded.reshape(-1, BLOCK).max(axis=1, initial=0)
     scales = np.where(largest > 0, np.maximum(largest, _number(2.0**-110)), largest)
-    above = _number(code.units) + _number(code.units) * _number(2.0**-21)
-    factor = above * (_number(1) / np.where(scales == 0, _number(1), scales))
+    factor = _number(code.units) / np.where(scales == 0, _number(1), scales)
     last, first = _number(code.zero + code.largest), _number(code.zero - 2)
     with np.errstate(all="ignore"):
-        units = magnitude * np.repeat(factor, BLOCK)[: x.size] + _number(code.units_of_zero)
-        place = ((units.view(np.uint32) >> np.uint32(1)) + _HALF_BIAS).view(np.float32)
+        place = place_of(x, np.repeat(factor, BLOCK)[: x.size], code)
         codes = (np.where(place < last, place, last) - first - random).astype(np.int32)
         signed = np.where(x < 0, -codes, codes)  # a NaN is not negative, whatever its sign
     codes = signed if code is SIGNED else np.maximum(codes, magnitude.view(np.uint32) > 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .reference_math import Array
 
-#: The uses of the numbers; those from STATE on are of pairs of state arrays.
+#: The uses of the numbers; those from STATE on are of state arrays.
 NOISE, ROUNDING, STATE = 0, 1, 2
 
 _32 = np.uint64(32)
@@ -48,26 +48,27 @@ def _words(seed: int, use: int, param: int, step: int, block: Array) -> Array:
 
 
 def state_bits(param: int, step: int, array: int, elements: Array) -> Array:
-    """Return 16 random bits for each of these elements of a state array, given by its place among the rule's.
-
-    The arrays of a pair have the halves of the same words.
-    """
-    return rounding_bits(0, param, step, elements ^ np.uint64(8 * (array % 2)), STATE + array // 2)
+    """Return 16 random bits for each of these elements of a state array, given by its place among the rule's."""
+    return rounding_bits(0, param, step, elements, STATE + array)
 
 
 def rounding_bits(seed: int, param: int, step: int, elements: Array, use: int = ROUNDING) -> Array:
     """Return 16 random bits for each of these elements, given as uint64 positions in the parameter's memory.
 
-    Element e has a half of word 8*(e/16) + e%8, which is a hash of the word's index with a key from Philox.
+    Element e has byte e/16 % 4 of word 16*(e/64) + e%16, which is a hash of the word's index with a key from Philox,
+    and a byte that 64 elements share.
     """
     place = np.asarray(elements, np.uint64)
-    index = place // np.uint64(16) * np.uint64(8) + place % np.uint64(8)
-    word = np.zeros(place.shape, np.uint32)
+    group = place // np.uint64(64)
+    index = group * np.uint64(16) + place % np.uint64(16)
+    words, shared = np.zeros((2, *place.shape), np.uint32)
     for block in np.unique(index >> _32):
         own = (index >> _32) == block
-        word[own] = _rounding_words(_words(seed, use, param, step, block.reshape(1))[:, 0], index[own])
-    shift = (place // np.uint64(8) % np.uint64(2) * np.uint64(16)).astype(np.uint32)
-    return np.asarray(word >> shift & np.uint32(0xFFFF))
+        key = _words(seed, use, param, step, block.reshape(1))[:, 0]
+        words[own] = _rounding_words(key, index[own])
+        shared[own] = (np.uint32(key[3]) + group[own].astype(np.uint32) * np.uint32(0x9E3779B9)) >> np.uint32(24)
+    shift = (place // np.uint64(16) % np.uint64(4) * np.uint64(8)).astype(np.uint32)
+    return np.asarray((words >> shift & np.uint32(0xFF)) << np.uint32(8) | shared)
 
 
 def _rounding_words(key: Array, index: Array) -> Array:

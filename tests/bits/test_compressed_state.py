@@ -59,7 +59,7 @@ def test_the_largest_element_of_a_block_is_exact_and_zero_is_zero(code: block_co
     x = special_blocks()
     if code is block_codes.NON_NEGATIVE:
         x = np.abs(x)
-    for random in block_codes.random_of(np.array([0, 1, 2**14, 2**15 - 1])):
+    for random in block_codes.random_of(np.array([0, 4, 2**15, 2**16 - 1])):
         codes, scales = block_codes.encode(x, code, random)
         found = block_codes.decode(codes, scales, code)
         for begin in range(0, x.size, 64):
@@ -73,6 +73,17 @@ def test_the_largest_element_of_a_block_is_exact_and_zero_is_zero(code: block_co
                 assert (np.abs(decoded)[~finite] == largest).all()
         if code is block_codes.NON_NEGATIVE:
             assert (codes[np.isfinite(x) & (x > 0)] > 0).all()
+
+
+@loop("code", CODES)
+def test_every_largest_element_has_the_largest_code_at_both_ends_of_the_random_numbers(code: block_codes.Code) -> None:
+    """Over every fraction of 23 bits, by blocks of one element: the factor and the place depend on nothing else."""
+    ends = block_codes.random_of(np.array([0, 2**16 - 1]))
+    for begin in range(0, 2**23, 2**20):
+        x = (np.arange(begin, begin + 2**20, dtype=np.uint32) | np.uint32(0x3F800000)).view(np.float32)
+        place = block_codes.place_of(x, np.float32(code.units) / x, code)
+        for random in ends:
+            assert ((place - np.float32(code.zero - 2) - random).astype(np.int32) == code.largest).all()
 
 
 def test_the_sign_of_a_nan_makes_no_difference() -> None:
