@@ -49,17 +49,22 @@ FO_HD inline void add_pairwise(const PairwiseSums& at, int threads, Phase phase)
         });
 }
 
-// The same sum of values that come one after another: complete subtrees wait for their right neighbours.
+// The same sum of values that come one after another: complete subtrees wait for their right neighbours, in memory of
+// kMost numbers.
 class PairwiseSum {
   public:
-    void add(double x) {
+    static constexpr int kMost = 64;
+
+    FO_HD explicit PairwiseSum(double* subtrees, std::uint64_t count = 0) : count_(count), subtrees_(subtrees) {}
+
+    FO_HD void add(double x) {
         int level = 0;
         for (std::uint64_t n = count_++; n & 1; n >>= 1) x = subtrees_[level++] + x;
         subtrees_[level] = x;
     }
 
     // Of at least one value.
-    double total() const {
+    FO_HD double total() const {
         double sum = 0;
         bool is_first = true;
         for (int level = 0; count_ >> level; ++level) {
@@ -71,8 +76,8 @@ class PairwiseSum {
     }
 
   private:
-    std::uint64_t count_ = 0;
-    double subtrees_[64];
+    std::uint64_t count_;
+    double* subtrees_;
 };
 
 // Combine value_of(0), value_of(1), ... one after another.

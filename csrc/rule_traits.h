@@ -39,7 +39,7 @@ inline constexpr bool kHasRowState = requires { &R::row_factor; };
 
 // Whether state arrays that the rule only reads may be broadcast: with one number for each row or column.
 template <class R>
-inline constexpr bool kBroadcasts = requires { R::broadcasts; };
+inline constexpr bool kBroadcasts = kHasRowState<R> || requires { R::broadcasts; };
 
 // Number of a rule's state that is one number for the whole array.
 template <class R>

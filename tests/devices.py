@@ -34,18 +34,10 @@ class TorchOnTheCpu(TorchCuda):
         return cuda_families.Stream(0, False)
 
 
-def runs_on_gpus(optimizer: type[fo.Optimizer]) -> bool:
-    """Return whether a GPU can step it: not with state of rows."""
-    return not any(optimizer.state_schema[name].is_of_rows for name in optimizer.state)
-
-
-OPTIMIZERS = [cls for cls in fo.OPTIMIZERS.values() if runs_on_gpus(cls)]
-CASES, PLAIN_CASES, PREPARED_CASES = (
-    [case for case in all_cases if runs_on_gpus(case.optimizer)]
-    for all_cases in (cases.CASES, cases.PLAIN_CASES, cases.PREPARED_CASES)
-)
+OPTIMIZERS = [*fo.OPTIMIZERS.values()]
+CASES, PLAIN_CASES, PREPARED_CASES = cases.CASES, cases.PLAIN_CASES, cases.PREPARED_CASES
 VARIANT_CASES = PLAIN_CASES + PREPARED_CASES
-each_kind = pytest.mark.parametrize("optimizer", [*filter(runs_on_gpus, KINDS)], ids=name_of)
+each_kind = pytest.mark.parametrize("optimizer", KINDS, ids=name_of)
 
 #: The modules that arrays are made with.
 MODULES = ["cupy_on_host"] if IS_EMULATED else [pytest.param("cupy", marks=pytest.mark.gpu)]

@@ -117,7 +117,8 @@ class RowReduction {
     }
 
     double sum_long_row(Index begin) {
-        FO_TARGET::PairwiseSum row;
+        double subtrees[FO_TARGET::PairwiseSum::kMost];
+        FO_TARGET::PairwiseSum row(subtrees);
         FO_TARGET::for_row_tiles(segment_.rows.size, begin, begin + segment_.rows.size, [&](Index at, Index n) {
             double tile;
             sum(at, n, &tile);

@@ -28,11 +28,10 @@ FO_DEVICE inline void for_each_index(Block& block, std::int64_t size, F f) {
     });
 }
 
-// Combine the terms of up to kAxisRows tiles, and write the results, which are `stride` apart.  size_of(i) is the size
-// of tile i, term(i, k) its k-th term.  Each thread has one lane of a tile, in block.shared.
-template <bool kLargest, class Block, class SizeOf, class Term>
-FO_DEVICE inline void add_tiles(Block& block, std::uint32_t tiles, SizeOf size_of, Term term, double* results,
-                                std::int64_t stride) {
+// Combine the terms of up to kAxisRows tiles, and call use(i, result) for each in a thread.  size_of(i) is the size of
+// tile i, term(i, k) its k-th term.  Each thread has one lane of a tile, in block.shared.
+template <bool kLargest, class Block, class SizeOf, class Term, class Use>
+FO_DEVICE inline void add_tiles(Block& block, std::uint32_t tiles, SizeOf size_of, Term term, Use use) {
     double* const lanes = block.shared;
     block.phase([&](int thread) {
         const std::uint32_t tile = std::uint32_t(thread) / kLanes;
@@ -47,7 +46,7 @@ FO_DEVICE inline void add_tiles(Block& block, std::uint32_t tiles, SizeOf size_o
         });
     block.each([&](int thread) {
         const std::uint32_t tile = std::uint32_t(thread) / kLanes;
-        if (thread % kLanes == 0 && tile < tiles) results[tile * stride] = lanes[thread];
+        if (thread % kLanes == 0 && tile < tiles) use(tile, lanes[thread]);
     });
 }
 
@@ -82,11 +81,12 @@ struct SumAxes : Body<kAxisThreads, int(kSumTile) + kAxisThreads> {
         });
         for (std::int32_t begin = 0; begin < height; begin += kAxisRows) {
             const std::int32_t end = std::int32_t(least(begin + kAxisRows, height));
+            double* const of_rows = work.row_partials + (row + begin) * work.strips() + strip;
             if (work.row_partials)
                 add_tiles<kLargest>(
                     block, std::uint32_t(end - begin), [&](std::uint32_t) { return width; },
                     [&](std::uint32_t i, std::int32_t k) { return term(begin + std::int32_t(i), k); },
-                    work.row_partials + (row + begin) * work.strips() + strip, work.strips());
+                    [&](std::uint32_t i, double result) { of_rows[i * work.strips()] = result; });
             if (work.column_partials) add_columns(block, begin, end, width, term, of_columns);
         }
         if (!work.column_partials) return;
@@ -169,7 +169,8 @@ struct AddGroups : Body<kAxisThreads, kAxisThreads> {
                     const std::int64_t left = std::int64_t(count) - (tile + i) * kSumTile;
                     return std::int32_t(left < kSumTile ? left : kSumTile);
                 },
-                [&](std::uint32_t i, std::int32_t k) { return numbers[(tile + i) * kSumTile + k]; }, numbers + tile, 1);
+                [&](std::uint32_t i, std::int32_t k) { return numbers[(tile + i) * kSumTile + k]; },
+                [&](std::uint32_t i, double sum) { numbers[tile + i] = sum; });
         }
         block.phase([](int) {});
         add_pairwise(block, kThreads, {numbers, tiles, 1, 1, 1});

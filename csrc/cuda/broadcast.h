@@ -13,6 +13,11 @@ FO_DEVICE inline const Axes* axes_of(const TensorDesc& tensor) {
     return reinterpret_cast<const Axes*>(pointers_of<char>(tensor) + R::state.size() + kScalarStates<R>);
 }
 
+template <class R>
+FO_DEVICE inline const RowDesc& rows_of(const TensorDesc& tensor) {
+    return *reinterpret_cast<const RowDesc*>(axes_of<R>(tensor) + R::state.size());
+}
+
 // Division of 64 bits takes several times as long as one of 32 bits.
 FO_DEVICE inline std::int64_t quotient(std::int64_t a, std::int64_t b) {
     return (a | b) >> 32 ? a / b : std::int64_t(std::uint32_t(a) / std::uint32_t(b));

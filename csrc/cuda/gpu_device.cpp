@@ -113,7 +113,7 @@ class GpuDevice final : public Device {
             case PassKind::kBeforeReduce: return before_reduce();
             case PassKind::kReduceRule: return reduce_rule();
             case PassKind::kReduceAll: return reduce_all();
-            case PassKind::kReduceRows: throw std::logic_error("rules with a number for each row run on the CPU alone");
+            case PassKind::kReduceRows: return reduce_rows();
             case PassKind::kFinalize: return finalize();
             case PassKind::kCountAgreeing: return count_agreeing();
             case PassKind::kUpdate: return update();
@@ -226,6 +226,14 @@ class GpuDevice final : public Device {
         int sums = 0;
         for (const KernelGroup& group : tables_.groups()) sums = std::max(sums, rule_info(group.rule).sums);
         launcher_.launch(common_.add_all, workspace_, std::uint32_t(segments_.size()), sums);
+    }
+
+    void reduce_rows() {
+        for (const KernelGroup& group : tables_.groups()) {
+            const auto blocks = std::uint32_t(std::min<std::int64_t>(group.list.row_units, 1 << 20));  // each loops
+            if (const Kernel& kernel = kernels(group).reduce_rows; kernel.launch)
+                launcher_.launch(kernel, group, constants_.of(group), workspace_for_update(group), blocks);
+        }
     }
 
     void finalize() {

@@ -7,6 +7,7 @@
 #include "launch.h"
 #include "noise.h"
 #include "reduce.h"
+#include "row_sums.h"
 #include "rows.h"
 
 #define FO_JOIN_(a, b) a##b
@@ -30,14 +31,14 @@ RuleKernels make() {
     kernels.update = as_kernel(Update<R, T>());
     if constexpr (kHasBeforeReduce<R>) kernels.before_reduce = as_kernel(BeforeReduce<R, T>());
     if constexpr (kSums<R> > 0) kernels.reduce = as_kernel(Reduce<R, T>());
+    if constexpr (kHasRowState<R>) kernels.reduce_rows = as_kernel(ReduceRows<R, T>());
     if constexpr (kFinalizes<R>) kernels.finalize = as_kernel(Finalize<R, T>());
     return kernels;
 }
 
 template <int kRule>
 void make_if(int rule, bool is_double, RuleKernels& made) {
-    using R = Rule<kRule, float>;
-    if constexpr (kRule % kParts == FO_PART && !kHasRowState<R>)
+    if constexpr (kRule % kParts == FO_PART)
         if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
 }
 

@@ -24,7 +24,7 @@ using Kernel = KernelOf<Arguments>;
 
 // The kernels of one rule in one compute type; those that it does not need have no launch function.
 struct RuleKernels {
-    Kernel update, before_reduce, reduce, finalize;
+    Kernel update, before_reduce, reduce, reduce_rows, finalize;
 };
 
 // Norms of gradients by compute type (float32, float64), and their sums by NormType, too.

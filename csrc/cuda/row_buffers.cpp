@@ -14,13 +14,15 @@ std::size_t bytes_of(Index size, Format format) { return std::size_t(size) * ite
 
 std::size_t whole_vectors(std::size_t bytes) { return (bytes + sizeof(Vector) - 1) / sizeof(Vector) * sizeof(Vector); }
 
-// Call f with each array of a segment that an update may change.
+// Call f with each array of a segment that an update may change, and the elements of its rows: one where a state array
+// has a number for each row, else row_size.
 template <class AnySegment, class State, class F>
-void for_arrays(AnySegment& segment, State* state, std::size_t states, F f) {
-    f(segment.p);
-    for (std::size_t k = 0; k < states; ++k) f(state[k]);
-    if (segment.average.data) f(segment.average);
-    if (segment.copy.data) f(segment.copy);
+void for_arrays(AnySegment& segment, State* state, std::size_t states, std::size_t element_states, Index row_size,
+                F f) {
+    f(segment.p, row_size);
+    for (std::size_t k = 0; k < states; ++k) f(state[k], k < element_states ? row_size : 1);
+    if (segment.average.data) f(segment.average, row_size);
+    if (segment.copy.data) f(segment.copy, row_size);
 }
 
 // Return the most bytes, a power of two up to 16, that divide a row of an array and its address.
@@ -29,9 +31,7 @@ std::size_t unit_bytes(const void* array, std::size_t row_bytes) {
     return bits & (~bits + 1);
 }
 
-std::size_t states_of(const StepArgs& step, std::size_t i) {
-    return rule_info(step.constants_of(Index(i)).rule).state.size();
-}
+const RuleInfo& rule_of(const StepArgs& step, std::size_t i) { return rule_info(step.constants_of(Index(i)).rule); }
 
 bool has_selected_rows(const Gradient& gradient) { return gradient.data && gradient.rows; }
 
@@ -67,8 +67,11 @@ void RowBuffers::reserve(const StepArgs& step) {
         if (!has_selected_rows(gradient)) continue;
         const Segment& segment = segments_[i];
         const Rows& rows = *gradient.rows;
-        for_arrays(segment, segment.state, states_of(step, i),
-                   [&](const ArrayRef& array) { bytes += whole_vectors(bytes_of(rows.size(), array.format)); });
+        const RuleInfo& rule = rule_of(step, i);
+        for_arrays(segment, segment.state, rule.state.size(), element_states(rule), rows.row_size,
+                   [&](const ArrayRef& array, Index row_size) {
+                       bytes += whole_vectors(bytes_of(rows.count * row_size, array.format));
+                   });
         bytes += 2 * whole_vectors(bytes_of(rows.size(), compute_format(segment.p.format)));
         indices += std::size_t(3 * rows.count + 2 + 2 * begin_of(rows, rows.count));
     }
@@ -95,29 +98,30 @@ void RowBuffers::add(const StepArgs& step, std::size_t i) {
     const Gradient ascending = add_gradients(i, given, order);
     const auto constants_of = [&](Index row) { return rows.constants[row]; };
     if (rows.constants) std::ranges::stable_sort(order, {}, constants_of);
-    const Slice all = add_copies(i, rows, order, states_of(step, i));
-    if (!rows.constants) return add_slice(i, all, ascending, 0, rows.size(), Uses::kAll);
-    add_slice(i, all, ascending, 0, rows.size(), Uses::kSums);
+    const Slice all = add_copies(i, rows, order, rule_of(step, i));
+    if (!rows.constants) return add_slice(i, all, ascending, 0, rows.count, Uses::kAll);
+    add_slice(i, all, ascending, 0, rows.count, Uses::kSums);
     Gradient ordered = add_gradients(i, given, order);
     for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
         ordered.constants = constants_of(order[begin]);
         while (end < order.size() && constants_of(order[end]) == ordered.constants) ++end;
-        add_slice(i, all, ordered, Index(begin) * rows.row_size, Index(end) * rows.row_size, Uses::kUpdate);
+        add_slice(i, all, ordered, Index(begin), Index(end), Uses::kUpdate);
     }
 }
 
 // Return buffers for these rows of all arrays, into which they are copied later.
 RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const std::vector<Index>& order,
-                                         std::size_t states) {
+                                         const RuleInfo& rule) {
     std::vector<Index> index;
     index.reserve(order.size());
     for (const Index row : order) index.push_back(rows.index[row]);
     const Index* const on_device = upload_later(index);
-    Slice all{segments_[i], {}, {}};
-    std::copy_n(segments_[i].state, states, all.state);
-    for_arrays(all.segment, all.state, states, [&](ArrayRef& array) {
-        const std::size_t row_bytes = bytes_of(rows.row_size, array.format), unit = unit_bytes(array.data, row_bytes);
-        std::byte* const buffer = buffer_of(bytes_of(rows.size(), array.format));
+    Slice all{segments_[i], {}, {}, rule.state.size(), element_states(rule)};
+    all.segment.rows = {rows.count, rows.row_size, rows.row_size, nullptr};
+    std::copy_n(segments_[i].state, all.states, all.state);
+    for_arrays(all.segment, all.state, all.states, all.element_states, rows.row_size, [&](ArrayRef& array, Index size) {
+        const std::size_t row_bytes = bytes_of(size, array.format), unit = unit_bytes(array.data, row_bytes);
+        std::byte* const buffer = buffer_of(bytes_of(rows.count * size, array.format));
         copies_.push_back({static_cast<char*>(array.data),
                            reinterpret_cast<char*>(buffer),
                            on_device,
@@ -131,17 +135,19 @@ RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const 
     return all;
 }
 
-// Add the elements of all buffers from begin to end to the arrays of the step.
+// Add the rows of all buffers from begin to end to the arrays of the step.
 void RowBuffers::add_slice(std::size_t i, const Slice& all, const Gradient& gradient, Index begin, Index end,
                            Uses uses) {
     Slice& slice = slices_.emplace_back(all);
     slice.segment.state = slice.state;
-    for_arrays(slice.segment, slice.state, kMaxState, [=](ArrayRef& array) {
-        if (array.data)
-            array = {static_cast<std::byte*>(array.data) + bytes_of(begin, array.format), end - begin, array.format};
+    RowShape& rows = slice.segment.rows;
+    rows.count = end - begin;
+    for_arrays(slice.segment, slice.state, all.states, all.element_states, rows.size, [=](ArrayRef& array, Index size) {
+        array = {static_cast<std::byte*>(array.data) + bytes_of(begin * size, array.format), (end - begin) * size,
+                 array.format};
     });
     slice.gradient = gradient;
-    slice.gradient.data = static_cast<const std::byte*>(gradient.data) + bytes_of(begin, gradient.format);
+    slice.gradient.data = static_cast<const std::byte*>(gradient.data) + bytes_of(begin * rows.size, gradient.format);
     items_[i].push_back({&slice.segment, &slice.gradient, std::uint32_t(i), uses});
 }
 

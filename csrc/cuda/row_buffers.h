@@ -33,11 +33,12 @@ class RowBuffers {
         Segment segment;
         ArrayRef state[kMaxState];
         Gradient gradient;
+        std::size_t states, element_states;  // of the rule; the others have a number for each row
     };
 
     void reserve(const StepArgs& step);
     void add(const StepArgs& step, std::size_t i);
-    Slice add_copies(std::size_t i, const Rows& rows, const std::vector<std::int64_t>& order, std::size_t states);
+    Slice add_copies(std::size_t i, const Rows& rows, const std::vector<std::int64_t>& order, const RuleInfo& rule);
     void add_slice(std::size_t i, const Slice& all, const Gradient& gradient, std::int64_t begin, std::int64_t end,
                    Uses uses);
     Gradient add_gradients(std::size_t i, const Gradient& given, const std::vector<std::int64_t>& order);

@@ -68,11 +68,25 @@ void StepTables::make_groups(const StepArgs& step) {
         });
         if (group == groups_.end()) group = groups_.insert(groups_.end(), KernelGroup{rule, is_double, {}, {}});
         const std::vector<Item>& items = rows_.items(i);
+        const std::size_t before = group->items.size();
         group->items.insert(group->items.end(), items.begin(), items.end());
         if (items.empty()) group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
+        if (const RuleInfo& info = rule_info(rule); info.has_row_state)
+            set_factors(i, info, std::span(group->items).subspan(before));
     }
     sum_chunks_ = 0;
     for (KernelGroup& group : groups_) make_table(group, rules_.size());
+}
+
+// Give the items of a segment memory for the factors of their rows.
+void StepTables::set_factors(std::size_t i, const RuleInfo& rule, std::span<Item> items) {
+    const std::size_t item_bytes = item_size(segments_[i].state[element_states(rule)].format);
+    std::size_t rows = 0;
+    for (const Item& item : items) rows += std::size_t(item.segment->rows.count);
+    factors_.resize(segments_.size());
+    auto* next = reinterpret_cast<char*>(factors_[i].grow_to(memory_, rows * item_bytes));
+    for (Item& item : items)
+        item.factors = std::exchange(next, next + std::size_t(item.segment->rows.count) * item_bytes);
 }
 
 // In device memory the table of an ordinary step is overwritten by the next one that differs, in the stream's order.

@@ -26,6 +26,7 @@ class StepTables {
   private:
     bool is_same(const StepArgs& step) const;
     void make_groups(const StepArgs& step);
+    void set_factors(std::size_t i, const RuleInfo& rule, std::span<Item> items);
     void make_table(KernelGroup& group, std::size_t constants_count);
 
     const std::vector<Segment>& segments_;
@@ -39,6 +40,7 @@ class StepTables {
     std::vector<KernelGroup> groups_;
     std::uint32_t sum_chunks_ = 0;
     std::map<std::pair<int, bool>, GrowBuffer> tables_;
+    std::vector<GrowBuffer> factors_;  // of the rows of each segment
 };
 
 // The constants of a step.  They are in the kernels' arguments if there are few, else in device memory; always there

@@ -1,19 +1,76 @@
 #include "tensor_list.h"
 
 #include "../expect.h"
-#include "reduce.h"
+#include "axis_sums.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
 
 namespace fo::cuda {
 namespace {
 
 using namespace FO_TARGET;
 
+// Add an axis inside the others.
+void add_axis(Axes& axes, std::int64_t length, std::int64_t stride) {
+    if (length == 1) return;
+    const int outer = axes.count - 1;
+    if (outer >= 0 && axes.stride[outer] == length * stride) {  // the two are one
+        axes.length[outer] *= length;
+        axes.stride[outer] = stride;
+        return;
+    }
+    expect(axes.count < Axes::kMost, "C order, or at most four axes in another one");
+    axes.length[axes.count] = length;
+    axes.stride[axes.count++] = stride;
+}
+
+// Return where the elements in C order are, with strides in elements; no axes for an array in C order.
+Axes axes_in_c_order(const RowShape& rows) {
+    Axes axes{};
+    if (!rows.order) return axes;
+    for (std::size_t k = 0; k < rows.order->lengths.size(); ++k)
+        add_axis(axes, rows.order->lengths[k], rows.order->strides[k]);
+    if (axes.count == 0) axes = {1, {1}, {0}};
+    return axes;
+}
+
+// Return where the number of a row is for each element in the order of memory.
+Axes axes_of_factors(const RowShape& rows, std::int64_t item) {
+    Axes axes{};
+    if (rows.order) {
+        std::vector<std::size_t> order(rows.order->lengths.size());
+        std::iota(order.begin(), order.end(), std::size_t(0));
+        std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t k) { return rows.order->strides[k]; });
+        for (const std::size_t k : order) add_axis(axes, rows.order->lengths[k], k == 0 ? item : 0);
+    } else {
+        add_axis(axes, rows.count, item);
+        add_axis(axes, rows.size, 0);
+    }
+    if (axes.count == 0) axes = {1, {1}, {0}};
+    return axes;
+}
+
+bool is_of_rows(const RuleInfo& rule, std::size_t k) { return k >= element_states(rule); }
+
+// Return where a state array is for each element of its parameter; no axes if it is dense.
+Axes axes_of_state(const Item& item, const RuleInfo& rule, std::size_t k) {
+    const ArrayRef& array = item.segment->state[k];
+    if (is_of_rows(rule, k)) return axes_of_factors(item.segment->rows, std::int64_t(item_size(array.format)));
+    return array.axes ? *array.axes : Axes{};
+}
+
+bool is_broadcast(const Item& item, const RuleInfo& rule, std::size_t k) {
+    return is_of_rows(rule, k) || item.segment->state[k].axes;
+}
+
 // Return which arrays are aligned to 16 bytes at element -shift.
 std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
     const Segment& segment = *item.segment;
     const auto is_aligned16 = [shift](const ArrayRef& array) {
-        const std::uintptr_t before = std::uintptr_t(shift) * item_size(array.format);
-        return !array.axes && (reinterpret_cast<std::uintptr_t>(array.data) - before) % 16 == 0;
+        return (reinterpret_cast<std::uintptr_t>(array.data) - std::uintptr_t(shift) * item_size(array.format)) % 16 ==
+               0;
     };
     const ArrayRef gradient{const_cast<void*>(item.gradient->data), segment.p.size, item.gradient->format};
     unsigned aligned16 = 0;
@@ -21,7 +78,7 @@ std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
     if (is_aligned16(gradient)) aligned16 |= kAlignedG;
     if (segment.average.data && is_aligned16(segment.average)) aligned16 |= kAlignedAverage;
     for (std::size_t k = 0; k < rule.state.size(); ++k)
-        if (is_aligned16(segment.state[k])) aligned16 |= unsigned(kAlignedState) << k;
+        if (!is_broadcast(item, rule, k) && is_aligned16(segment.state[k])) aligned16 |= unsigned(kAlignedState) << k;
     return std::uint16_t(aligned16);
 }
 
@@ -35,7 +92,7 @@ int aligned_benefit(unsigned aligned16) {
 bool all_aligned16(unsigned aligned16, const Item& item, const RuleInfo& rule) {
     unsigned all = kAlignedP | kAlignedG | (item.segment->average.data ? kAlignedAverage : 0);
     for (std::size_t k = 0; k < rule.state.size(); ++k)
-        if (!item.segment->state[k].axes) all |= unsigned(kAlignedState) << k;
+        if (!is_broadcast(item, rule, k)) all |= unsigned(kAlignedState) << k;
     return aligned16 == all;
 }
 
@@ -70,11 +127,31 @@ void append(std::vector<std::byte>& bytes, const void* data, std::size_t size) {
 // Append where the state arrays of a rule are that may be broadcast.
 void append_axes(std::vector<std::byte>& bytes, const Item& item, const RuleInfo& rule) {
     for (std::size_t k = 0; k < rule.state.size(); ++k) {
-        const Axes* const axes = item.segment->state[k].axes;
-        expect(!axes || (rule.broadcasts && rule.updated[k + 2] != Access::kWrite), "dense state on a GPU");
-        const Axes dense{};
-        if (rule.broadcasts) append(bytes, axes ? axes : &dense, sizeof dense);
+        const Axes axes = axes_of_state(item, rule, k);
+        expect(axes.count == 0 || (rule.broadcasts && rule.updated[k + 2] != Access::kWrite), "dense state on a GPU");
+        if (rule.broadcasts) append(bytes, &axes, sizeof axes);
     }
+}
+
+// Return the rows that an item updates.
+std::int64_t row_count(const Item& item) {
+    const bool is_updated = item.gradient->data && item.uses != Uses::kSums && item.segment->p.size > 0;
+    return is_updated ? item.segment->rows.count : 0;
+}
+
+// Append the addresses of the state arrays, in the place of a row's numbers those of the factors of its elements.
+void append_state(std::vector<std::byte>& bytes, const Item& item, const RuleInfo& rule) {
+    for (std::size_t k = 0; k < rule.state.size(); ++k) {
+        const void* const data = is_of_rows(rule, k) ? item.factors : item.segment->state[k].data;
+        append(bytes, &data, sizeof data);
+    }
+    append(bytes, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
+    append_axes(bytes, item, rule);
+    if (!rule.has_row_state) return;
+    auto* const numbers = static_cast<char*>(item.segment->state[element_states(rule)].data);
+    const RowShape& rows = item.segment->rows;
+    const RowDesc desc{numbers, row_count(item), rows.size, axes_in_c_order(rows)};
+    append(bytes, &desc, sizeof desc);
 }
 
 std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_t((size + each - 1) / each); }
@@ -84,27 +161,26 @@ std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_
 std::size_t desc_bytes(const RuleInfo& rule) {
     const std::size_t arrays = rule.state.size();
     return sizeof(TensorDesc) + (arrays + rule.scalar_state.size()) * sizeof(void*) +
-           (rule.broadcasts ? arrays * sizeof(Axes) : 0);
+           (rule.broadcasts ? arrays * sizeof(Axes) : 0) + (rule.has_row_state ? sizeof(RowDesc) : 0);
 }
 
 TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
     std::vector<std::uint32_t> updates{0}, sums{first_sum};
     std::vector<std::byte> tensors;
+    std::int64_t row_units = 0;
     updates.reserve(items.size() + 1);
     sums.reserve(items.size() + 1);
     tensors.reserve(items.size() * desc_bytes(rule));
     for (const Item& item : items) {
         const TensorDesc tensor = make_tensor_desc(item, rule);
         append(tensors, &tensor, sizeof tensor);
-        for (std::size_t k = 0; k < rule.state.size(); ++k)
-            append(tensors, &item.segment->state[k].data, sizeof(void*));
-        append(tensors, item.segment->scalar_state, rule.scalar_state.size() * sizeof(void*));
-        append_axes(tensors, item, rule);
+        append_state(tensors, item, rule);
+        row_units += rule.has_row_state ? (row_count(item) + kAxisRows - 1) / kAxisRows : 0;
         const bool is_updated = tensor.size > 0 && item.uses != Uses::kSums;
         updates.push_back(updates.back() + (is_updated ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
         sums.push_back(sums.back() + (item.uses == Uses::kUpdate ? 0 : pieces(tensor.size, kSumChunk)));
     }
-    TensorList list{std::uint32_t(items.size()), updates.back(), sums.back() - first_sum, {}};
+    TensorList list{std::uint32_t(items.size()), updates.back(), sums.back() - first_sum, row_units, {}};
     append(list.table, updates.data(), updates.size() * sizeof updates[0]);
     append(list.table, sums.data(), sums.size() * sizeof sums[0]);
     append(list.table, tensors.data(), tensors.size());

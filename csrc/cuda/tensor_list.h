@@ -20,10 +20,12 @@ struct Item {
     const Gradient* gradient;
     std::uint32_t index;
     Uses uses = Uses::kAll;
+    char* factors = nullptr;  // of the rows, for rules with a number for each row
 };
 
 struct TensorList {
     std::uint32_t tensors, update_chunks, sum_chunks;
+    std::int64_t row_units;
     std::vector<std::byte> table;
 };
 

@@ -24,6 +24,13 @@ struct TensorDesc {
     Format p_format, g_format, copy_format;
 };
 
+// The rows of a tensor, for rules with a number for each row.
+struct RowDesc {
+    char* numbers;
+    std::int64_t count, size;  // rows that are updated; elements of one
+    Axes order;                // of the elements in C order, with strides in elements; no axes if they are dense
+};
+
 enum Aligned16 { kAlignedP = 1, kAlignedG = 2, kAlignedAverage = 4, kAlignedState = 8 };
 static_assert(kAlignedState << kMaxState <= 1 << 16);
 

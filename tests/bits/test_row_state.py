@@ -10,6 +10,7 @@ import pytest
 
 import fastoptim as fo
 from cases import BFLOAT16, DTYPES, FLOAT16, FLOAT32, FLOAT64, Array, DType, assert_same_bits, ordinary_values
+from devices import get, on_every_device, put, with_device
 from loops import each_isa, loop
 
 ROW_RULES = [cls for cls in fo.OPTIMIZERS.values() if any(cls.state_schema[name].is_of_rows for name in cls.state)]
@@ -44,15 +45,15 @@ def values(rng: np.random.Generator, dtype: DType) -> list[Array]:
 
 
 def follow(
-    optimizer: type[fo.Optimizer], dtype: DType, backend: str, order: str, grad_order: str, **options: Any
+    optimizer: type[fo.Optimizer], dtype: DType, backend: str, order: str, grad_order: str, xp: Any = np, **options: Any
 ) -> list[Array]:
-    """Return the parameters and the state after some steps."""
+    """Return the parameters and the state of arrays of `xp` after some steps."""
     rng = np.random.default_rng(5)
-    params = [ORDERS[order](p) for p in values(rng, dtype)]
+    params = [put(xp, ORDERS[order](p)) for p in values(rng, dtype)]
     opt = cast(Any, optimizer)(params, lr=0.01, **options, backend=backend)
     for g_dtype in (FLOAT32, dtype, BFLOAT16):
-        opt.step([ORDERS[grad_order](g) for g in values(rng, g_dtype)])
-    return [*params, *(array for state in opt.state for array in state.values())]
+        opt.step([put(xp, ORDERS[grad_order](g)) for g in values(rng, g_dtype)])
+    return [get(xp, array) for array in (*params, *(array for state in opt.state for array in state.values()))]
 
 
 @each_rule
@@ -75,6 +76,33 @@ def test_state_of_rows_has_the_references_bits(
             assert_same_bits(own, other, f"array {i}, {order} order, {threads} threads")
 
 
+@with_device
+@each_rule
+@loop("options", OPTIONS)
+@loop("dtype", DTYPES)
+def test_state_of_rows_on_a_gpu(optimizer: type[fo.Optimizer], options: dict[str, Any], dtype: DType, xp: Any) -> None:
+    for order, grad_order in (("C", "C"), ("F", "F"), ("last first", "C")):
+        found = follow(optimizer, dtype, "native", order, grad_order, xp, **options)
+        wanted = follow(optimizer, dtype, "reference", order, order, **options)
+        for i, pair in enumerate(zip(found, wanted, strict=True)):
+            assert_same_bits(*pair, f"array {i}, {order} order")
+
+
+@with_device
+@each_rule
+def test_state_of_rows_is_flushed_on_a_gpu(optimizer: type[fo.Optimizer], xp: Any) -> None:
+    name, tiny = optimizer.name, np.float32(1e-41)
+    arrays = [np.ones((3, 2), np.float32), np.zeros((3, 2), np.float32)]
+    state = [np.full(3 if optimizer.state_schema[own].is_of_rows else (3, 2), tiny) for own in optimizer.state]
+    there = [put(xp, array) for array in (*arrays, *state)]
+    for step in (63, 64):
+        getattr(fo.functional, name)(*there, step=step)
+        getattr(fo.reference, name)(*arrays, *state, step=step)
+        for pair in zip(there, (*arrays, *state), strict=True):
+            assert_same_bits(get(xp, pair[0]), pair[1])
+    assert not state[-1].any()
+
+
 @each_rule
 @loop("options", NARROW)
 @loop("dtype", [FLOAT16, BFLOAT16])
@@ -94,21 +122,23 @@ def test_state_of_rows_in_every_instruction_set(optimizer: type[fo.Optimizer]) -
         assert_same_bits(*pair)
 
 
+@on_every_device
 @each_rule
-def test_only_selected_rows_have_new_numbers(optimizer: type[fo.Optimizer]) -> None:
-    opt = cast(Any, optimizer)(np.ones((5, 3), np.float32), lr=0.1)
+def test_only_selected_rows_have_new_numbers(optimizer: type[fo.Optimizer], xp: Any) -> None:
+    opt = cast(Any, optimizer)(put(xp, np.ones((5, 3), np.float32)), lr=0.1)
     name = optimizer.state[-1]
-    opt.step(np.ones((5, 3), np.float32))
-    before = opt.state[name].copy()
-    opt.step(fo.Rows(np.array([1, 3, 1]), np.ones((3, 3), np.float32)))
-    assert (opt.state[name] != before).tolist() == [False, True, False, True, False]
+    opt.step(put(xp, np.ones((5, 3), np.float32)))
+    before = get(xp, opt.state[name])
+    opt.step(fo.Rows(np.array([1, 3, 1]), put(xp, np.ones((3, 3), np.float32))))
+    assert (get(xp, opt.state[name]) != before).tolist() == [False, True, False, True, False]
 
 
+@on_every_device
 @each_rule
-def test_remap_moves_the_numbers_of_rows(optimizer: type[fo.Optimizer]) -> None:
-    params = {"p": np.ones((3, 2))}
+def test_remap_moves_the_numbers_of_rows(optimizer: type[fo.Optimizer], xp: Any) -> None:
+    params = {"p": put(xp, np.ones((3, 2)))}
     opt = cast(Any, optimizer)(params, lr=0.1)
-    opt.step({"p": np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])})
-    before = opt.state["p"][optimizer.state[-1]].copy()
-    opt.remap({"p": np.ones((4, 2))}, source={"p": np.array([2, 2, -1, 0])})
-    assert opt.state["p"][optimizer.state[-1]].tolist() == [before[2], before[2], 0.0, before[0]]
+    opt.step({"p": put(xp, np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]))})
+    before = get(xp, opt.state["p"][optimizer.state[-1]])
+    opt.remap({"p": put(xp, np.ones((4, 2)))}, source={"p": np.array([2, 2, -1, 0])})
+    assert get(xp, opt.state["p"][optimizer.state[-1]]).tolist() == [before[2], before[2], 0.0, before[0]]

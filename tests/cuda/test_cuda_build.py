@@ -111,8 +111,7 @@ def test_every_rule_has_its_kernels(code: Code) -> None:
     kinds = {(rule, kind) for _, rule, kind, _ in updates_in(code.ptx)}
     rules = {rule for rule, _ in kinds}
     assert kinds == {(rule, kind) for rule in rules for kind in ("float", "double")}
-    without = {name for name, rule in core.RULES.items() if rule.has_row_state}
-    assert rules == set(SAMPLE) or len(rules) == len(core.RULES.keys() - without)
+    assert rules == set(SAMPLE) or len(rules) == len(core.RULES)
     assert set(code.ptx) == set(code.stack)
 
 

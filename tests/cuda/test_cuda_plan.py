@@ -149,7 +149,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.has_row_state])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_few_arrays(rule: str, around: str) -> None:
     seed = len(rule) * 100 + len(around)
     model = Model(rule, AROUND[around], 1 + seed % 11, seed)

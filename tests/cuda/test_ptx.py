@@ -67,8 +67,9 @@ PAIRS = list(product(DTYPES, DTYPES))
 
 def kernel_kind(optimizer: type[fo.Optimizer]) -> tuple[bool, ...]:
     """Return which kernels the optimizer's rules have."""
-    has_scalars = any(optimizer.state_schema[name].is_scalar for name in optimizer.state)
-    return bool(optimizer.state), has_scalars, optimizer.reduces_all, optimizer.reduce_terms is None
+    schemas = [optimizer.state_schema[name] for name in optimizer.state]
+    has_scalars, has_rows = any(each.is_scalar for each in schemas), any(each.is_of_rows for each in schemas)
+    return bool(schemas), has_scalars, optimizer.reduces_all, optimizer.reduce_terms is None, has_rows
 
 
 SAMPLE: list[type[fo.Optimizer]] = [*{kernel_kind(cls): cls for cls in (*reversed(OPTIMIZERS), fo.Adam)}.values()]
@@ -410,7 +411,7 @@ def check_factored(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyP
     return device.launched
 
 
-def check_rows(programs: Programs, *, row_steps: bool) -> None:
+def check_rows(programs: Programs, optimizer: Any, *, row_steps: bool) -> None:
     """Rows of units of 16, 8, 4 and 2 bytes, some repeatedly, which one block copies or two."""
     device, rng = Device(programs), np.random.default_rng(9)
     shapes: list[tuple[tuple[int, ...], DType]] = [
@@ -419,10 +420,12 @@ def check_rows(programs: Programs, *, row_steps: bool) -> None:
         ((20, 1), FLOAT32),
         ((20, 3), DTYPES[2]),
         ((300, 5), FLOAT64),
+        ((9, 1100), FLOAT32),
     ]
     hosts = [ordinary_values(rng, dtype, int(np.prod(shape))).reshape(shape) for shape, dtype in shapes]
-    opt: Any = fo.Adam([placed(device, "p", p, 0) for p in hosts], row_steps=row_steps, clip_norm=1.0)
-    expected = fo.Adam(hosts, row_steps=row_steps, clip_norm=1.0, backend="reference")
+    options: dict[str, Any] = {"row_steps": row_steps, "clip_norm": 1.0, "weight_decay": 0.01}
+    opt: Any = optimizer([placed(device, "p", p, 0) for p in hosts], **options)
+    expected = optimizer(hosts, **options, backend="reference")
     own_state(device, ({k: a for k, a in state.items() if k != "row_steps"} for state in opt.state))
     for dtype in DTYPES[:2]:
         rows = [(rng.integers(0, len(p), len(p)), p[0].size) for p in hosts]
@@ -540,8 +543,9 @@ def test_a_captured_graph(sample: Programs) -> None:
 
 
 @pytest.mark.parametrize("row_steps", [False, True])
-def test_rows(sample: Programs, row_steps: bool) -> None:
-    check_rows(sample, row_steps=row_steps)
+@pytest.mark.parametrize("optimizer", [fo.Adam, *(cls for cls in SAMPLE if kernel_kind(cls)[-1])])
+def test_rows(sample: Programs, optimizer: Any, row_steps: bool) -> None:
+    check_rows(sample, optimizer, row_steps=row_steps)
 
 
 def test_sums_over_rows_and_columns(sample: Programs) -> None:

@@ -179,21 +179,18 @@ def check_takes_options(param: ParamState, settings: Settings) -> None:
     """Raise ValueError for options or state that the parameter cannot have: on a GPU, or with rows without blocks."""
     p, options = param.metadata, settings.options
     if isinstance(p, ArrayMetadata):
-        if settings.has_row_state:
-            name = settings.optimizer.__name__
-            raise ValueError(
-                f"{param.p_place}: expected an array on the CPU, as {name} has state of its rows, got one on a GPU"
-            )
         refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
         for name, default in refused.items():
             if options[name] != default:
                 raise ValueError(
                     f"{name}: expected {default!r} for {param.p_place}, which is on a GPU, got {options[name]!r}"
                 )
-    if settings.optimizer.is_factored and p.ndim > MAX_AXES and not p.flags.c_contiguous:
+    reads_axes = settings.optimizer.is_factored or (settings.has_row_state and isinstance(p, ArrayMetadata))
+    if reads_axes and p.ndim > MAX_AXES and not p.flags.c_contiguous:
+        numbers = "sums over rows and columns" if settings.optimizer.is_factored else "numbers of its rows"
         raise ValueError(
             f"{param.p_place}: expected C order for more than {MAX_AXES} axes, as {settings.optimizer.__name__} has "
-            f"sums over rows and columns, got strides {p.strides}"
+            f"{numbers}, got strides {p.strides}"
         )
     if options["row_steps"]:
         check_whole_blocks(param, "row_steps counts its rows", settings.optimizer.variants[settings.variant])

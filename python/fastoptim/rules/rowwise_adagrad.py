@@ -30,14 +30,14 @@ class RowwiseAdagrad(Optimizer):
     with `Rows` gives the bits of a step on a dense array of these rows.
 
     Args:
-        params: Arrays to update in place, on the CPU; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 0.01.
         eps: Added to the denominator for numerical stability, at least 0.  Default 1e-8.
         initial_accumulator_value: Initial value of :math:`s`, at least 0.  Default 0.0.
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range, or a parameter is on a GPU.
+        ValueError: If an option is out of range.
 
     Source: Mudigere et al., 2022, arXiv:2104.05158; the form of FBGEMM and TorchRec.
 

@@ -29,7 +29,7 @@ class RowwiseAdam(Optimizer):
     with `Rows` gives the bits of a step on a dense array of these rows.
 
     Args:
-        params: Arrays to update in place, on the CPU; see `Optimizer`.
+        params: Arrays to update in place; see `Optimizer`.
         lr: Learning rate :math:`\eta`, at least 0, or a callable of the step.  Default 1e-3.
         betas: :math:`\beta_1` and :math:`\beta_2`, decay rates of the moving averages, each in [0, 1).  Default (0.9,
             0.999).
@@ -37,7 +37,7 @@ class RowwiseAdam(Optimizer):
         **shared: Weight decay, clipping, averages and the rest that every optimizer has; see `Optimizer`.
 
     Raises:
-        ValueError: If an option is out of range, or a parameter is on a GPU.
+        ValueError: If an option is out of range.
 
     Source: FBGEMM, `PARTIAL_ROWWISE_ADAM`, github.com/pytorch/FBGEMM; Kingma & Ba, 2015, arXiv:1412.6980.
 
