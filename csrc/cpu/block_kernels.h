@@ -65,6 +65,9 @@ FO_INLINE Ints widen_bytes(const void* from) {
     return Ints(kSigned ? _mm512_maskz_cvtepi8_epi32(kAll, bytes) : _mm512_maskz_cvtepu8_epi32(kAll, bytes));
 }
 
+// Return bfloat16 numbers as patterns of float32.
+FO_INLINE Ints widen_bfloat16(const void* from) { return Ints(from_bfloat16(from)); }
+
 // Return the upper 16 bits of each number of both vectors.
 FO_INLINE Ints upper_halves(Unsigneds a, Unsigneds b) {
     using Halves = std::uint16_t __attribute__((vector_size(kVectorBytes)));
@@ -98,6 +101,8 @@ FO_INLINE Ints widen_bytes(const void* from) {
     const __m128i bytes = _mm_loadl_epi64(static_cast<const __m128i*>(from));
     return Ints(kSigned ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
 }
+
+FO_INLINE Ints widen_bfloat16(const void* from) { return Ints(widen(from, 0)) << 16; }
 
 FO_INLINE Ints upper_halves(Unsigneds a, Unsigneds b) {
     const __m256i halves = _mm256_packus_epi32(__m256i(a >> 16), __m256i(b >> 16));
@@ -320,6 +325,41 @@ class GroupRounder {
     const Ints magnitude_ = repeat<Ints>(0x7fffffff), largest_ = repeat<Ints>(0x7f7f0000);
     const Unsigneds mask_ = repeat<Unsigneds>(0xff00u);
 };
+
+// Decode 64 bfloat16 parameters and the 8 bits of each (SplitPair).
+FO_INLINE void decode_pairs(const void* narrow, const void* low, float* to) {
+    for (int i = 0; i < kVectors; ++i) {
+        const int at = i * kVectorLanes;
+        const Ints upper = widen_bfloat16(static_cast<const char*>(narrow) + 2 * at), magnitude = upper & 0x7fffffff;
+        const Ints sum = magnitude + (widen_bytes<true>(static_cast<const char*>(low) + at) << 8);
+        const Ints most = magnitude > 0x7f800000 ? Ints{} + INT32_MAX : Ints{} + 0x7f800000;
+        const Ints bounded = larger(sum, Ints{});
+        store_vector((bounded < most ? bounded : most) | (upper & INT32_MIN), to + at);
+    }
+}
+
+// Encode them; return false, and write nothing, if one is NaN.
+FO_INLINE bool encode_pairs(const float* from, void* narrow, void* low) {
+    Ints x[kVectors], magnitudes[kVectors];
+    Ints wide[kVectors];
+    for (int i = 0; i < kVectors; ++i) {
+        x[i] = load_vector<Ints>(from + i * kVectorLanes);
+        const Ints magnitude = x[i] & 0x7fffffff;
+        magnitudes[i] = magnitude;
+        wide[i] = (magnitude + 0x7f + (magnitude >> 8 & 1)) >> 8;
+        x[i] = (x[i] & INT32_MIN) | (wide[i] + 0x80) << 8;
+        wide[i] &= 0xff;
+    }
+    if (any_above(largest_vector(magnitudes), Ints{} + 0x7f800000)) [[unlikely]]
+        return false;
+    for (int i = 0; i < kVectors; i += 2)
+        store_vector(upper_halves(Unsigneds(x[i]), Unsigneds(x[i + 1])),
+                     static_cast<char*>(narrow) + 2 * i * kVectorLanes);
+    for (int i = 0; i < kVectors; i += 4)
+        store_vector(__builtin_shuffle(Ints(pack<false>(wide + i)), kPackedOrder),
+                     static_cast<char*>(low) + i * kVectorLanes);
+    return true;
+}
 
 template <class Code>
 FO_INLINE void decode_block(const void* from, float scale, float* to) {

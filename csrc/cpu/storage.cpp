@@ -29,6 +29,9 @@ void with_pair(Format format, Extra kind, F f) {
     });
 }
 
+// The pair that block_kernels.h converts.
+using VectorPair = SplitPair<Bfloat16, std::int8_t, 8>;
+
 template <class T>
 Cell<T>* cells_at(void* data, Index begin) {
     return static_cast<Cell<T>*>(data) + begin;
@@ -58,8 +61,14 @@ void decode_parameter(const Segment& segment, Index begin, void* to, Index n) {
         using Kind = decltype(pair);
         const auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
         const auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
+        Index done = 0;
+#if defined(FO_CONVERTS_CODES)
+        if constexpr (std::is_same_v<Kind, VectorPair>)
+            for (; done + kCodeBlock <= n; done += kCodeBlock)
+                decode_pairs(narrow + done, low + done, static_cast<float*>(to) + done);
+#endif
         FO_IVDEP
-        for (Index i = 0; i < n; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
+        for (Index i = done; i < n; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
     });
 }
 
@@ -173,8 +182,15 @@ void encode_parameter(const Segment& segment, const RoundingKey& key, Index begi
         using Kind = decltype(pair);
         auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
         auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
+        Index done = 0;
+#if defined(FO_CONVERTS_CODES)
+        if constexpr (std::is_same_v<Kind, VectorPair>)
+            while (done + kCodeBlock <= n &&
+                   encode_pairs(static_cast<const float*>(from) + done, narrow + done, low + done))
+                done += kCodeBlock;
+#endif
         FO_IVDEP
-        for (Index i = 0; i < n; ++i) {
+        for (Index i = done; i < n; ++i) {
             const auto encoded = Kind::encode(source[i].value);
             narrow[i].value = encoded.narrow;
             low[i].value = encoded.low;
