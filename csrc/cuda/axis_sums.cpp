@@ -47,4 +47,12 @@ void set_row_factors(const RowFactorsWork& work, bool is_double, const Stream& s
     launch(kernels().row_factors[is_double], work, blocks_of_threads(work.size), stream);
 }
 
+void set_clip_factors(const ClipFactorsWork& work, const Stream& stream) {
+    launch(kernels().clip_factors, work, 1, stream);
+}
+
+void clip_units(const ClipUnitsWork& work, const Stream& stream) {
+    launch(kernels().clip_units[work.format == Format::kFloat64], work, blocks_of_threads(work.size), stream);
+}
+
 }  // namespace fo::cuda

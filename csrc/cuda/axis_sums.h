@@ -72,7 +72,8 @@ struct SumAxes : Body<kAxisThreads, int(kSumTile) + kAxisThreads> {
         const std::int64_t row = matrix * work.rows + first;
         const auto term = [&](std::int32_t i, std::int32_t k) {
             const std::int64_t place = (row + i) * work.columns + column;
-            const T x = load_one<T>(work.format, work.data + place * std::int64_t(item_size(work.format)), k);
+            const T x =
+                T(work.scale) * load_one<T>(work.format, work.data + place * std::int64_t(item_size(work.format)), k);
             return kLargest ? double(x) : double(x) * double(x);
         };
         double* const of_columns = block.shared + kAxisThreads;

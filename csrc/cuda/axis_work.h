@@ -13,6 +13,7 @@ struct AxisWork {
     double *row_partials, *column_partials;  // of each row in each unit; of each column in each block of rows
     double *row_results, *column_results;
     std::int64_t batch, rows, columns;
+    double scale;  // of elements before they are squared
     Format format;
 
     FO_HD std::int64_t blocks() const { return (rows + kRowBlock - 1) / kRowBlock; }
@@ -55,6 +56,30 @@ struct RowFactorsWork {
     char* factors;
     std::int64_t size, rows;
     double least;
+};
+
+// The sums of squares of units.  In float64 also of elements times square_scale of an infinite and of a small sum.
+struct UnitSums {
+    const double *squares, *scaled_down, *scaled_up;
+};
+
+// The factors clipping * max(|p|, eps) / |g| of units whose gradients g exceed that bound, as a fraction and an
+// exponent each; the fraction of another unit is -1.  The smallest factor, at most 1, follows them.
+struct ClipFactorsWork {
+    UnitSums params, gradients;
+    double* factors;
+    std::int64_t units;
+    double clipping, eps;
+};
+
+// A gradient in C order, and an array that receives it times these factors.
+struct ClipUnitsWork {
+    const char* gradient;
+    char* clipped;
+    const double* factors;
+    std::int64_t size, units;
+    bool is_last_axis;  // else the units are the indices of the first axis
+    Format format;
 };
 
 }  // namespace fo::cuda

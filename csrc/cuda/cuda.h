@@ -46,4 +46,8 @@ void add_groups(const GroupsWork& work, const Stream& stream);
 void update_moments(const MomentsWork& work, bool is_double, const Stream& stream);
 void set_row_factors(const RowFactorsWork& work, bool is_double, const Stream& stream);
 
+// Clip the gradients of units, such as rows; see axis_work.h.
+void set_clip_factors(const ClipFactorsWork& work, const Stream& stream);
+void clip_units(const ClipUnitsWork& work, const Stream& stream);
+
 }  // namespace fo::cuda

@@ -4,6 +4,7 @@
 #include "../rule_traits.h"
 #include "../rules.h"
 #include "axis_sums.h"
+#include "clip_units.h"
 #include "launch.h"
 #include "noise.h"
 #include "reduce.h"
@@ -86,7 +87,9 @@ AxisKernels axis_kernels() {
             kernel_of<AddGroups>("", ""),
             {kernel_of<UpdateMoments<float>>("", kTypeName<float>),
              kernel_of<UpdateMoments<double>>("", kTypeName<double>)},
-            {kernel_of<RowFactors<float>>("", kTypeName<float>), kernel_of<RowFactors<double>>("", kTypeName<double>)}};
+            {kernel_of<RowFactors<float>>("", kTypeName<float>), kernel_of<RowFactors<double>>("", kTypeName<double>)},
+            kernel_of<ClipFactors>("", ""),
+            {kernel_of<ClipUnits<float>>("", kTypeName<float>), kernel_of<ClipUnits<double>>("", kTypeName<double>)}};
 }
 #endif
 

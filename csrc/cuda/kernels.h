@@ -60,6 +60,8 @@ struct AxisKernels {
     std::array<Kernel, 2> finish;              // the same
     Kernel add_groups;
     std::array<Kernel, 2> update_moments, row_factors;
+    Kernel clip_factors;
+    std::array<Kernel, 2> clip_units;
 };
 
 AxisKernels axis_kernels();

@@ -25,4 +25,8 @@ void update_moments(const MomentsWork&, bool, const Stream&) { throw std::runtim
 
 void set_row_factors(const RowFactorsWork&, bool, const Stream&) { throw std::runtime_error(status()); }
 
+void set_clip_factors(const ClipFactorsWork&, const Stream&) { throw std::runtime_error(status()); }
+
+void clip_units(const ClipUnitsWork&, const Stream&) { throw std::runtime_error(status()); }
+
 }  // namespace fo::cuda

@@ -55,13 +55,15 @@ Index axis_scratch(Index batch, Index rows, Index columns) {
 }
 
 void reduce_axes(const py::array& matrices, Index batch, Index rows, Index columns, const py::array& scratch,
-                 const Optional& of_rows, const Optional& of_columns, bool largest, int where, std::uintptr_t stream) {
+                 const Optional& of_rows, const Optional& of_columns, bool largest, double scale, int where,
+                 std::uintptr_t stream) {
     const auto format = format_of(matrices);
     expect(format && matrices.size() == batch * rows * columns && matrices.size() > 0, "matrices with elements");
     cuda::AxisWork work = shape_of(batch, rows, columns);
     double* const partials = doubles_of(scratch, axis_scratch(batch, rows, columns));
     work.data = values_of(matrices, *format, matrices.size());
     work.format = *format;
+    work.scale = scale;
     work.row_results = doubles_of(of_rows, batch * rows);
     work.column_results = doubles_of(of_columns, batch * columns);
     if (of_rows) work.row_partials = partials;
@@ -123,18 +125,60 @@ void set_row_factors(const py::array& averages, const py::array& totals, const p
     cuda::set_row_factors(work, format == Format::kFloat64, stream_at(where, stream));
 }
 
+// sums of squares, and those of elements times the scales of square_scale
+using UnitArguments = std::tuple<py::array, Optional, Optional>;
+
+cuda::UnitSums unit_sums(const UnitArguments& arguments, Index units) {
+    const auto& [squares, scaled_down, scaled_up] = arguments;
+    return {doubles_of(squares, units), doubles_of(scaled_down, units), doubles_of(scaled_up, units)};
+}
+
+void set_clip_factors(const UnitArguments& params, const UnitArguments& gradients, const py::array& factors,
+                      double clipping, double eps, int where, std::uintptr_t stream) {
+    const Index units = factors.size() / 2;
+    const cuda::ClipFactorsWork work{unit_sums(params, units),
+                                     unit_sums(gradients, units),
+                                     doubles_of(factors, 2 * units + 1),
+                                     units,
+                                     clipping,
+                                     eps};
+    const GilRelease unlocked;
+    cuda::set_clip_factors(work, stream_at(where, stream));
+}
+
+void clip_units(const py::array& gradient, const py::array& factors, bool is_last_axis, const py::array& clipped,
+                int where, std::uintptr_t stream) {
+    const auto format = format_of(gradient);
+    expect(format.has_value(), "a gradient of a known dtype");
+    const Index size = gradient.size(), units = factors.size() / 2;
+    expect(units > 0 && size > 0 && size % units == 0, "a gradient of whole units");
+    const cuda::ClipUnitsWork work{values_of(gradient, *format, size),
+                                   values_of(clipped, *format, size),
+                                   doubles_of(factors, 2 * units + 1),
+                                   size,
+                                   units,
+                                   is_last_axis,
+                                   *format};
+    const GilRelease unlocked;
+    cuda::clip_units(work, stream_at(where, stream));
+}
+
 }  // namespace
 
 void export_gpu_axes(py::module_& m) {
     m.def("cuda_axis_scratch", &axis_scratch, py::arg("batch"), py::arg("rows"), py::arg("columns"));
     m.def("cuda_reduce_axes", &reduce_axes, py::arg("matrices"), py::arg("batch"), py::arg("rows"), py::arg("columns"),
-          py::arg("scratch"), py::arg("of_rows"), py::arg("of_columns"), py::arg("largest"), py::arg("where"),
-          py::arg("stream"));
+          py::arg("scratch"), py::arg("of_rows"), py::arg("of_columns"), py::arg("largest"), py::arg("scale"),
+          py::arg("where"), py::arg("stream"));
     m.def("cuda_add_groups", &add_groups, py::arg("numbers"), py::arg("groups"), py::arg("group"), py::arg("where"),
           py::arg("stream"));
     m.def("cuda_update_moments", &update_moments, py::arg("moments"), py::arg("where"), py::arg("stream"));
     m.def("cuda_set_row_factors", &set_row_factors, py::arg("averages"), py::arg("totals"), py::arg("factors"),
           py::arg("rows"), py::arg("least"), py::arg("where"), py::arg("stream"));
+    m.def("cuda_set_clip_factors", &set_clip_factors, py::arg("params"), py::arg("gradients"), py::arg("factors"),
+          py::arg("clipping"), py::arg("eps"), py::arg("where"), py::arg("stream"));
+    m.def("cuda_clip_units", &clip_units, py::arg("gradient"), py::arg("factors"), py::arg("is_last_axis"),
+          py::arg("clipped"), py::arg("where"), py::arg("stream"));
 }
 
 }  // namespace fo

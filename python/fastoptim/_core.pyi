@@ -40,6 +40,7 @@ def cuda_reduce_axes(
     of_rows: npt.NDArray[Any] | None,
     of_columns: npt.NDArray[Any] | None,
     largest: bool,
+    scale: float,
     where: int,
     stream: int,
 ) -> None: ...
@@ -68,6 +69,27 @@ def cuda_set_row_factors(
     factors: npt.NDArray[Any],
     rows: int,
     least: float,
+    where: int,
+    stream: int,
+) -> None: ...
+
+# sums of squares, and those of elements times the scales for infinite and for small sums
+UnitSums: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any] | None]
+
+def cuda_set_clip_factors(
+    params: UnitSums,
+    gradients: UnitSums,
+    factors: npt.NDArray[Any],
+    clipping: float,
+    eps: float,
+    where: int,
+    stream: int,
+) -> None: ...
+def cuda_clip_units(
+    gradient: npt.NDArray[Any],
+    factors: npt.NDArray[Any],
+    is_last_axis: bool,
+    clipped: npt.NDArray[Any],
     where: int,
     stream: int,
 ) -> None: ...

@@ -20,8 +20,10 @@ from ._core import build_info as build_info
 from ._core import complete as complete
 from ._core import cuda_add_groups as cuda_add_groups
 from ._core import cuda_axis_scratch as cuda_axis_scratch
+from ._core import cuda_clip_units as cuda_clip_units
 from ._core import cuda_device_of as cuda_device_of
 from ._core import cuda_reduce_axes as cuda_reduce_axes
+from ._core import cuda_set_clip_factors as cuda_set_clip_factors
 from ._core import cuda_set_row_factors as cuda_set_row_factors
 from ._core import cuda_status as cuda_status
 from ._core import cuda_update_moments as cuda_update_moments
@@ -42,6 +44,7 @@ from ._core import try_update as try_update
 if TYPE_CHECKING:
     from ._core import GroupSteps as GroupSteps
     from ._core import Moment as Moment
+    from ._core import UnitSums as UnitSums
 
 
 class Rule(NamedTuple):

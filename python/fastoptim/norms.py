@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .arrays.checks import canonical_dtype, check_array, is_dense, memory_of
-from .arrays.cuda_families import ArrayMetadata
-from .arrays.families import family_of
+from .arrays.checks import canonical_dtype, check_array, check_same_memory, is_dense
+from .arrays.cuda_families import ArrayMetadata, Cuda
+from .arrays.families import family_in, family_of
 from .arrays.tree import structure_of
 from .engines import cuda, native
+from .engines.gpu_axes import GpuAxes
 from .options.checks import NonNegative, NormType, Positive, check_option
 from .reference_math import Array, compute_dtype, norm_in_order, rounded_to
 
@@ -61,18 +62,20 @@ def adaptive_clip(
     that is not finite stays as it is.
 
     Args:
-        params: Arrays on the CPU: one, or any nesting of dicts, lists and tuples of arrays.
+        params: One array, or any nesting of dicts, lists and tuples of arrays.
         grads: Gradients of the same structure and shapes; None in the place of an array stays None.
         clipping: :math:`\lambda`, above 0.  Default 0.01.
         eps: :math:`\epsilon`, the least norm of a unit, at least 0.  Default 1e-3.
         output_axis: The axis of the outputs: 0 as in PyTorch, or -1 as in Keras and JAX.  Default 0.
 
     Returns:
-        New NumPy arrays of the gradients' dtypes, in the structure of `params`.
+        New arrays of the gradients' dtypes, in the structure of `params`: NumPy arrays, or on a GPU those of the
+        gradients' library.
 
     Raises:
         TypeError: Another structure, a leaf that is not an array, or a dtype that no optimizer accepts.
-        ValueError: Another shape, an option out of range, or an array on a GPU.
+        ValueError: Another shape, an option out of range, or a gradient that is not in its parameter's memory; on a GPU
+            also one of another library.
 
     Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
     arXiv:2102.06171.
@@ -95,18 +98,40 @@ def adaptive_clip(
     return structure.build(iter([None if pair is None else _clip(*pair, clipping, eps, output_axis) for pair in pairs]))
 
 
-def _checked_pair(p: Any, g: Any, path: str) -> tuple[Array, Array]:
-    """Return a parameter and its gradient as NumPy arrays."""
-    arrays = []
-    for array, place in ((p, f"params{path}"), (g, f"grads{path}")):
+def _checked_pair(p: Any, g: Any, path: str) -> tuple[Any, Any]:
+    """Return a parameter and its gradient as NumPy arrays, or as they are on a GPU."""
+    arrays, places = [], (f"params{path}", f"grads{path}")
+    for array, place in zip((p, g), places, strict=True):
         checked = check_array(np.asarray(array) if isinstance(array, np.generic) else array, place)
-        if isinstance(checked, ArrayMetadata):
-            raise ValueError(f"{place}: expected an array on the CPU, got one on {memory_of(checked)}")
-        arrays.append(_plain(checked))
+        arrays.append(checked if isinstance(checked, ArrayMetadata) else _plain(checked))
     own, grad = arrays
+    check_same_memory(grad, places[1], own)
     if grad.shape != own.shape:
         raise ValueError(f"grads{path}: expected shape {own.shape} as the parameter's, got {grad.shape}")
-    return own, grad
+    if not isinstance(own, ArrayMetadata):
+        return own, grad
+    expected, got = (family_in(each) for each in (p, g))
+    if got is not expected:
+        raise ValueError(f"grads{path}: expected an array of {expected.name} as the parameter, got one of {got.name}")
+    return p, g
+
+
+def _clip_on_gpu(p: Any, g: Any, clipping: float, eps: float, output_axis: int) -> Any:
+    """Return the clipped gradient of one parameter in C order, without a wait for the GPU."""
+    family = family_in(g)
+    assert isinstance(family, Cuda)
+
+    def allocate(name: str, size: int) -> Any:
+        return family.full(g, (size,), 0.0, np.dtype(np.float64))
+
+    with family.arithmetic(g):
+        metadata = family.metadata(g, "")
+        if not metadata.flags.c_contiguous:
+            g = family.contiguous(g)
+        clipped = family.full(g, metadata.shape, 0.0, metadata.dtype)
+        if metadata.size:
+            GpuAxes(family, g, allocate).clip_units(p, g, clipped, clipping, eps, output_axis)
+    return clipped
 
 
 class _Norms(NamedTuple):
@@ -128,8 +153,10 @@ class _Norms(NamedTuple):
         return is_finite & np.where(is_equal, self.fraction > other.fraction, self.exponent > other.exponent)
 
 
-def _clip(p: Array, g: Array, clipping: float, eps: float, output_axis: int) -> Array:
+def _clip(p: Any, g: Any, clipping: float, eps: float, output_axis: int) -> Any:
     """Return the clipped gradient of one parameter."""
+    if not isinstance(g, np.ndarray):
+        return _clip_on_gpu(p, g, clipping, eps, output_axis)
     shape = [1] * g.ndim
     if g.ndim > 1:
         shape[output_axis] = -1

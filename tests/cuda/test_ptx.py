@@ -248,8 +248,8 @@ def check_norms(programs: Programs) -> None:
             arrays[3].grads[1][-1] = inf
         launched |= check_steps(programs, case, arrays)
     common = {name for name, rule in rules_of(programs).items() if not rule}
-    elsewhere = {"AddAll", "FinishSums", "Put", *FILL_NORMAL, *ROW_KERNELS, *AXIS_KERNELS}  # which other tests require
-    assert common - launched == elsewhere
+    elsewhere = {"AddAll", "FinishSums", "Put", *FILL_NORMAL, *ROW_KERNELS, *AXIS_KERNELS, *CLIP_KERNELS}
+    assert common - launched == elsewhere  # which other tests require
 
 
 def scaled_values(scale: float) -> Callable[[np.random.Generator, DType, int], Array]:
@@ -307,6 +307,7 @@ AXIS_KERNELS = {
     *(f"FinishAxes<{largest}>" for largest in ("false", "true")),
     *(f"{name}<{kind}>" for kind in ("float", "double") for name in ("UpdateMoments", "RowFactors")),
 }
+CLIP_KERNELS = {"ClipFactors", "ClipUnits<float>", "ClipUnits<double>"}
 ROW_KERNELS = {"CopyRows<false>", "CopyRows<true>", "AddRows<float>", "AddRows<double>"}
 
 
@@ -371,6 +372,30 @@ def check_axes(programs: Programs) -> None:
         assert_same_bits(get(xp, new), v)
         assert_same_bits(get(xp, factors), np.repeat(factor, rows))
     assert device.launched == AXIS_KERNELS
+
+
+def check_clipping(programs: Programs) -> None:
+    """Units within the bound and beyond it, with factors below the range of float32 and squares that overflow."""
+    xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(13)
+    full = CuPy.full
+
+    def full_and_owned(*arguments: Any) -> Any:
+        array = full(*arguments)
+        device.own("sums, factors or a result", array)
+        return array
+
+    with pytest.MonkeyPatch.context() as patch, device.interpreting():
+        patch.setattr(CuPy, "full", full_and_owned)
+        for dtype, scale, axis in product(DTYPES, (1.0, 1e300), (0, -1)):
+            params, grads = (ordinary_values(rng, dtype, 40 * 9).reshape(40, 9) for _ in range(2))
+            with np.errstate(over="ignore"):
+                grads[::2] *= dtype.type(scale) if dtype == FLOAT64 else dtype.type(3.0)
+                params[:7] *= dtype.type(1 / scale) if dtype == FLOAT64 else dtype.type(1e-4)
+            there = [placed(device, "an array", array, 1, writable=False) for array in (params, grads)]
+            options: dict[str, Any] = {"clipping": 0.5, "eps": 0.0, "output_axis": axis}
+            found = fo.adaptive_clip(there[0], there[1], **options)
+            assert_same_bits(get(xp, found), fo.adaptive_clip(params, grads, **options))
+    assert device.launched >= CLIP_KERNELS
 
 
 def check_factored(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
@@ -550,6 +575,10 @@ def test_rows(sample: Programs, optimizer: Any, row_steps: bool) -> None:
 
 def test_sums_over_rows_and_columns(sample: Programs) -> None:
     check_axes(sample)
+
+
+def test_clipped_units(sample: Programs) -> None:
+    check_clipping(sample)
 
 
 def test_random_numbers(sample: Programs) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import fastoptim as fo
 from cases import Array, assert_same_bits
+from devices import get, put, with_device
 from frameworks import import_optax
 from loops import loop
 
@@ -119,6 +120,33 @@ def test_what_is_not_finite_stays() -> None:
     found = fo.adaptive_clip(p, g)
     assert_same_bits(found[:2], g[:2])
     np.testing.assert_allclose(found[2], [0.01 * np.sqrt(2), 0])
+
+
+@with_device
+@loop("axis", [0, -1])
+@loop("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+@loop(("p_scale", "g_scale"), [(1.0, 1.0), (1e-170, 1e-160), (1e-300, 1e300), (1e-39, 1e38), (1e200, 1e220)])
+def test_bits_on_a_gpu(axis: Any, dtype: Any, p_scale: float, g_scale: float, xp: Any) -> None:
+    """In every memory order, with factors below the range of the gradient and norms beyond it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        params = [(p_scale * p).astype(np.float32 if i == 3 else dtype) for i, p in enumerate(values(0))]
+        grads = [np.array((g_scale * g).astype(dtype), order="F" if i == 1 else "C") for i, g in enumerate(values(1))]
+    grads[0].reshape(-1)[5] = 0
+    for clipping, eps in ((0.01, 1e-3), (0.5, 0.0)):
+        wanted = fo.adaptive_clip(params, grads, clipping, eps, output_axis=axis)
+        there: Any = [[put(xp, array) for array in arrays] for arrays in (params, grads)]
+        found = fo.adaptive_clip(there[0], there[1], clipping, eps, output_axis=axis)
+        for own, other in zip(found, wanted, strict=True):
+            assert_same_bits(np.ascontiguousarray(get(xp, own)), np.ascontiguousarray(other))
+
+
+@with_device
+def test_a_gradient_is_where_its_parameter_is(xp: Any) -> None:
+    p = np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"^grads\['w'\]: expected an array on CUDA device 0 as the par"):
+        fo.adaptive_clip({"w": put(xp, p)}, {"w": p})
+    with pytest.raises(ValueError, match=r"^grads\['w'\]: expected an array on the CPU as the parameter"):
+        fo.adaptive_clip({"w": p}, {"w": put(xp, p)})
 
 
 @loop(

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import core
 from ..arrays.cuda_families import ArrayMetadata, Cuda
 from ..arrays.families import family_of
@@ -47,11 +49,19 @@ class GpuAxes:
         register_dtypes()
 
     def reduce(
-        self, x: Any, shape: tuple[int, int, int], *, rows: bool = True, columns: bool = True, largest: bool = False
+        self,
+        x: Any,
+        shape: tuple[int, int, int],
+        *,
+        rows: bool = True,
+        columns: bool = True,
+        largest: bool = False,
+        scale: float = 1.0,
     ) -> tuple[Any, Any]:
         """Return the sums of squares over rows and over columns, or the largest elements, which are not negative.
 
-        The shape is that of a batch of matrices with elements.  The results are vectors in double, in memory that the
+        The shape is that of a batch of matrices with elements, which `scale` multiplies.
+        The results are vectors in double, in memory that the
         next call uses again; they are None where they are not wanted.
         """
         batch, height, width = shape
@@ -65,7 +75,7 @@ class GpuAxes:
         of_rows = self._allocate("of rows", batch * height) if rows else None
         of_columns = self._allocate("of columns", batch * width) if columns else None
         to_rows, to_columns = (None if each is None else _metadata(each) for each in (of_rows, of_columns))
-        core.cuda_reduce_axes(metadata, *shape, _metadata(scratch), to_rows, to_columns, largest, *self._at)
+        core.cuda_reduce_axes(metadata, *shape, _metadata(scratch), to_rows, to_columns, largest, scale, *self._at)
         return of_rows, of_columns
 
     def add_groups(self, numbers: Any, group: int) -> None:
@@ -84,6 +94,33 @@ class GpuAxes:
         """
         averages, totals, factors = (_metadata(each) for each in (averages, totals, factors))
         core.cuda_set_row_factors(averages, totals, factors, rows, least, *self._at)
+
+    def clip_units(self, p: Any, g: Any, clipped: Any, clipping: float, eps: float, output_axis: int) -> None:
+        """Assign a gradient whose units are clipped, as `adaptive_clip` specifies; the gradient is in C order."""
+        shape = tuple(g.shape)
+        units = shape[output_axis] if len(shape) > 1 else 1
+        factors = self._allocate("factors", 2 * units + 1)
+        of_p, of_g = self._unit_sums(p, units, output_axis), self._unit_sums(g, units, output_axis)
+        core.cuda_set_clip_factors(_native_sums(of_p), _native_sums(of_g), _metadata(factors), clipping, eps, *self._at)
+        is_last = output_axis == -1 and len(shape) > 1
+        core.cuda_clip_units(_metadata(g), _metadata(factors), is_last, _metadata(clipped), *self._at)
+
+    def _unit_sums(self, x: Any, units: int, output_axis: int) -> list[Any]:
+        """Return the sums of squares of each unit; in float64 also those of scaled elements."""
+        shape, is_double = tuple(x.shape), _metadata(x).dtype == np.float64
+        over_rows = len(shape) > 1 and output_axis == -1
+        rest = math.prod(shape) // units
+        matrix = (1, rest, units) if over_rows else (1, units, rest)
+
+        def sums(scale: float) -> Any:
+            return self.reduce(x, matrix, rows=not over_rows, columns=over_rows, scale=scale)[over_rows]
+
+        return [sums(scale) for scale in ((1.0, 2.0**-538, 2.0**537) if is_double else (1.0,))]
+
+
+def _native_sums(sums: list[Any]) -> core.UnitSums:
+    squares, *scaled = (_metadata(each) for each in sums)
+    return (squares, scaled[0], scaled[1]) if scaled else (squares, None, None)
 
 
 def matrices_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
