@@ -61,7 +61,7 @@ def rounding_bits(seed: int, param: int, step: int, elements: Array, use: int = 
     place = np.asarray(elements, np.uint64)
     group = place // np.uint64(64)
     index = group * np.uint64(16) + place % np.uint64(16)
-    words, shared = np.zeros((2, *place.shape), np.uint32)
+    words, shared = (np.zeros(place.shape, np.uint32) for _ in range(2))
     for block in np.unique(index >> _32):
         own = (index >> _32) == block
         key = _words(seed, use, param, step, block.reshape(1))[:, 0]
