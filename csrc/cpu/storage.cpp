@@ -64,8 +64,10 @@ void decode_parameter(const Segment& segment, Index begin, void* to, Index n) {
         Index done = 0;
 #if defined(FO_CONVERTS_CODES)
         if constexpr (std::is_same_v<Kind, VectorPair>)
-            for (; done + kCodeBlock <= n; done += kCodeBlock)
+            for (; done + kCodeBlock <= n; done += kCodeBlock) {
+                FO_PREFETCH(low + done + kSumTile);
                 decode_pairs(narrow + done, low + done, static_cast<float*>(to) + done);
+            }
 #endif
         FO_IVDEP
         for (Index i = done; i < n; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
@@ -310,7 +312,8 @@ void decode_bfloat16(const void* codes, Index begin, float* to, Index n, Ahead& 
     Index at = 0;
     for (; at + kCodeBlock <= n; at += kCodeBlock) {
         ahead.fetch();
-        FO_PREFETCH(from + at + kSumTile);
+        FO_PREFETCH(from + at + kSumTile);  // 64 elements have two lines
+        FO_PREFETCH(from + at + kSumTile + kCodeBlock / 2);
         decode_group(from + at, cells_at<float>(to, at));
     }
     if (at < n) decode<float>(Format::kBfloat16, from + at, to + at, n - at);
