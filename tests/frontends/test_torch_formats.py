@@ -395,3 +395,28 @@ def test_blocks_of_a_part_of_a_tensor_are_rejected(tmp_path: Path) -> None:
                 opt.step()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+@loop("flat", [False, True])
+def test_distributed_checkpoints_keep_codes(flat: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nested dicts, and flattened ones with the names of the parameters."""
+    checkpoint = optional("torch.distributed.checkpoint")
+    state_dicts = optional("torch.distributed.checkpoint.state_dict")
+    options = {"options": state_dicts.StateDictOptions(flatten_optimizer_state_dict=flat)}
+    path = tmp_path_factory.mktemp("checkpoint")
+    models, optimizers = [], []
+    for _ in range(2):
+        models.append(torch.nn.Linear(64, 65))
+        optimizers.append(fastoptim.torch.AdamW(models[-1].parameters(), state_format="int8"))
+    step(optimizers[0], 0)
+    models[1].load_state_dict(models[0].state_dict())
+    saved = state_dicts.get_optimizer_state_dict(models[0], optimizers[0], **options)
+    checkpoint.save({"optimizer": saved}, checkpoint_id=path)
+    target = state_dicts.get_optimizer_state_dict(models[1], optimizers[1], **options)
+    checkpoint.load({"optimizer": target}, checkpoint_id=path)
+    state_dicts.set_optimizer_state_dict(models[1], optimizers[1], target, **options)
+    for opt in optimizers:
+        step(opt, 1)
+    assert_same(list(models[0].parameters()), list(models[1].parameters()))
+    assert isinstance(optimizers[1].state[models[1].weight]["exp_avg"], dict)
