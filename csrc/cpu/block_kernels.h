@@ -42,8 +42,8 @@ FO_INLINE V repeat(T value) {
     return vector;
 }
 
-FO_INLINE bool any_above(Ints x, Ints bound) {
-    return _mm512_cmp_epi32_mask(__m512i(x), __m512i(bound), _MM_CMPINT_NLE) != 0;
+FO_INLINE bool any_above(Unsigneds x, Unsigneds bound) {
+    return _mm512_cmp_epu32_mask(__m512i(x), __m512i(bound), _MM_CMPINT_NLE) != 0;
 }
 
 // Return a*b - c for an exact product.
@@ -85,7 +85,7 @@ FO_INLINE V repeat(T value) {
     return V{} + value;
 }
 
-FO_INLINE bool any_above(Ints x, Ints bound) { return _mm256_movemask_epi8(__m256i(x > bound)) != 0; }
+FO_INLINE bool any_above(Unsigneds x, Unsigneds bound) { return _mm256_movemask_epi8(__m256i(x > bound)) != 0; }
 
 FO_INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) { return a * b - c; }
 
@@ -184,19 +184,22 @@ FO_INLINE void for_constants(const F& f) {
     }(std::make_integer_sequence<int, kCount>());
 }
 
-FO_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+template <class V>
+FO_INLINE V larger(V a, V b) {
+    return a > b ? a : b;
+}
 
 // Return the largest of each lane; changes x.
-FO_INLINE Ints largest_vector(Ints (&x)[kVectors]) {
+FO_INLINE Unsigneds largest_vector(Unsigneds (&x)[kVectors]) {
     for (int n = kVectors / 2; n > 0; n /= 2)
         for (int i = 0; i < n; ++i) x[i] = larger(x[i], x[i + n]);
     return x[0];
 }
 
 // Return the largest lane of each of kVectorLanes vectors.
-FO_INLINE Ints largest_lanes(const Ints* x) {
+FO_INLINE Unsigneds largest_lanes(const Unsigneds* x) {
     const Ints even = kLaneOf * 2, odd = even + 1;
-    Ints folded[kVectorLanes];
+    Unsigneds folded[kVectorLanes];
     for (int i = 0; i < kVectorLanes; ++i) folded[i] = x[i];
     // Lane l of a fold has the lanes 2l and 2l + 1 of both vectors.
     for (int n = kVectorLanes / 2; n > 0; n /= 2)
@@ -221,7 +224,8 @@ class BlockEncoder {
             store_vector(Random::pattern_of_rest(words_.shared_bytes(std::uint32_t(i))), rests_ + i);
     }
 
-    // Encode blocks; return false, and write no code, if an element is not finite.
+    // Encode blocks; return false, and write no code, if an element is not finite, or of a non-negative array has a
+    // sign.
     bool encode(const float* from, int blocks, void* to, float* scales, cpu::Ahead& ahead) {
         for (int i = 0; i < blocks; i += kVectorLanes)
             if (!measure(from + i * kCodeBlock, std::min(blocks - i, kVectorLanes), scales + i, factors_ + i))
@@ -236,19 +240,22 @@ class BlockEncoder {
     }
 
   private:
-    // Compute the scale and the factor of each block; return whether all elements are finite.
+    // Return the pattern without its sign, which no element of a non-negative array has.
+    FO_INLINE Unsigneds magnitude(Unsigneds x) const { return kSigned ? x & magnitude_ : x; }
+
+    // Compute the scale and the factor of each block; return whether all elements can be encoded.
     FO_INLINE bool measure(const float* from, int blocks, float* scales, float* factors) const {
-        Ints largest_of[kVectorLanes];
+        Unsigneds largest_of[kVectorLanes];
         for (int block = 0; block < blocks; ++block, from += kCodeBlock) {
-            Ints x[kVectors];
-            for (int i = 0; i < kVectors; ++i) x[i] = load_vector<Ints>(from + i * kVectorLanes) & magnitude_;
+            Unsigneds x[kVectors];
+            for (int i = 0; i < kVectors; ++i) x[i] = magnitude(load_vector<Unsigneds>(from + i * kVectorLanes));
             largest_of[block] = largest_vector(x);
         }
-        for (int block = blocks; block < kVectorLanes; ++block) largest_of[block] = Ints{};
-        const Ints largest = largest_lanes(largest_of);
-        if (any_above(largest, Ints{} + 0x7f7fffff)) return false;
-        const Ints least = larger(largest, Ints{} + bits<std::int32_t>(0x1p-110f));
-        const Floats scale = Floats(largest == 0 ? Ints{} : least);
+        for (int block = blocks; block < kVectorLanes; ++block) largest_of[block] = Unsigneds{};
+        const Unsigneds largest = largest_lanes(largest_of);
+        if (any_above(largest, Unsigneds{} + 0x7f7fffffu)) return false;
+        const Unsigneds least = larger(largest, Unsigneds{} + bits<std::uint32_t>(0x1p-110f));
+        const Floats scale = Floats(largest == 0 ? Unsigneds{} : least);
         std::memcpy(scales, &scale, static_cast<std::size_t>(blocks) * sizeof(float));
         store_vector(2 * Code::kUnits / Floats(least), factors);
         return true;
@@ -260,8 +267,8 @@ class BlockEncoder {
         const std::uint32_t rest = rests_[block];
         Ints magnitudes[kVectors], codes[kVectors];
         for_constants<kVectors>([&](auto i) __attribute__((always_inline)) {
-            const Ints x = load_vector<Ints>(from + i * kVectorLanes);
-            magnitudes[i] = x & magnitude_;
+            const Unsigneds x = load_vector<Unsigneds>(from + i * kVectorLanes);
+            magnitudes[i] = Ints(magnitude(x));
             const Floats random = Floats((bytes_at<Random::kByteAt, i>(words) & mask_) | rest);
             codes[i] = encode_vector(x, Floats(magnitudes[i]), factor, random);
         });
@@ -277,18 +284,18 @@ class BlockEncoder {
 
     // Twice the units have half a pattern that is 2^-63 times the place, so that one exact product replaces the
     // addition of the bias.
-    FO_INLINE Ints encode_vector(Ints x, Floats magnitude, float factor, Floats random) const {
-        const Floats units = magnitude * factor + zero_;
+    FO_INLINE Ints encode_vector(Unsigneds x, Floats positive, float factor, Floats random) const {
+        const Floats units = positive * factor + zero_;
         Floats above = multiply_subtract(Floats(Ints(units) >> 1), scale_, random);
-        if constexpr (kSigned) above = Floats((x & ~magnitude_) | Ints(above));
+        if constexpr (kSigned) above = Floats((x & ~magnitude_) | Unsigneds(above));
         return __builtin_convertvector(above, Ints);
     }
 
     const RandomWords words_;
-    const Ints magnitude_ = repeat<Ints>(0x7fffffff), order_ = kPackedOrder;
+    const Ints order_ = kPackedOrder;
     const Bytes ones_ = Bytes(repeat<Ints>(0x01010101));
     const Floats zero_ = repeat<Floats>(2 * Code::kUnitsOfFirst), scale_ = repeat<Floats>(0x1p63f);
-    const Unsigneds mask_ = repeat<Unsigneds>(0xffu << Random::kByteAt);
+    const Unsigneds mask_ = repeat<Unsigneds>(0xffu << Random::kByteAt), magnitude_ = repeat<Unsigneds>(0x7fffffffu);
     alignas(64) float factors_[kMost];
     alignas(64) std::uint32_t rests_[kMost];
 };
@@ -303,11 +310,10 @@ class GroupRounder {
     FO_INLINE bool round(const float* from, std::uint32_t i, void* to) const {
         const RandomWords::Group words = words_.of_group(i);
         const std::uint32_t shared = shared_byte(key_, group_ + i);
-        Unsigneds x[kVectors];
-        Ints magnitudes[kVectors];
+        Unsigneds x[kVectors], magnitudes[kVectors];
         for (int k = 0; k < kVectors; ++k) {
             x[k] = load_vector<Unsigneds>(from + k * kVectorLanes);
-            magnitudes[k] = Ints(x[k]) & magnitude_;
+            magnitudes[k] = x[k] & magnitude_;
         }
         if (any_above(largest_vector(magnitudes), largest_)) [[unlikely]]
             return false;
@@ -322,7 +328,7 @@ class GroupRounder {
     const RandomWords words_;
     const std::uint32_t group_;
     const Words& key_;
-    const Ints magnitude_ = repeat<Ints>(0x7fffffff), largest_ = repeat<Ints>(0x7f7f0000);
+    const Unsigneds magnitude_ = repeat<Unsigneds>(0x7fffffffu), largest_ = repeat<Unsigneds>(0x7f7f0000u);
     const Unsigneds mask_ = repeat<Unsigneds>(0xff00u);
 };
 
@@ -340,17 +346,17 @@ FO_INLINE void decode_pairs(const void* narrow, const void* low, float* to) {
 
 // Encode them; return false, and write nothing, if one is NaN.
 FO_INLINE bool encode_pairs(const float* from, void* narrow, void* low) {
-    Ints x[kVectors], magnitudes[kVectors];
-    Ints wide[kVectors];
+    Ints x[kVectors], wide[kVectors];
+    Unsigneds magnitudes[kVectors];
     for (int i = 0; i < kVectors; ++i) {
         x[i] = load_vector<Ints>(from + i * kVectorLanes);
         const Ints magnitude = x[i] & 0x7fffffff;
-        magnitudes[i] = magnitude;
+        magnitudes[i] = Unsigneds(magnitude);
         wide[i] = (magnitude + 0x7f + (magnitude >> 8 & 1)) >> 8;
         x[i] = (x[i] & INT32_MIN) | (wide[i] + 0x80) << 8;
         wide[i] &= 0xff;
     }
-    if (any_above(largest_vector(magnitudes), Ints{} + 0x7f800000)) [[unlikely]]
+    if (any_above(largest_vector(magnitudes), Unsigneds{} + 0x7f800000u)) [[unlikely]]
         return false;
     for (int i = 0; i < kVectors; i += 2)
         store_vector(upper_halves(Unsigneds(x[i]), Unsigneds(x[i + 1])),
