@@ -401,12 +401,14 @@ def check_clipping(programs: Programs) -> None:
 def check_factored(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Two steps of a matrix, a vector and a batch in another order."""
     xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(12)
-    full = CuPy.full
 
-    def full_and_owned(*arguments: Any) -> Any:
-        array = full(*arguments)
-        device.own("state, scratch or sums", array)
-        return array
+    def owned(make: Callable[..., Any]) -> Callable[..., Any]:
+        def make_and_own(*arguments: Any) -> Any:
+            array = make(*arguments)
+            device.own("state, scratch, sums or a copy", array)
+            return array
+
+        return make_and_own
 
     def values() -> list[Array]:
         flat = [ordinary_values(rng, dtype, size) for size in (SIZE, 9, 210)]
@@ -414,11 +416,12 @@ def check_factored(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyP
 
     options: dict[str, Any] = {"weight_decay": 0.1, "cautious": True}
     runs: list[tuple[Any, dict[str, Any]]] = [(cls, options) for cls in FACTORED_OPTIMIZERS.values()]
-    for cls, given in [*runs, (fo.Adafactor, {"beta1": 0.9}), (fo.SM3, {"momentum": 0.0})]:
+    for cls, given in [*runs, (fo.Adafactor, {"beta1": 0.9, "l1": 0.01}), (fo.SM3, {"momentum": 0.0})]:
         hosts, grads = values(), values()
         expected = cls([p.copy(order="K") for p in hosts], **given, backend="reference")
         with monkeypatch.context() as patch, device.interpreting():
-            patch.setattr(CuPy, "full", full_and_owned)
+            for name in ("full", "zeros", "contiguous"):
+                patch.setattr(CuPy, name, owned(getattr(CuPy, name)))
             params = []
             for host in hosts:
                 params.append(xp.asarray(host))
