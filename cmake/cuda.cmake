@@ -15,11 +15,14 @@ set(fastoptim_cuda_plain csrc/cuda/axis_sums.cpp csrc/cuda/gpu_device.cpp csrc/c
 # The same code as plain C++.  The arguments are so small that a dozen arrays do not fit into them.
 if(fastoptim_cuda STREQUAL "EMULATED")
   foreach(part IN LISTS fastoptim_cuda_parts)
-    add_library(fastoptim_kernels_${part} OBJECT csrc/cuda/kernels.cu)
-    target_compile_definitions(fastoptim_kernels_${part} PRIVATE
-      FO_TARGET=gpu FO_PART=${part} FO_ARGUMENT_BYTES=2048)
-    target_link_libraries(fastoptim_kernels_${part} PRIVATE fastoptim_flags)
-    list(APPEND fastoptim_kernels $<TARGET_OBJECTS:fastoptim_kernels_${part}>)
+    foreach(kind kernels staged)
+      set(library fastoptim_${kind}_${part})
+      add_library(${library} OBJECT csrc/cuda/kernels.cu)
+      target_compile_definitions(${library} PRIVATE
+        FO_TARGET=gpu FO_PART=${part} $<$<STREQUAL:${kind},staged>:FO_STAGED> FO_ARGUMENT_BYTES=2048)
+      target_link_libraries(${library} PRIVATE fastoptim_flags)
+      list(APPEND fastoptim_kernels $<TARGET_OBJECTS:${library}>)
+    endforeach()
   endforeach()
   set_source_files_properties(csrc/cuda/kernels.cu PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-O1")
   add_library(fastoptim_cuda OBJECT ${fastoptim_cuda_plain} csrc/cuda/emulated.cpp)
@@ -73,14 +76,27 @@ target_compile_options(fastoptim_cuda_flags INTERFACE
   $<$<BOOL:${FASTOPTIM_WERROR}>:-Werror=all-warnings>)
 target_compile_definitions(fastoptim_cuda_flags INTERFACE FO_TARGET=gpu)
 
+# The machine code of an architecture runs on the later ones of its major version.  Kernels for staged arrays, of which
+# arithmetic takes most of the time, use that to need less space.
+set(fastoptim_staged_architectures ${fastoptim_architectures})
+if(80-real IN_LIST fastoptim_architectures)
+  list(REMOVE_ITEM fastoptim_staged_architectures 86-real 89-real)
+endif()
+
 foreach(part IN LISTS fastoptim_cuda_parts)
-  add_library(fastoptim_kernels_${part} OBJECT csrc/cuda/kernels.cu)
-  target_compile_definitions(fastoptim_kernels_${part} PRIVATE FO_PART=${part})
-  target_link_libraries(fastoptim_kernels_${part} PRIVATE fastoptim_cuda_flags)
-  set_target_properties(fastoptim_kernels_${part} PROPERTIES
-    CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_VISIBILITY_PRESET hidden
-    CUDA_ARCHITECTURES "${fastoptim_architectures}")
-  list(APPEND fastoptim_kernels $<TARGET_OBJECTS:fastoptim_kernels_${part}>)
+  foreach(kind kernels staged)
+    set(library fastoptim_${kind}_${part})
+    add_library(${library} OBJECT csrc/cuda/kernels.cu)
+    target_compile_definitions(${library} PRIVATE FO_PART=${part} $<$<STREQUAL:${kind},staged>:FO_STAGED>)
+    target_link_libraries(${library} PRIVATE fastoptim_cuda_flags)
+    set_target_properties(${library} PROPERTIES
+      CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_VISIBILITY_PRESET hidden
+      CUDA_ARCHITECTURES "${fastoptim_architectures}")
+    if(kind STREQUAL "staged")
+      set_target_properties(${library} PROPERTIES CUDA_ARCHITECTURES "${fastoptim_staged_architectures}")
+    endif()
+    list(APPEND fastoptim_kernels $<TARGET_OBJECTS:${library}>)
+  endforeach()
 endforeach()
 
 # The run-time library is linked statically and looks for a driver at its first use.  Without a driver the module can be

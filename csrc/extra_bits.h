@@ -8,7 +8,7 @@
 // number never changes its sign.
 #pragma once
 
-#include "formats.h"
+#include "array_ref.h"
 #include "random_bits.h"
 
 namespace fo::FO_TARGET {
@@ -114,6 +114,21 @@ struct SplitPair {
         return bits<float>(std::uint32_t(magnitude) | std::uint32_t(narrow & 0x8000) << 16);
     }
 };
+
+// Call f with the type of a format of 16 bits.
+template <class F>
+FO_HD void with_narrow(Format format, F f) {
+    format == Format::kFloat16 ? f(Float16{}) : f(Bfloat16{});
+}
+
+// Call f with the type of a parameter's pair, kBits8 or kBits16.
+template <class F>
+FO_HD void with_pair(Format format, Extra kind, F f) {
+    with_narrow(format, [&](auto narrow) {
+        using Kind = decltype(narrow);
+        kind == Extra::kBits8 ? f(SplitPair<Kind, std::int8_t, 8>{}) : f(SplitPair<Kind, std::int16_t, 16>{});
+    });
+}
 
 // A compensated parameter, with both parts rounded: the larger one and its rest.  Of a parameter that was assigned, a
 // rest of more than half a gap is that of another number.

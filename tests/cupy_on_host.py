@@ -140,6 +140,10 @@ class ndarray:  # noqa: N801  # CuPy's name
     def flags(self) -> Any:
         return self.host.flags
 
+    @property
+    def nbytes(self) -> int:
+        return int(self.host.nbytes)
+
     def __deepcopy__(self, memo: Any) -> ndarray:
         return self._like(copying.deepcopy(self.host, memo))
 

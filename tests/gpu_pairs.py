@@ -61,11 +61,11 @@ class Pair:
         for i, (p, wanted) in enumerate(zip(leaves(self.there.params), leaves(self.here.params), strict=True)):
             assert type(p) is self.xp.ndarray
             assert_same_bits(get(self.xp, p), wanted, f"p {i}")
-        for i, (state, wanted) in enumerate(zip(leaves(self.there.state), leaves(self.here.state), strict=True)):
-            assert state.keys() == wanted.keys()
-            for name, array in state.items():
+        for i, (there, here) in enumerate(zip(self.there.param_states, self.here.param_states, strict=True)):
+            assert there.state.keys() == here.state.keys()
+            for name, array in there.state.items():
                 assert type(array) is self.xp.ndarray
-                assert_same_bits(get(self.xp, array), wanted[name], f"{name} of p {i}")
+                assert_same_bits(get(self.xp, array), here.state[name], f"{name} of p {i}")
 
 
 def pair_of(xp: Any, case: Case, seed: int = 0) -> Pair:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from cases import CHECKOUT
@@ -71,10 +72,11 @@ def ptx_of_all(nvcc: Path, work: Path) -> list[str]:
     assert found
     with ThreadPoolExecutor(2) as pool:
 
-        def compile_part(part: str) -> str:
-            return _ptx(nvcc, CSRC / "cuda" / "kernels.cu", work / f"{part}.ptx", f"-DFO_PART={part}")
+        def compile_part(part: str, options: tuple[str, ...]) -> str:
+            made = work / f"{part}{len(options)}.ptx"
+            return _ptx(nvcc, CSRC / "cuda" / "kernels.cu", made, f"-DFO_PART={part}", *options)
 
-        return list(pool.map(compile_part, found[1].split()))
+        return list(pool.map(compile_part, *zip(*product(found[1].split(), ((), ("-DFO_STAGED",))), strict=True)))
 
 
 def ptx_of_some(nvcc: Path, work: Path, rules: Iterable[str]) -> str:
@@ -94,6 +96,8 @@ void instantiate() {{
     for_rules([](auto... each) {{
         (make<Rule<each, float>, float>(), ...);
         (make<Rule<each, double>, double>(), ...);
+        (make_staged<Rule<each, float>, float>(), ...);
+        (make_staged<Rule<each, double>, double>(), ...);
         return 0;
     }});
 }}

@@ -43,26 +43,27 @@ FO_DEVICE inline BroadcastElement broadcast_element(const Axes& axes, std::int64
 
 // Load from an array in the compute type, as load_own does; `begin` is the place of the chunk's first element.  The
 // loop over elements is not unrolled, as divisions are long: each result moves on to make room for the next one.
-template <bool kEdges, class T>
+template <bool kEdges, class T, int kItems>
 FO_DEVICE inline void load_broadcast(const char* array, const Axes& axes, std::int64_t begin, const ThreadItems& span,
-                                     T* x) {
+                                     T (&x)[kItems]) {
     const std::int64_t stride = axes.stride[axes.count - 1];
-    std::int64_t offset[kItemsPerThread] = {};
+    std::int64_t offset[kItems] = {};
     BroadcastElement at{0, 0};
     FO_NO_UNROLL
-    for (int e = 0; e < kItemsPerThread; ++e) {
+    for (int e = 0; e < kItems; ++e) {
         FO_UNROLL
-        for (int k = 0; k + 1 < kItemsPerThread; ++k) offset[k] = offset[k + 1];
+        for (int k = 0; k + 1 < kItems; ++k) offset[k] = offset[k + 1];
         if (e % kGroup<T> == 0) at.left = 0;
         if (!has<T>(span, e)) continue;
         at = at.left > 1 ? BroadcastElement{at.offset + stride, at.left - 1}
                          : broadcast_element(axes, begin + place<T>(span, e));
-        offset[kItemsPerThread - 1] = at.offset;
+        offset[kItems - 1] = at.offset;
     }
     FO_UNROLL
-    for (int e = 0; e < kItemsPerThread; ++e)
-        x[e] = (kEdges ? has<T>(span, e) : has_group<T>(span, e / kGroup<T> * kGroup<T>)) ? load<T>(array + offset[e])
-                                                                                          : T(0);
+    for (int e = 0; e < kItems; ++e)
+        x[e] = (kEdges ? has<T>(span, e) : has_group<T, kItems>(span, e / kGroup<T> * kGroup<T>))
+                   ? load<T>(array + offset[e])
+                   : T(0);
 }
 
 }  // namespace fo::FO_TARGET

@@ -95,9 +95,16 @@ class GpuDevice final : public Device {
 
     bool has_norms() const { return skips_ || bounds_; }
 
-    const RuleKernels& kernels(const KernelGroup& group) {
-        RuleKernels& known = kernels_[{group.rule, group.is_double}];
-        if (!known.update.launch) known = kernels_of(group.rule, group.is_double);
+    const RuleKernels& kernels(const KernelKind& kind) {
+        RuleKernels& known = kernels_[kind];
+        if (!known.update.launch) {
+            known = kernels_of(kind.rule, kind.is_double);
+            if (kind.is_staged) {
+                const RuleKernels staged = staged_kernels_of(kind.rule, kind.is_double);
+                known.update = staged.update;
+                known.reduce = staged.reduce;
+            }
+        }
         expect(known.update.launch, "a rule with kernels for a GPU");
         return known;
     }
@@ -268,7 +275,7 @@ class GpuDevice final : public Device {
     const std::vector<Segment> segments_;
     const int device_;
     const CommonKernels common_ = common_kernels();
-    std::map<std::pair<int, bool>, RuleKernels> kernels_;
+    std::map<KernelKind, RuleKernels> kernels_;
 
     std::unique_ptr<DeviceMemory> memory_ = std::make_unique<DeviceMemory>();
     std::unique_ptr<Answer> answer_ = std::make_unique<Answer>();

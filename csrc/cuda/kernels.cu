@@ -1,4 +1,5 @@
-// The kernels of every rule whose number modulo kParts is FO_PART; compiled once for each.
+// The kernels of every rule whose number modulo kParts is FO_PART; compiled once for each.  With FO_STAGED: those of
+// staged arrays.
 #include "kernels.h"
 
 #include "../rule_traits.h"
@@ -10,6 +11,7 @@
 #include "reduce.h"
 #include "row_sums.h"
 #include "rows.h"
+#include "staged.h"
 
 #define FO_JOIN_(a, b) a##b
 #define FO_JOIN(a, b) FO_JOIN_(a, b)
@@ -37,15 +39,35 @@ RuleKernels make() {
     return kernels;
 }
 
+template <class R, class T>
+RuleKernels make_staged() {
+    RuleKernels kernels;
+    if constexpr (kStages<R, T>) {
+        const auto as_kernel = [](auto body) { return kernel_of<decltype(body)>(R::name, kTypeName<T>); };
+        kernels.update = as_kernel(UpdateStaged<R, T>());
+        if constexpr (kSums<R> > 0) kernels.reduce = as_kernel(ReduceStaged<R, T>());
+    }
+    return kernels;
+}
+
+#if defined(FO_STAGED)
+#define FO_MAKE make_staged
+#define FO_KERNELS_OF staged_kernels_of_
+#else
+#define FO_MAKE make
+#define FO_KERNELS_OF kernels_of_
+#endif
+
 template <int kRule>
 void make_if(int rule, bool is_double, RuleKernels& made) {
     if constexpr (kRule % kParts == FO_PART)
-        if (kRule == rule) made = is_double ? make<Rule<kRule, double>, double>() : make<Rule<kRule, float>, float>();
+        if (kRule == rule)
+            made = is_double ? FO_MAKE<Rule<kRule, double>, double>() : FO_MAKE<Rule<kRule, float>, float>();
 }
 
 }  // namespace
 
-RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
+RuleKernels FO_JOIN(FO_KERNELS_OF, FO_PART)(int rule, bool is_double) {
     RuleKernels made;
     for_rules([&](auto... each) {
         (make_if<each>(rule, is_double, made), ...);
@@ -54,7 +76,7 @@ RuleKernels FO_JOIN(kernels_of_, FO_PART)(int rule, bool is_double) {
     return made;
 }
 
-#if FO_PART == 0
+#if FO_PART == 0 && !defined(FO_STAGED)
 CommonKernels common_kernels() {
     const char* const none = "";
     const auto sums = [&]<class T>(T) {

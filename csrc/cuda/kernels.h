@@ -40,14 +40,26 @@ struct CommonKernels {
 };
 
 // The rules are divided among several sources, which are compiled at the same time: rule I is in source I % kParts.
+// Kernels for staged arrays (staged.h) are in sources of their own.
 inline constexpr int kParts = 4;
 RuleKernels kernels_of_0(int rule, bool is_double);
 RuleKernels kernels_of_1(int rule, bool is_double);
 RuleKernels kernels_of_2(int rule, bool is_double);
 RuleKernels kernels_of_3(int rule, bool is_double);
+RuleKernels staged_kernels_of_0(int rule, bool is_double);
+RuleKernels staged_kernels_of_1(int rule, bool is_double);
+RuleKernels staged_kernels_of_2(int rule, bool is_double);
+RuleKernels staged_kernels_of_3(int rule, bool is_double);
 
 inline RuleKernels kernels_of(int rule, bool is_double) {
     constexpr std::array parts{&kernels_of_0, &kernels_of_1, &kernels_of_2, &kernels_of_3};
+    static_assert(parts.size() == kParts);
+    return parts[std::size_t(rule % kParts)](rule, is_double);
+}
+
+// Only the update and the reduction, if there is one.
+inline RuleKernels staged_kernels_of(int rule, bool is_double) {
+    constexpr std::array parts{&staged_kernels_of_0, &staged_kernels_of_1, &staged_kernels_of_2, &staged_kernels_of_3};
     static_assert(parts.size() == kParts);
     return parts[std::size_t(rule % kParts)](rule, is_double);
 }

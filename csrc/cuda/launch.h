@@ -12,7 +12,9 @@
 #include <cuda_runtime.h>
 #include <atomic>
 #else
+#include <algorithm>
 #include <typeinfo>
+#include <vector>
 #endif
 
 namespace fo::FO_TARGET {
@@ -42,6 +44,31 @@ class Block {
     FO_DEVICE void add(std::uint64_t& sum, std::uint32_t count) {
         atomicAdd(reinterpret_cast<unsigned long long*>(&sum), static_cast<unsigned long long>(count));
     }
+
+    // A value that each thread keeps from one call of `each` to the next.
+    template <class X>
+    class Registers {
+      public:
+        explicit FO_DEVICE Registers(const Block&) {}
+        FO_DEVICE X& operator[](int) { return own_; }
+
+      private:
+        X own_;
+    };
+
+    // Replace a number of each thread by the largest of kThreads neighbouring threads.  All threads call it.
+    template <int kThreads, class X, class NumberOf>
+    FO_DEVICE void find_largest(Registers<X>& of, NumberOf number_of) {
+        std::int32_t& number = number_of(of[0]);
+        FO_UNROLL
+        for (int distance = 1; distance < kThreads; distance *= 2) {
+            const std::int32_t other = __shfl_xor_sync(0xffffffff, number, distance);
+            if (other > number) number = other;
+        }
+    }
+
+    // Writes that follow come after reads of the threads of a warp before.
+    FO_DEVICE void sync_neighbors() { __syncwarp(); }
 
     double* const shared;
 };
@@ -104,6 +131,27 @@ class Block {
     }
 
     void add(std::uint64_t& sum, std::uint32_t count) { sum += count; }
+
+    template <class X>
+    class Registers {
+      public:
+        explicit Registers(const Block& block) : all_(std::size_t(block.threads_)) {}
+        X& operator[](int thread) { return all_[std::size_t(thread)]; }
+
+      private:
+        std::vector<X> all_;
+    };
+
+    template <int kThreads, class X, class NumberOf>
+    void find_largest(Registers<X>& of, NumberOf number_of) {
+        for (int first = 0; first < threads_; first += kThreads) {
+            std::int32_t largest = number_of(of[first]);
+            for (int k = 1; k < kThreads; ++k) largest = std::max(largest, number_of(of[first + k]));
+            for (int k = 0; k < kThreads; ++k) number_of(of[first + k]) = largest;
+        }
+    }
+
+    void sync_neighbors() {}
 
     double* const shared;
 

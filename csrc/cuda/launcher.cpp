@@ -47,7 +47,7 @@ void Launcher::launch(const Kernel& kernel, const KernelGroup& group, const Laun
                       const Workspace& workspace, std::uint32_t blocks, int sums) {
     arguments_.constants = constants.on_device;
     std::memcpy(arguments_.bytes, constants.in_arguments.data(), constants.in_arguments.size());
-    arguments_.desc_bytes = std::uint32_t(desc_bytes(rule_info(group.rule)));
+    arguments_.desc_bytes = std::uint32_t(desc_bytes(rule_info(group.rule), group.is_staged));
     arguments_.sums = std::uint32_t(sums);
     arguments_.workspace = workspace;
     set_table(group, constants.in_arguments.size());

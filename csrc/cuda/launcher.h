@@ -10,11 +10,16 @@
 
 namespace fo::cuda {
 
-// The arrays of one rule in one compute type, which one launch steps.  Their table is in the arguments unless it is on
-// the device.
-struct KernelGroup {
+// Which kernels step an array.  `is_staged`: those of staged.h.
+struct KernelKind {
     int rule;
-    bool is_double;
+    bool is_double, is_staged;
+
+    auto operator<=>(const KernelKind&) const = default;
+};
+
+// The arrays of one kind, which one launch steps.  Their table is in the arguments unless it is on the device.
+struct KernelGroup : KernelKind {
     std::vector<Item> items;
     TensorList list;
     const std::byte* on_device = nullptr;

@@ -35,15 +35,9 @@ FO_DEVICE inline void add_pairwise(Block& block, int threads, const PairwiseSums
     add_pairwise(at, threads, [&](auto f) { block.phase(f); });
 }
 
-// Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of the 8 elements
-// in each of Terms::kRows rows to the running sums in lanes[kTerms][kItemsPerThread].
-template <int kTerms, bool kLargest, class Terms>
-FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
-                                Terms terms) {
-    double lanes[kTerms][kItemsPerThread] = {};
-    const std::int32_t end = high < tile + kSumTile ? high : tile + std::int32_t(kSumTile);
-    for (std::int32_t row = tile + lane; row < end; row += Terms::kRows * kLanes)
-        terms(ThreadItems{row, group, 0, high}, lanes);
+// Add a thread's lanes, and write their sums.
+template <int kTerms, bool kLargest>
+FO_DEVICE inline void add_lanes(double (&lanes)[kTerms][kItemsPerThread], double* sums, int stride) {
     FO_UNROLL
     for (int k = 0; k < kTerms; ++k) {
         FO_UNROLL
@@ -56,10 +50,35 @@ FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, 
     }
 }
 
-// Write the partial sums of each chunk of tiles of the tensors that `includes` selects.  terms(tensor, constants,
-// begin) returns the `terms` of sum_lanes.
-template <class T, int kTerms, bool kLargest, class Block, class Includes, class Terms>
-FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Includes includes, Terms terms) {
+// The tile of a thread and its first lane there.
+FO_DEVICE inline std::int32_t tile_of(int thread) { return thread / (kLanes / kItemsPerThread) * kSumTile; }
+FO_DEVICE inline int lane_of(int thread) { return thread % (kLanes / kItemsPerThread) * kItemsPerThread; }
+
+// Sum a thread's lanes of one tile, the first of which is `lane`.  terms(span, lanes) adds the terms of the 8 elements
+// in each of Terms::kRows rows to the running sums in lanes[kTerms][kItemsPerThread].
+template <int kTerms, bool kLargest, class Terms>
+FO_DEVICE inline void sum_lanes(std::int32_t tile, int lane, std::int32_t high, int group, double* sums, int stride,
+                                Terms terms) {
+    double lanes[kTerms][kItemsPerThread] = {};
+    const std::int32_t end = high < tile + kSumTile ? high : tile + std::int32_t(kSumTile);
+    for (std::int32_t row = tile + lane; row < end; row += Terms::kRows * kLanes)
+        terms(ThreadItems{row, group, 0, high}, lanes);
+    add_lanes<kTerms, kLargest>(lanes, sums, stride);
+}
+
+// Write the sums of each thread's lanes to shared memory.
+template <class T, int kTerms, bool kLargest, class Block, class Terms>
+FO_DEVICE inline void sum_tiles(Block& block, std::int32_t high, Terms terms) {
+    block.phase([&](int thread) {
+        sum_lanes<kTerms, kLargest>(tile_of(thread), lane_of(thread), high, kGroup<T>, block.shared + thread,
+                                    kSumThreads, terms);
+    });
+}
+
+// Write the partial sums of each chunk of tiles of the tensors that `includes` selects.  sum_all(tensor, constants,
+// begin, high) does what sum_tiles does, for elements before begin + high.
+template <class T, int kTerms, bool kLargest, class Block, class Includes, class SumAll>
+FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Includes includes, SumAll sum_all) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.sum_begins();
     const std::uint32_t end = begins[table.count()];
@@ -72,12 +91,7 @@ FO_DEVICE inline void sum_chunks(Block& block, const Arguments& arguments, Inclu
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kSumChunk;
         const std::int64_t left = tensor.size - begin;
         const std::int32_t high = std::int32_t(left < kSumChunk ? left : kSumChunk);
-        const auto of_chunk = terms(tensor, constants, begin);
-        block.phase([&](int thread) {
-            const std::int32_t tile = thread / (kLanes / kItemsPerThread) * std::int32_t(kSumTile);
-            sum_lanes<kTerms, kLargest>(tile, thread % (kLanes / kItemsPerThread) * kItemsPerThread, high, kGroup<T>,
-                                        block.shared + thread, kSumThreads, of_chunk);
-        });
+        sum_all(tensor, constants, begin, high);
         const int tiles = int((high + kSumTile - 1) / kSumTile);
         add_pairwise(
             block, kSumThreads,
@@ -167,13 +181,21 @@ struct SumGradients : Body<kSumThreads, kSumThreads * kGradientTerms> {
             [&](const TensorDesc& tensor, const KernelConstants<T>& constants) {
                 return constants.norm_type == kType && (!kScaled || scale(tensor, constants) != 1);
             },
-            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
-                return GradientTerms<T, kType, kScaled>(tensor, constants, begin, scale(tensor, constants));
+            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin, std::int32_t high) {
+                sum_tiles<T, kGradientTerms, kType == NormType::kInfinity>(
+                    block, high, GradientTerms<T, kType, kScaled>(tensor, constants, begin, scale(tensor, constants)));
             });
     }
 };
 
-// The terms of a rule's sums.  A rule with a before_reduce function already has constants of its own.
+// Return the terms of a rule's sums.  A rule with a before_reduce function already has constants of its own.
+template <class R, class T>
+FO_DEVICE inline ReduceTerms<R> reduce_terms_of(const Arguments& arguments, const TensorDesc& tensor,
+                                                const KernelConstants<T>& constants) {
+    return {kHasBeforeReduce<R> ? rule_of<R>(arguments, tensor, constants)
+                                : *reinterpret_cast<const R*>(constants.rule)};
+}
+
 template <class R, class T>
 struct RuleTerms {
     static constexpr int kRows = 1;
@@ -187,8 +209,7 @@ struct RuleTerms {
                         std::int64_t begin)
         : tensor(tensor),
           prepare(prepare_of(arguments, tensor, constants)),
-          terms_of{kHasBeforeReduce<R> ? rule_of<R>(arguments, tensor, constants)
-                                       : *reinterpret_cast<const R*>(constants.rule)},
+          terms_of(reduce_terms_of<R>(arguments, tensor, constants)),
           begin(begin) {}
 
     FO_DEVICE void operator()(const ThreadItems& span, double (*lanes)[kItemsPerThread]) const {
@@ -223,8 +244,8 @@ struct Reduce : Body<kSumThreads, kSumThreads * R::sums> {
         if (is_skipped(arguments)) return;
         sum_chunks<T, R::sums, false>(
             block, arguments, [](const TensorDesc&, const KernelConstants<T>&) { return true; },
-            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin) {
-                return RuleTerms<R, T>(arguments, tensor, constants, begin);
+            [&](const TensorDesc& tensor, const KernelConstants<T>& constants, std::int64_t begin, std::int32_t high) {
+                sum_tiles<T, R::sums, false>(block, high, RuleTerms<R, T>(arguments, tensor, constants, begin));
             });
     }
 };

@@ -1,8 +1,11 @@
 #include "row_buffers.h"
 
+#include "../block_codes.h"
+
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 namespace fo::cuda {
 namespace {
@@ -14,30 +17,46 @@ std::size_t bytes_of(Index size, Format format) { return std::size_t(size) * ite
 
 std::size_t whole_vectors(std::size_t bytes) { return (bytes + sizeof(Vector) - 1) / sizeof(Vector) * sizeof(Vector); }
 
-// Call f with each array of a segment that an update may change, and the elements of its rows: one where a state array
-// has a number for each row, else row_size.
-template <class AnySegment, class State, class F>
-void for_arrays(AnySegment& segment, State* state, std::size_t states, std::size_t element_states, Index row_size,
-                F f) {
-    f(segment.p, row_size);
-    for (std::size_t k = 0; k < states; ++k) f(state[k], k < element_states ? row_size : 1);
-    if (segment.average.data) f(segment.average, row_size);
-    if (segment.copy.data) f(segment.copy, row_size);
-}
-
 // Return the most bytes, a power of two up to 16, that divide a row of an array and its address.
 std::size_t unit_bytes(const void* array, std::size_t row_bytes) {
     const std::size_t bits = reinterpret_cast<std::uintptr_t>(array) | row_bytes | sizeof(Vector);
     return bits & (~bits + 1);
 }
 
-const RuleInfo& rule_of(const StepArgs& step, std::size_t i) { return rule_info(step.constants_of(Index(i)).rule); }
-
 bool has_selected_rows(const Gradient& gradient) { return gradient.data && gradient.rows; }
 
 Index begin_of(const Rows& rows, Index row) { return rows.begins ? rows.begins[row] : row; }
 
 }  // namespace
+
+// Absent state arrays have no address.
+template <class F>
+void RowBuffers::Slice::for_arrays(F f) {
+    const auto row_bytes = [this](std::size_t item) { return std::size_t(segment.rows.size) * item; };
+    const auto call = [&](ArrayRef& array) {
+        if (array.data) f(array.data, row_bytes(item_size(array.format)));
+    };
+    call(segment.p);
+    for (std::size_t k = 0; k < states; ++k) {
+        CompressionRef& ref = compression[k];
+        if (k >= element_states) {
+            f(state[k].data, item_size(state[k].format));
+            continue;
+        }
+        if (ref.kind == Compression::kNone) {
+            call(state[k]);
+            continue;
+        }
+        f(state[k].data, row_bytes(code_size(ref.kind)));
+        if (!has_blocks(ref.kind)) continue;
+        void* scales = ref.scales;
+        f(scales, row_bytes(sizeof(float)) / kCodeBlock);
+        ref.scales = static_cast<float*>(scales);
+    }
+    call(segment.average);
+    call(segment.copy);
+    if (segment.extra.data) f(segment.extra.data, row_bytes(item_size(segment.extra.kind)));
+}
 
 void RowBuffers::gather(const StepArgs& step) {
     const bool has_rows = std::any_of(step.gradients, step.gradients + step.count, &has_selected_rows);
@@ -65,14 +84,10 @@ void RowBuffers::reserve(const StepArgs& step) {
     for (std::size_t i = 0; i < segments_.size(); ++i) {
         const Gradient& gradient = step.gradients[i];
         if (!has_selected_rows(gradient)) continue;
-        const Segment& segment = segments_[i];
         const Rows& rows = *gradient.rows;
-        const RuleInfo& rule = rule_of(step, i);
-        for_arrays(segment, segment.state, rule.state.size(), element_states(rule), rows.row_size,
-                   [&](const ArrayRef& array, Index row_size) {
-                       bytes += whole_vectors(bytes_of(rows.count * row_size, array.format));
-                   });
-        bytes += 2 * whole_vectors(bytes_of(rows.size(), compute_format(segment.p.format)));
+        slice_of(step, i).for_arrays(
+            [&](const void*, std::size_t row_bytes) { bytes += whole_vectors(std::size_t(rows.count) * row_bytes); });
+        bytes += 2 * whole_vectors(bytes_of(rows.size(), compute_format(segments_[i].p.format)));
         indices += std::size_t(3 * rows.count + 2 + 2 * begin_of(rows, rows.count));
     }
     bytes = std::max(bytes, sizeof(Vector));  // no rows: an address of null would mean that there is no array
@@ -89,16 +104,24 @@ const Index* RowBuffers::upload_later(const std::vector<Index>& indices) {
     return at;
 }
 
+// The random bits of rows have keys for so many elements alone.
+constexpr Index kMostRounded = Index(1) << 34;
+
 // Rows with constants of their own are in the order of these.  The norm runs over them in ascending order.
 void RowBuffers::add(const StepArgs& step, std::size_t i) {
     const Gradient& given = step.gradients[i];
     const Rows& rows = *given.rows;
+    if (needs_staging(segments_[i], step.constants_of(Index(i))) && segments_[i].p.size > kMostRounded)
+        throw std::invalid_argument("gradient " + std::to_string(i) +
+                                    ": expected no Rows for a parameter of more than 2^34 elements with state_format "
+                                    "or options of 16 bits on a GPU, got Rows for " +
+                                    std::to_string(segments_[i].p.size) + " elements");
     std::vector<Index> order(std::size_t(rows.count));
     std::iota(order.begin(), order.end(), 0);
     const Gradient ascending = add_gradients(i, given, order);
     const auto constants_of = [&](Index row) { return rows.constants[row]; };
     if (rows.constants) std::ranges::stable_sort(order, {}, constants_of);
-    const Slice all = add_copies(i, rows, order, rule_of(step, i));
+    const Slice all = add_copies(step, i, order);
     if (!rows.constants) return add_slice(i, all, ascending, 0, rows.count, Uses::kAll);
     add_slice(i, all, ascending, 0, rows.count, Uses::kSums);
     Gradient ordered = add_gradients(i, given, order);
@@ -109,28 +132,38 @@ void RowBuffers::add(const StepArgs& step, std::size_t i) {
     }
 }
 
+// Return all rows of a segment.
+RowBuffers::Slice RowBuffers::slice_of(const StepArgs& step, std::size_t i) const {
+    const Segment& segment = segments_[i];
+    const RuleInfo& rule = rule_info(step.constants_of(Index(i)).rule);
+    const Rows& rows = *step.gradients[i].rows;
+    Slice slice{segment, {}, {}, {}, rule.state.size(), element_states(rule), nullptr};
+    slice.segment.rows = {rows.count, rows.row_size, rows.row_size, nullptr};
+    std::copy_n(segment.state, slice.states, slice.state);
+    if (segment.compression) std::copy_n(segment.compression, slice.states, slice.compression);
+    return slice;
+}
+
 // Return buffers for these rows of all arrays, into which they are copied later.
-RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const std::vector<Index>& order,
-                                         const RuleInfo& rule) {
+RowBuffers::Slice RowBuffers::add_copies(const StepArgs& step, std::size_t i, const std::vector<Index>& order) {
+    const Rows& rows = *step.gradients[i].rows;
     std::vector<Index> index;
     index.reserve(order.size());
     for (const Index row : order) index.push_back(rows.index[row]);
-    const Index* const on_device = upload_later(index);
-    Slice all{segments_[i], {}, {}, rule.state.size(), element_states(rule)};
-    all.segment.rows = {rows.count, rows.row_size, rows.row_size, nullptr};
-    std::copy_n(segments_[i].state, all.states, all.state);
-    for_arrays(all.segment, all.state, all.states, all.element_states, rows.row_size, [&](ArrayRef& array, Index size) {
-        const std::size_t row_bytes = bytes_of(size, array.format), unit = unit_bytes(array.data, row_bytes);
-        std::byte* const buffer = buffer_of(bytes_of(rows.count * size, array.format));
-        copies_.push_back({static_cast<char*>(array.data),
+    Slice all = slice_of(step, i);
+    all.rows = upload_later(index);
+    all.for_arrays([&](void*& data, std::size_t row_bytes) {
+        const std::size_t unit = unit_bytes(data, row_bytes);
+        std::byte* const buffer = buffer_of(std::size_t(rows.count) * row_bytes);
+        copies_.push_back({static_cast<char*>(data),
                            reinterpret_cast<char*>(buffer),
-                           on_device,
+                           all.rows,
                            nullptr,
                            rows.count * Index(row_bytes / unit),
                            Index(row_bytes / unit),
                            std::int32_t(unit),
                            {}});
-        array.data = buffer;
+        data = buffer;
     });
     return all;
 }
@@ -139,16 +172,17 @@ RowBuffers::Slice RowBuffers::add_copies(std::size_t i, const Rows& rows, const 
 void RowBuffers::add_slice(std::size_t i, const Slice& all, const Gradient& gradient, Index begin, Index end,
                            Uses uses) {
     Slice& slice = slices_.emplace_back(all);
-    slice.segment.state = slice.state;
-    RowShape& rows = slice.segment.rows;
-    rows.count = end - begin;
-    for_arrays(slice.segment, slice.state, all.states, all.element_states, rows.size, [=](ArrayRef& array, Index size) {
-        array = {static_cast<std::byte*>(array.data) + bytes_of(begin * size, array.format), (end - begin) * size,
-                 array.format};
+    const Index row_size = slice.segment.rows.size;
+    slice.for_arrays([=](void*& data, std::size_t row_bytes) {
+        data = static_cast<std::byte*>(data) + std::size_t(begin) * row_bytes;
     });
+    slice.segment.state = slice.state;
+    if (slice.segment.compression) slice.segment.compression = slice.compression;
+    slice.segment.p.size = (end - begin) * row_size;
+    slice.segment.rows.count = end - begin;
     slice.gradient = gradient;
-    slice.gradient.data = static_cast<const std::byte*>(gradient.data) + bytes_of(begin * rows.size, gradient.format);
-    items_[i].push_back({&slice.segment, &slice.gradient, std::uint32_t(i), uses});
+    slice.gradient.data = static_cast<const std::byte*>(gradient.data) + bytes_of(begin * row_size, gradient.format);
+    items_[i].push_back({&slice.segment, &slice.gradient, std::uint32_t(i), uses, nullptr, slice.rows + begin});
 }
 
 // Return a dense gradient of the rows in this order, which is added later; the given one if it is that already.

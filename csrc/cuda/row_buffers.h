@@ -32,13 +32,20 @@ class RowBuffers {
     struct Slice {
         Segment segment;
         ArrayRef state[kMaxState];
+        CompressionRef compression[kMaxState];
         Gradient gradient;
         std::size_t states, element_states;  // of the rule; the others have a number for each row
+        const std::int64_t* rows;            // of the parameter, in device memory
+
+        // Call f(address, bytes of a row) with each array that an update may change.
+        template <class F>
+        void for_arrays(F f);
     };
 
     void reserve(const StepArgs& step);
     void add(const StepArgs& step, std::size_t i);
-    Slice add_copies(std::size_t i, const Rows& rows, const std::vector<std::int64_t>& order, const RuleInfo& rule);
+    Slice slice_of(const StepArgs& step, std::size_t i) const;
+    Slice add_copies(const StepArgs& step, std::size_t i, const std::vector<std::int64_t>& order);
     void add_slice(std::size_t i, const Slice& all, const Gradient& gradient, std::int64_t begin, std::int64_t end,
                    Uses uses);
     Gradient add_gradients(std::size_t i, const Gradient& given, const std::vector<std::int64_t>& order);

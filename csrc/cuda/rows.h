@@ -67,7 +67,8 @@ struct CopyRows : Body<kRowThreads> {
                 case 16: return copy<Vector>(kToBuffer ? here : there, kToBuffer ? there : here);
                 case 8: return copy<std::uint64_t>(kToBuffer ? here : there, kToBuffer ? there : here);
                 case 4: return copy<std::uint32_t>(kToBuffer ? here : there, kToBuffer ? there : here);
-                default: return copy<std::uint16_t>(kToBuffer ? here : there, kToBuffer ? there : here);
+                case 2: return copy<std::uint16_t>(kToBuffer ? here : there, kToBuffer ? there : here);
+                default: return copy<std::uint8_t>(kToBuffer ? here : there, kToBuffer ? there : here);
             }
         });
     }

@@ -22,6 +22,9 @@ std::vector<std::byte> encode_constants(std::span<const StepConstants> constants
                                    each.clip_global_norm,
                                    each.clip_eps,
                                    each.norm_type,
+                                   each.rounds_randomly,
+                                   each.seed,
+                                   each.t,
                                    {},
                                    Prepare<T>(each, unclipped),
                                    Finish<T>(each, unclipped)};
@@ -47,35 +50,34 @@ bool StepTables::is_same(const StepArgs& step) const {
     const auto same_gradient = [](const Gradient& a, const Gradient& b) {
         return a.data == b.data && a.format == b.format && a.constants == b.constants;
     };
-    const auto same_rule = [](const StepConstants& a, std::int32_t b) { return a.rule == b; };
+    const auto same_kind = [](const StepConstants& a, const UpdateKind& b) { return UpdateKind(a) == b; };
     return std::equal(step.gradients, step.gradients + step.count, gradients_.begin(), gradients_.end(),
                       same_gradient) &&
-           std::equal(step.constants, step.constants + step.constants_count, rules_.begin(), rules_.end(), same_rule);
+           std::equal(step.constants, step.constants + step.constants_count, kinds_.begin(), kinds_.end(), same_kind);
 }
 
 void StepTables::make_groups(const StepArgs& step) {
     groups_.clear();
     gradients_in_tables_.assign(step.gradients, step.gradients + step.count);
-    rules_.clear();
-    for (std::int64_t k = 0; k < step.constants_count; ++k) rules_.push_back(step.constants[k].rule);
+    kinds_.assign(step.constants, step.constants + step.constants_count);
     for (std::size_t i = 0; i < segments_.size(); ++i) {
         const Gradient& gradient = gradients_in_tables_[i];
         if (!takes_part(step, std::int64_t(i))) continue;
-        const int rule = rules_[std::size_t(gradient.constants)];
-        const bool is_double = segments_[i].p.format == Format::kFloat64;
-        auto group = std::find_if(groups_.begin(), groups_.end(), [=](const KernelGroup& each) {
-            return each.rule == rule && each.is_double == is_double;
-        });
-        if (group == groups_.end()) group = groups_.insert(groups_.end(), KernelGroup{rule, is_double, {}, {}});
+        const StepConstants& constants = step.constants[gradient.constants];
+        const KernelKind kind{constants.rule, segments_[i].p.format == Format::kFloat64,
+                              needs_staging(segments_[i], constants)};
+        auto group =
+            std::ranges::find(groups_, kind, [](const KernelGroup& each) -> const KernelKind& { return each; });
+        if (group == groups_.end()) group = groups_.insert(groups_.end(), KernelGroup{kind, {}, {}});
         const std::vector<Item>& items = rows_.items(i);
         const std::size_t before = group->items.size();
         group->items.insert(group->items.end(), items.begin(), items.end());
         if (items.empty()) group->items.push_back({&segments_[i], &gradient, std::uint32_t(i)});
-        if (const RuleInfo& info = rule_info(rule); info.has_row_state)
+        if (const RuleInfo& info = rule_info(kind.rule); info.has_row_state)
             set_factors(i, info, std::span(group->items).subspan(before));
     }
     sum_chunks_ = 0;
-    for (KernelGroup& group : groups_) make_table(group, rules_.size());
+    for (KernelGroup& group : groups_) make_table(group, kinds_.size());
 }
 
 // Give the items of a segment memory for the factors of their rows.
@@ -92,7 +94,7 @@ void StepTables::set_factors(std::size_t i, const RuleInfo& rule, std::span<Item
 // In device memory the table of an ordinary step is overwritten by the next one that differs, in the stream's order.
 // That of a graph has memory of its own, which nothing overwrites.
 void StepTables::make_table(KernelGroup& group, std::size_t constants_count) {
-    group.list = make_tensor_list(group.items, rule_info(group.rule), sum_chunks_);
+    group.list = make_tensor_list(group.items, rule_info(group.rule), group.is_staged, sum_chunks_);
     sum_chunks_ += group.list.sum_chunks;
     const std::vector<std::byte>& table = group.list.table;
     const std::size_t constants = ConstantsBuffer::bytes_in_arguments(constants_count, group.is_double, capturing_);
@@ -102,7 +104,7 @@ void StepTables::make_table(KernelGroup& group, std::size_t constants_count) {
         at = memory_.get<std::byte>(table.size());
         write_aside(at, table.data(), table.size());
     } else {
-        at = tables_[{group.rule, group.is_double}].grow_to(memory_, table.size());
+        at = tables_[group].grow_to(memory_, table.size());
         launcher_.upload(at, table);
     }
     group.on_device = at;
@@ -126,8 +128,7 @@ void ConstantsBuffer::prepare(const StepArgs& step, const std::vector<KernelGrou
     Captured* captured = nullptr;
     if (capturing) {
         captured = &captured_.emplace_back(Captured{{}, has_norms, {}});
-        for (const StepConstants& each : constants)
-            captured->updates.emplace_back(each.rule, each.norm_type, each.cautious);
+        captured->updates.assign(constants.begin(), constants.end());
     }
     for (const int is_double : {0, 1}) {
         const std::vector<std::byte>& bytes = bytes_[is_double];
@@ -151,8 +152,8 @@ LaunchConstants ConstantsBuffer::of(const KernelGroup& group) const {
 bool ConstantsBuffer::Captured::fits(const std::vector<StepConstants>& constants) const {
     return std::equal(constants.begin(), constants.end(), updates.begin(), updates.end(),
                       [this](const StepConstants& each, const auto& update) {
-                          return std::tuple(each.rule, each.norm_type, each.cautious) == update &&
-                                 !each.skip_nonfinite && (has_norms || !each.bounds_norms());
+                          return UpdateKind(each) == update && !each.skip_nonfinite &&
+                                 (has_norms || !each.bounds_norms());
                       });
 }
 

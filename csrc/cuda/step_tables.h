@@ -11,6 +11,21 @@
 
 namespace fo::cuda {
 
+// What the launches of a step depend on in its constants.
+struct UpdateKind {
+    std::int32_t rule;
+    NormType norm_type;
+    bool cautious, rounds_randomly;
+
+    UpdateKind(const StepConstants& constants)
+        : rule(constants.rule),
+          norm_type(constants.norm_type),
+          cautious(constants.cautious),
+          rounds_randomly(constants.rounds_randomly) {}
+
+    bool operator==(const UpdateKind&) const = default;
+};
+
 // The arrays of a step, divided into kernel groups.
 class StepTables {
   public:
@@ -35,11 +50,11 @@ class StepTables {
     Launcher& launcher_;
     bool capturing_ = false;
     std::vector<Gradient> gradients_;  // of the step before
-    std::vector<std::int32_t> rules_;  // of its constants
+    std::vector<UpdateKind> kinds_;    // of its constants
     std::vector<Gradient> gradients_in_tables_;
     std::vector<KernelGroup> groups_;
     std::uint32_t sum_chunks_ = 0;
-    std::map<std::pair<int, bool>, GrowBuffer> tables_;
+    std::map<KernelKind, GrowBuffer> tables_;
     std::vector<GrowBuffer> factors_;  // of the rows of each segment
 };
 
@@ -62,8 +77,7 @@ class ConstantsBuffer {
 
   private:
     struct Captured {
-        // Of each the rule, the type of norm, and whether it is cautious.
-        std::vector<std::tuple<std::int32_t, NormType, bool>> updates;
+        std::vector<UpdateKind> updates;
         bool has_norms;
         std::byte* on_device[2];  // in float32, float64; null where it is not used
 

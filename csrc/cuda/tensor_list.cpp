@@ -79,6 +79,8 @@ std::uint16_t aligned16_at(int shift, const Item& item, const RuleInfo& rule) {
     if (segment.average.data && is_aligned16(segment.average)) aligned16 |= kAlignedAverage;
     for (std::size_t k = 0; k < rule.state.size(); ++k)
         if (!is_broadcast(item, rule, k) && is_aligned16(segment.state[k])) aligned16 |= unsigned(kAlignedState) << k;
+    if (segment.extra.data && reinterpret_cast<std::uintptr_t>(segment.extra.data) % 16 == 0)
+        aligned16 |= kAlignedExtra;
     return std::uint16_t(aligned16);
 }
 
@@ -96,7 +98,7 @@ bool all_aligned16(unsigned aligned16, const Item& item, const RuleInfo& rule) {
     return aligned16 == all;
 }
 
-TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
+TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule, bool is_staged) {
     TensorDesc tensor{};
     tensor.p = static_cast<char*>(item.segment->p.data);
     tensor.g = static_cast<const char*>(item.gradient->data);
@@ -109,7 +111,7 @@ TensorDesc make_tensor_desc(const Item& item, const RuleInfo& rule) {
     tensor.p_format = item.segment->p.format;
     tensor.g_format = item.gradient->format;
     tensor.sum_aligned16_mask = tensor.aligned16_mask = aligned16_at(0, item, rule);
-    if (all_aligned16(tensor.aligned16_mask, item, rule)) return tensor;
+    if (is_staged || all_aligned16(tensor.aligned16_mask, item, rule)) return tensor;  // blocks begin at element 0
     for (int shift = 1; shift < kItemsPerThread; ++shift)
         if (const auto aligned16 = aligned16_at(shift, item, rule);
             aligned_benefit(aligned16) > aligned_benefit(tensor.aligned16_mask)) {
@@ -154,28 +156,46 @@ void append_state(std::vector<std::byte>& bytes, const Item& item, const RuleInf
     append(bytes, &desc, sizeof desc);
 }
 
+void append_staged(std::vector<std::byte>& bytes, const Item& item, std::size_t arrays) {
+    const Segment& segment = *item.segment;
+    StagedDesc staged{};
+    staged.extra = static_cast<char*>(segment.extra.data);
+    staged.extra_kind = segment.extra.kind;
+    staged.rows = item.rows;
+    staged.row_size = segment.rows.size;
+    staged.random_param = segment.random_param;
+    const CompressionRef none[kMaxState]{};
+    const CompressionRef* const refs = segment.compression ? segment.compression : none;
+    for (std::size_t k = 0; k < arrays; ++k) staged.compression[k] = refs[k].kind;
+    append(bytes, &staged, sizeof staged);
+    for (std::size_t k = 0; k < arrays; ++k) append(bytes, &refs[k].scales, sizeof(void*));
+}
+
 std::uint32_t pieces(std::int64_t size, std::int64_t each) { return std::uint32_t((size + each - 1) / each); }
 
 }  // namespace
 
-std::size_t desc_bytes(const RuleInfo& rule) {
+std::size_t desc_bytes(const RuleInfo& rule, bool is_staged) {
     const std::size_t arrays = rule.state.size();
     return sizeof(TensorDesc) + (arrays + rule.scalar_state.size()) * sizeof(void*) +
-           (rule.broadcasts ? arrays * sizeof(Axes) : 0) + (rule.has_row_state ? sizeof(RowDesc) : 0);
+           (rule.broadcasts ? arrays * sizeof(Axes) : 0) + (rule.has_row_state ? sizeof(RowDesc) : 0) +
+           (is_staged ? sizeof(StagedDesc) + arrays * sizeof(void*) : 0);
 }
 
-TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum) {
+TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, bool is_staged,
+                            std::uint32_t first_sum) {
     std::vector<std::uint32_t> updates{0}, sums{first_sum};
     std::vector<std::byte> tensors;
     std::int64_t row_units = 0;
     updates.reserve(items.size() + 1);
     sums.reserve(items.size() + 1);
-    tensors.reserve(items.size() * desc_bytes(rule));
+    tensors.reserve(items.size() * desc_bytes(rule, is_staged));
     for (const Item& item : items) {
-        const TensorDesc tensor = make_tensor_desc(item, rule);
+        const TensorDesc tensor = make_tensor_desc(item, rule, is_staged);
         append(tensors, &tensor, sizeof tensor);
         append_state(tensors, item, rule);
         row_units += rule.has_row_state ? (row_count(item) + kAxisRows - 1) / kAxisRows : 0;
+        if (is_staged) append_staged(tensors, item, rule.state.size());
         const bool is_updated = tensor.size > 0 && item.uses != Uses::kSums;
         updates.push_back(updates.back() + (is_updated ? pieces(tensor.size + tensor.chunk_offset, kChunk) : 0));
         sums.push_back(sums.back() + (item.uses == Uses::kUpdate ? 0 : pieces(tensor.size, kSumChunk)));

@@ -20,7 +20,8 @@ struct Item {
     const Gradient* gradient;
     std::uint32_t index;
     Uses uses = Uses::kAll;
-    char* factors = nullptr;  // of the rows, for rules with a number for each row
+    char* factors = nullptr;             // of the rows, for rules with a number for each row
+    const std::int64_t* rows = nullptr;  // in device memory: those of the parameter that the arrays are buffers of
 };
 
 struct TensorList {
@@ -29,9 +30,10 @@ struct TensorList {
     std::vector<std::byte> table;
 };
 
-std::size_t desc_bytes(const RuleInfo& rule);
+// `is_staged`: of arrays for the kernels of staged.h.
+std::size_t desc_bytes(const RuleInfo& rule, bool is_staged);
 
 // The partial sums of the list begin at `first_sum`.
-TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, std::uint32_t first_sum);
+TensorList make_tensor_list(std::span<const Item> items, const RuleInfo& rule, bool is_staged, std::uint32_t first_sum);
 
 }  // namespace fo::cuda

@@ -31,14 +31,33 @@ struct RowDesc {
     Axes order;                // of the elements in C order, with strides in elements; no axes if they are dense
 };
 
-enum Aligned16 { kAlignedP = 1, kAlignedG = 2, kAlignedAverage = 4, kAlignedState = 8 };
-static_assert(kAlignedState << kMaxState <= 1 << 16);
+enum Aligned16 {
+    kAlignedP = 1,
+    kAlignedG = 2,
+    kAlignedAverage = 4,
+    kAlignedState = 8,
+    kAlignedExtra = kAlignedState << kMaxState
+};
+static_assert(kAlignedExtra < 1 << 16);
+
+// What a launch over staged arrays (staged.h) needs besides.  It follows the addresses of the scalar state, and is
+// followed by an address of scales for each state array.
+struct StagedDesc {
+    char* extra;
+    const std::int64_t* rows;  // of the parameter, where the arrays are buffers of these; null for whole arrays
+    std::int64_t row_size;
+    std::uint32_t random_param;
+    Extra extra_kind;
+    Compression compression[kMaxState];
+};
 
 // The constants of one group's step.
 template <class T>
 struct alignas(16) KernelConstants {
     double clip_norm, clip_global_norm, clip_eps;
     NormType norm_type;
+    bool rounds_randomly;
+    std::uint64_t seed, t;  // of the random numbers
     alignas(16) std::byte rule[kRuleBytes];
     Prepare<T> prepare;
     Finish<T> finish;

@@ -24,11 +24,10 @@ inline constexpr int kUpdateBlocks = sizeof(T) == 8                           ? 
                                      : R::state.size() < 4 && !kBroadcasts<R> ? 4
                                                                               : 3;
 
-// For each chunk of an array, let f = of_chunk(table, tensor, begin) and call f(thread, span) until all elements are
-// processed.  Threads have neighbouring groups, so that a warp's access is coalesced in every format.  T is the compute
-// type.
-template <class T, class Block, class OfChunk>
-FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, OfChunk of_chunk) {
+// Call f(table, tensor, begin, low, high) for each chunk of an array: its elements are those from begin + low to begin
+// + high.
+template <class Block, class F>
+FO_DEVICE inline void for_chunks(Block& block, const Arguments& arguments, F f) {
     const TensorTable table(arguments);
     const std::uint32_t* begins = table.update_begins();
     const std::uint32_t end = begins[table.count()];
@@ -39,13 +38,24 @@ FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, O
         const std::int64_t begin = std::int64_t(chunk - begins[i]) * kChunk - tensor.chunk_offset;
         const std::int64_t left = tensor.size - begin;
         const std::int32_t low = begin < 0 ? std::int32_t(-begin) : 0;
-        const std::int32_t high = left < kChunk ? std::int32_t(left) : kChunk;
-        const auto f = of_chunk(table, tensor, begin);
-        block.each([&](int thread) {
-            for (std::int32_t round = 0; round < high; round += kUpdateThreads * kItemsPerThread)
-                f(thread, {round + thread * kGroup<T>, kUpdateThreads * kGroup<T>, low, high});
-        });
+        f(table, tensor, begin, low, left < kChunk ? std::int32_t(left) : kChunk);
     }
+}
+
+// For each chunk of an array, let f = of_chunk(table, tensor, begin) and call f(thread, span) until all elements are
+// processed.  Threads have neighbouring groups, so that a warp's access is coalesced in every format.  T is the compute
+// type.
+template <class T, class Block, class OfChunk>
+FO_DEVICE inline void for_each_chunk(Block& block, const Arguments& arguments, OfChunk of_chunk) {
+    for_chunks(block, arguments,
+               [&](const TensorTable& table, const TensorDesc& tensor, std::int64_t begin, std::int32_t low,
+                   std::int32_t high) {
+                   const auto f = of_chunk(table, tensor, begin);
+                   block.each([&](int thread) {
+                       for (std::int32_t round = 0; round < high; round += kUpdateThreads * kItemsPerThread)
+                           f(thread, {round + thread * kGroup<T>, kUpdateThreads * kGroup<T>, low, high});
+                   });
+               });
 }
 
 // Return the rule for an array: that of the launch's constants, or the array's own if the rule has a finalize function.
@@ -68,16 +78,47 @@ template <class R>
 inline constexpr auto kStateOf = std::make_index_sequence<R::state.size()>{};
 
 // Call f, a rule's update or its reduction terms, with the values of element e.
-template <class F, class T, std::size_t... S>
-FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kItemsPerThread], [[maybe_unused]] int e,
+template <class F, class T, int kItems, std::size_t... S>
+FO_DEVICE inline auto apply(const F& f, T& p, T g, [[maybe_unused]] T (*state)[kItems], [[maybe_unused]] int e,
                             std::index_sequence<S...>) {
     return f(p, g, state[S][e]...);
 }
 
-template <class T>
-FO_DEVICE inline void flush_all(T (&x)[kItemsPerThread]) {
+template <class T, int kItems>
+FO_DEVICE inline void flush_all(T (&x)[kItems]) {
     FO_UNROLL
-    for (int e = 0; e < kItemsPerThread; ++e) x[e] = flush_subnormal(x[e]);
+    for (int e = 0; e < kItems; ++e) x[e] = flush_subnormal(x[e]);
+}
+
+// Update the parameter and the state of element e of a thread; return whether the step agrees with the gradient.
+template <class R, class T, int kItems>
+FO_DEVICE inline bool move(const Prepared<R, T>& f, const Finish<T>& finish, T& p, T g, T (*state)[kItems], int e) {
+    const T prepared = f.prepare.gradient(g, p);
+    const T before = f.prepare.parameter(p);
+    T moved = finish.masks && kIgnoresP<R, T> ? T(0) : before;
+    apply(ApplyRule<R>{f.rule}, moved, prepared, state, e, kStateOf<R>);
+    if (!finish.masks) {
+        p = finish.bounded(moved);
+        return false;
+    }
+    p = finish.bounded(finish.template masked<kIgnoresP<R, T>>(before, moved, prepared));
+    return Finish<T>::direction(Finish<T>::template change<kIgnoresP<R, T>>(before, moved), prepared) < T(0);
+}
+
+template <class R, class T>
+FO_DEVICE inline Prepared<R, T> prepared_of(const Arguments& arguments, const TensorDesc& tensor,
+                                            const KernelConstants<T>& constants) {
+    return {rule_of<R>(arguments, tensor, constants), prepare_of(arguments, tensor, constants)};
+}
+
+template <class T>
+FO_DEVICE inline Finish<T> finish_of(const Arguments& arguments, const TensorDesc& tensor,
+                                     const KernelConstants<T>& constants) {
+    const Workspace& at = arguments.workspace;
+    Finish<T> finish = constants.finish;
+    if (at.agreeing && !at.counts)
+        finish.scale = T(cautious_scale(double(at.agreeing[tensor.index]), double(tensor.size)));
+    return finish;
 }
 
 // A thread's elements of all state arrays, counted from element `begin` of each.
@@ -212,7 +253,7 @@ class ChunkUpdate {
         const auto f = prepared();
         FO_UNROLL
         for (int e = 0; e < kItemsPerThread; ++e) apply(f, p[e], g[e], state.value, e, kStateOf<R>);
-        if (tensor_.copy) store_copy(tensor_.copy_format, copy_, span, p);
+        if (tensor_.copy) store_copy<false>(tensor_.copy_format, copy_, span, p);
 
         if (averages) {
             FO_UNROLL
@@ -235,7 +276,7 @@ class ChunkUpdate {
         State<R, T> state(tensor_, begin_, 0);
         state.load_one_of(i);
         const auto f = prepared();
-        const bool agrees = move(f, finish(), p, g, state.value, 0);
+        const bool agrees = move(f, finish_of(arguments_, tensor_, constants_), p, g, state.value, 0);
         if (counts()) return agrees;
         if (tensor_.copy) store(copy_ + i * 2, encode_half(tensor_.copy_format, p));
         if (f.prepare.averages) {
@@ -250,34 +291,9 @@ class ChunkUpdate {
         return false;
     }
 
-    // Update the parameter and the state of element e of a thread; return whether the step agrees with the gradient.
-    FO_DEVICE bool move(const Prepared<R, T>& f, const Finish<T>& finish, T& p, T g, T (*state)[kItemsPerThread],
-                        int e) const {
-        const T prepared = f.prepare.gradient(g, p);
-        const T before = f.prepare.parameter(p);
-        T moved = finish.masks && kIgnoresP<R, T> ? T(0) : before;
-        apply(ApplyRule<R>{f.rule}, moved, prepared, state, e, kStateOf<R>);
-        if (!finish.masks) {
-            p = finish.bounded(moved);
-            return false;
-        }
-        p = finish.bounded(finish.template masked<kIgnoresP<R, T>>(before, moved, prepared));
-        return Finish<T>::direction(Finish<T>::template change<kIgnoresP<R, T>>(before, moved), prepared) < T(0);
-    }
-
     FO_DEVICE bool counts() const { return arguments_.workspace.counts; }
 
-    FO_DEVICE Prepared<R, T> prepared() const {
-        return {rule_of<R>(arguments_, tensor_, constants_), prepare_of(arguments_, tensor_, constants_)};
-    }
-
-    FO_DEVICE Finish<T> finish() const {
-        Finish<T> finish = constants_.finish;
-        if (arguments_.workspace.agreeing && !counts())
-            finish.scale =
-                T(cautious_scale(double(arguments_.workspace.agreeing[tensor_.index]), double(tensor_.size)));
-        return finish;
-    }
+    FO_DEVICE Prepared<R, T> prepared() const { return prepared_of<R>(arguments_, tensor_, constants_); }
 
     const Arguments& arguments_;
     const TensorDesc& tensor_;

@@ -138,7 +138,7 @@ void Model::add_segment(std::size_t i, int param) {
     segment.scalar_state = scalar_states_.data() + scalar_states_.size();
     layouts_.emplace_back(params_[i]);
     const CompressedState& compressed = compressed_[i];
-    expect(compressed.empty() || (compressed.size() == state.size() && !on_gpu_), "one compression a state array");
+    expect(compressed.empty() || compressed.size() == state.size(), "one compression a state array");
     if (!compressed.empty()) segment.compression = compression_refs_.data() + state_refs_.size();
     for (std::size_t k = 0; k < state.size(); ++k) {
         if (compressed.empty() || !compressed[k]) {

@@ -69,7 +69,8 @@ def of_module(cuobjdump: Path) -> Code:
 
 def of_sample(nvcc: Path, work: Path) -> Code:
     source = work / "sample.cu"
-    made = "".join(f"make<{rule}<{kind}>, {kind}>();\n" for rule in SAMPLE for kind in ("float", "double"))
+    kinds = [(make, rule, kind) for make in ("make", "make_staged") for rule in SAMPLE for kind in ("float", "double")]
+    made = "".join(f"{make}<{rule}<{kind}>, {kind}>();\n" for make, rule, kind in kinds)
     made += "".join(f'kernel_of<{body}>("", "");\n' for body in COMMON)
     text = f'#define FO_PART 9  // no rule has it\n#include "{CSRC}/cuda/kernels.cu"\n'
     source.write_text(f"{text}namespace fo::FO_TARGET {{\nvoid sample() {{\n{made}}}\n}}\n", encoding="utf-8")

@@ -57,6 +57,8 @@ GRAPHED: list[tuple[type[fo.Optimizer], dict[str, Any]]] = [
     (fo.Prodigy, {}),
     (fo.ScheduleFreeAdamW, {"warmup_steps": 3}),
     (fo.RAdam, {"swa_start": 4, "swa_every": 2}),
+    (fo.AdamW, {"state_format": "int8", "int8_min_size": 0, "master_weight_bits": 24}),
+    (fo.LAMB, {"state_format": "bfloat16", "stochastic_rounding": True, "seed": 3}),
 ]
 
 

@@ -104,36 +104,6 @@ def test_a_gradient_over_the_state(xp: Any) -> None:
 
 
 @with_device
-@loop("state_format", ["bfloat16", "int8"])
-def test_compressed_state(xp: Any, state_format: Any) -> None:
-    message = f"^state_format: expected 'native' for params, which is on a GPU, got '{state_format}'$"
-    with pytest.raises(ValueError, match=message):
-        fo.Adam(put(xp, ones(4)), state_format=state_format)
-
-
-@with_device
-@loop(
-    ("options", "value"),
-    [({"master_weight_bits": 24}, "24"), ({"kahan": True}, "True"), ({"stochastic_rounding": True}, "True")],
-)
-def test_options_of_parameters_of_16_bits(xp: Any, options: dict[str, Any], value: str) -> None:
-    (name,) = options
-    p = put(xp, np.ones(4, np.float16))
-    with pytest.raises(
-        ValueError, match=rf"^{name}: expected (None|False) for params, which is on a GPU, got {value}$"
-    ):
-        fo.SGD(p, **options)
-    opt: Any = fo.SGD(p)
-    opt.param_groups[0][name] = options[name]
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
-        opt.step(put(xp, ones(4)))
-    saved = fo.SGD(np.ones(4, np.float16), **options).state_dict()
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
-        fo.SGD(p).load_state_dict(saved)
-    fo.SGD(put(xp, ones(4)), **options).step(put(xp, ones(4)))
-
-
-@with_device
 def test_gradients_beside_what_is_written_or_over_each_other(xp: Any) -> None:
     model = Model(xp, fo.Adam)
     for grad in (model.memory[2:8], model.memory[14:20], model.grads["w0"].reshape(-1)[:6]):

@@ -164,13 +164,18 @@ def own_state(device: Device, states: Iterable[dict[str, Any]]) -> None:
             device.own(f"{name}[{i}]", array)
 
 
+def arrays_of(opt: Any) -> list[dict[str, Any]]:
+    """Return the state arrays of each parameter, with the scales of codes."""
+    return [param.state for param in opt.param_states]
+
+
 def check_steps(programs: Programs, case: Case, arrays: list[Parameter]) -> set[str]:
     """Step an optimizer whose launches are interpreted, and one with the reference; return the kernels."""
     device = Device(programs)
     expected = case.optimize([p.copy() for p, _, _ in arrays], "reference")
     params = [placed(device, f"p[{i}]", p, offset) for i, (p, _, offset) in enumerate(arrays)]
     opt: Any = case.optimize(params)
-    own_state(device, opt.state)
+    own_state(device, arrays_of(opt))
     for t in range(len(arrays[0].grads)):
         hosts = [grads[t] for _, grads, _ in arrays]
         grads = [
@@ -183,8 +188,8 @@ def check_steps(programs: Programs, case: Case, arrays: list[Parameter]) -> set[
         xp = import_module("cupy_on_host")
         for i, (p, wanted) in enumerate(zip(opt.params, expected.params, strict=True)):
             assert_same_bits(get(xp, p), wanted, f"p[{i}] after step {t + 1}")
-            for name, array in opt.state[i].items():
-                assert_same_bits(get(xp, array), expected.state[i][name], f"{name}[{i}] after step {t + 1}")
+            for name, array in arrays_of(opt)[i].items():
+                assert_same_bits(get(xp, array), arrays_of(expected)[i][name], f"{name}[{i}] after step {t + 1}")
     return device.launched
 
 
@@ -203,6 +208,24 @@ def check_function(programs: Programs, case: Case, p_dtype: DType, g_dtype: DTyp
     return device.launched
 
 
+def staged_parameters(case: Case) -> list[Parameter]:
+    """Return arrays in all formats with tails, one of several chunks, and one at an address that is not aligned."""
+    rng = np.random.default_rng(7)
+    made = [parameter(rng, ordinary_values, (dtype, DTYPES[i]), SIZE, 2, 0) for i, dtype in enumerate(DTYPES)]
+    long = (SUM_CHUNK if case.optimizer.reduce_terms else CHUNK) + 1100
+    made.append(parameter(rng, ordinary_values, (DTYPES[3], FLOAT32), long, 2, 0))
+    made.append(parameter(rng, ordinary_values, (DTYPES[2], DTYPES[3]), 130, 2, 3))
+    return made
+
+
+INT8: dict[str, Any] = {"state_format": "int8", "int8_min_size": 0}
+
+
+def check_storage(programs: Programs, case: Case, **storage: Any) -> set[str]:
+    stored = Case(case.optimizer, {**case.options, **storage}, f"{case.id}, {storage}")
+    return check_steps(programs, stored, staged_parameters(case))
+
+
 def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: Iterable[Case]) -> None:
     """Step with every variant; all kernels of the optimizer are launched."""
     launched: set[str] = set()
@@ -210,11 +233,15 @@ def check_optimizer(programs: Programs, optimizer: type[fo.Optimizer], cases: It
         if case.optimizer is not optimizer:
             continue
         launched |= check_steps(programs, case, parameters(case, 2))
+        if not any(schema.is_of_rows for schema in optimizer.state_schema.values()):
+            launched |= check_storage(programs, case, **INT8, master_weight_bits=24)
         for p_dtype, drift in product((FLOAT32, FLOAT64), (0, 1)):
             launched |= check_function(programs, case, p_dtype, g_dtype, drift)
     rules = {*optimizer.variants} - OTHER_RULES
     needed = {name for name, rule in rules_of(programs).items() if rule in rules}
     assert needed
+    if not any(optimizer.state_schema[name].compress for name in optimizer.state):  # nothing is staged in float64
+        needed = {name for name in needed if not (name.split("<")[0].endswith("Staged") and name.endswith("double>"))}
     needed |= {"FinishSums"} if optimizer.reduce_terms else set()
     needed |= {"AddAll"} if optimizer.reduces_all else set()
     assert needed - launched == set()
@@ -560,6 +587,20 @@ def test_rules_that_no_step_of_an_optimizer_launches(all_programs: Programs, mon
         launched |= check_factored(all_programs, dtype, monkeypatch)
     needed = {name for name, rule in rules_of(all_programs).items() if rule in OTHER_RULES}
     assert needed - launched == set()
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"kahan": True},
+        {"master_weight_bits": 32},
+        {"state_format": "bfloat16", "stochastic_rounding": True, "seed": 2**40, "cautious": True, "ema": 0.9},
+        {**INT8, "clip_norm": 1.0, "bounds": (-0.5, 0.5)},
+    ],
+    ids=str,
+)
+def test_storage(sample: Programs, storage: dict[str, Any]) -> None:
+    check_storage(sample, case_with(fo.Adam), **storage)
 
 
 def test_norms_of_gradients(sample: Programs) -> None:

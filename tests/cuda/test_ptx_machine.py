@@ -43,17 +43,18 @@ MODULE = """
 """
 
 
-def kernel_of(code: str) -> Kernel:
+def kernel_of(code: str, threads: int = THREADS) -> Kernel:
     """Return a kernel in which %rd3 is the address of the thread's element, %r4 that of its shared memory."""
-    return parse(MODULE.format(code="\n".join(f"\t{line.strip()}" for line in code.strip().split("\n"))))["Put"]
+    module = MODULE.format(code="\n".join(f"\t{line.strip()}" for line in code.strip().split("\n")))
+    return parse(module.replace("maxntid 32", f"maxntid {threads}"))["Put"]
 
 
-def run(code: str, *, blocks: int = 1, writable: bool = True) -> Any:
+def run(code: str, *, blocks: int = 1, writable: bool = True, threads: int = THREADS) -> Any:
     """Run it over 0, 1, ..., 63 in uint32, of which the last is undefined, and return what becomes of them."""
     values = np.arange(ELEMENTS, dtype=np.uint32)
     region = Region("array", ADDRESS, values.view(np.uint8), np.arange(4 * ELEMENTS) < 4 * ELEMENTS - 4, writable)
     arguments = np.array([ADDRESS, 0], np.uint64).tobytes()
-    Grid(Program(kernel_of(code)), blocks, arguments, [region]).run()
+    Grid(Program(kernel_of(code, threads)), blocks, arguments, [region]).run()
     return values
 
 
@@ -92,7 +93,26 @@ def test_shared_memory_and_a_barrier() -> None:
     assert values[:THREADS].tolist() == list(range(THREADS))[::-1]
 
 
+def test_threads_of_a_warp_exchange_registers() -> None:
+    code = "shfl.sync.bfly.b32 %r5|%p1, %r1, 17, 31, -1;\nst.global.u32 [%rd3], %r5;"
+    assert run(code)[:THREADS].tolist() == [i ^ 17 for i in range(THREADS)]
+
+
+def test_a_barrier_of_a_warp_orders_its_threads_alone() -> None:
+    code = "ld.global.u32 %r5, [%rd1+128];\nbar.warp.sync -1;\nadd.s32 %r6, %r5, 99;\nst.global.u32 [%rd3], %r6;"
+    own = code.replace("+128", "+64")  # an element of a thread of the first warp
+    assert run(own)[:THREADS].tolist() == [115] * THREADS
+    with pytest.raises(Fault, match="a race in array"):
+        run(own.replace("bar.warp.sync -1;", ""))
+    for arguments in ({"threads": 2 * THREADS}, {"blocks": 2}):
+        with pytest.raises(Fault, match="a race in array"):
+            run(code if "threads" in arguments else own, **arguments)  # type: ignore[arg-type]
+
+
 FAULTS = {
+    "an exchange without all threads of a warp": "setp.eq.s32 %p1, %r1, 3;\n@%p1 bra $L__END;\n"
+    "shfl.sync.bfly.b32 %r5|%p2, %r1, 16, 31, -1;\n$L__END:",
+    "the threads of a warp diverge": "setp.eq.s32 %p1, %r1, 3;\n@%p1 bra $L__END;\nbar.warp.sync -1;\n$L__END:",
     "outside of all arrays": "ld.global.u32 %r5, [%rd3+132];",
     "not aligned to 8 bytes": "ld.global.v2.u32 {%r5, %r6}, [%rd3];",
     "not in the global space": "ld.param.u64 %rd4, [given];\ncvta.param.u64 %rd5, given;\nld.global.u64 %rd6, [%rd5];",
@@ -162,6 +182,15 @@ RESULTS: list[tuple[str, tuple[Any, ...], Any]] = [
     ("prmt.b32", (0x3322_1100, 0x7766_5504, 0x1054), 0x1100_5504),
     ("prmt.b32", (0x0000_8000, 0, 0x0009), 0x0000_00FF),
     ("bfi.b64", (0xFFFF_FFFF, 5, 32, 32), 0xFFFF_FFFF_0000_0005),
+    ("bfi.b32", (0x1_FF, 0xFFFF_0000, 8, 8), 0xFFFF_FF00),
+    ("shf.l.wrap.b32", (0x8000_0001, 0x8000_0001, 33), 0x0000_0003),
+    ("abs.s32", (-7,), 7),
+    ("mul.wide.u16", (2**16 - 1, 2), 2**17 - 2),
+    ("cvt.rzi.s32.f32", (-2.75,), -2),
+    ("cvt.rzi.s32.f32", (3e9,), 2**31 - 1),
+    ("cvt.rzi.s32.f32", (np.nan,), 0),
+    ("cvt.rn.f32.s32", (2**24 + 1,), 2.0**24),
+    ("cvt.s32.s8", (-5,), -5),
     ("max.f64", (np.nan, 1e-3), 1e-3),
     ("min.f32", (2.0, 1.0), 1.0),
     ("copysign.f32", (-0.0, 3.0), -3.0),

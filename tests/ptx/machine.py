@@ -20,6 +20,7 @@ from .memory import (
     SHARED_OFFSET,
     SHARED_STRIDE,
     SHARED_WINDOW,
+    WARP,
     Array,
     Fault,
     Memory,
@@ -36,6 +37,7 @@ _ADDRESS = re.compile(r"\[(%?\w+)(?:\+(-?\d+))?\]")
 _REGISTER = re.compile(r"%(?:p|rs|rd|r|fd|f)\d+")
 _SPECIAL = ("%tid.x", "%ctaid.x", "%nctaid.x")
 ATOMIC_ADD = "atom.global.add.u64"
+SHUFFLE, WARP_BARRIER = "shfl.sync.bfly.b32", "bar.warp.sync"  # of whole warps
 _GENERIC = {"cvta.param.u64": PARAM_WINDOW, "cvta.to.global.u64": 0}
 
 
@@ -102,7 +104,9 @@ class Program:
     def _check(self, instruction: Instruction) -> None:
         opcode, is_branch = instruction.opcode, instruction.opcode in ("bra", "bra.uni")
         known = opcode in self._operations or opcode in _GENERIC or _ACCESS.fullmatch(opcode) is not None
-        known |= opcode.startswith("mov.") or opcode in (ATOMIC_ADD, "bar.sync", "ret") or is_branch
+        known |= (
+            opcode.startswith("mov.") or opcode in (ATOMIC_ADD, SHUFFLE, WARP_BARRIER, "bar.sync", "ret") or is_branch
+        )
         if not known:
             raise PtxError(f"{self.kernel.name}: unknown opcode {opcode}: {instruction.text}")
         if instruction.guard and not is_branch:
@@ -133,6 +137,8 @@ class Program:
             return self._store(instruction, count, space, found[4])
         if opcode == ATOMIC_ADD:
             return self._add_atomically(instruction)
+        if opcode == SHUFFLE:
+            return self._exchange(instruction)
         if opcode in _GENERIC:
             fetch, put, base = self._fetch(of[0], "u64"), self._put(to, "u64"), np.uint64(_GENERIC[opcode])
             return lambda frame: put(frame, np.broadcast_to(fetch(frame) + base, frame.by.lanes.shape))
@@ -272,6 +278,24 @@ class Program:
 
         return store
 
+    def _exchange(self, instruction: Instruction) -> Action:
+        """Read the register of the thread whose number in the warp differs in these bits."""
+        to, of, *constants = instruction.operands
+        fetch, put = self._fetch(of, "b32"), self._put(to.partition("|")[0], "b32")
+        fetch_bits, fetch_clamp, fetch_members = (self._fetch(each, "u32") for each in constants)
+
+        def exchange(frame: Frame) -> None:
+            clamp, members = (np.unique(each(frame)).tolist() for each in (fetch_clamp, fetch_members))
+            if not frame.by.are_whole_warps() or members != [2**32 - 1] or clamp != [WARP - 1]:
+                raise Fault(f"{instruction.text} an exchange without all threads of a warp")
+            lanes = frame.by.lanes
+            place = np.zeros(lanes.max() + 1, np.int64)
+            place[lanes] = np.arange(len(lanes))
+            values = np.broadcast_to(fetch(frame), lanes.shape)
+            put(frame, values[place[lanes ^ np.broadcast_to(fetch_bits(frame), lanes.shape).astype(lanes.dtype)]])
+
+        return exchange
+
     def _add_atomically(self, instruction: Instruction) -> Action:
         """Add to memory.  The sum before is in no register: reading it is an error."""
         _, to, of = instruction.operands
@@ -313,7 +337,8 @@ class Grid:
         self.memory = Memory([*regions, *own], self.threads)
         self.registers: dict[str, Array] = {}
         lanes = np.arange(blocks * self.threads)
-        every = Frame(self, Threads(lanes, lanes // self.threads, np.zeros_like(lanes)))
+        none = np.zeros_like(lanes)
+        every = Frame(self, Threads(lanes, lanes // self.threads, none, none))
         self._ready = {0: [every]}  # by the next basic block
         self._waiting: dict[int, list[Frame]] = {}
 
@@ -356,6 +381,11 @@ class Grid:
             self._ready.setdefault(now + 1, []).append(frame)
         elif end.opcode == "bar.sync":
             self._waiting.setdefault(now + 1, []).append(frame)
+        elif end.opcode == WARP_BARRIER:
+            if not frame.by.are_whole_warps():
+                raise Fault("the threads of a warp diverge at its barrier")
+            frame.by = frame.by._replace(warp_epochs=frame.by.warp_epochs + 1)
+            self._ready.setdefault(now + 1, []).append(frame)
         elif end.opcode != "ret":
             self._branch(now, end, frame)
 

@@ -41,15 +41,26 @@ class Region:
     space: str = "global"
 
 
+WARP = 32  # threads that can exchange registers
+
+
 class Threads(NamedTuple):
-    """Threads that execute an instruction together: number in the grid, block, and barriers that the block passed."""
+    """Threads that execute an instruction together: number in the grid, block, and barriers that the block passed.
+
+    `warp_epochs` counts the barriers of the warp.
+    """
 
     lanes: Array
     blocks: Array
     epochs: Array
+    warp_epochs: Array
 
     def some(self, which: Array) -> Threads:
-        return Threads(self.lanes[which], self.blocks[which], self.epochs[which])
+        return Threads(*(each[which] for each in self))
+
+    def are_whole_warps(self) -> bool:
+        """Return whether all threads of each warp are among them; blocks consist of whole warps."""
+        return bool(np.isin(np.bincount(self.lanes // WARP), (0, WARP)).all())
 
 
 class Access(NamedTuple):
@@ -66,7 +77,8 @@ class Accesses(list[Access]):
     """The accesses of a launch to memory that it may change.
 
     Two of them race if different threads make them, one of them is a store, and no barrier separates them; between
-    blocks none does.  The order in which they were executed does not matter.
+    blocks none does, and that of a warp only separates accesses of its own threads.  The order in which they were
+    executed does not matter.
     """
 
     def find_race(self, size: int) -> tuple[Access, Access, int] | None:
@@ -89,16 +101,17 @@ class Accesses(list[Access]):
         for i, (access, at) in enumerate(zip(self, units, strict=True)):
             thread, which = np.nonzero(shared[at])
             by = access.by.some(thread)
-            columns = at[thread, which], by.blocks, by.epochs, by.lanes, np.full(len(thread), i)
+            columns = at[thread, which], by.blocks, by.epochs, by.lanes, by.warp_epochs, np.full(len(thread), i)
             rows.append(np.stack(columns).astype(np.int64))
         return self._first_race(np.concatenate(rows, axis=1), unit)
 
     def _first_race(self, rows: Array, unit: int) -> tuple[Access, Access, int] | None:
-        at, blocks, epochs, lanes, which = rows[:, np.lexsort(rows[::-1])]
+        rows = np.stack([*rows[:3], rows[3] // WARP, rows[4], rows[3], rows[5]])
+        at, blocks, _, warps, _, lanes, which = rows = rows[:, np.lexsort(rows[::-1])]
         stores = np.array([access.stores for access in self])[which]
-        keys = np.stack([at, blocks, epochs])
-        interval = np.cumsum((np.diff(keys, prepend=-1) != 0).any(axis=0))  # of a block, between two barriers
-        for group, member in ((at, blocks), (interval, lanes)):
+        changes = np.diff(rows, prepend=-1) != 0
+        interval, warp_interval = (np.cumsum(changes[:keys].any(axis=0)) for keys in (3, 5))  # between two barriers
+        for group, member in ((at, blocks), (interval, warps), (warp_interval, lanes)):
             begins = np.flatnonzero(np.diff(group, prepend=-1))
             differs = np.minimum.reduceat(member, begins) != np.maximum.reduceat(member, begins)
             races = np.flatnonzero(differs & np.logical_or.reduceat(stores, begins))

@@ -18,7 +18,7 @@ TYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),
     **{f"b{size}": np.dtype(f"u{size // 8}") for size in (8, 16, 32, 64)},
     **{f"u{size}": np.dtype(f"u{size // 8}") for size in (8, 16, 32, 64)},
-    **{f"s{size}": np.dtype(f"i{size // 8}") for size in (16, 32, 64)},
+    **{f"s{size}": np.dtype(f"i{size // 8}") for size in (8, 16, 32, 64)},
     **{f"f{size}": np.dtype(f"f{size // 8}") for size in (32, 64)},
 }
 FLOATS = ("f32", "f64")
@@ -70,10 +70,19 @@ def _permute_bytes(low: Array, high: Array, selector: Array) -> Array:
     return np.asarray(result, np.uint32)
 
 
+def _funnel_shift(low: Array, high: Array, by: Array) -> Array:
+    """The upper word of two words, shifted to the left by the last five bits of `by`."""
+    both = np.asarray(low).astype(np.uint64) | np.asarray(high).astype(np.uint64) << np.uint64(32)
+    return np.asarray((both << (np.asarray(by).astype(np.uint64) & np.uint64(31))) >> np.uint64(32), np.uint64).astype(
+        np.uint32
+    )
+
+
 def _insert_bits(field: Array, into: Array, begin: Array, length: Array) -> Array:
-    mask = ((np.uint64(1) << length.astype(np.uint64)) - np.uint64(1)) << begin.astype(np.uint64)
-    result: Array = into & ~mask | field << begin.astype(np.uint64) & mask
-    return result
+    kind, shift = into.dtype, np.asarray(begin).astype(np.uint64)
+    mask = ((np.uint64(1) << np.asarray(length).astype(np.uint64)) - np.uint64(1)) << shift
+    result: Array = into.astype(np.uint64) & ~mask | field.astype(np.uint64) << shift & mask
+    return result.astype(kind)
 
 
 def _to_integer(x: Array) -> Array:
@@ -81,6 +90,12 @@ def _to_integer(x: Array) -> Array:
     inside = (x >= -(2.0**63)) & (x < 2.0**63)
     edge = np.where(x >= 2.0**63, 2**63 - 1, -(2**63))
     return np.where(inside, np.where(inside, x, 0).astype(np.int64), edge)
+
+
+def _to_integer_32(x: Array) -> Array:
+    """Round toward zero; numbers outside the range become its ends, and NaN becomes 0, as PTX specifies."""
+    wide = np.clip(np.where(np.isnan(x), 0, x).astype(np.float64), -(2.0**31), 2.0**31 - 1)
+    return np.asarray(np.trunc(wide).astype(np.int32))
 
 
 def _ordered(a: Array, b: Array) -> Array:
@@ -152,7 +167,8 @@ def _integer_arithmetic() -> dict[str, Operation]:
             f"max.{kind}": _same(np.maximum, kind, 2),
             f"shr.{kind}": Operation(_shift(np.right_shift), kind, (kind, "u32")),
         }
-    table |= {f"neg.{kind}": _same(np.negative, kind, 1) for kind in SIGNED}
+    for kind in SIGNED:
+        table |= {f"neg.{kind}": _same(np.negative, kind, 1), f"abs.{kind}": _same(np.abs, kind, 1)}
     for kind in BITS:
         table |= {
             f"and.{kind}": _same(np.bitwise_and, kind, 2),
@@ -161,14 +177,16 @@ def _integer_arithmetic() -> dict[str, Operation]:
             f"not.{kind}": _same(np.invert, kind, 1),
             f"shl.{kind}": Operation(_shift(np.left_shift), kind, (kind, "u32")),
         }
-    for narrow, wide in (("s32", "s64"), ("u32", "u64")):
+    for narrow, wide in (("s32", "s64"), ("u32", "u64"), ("u16", "u32")):
         function = _widening(wide)
         table[f"mul.wide.{narrow}"] = Operation(function, wide, (narrow, narrow))
     for kind in ("s64", "u64", "u32"):  # the last one where both fit
         table[f"div.{kind}"] = _same(_quotient, kind, 2)
         table[f"rem.{kind}"] = _same(_remainder, kind, 2)
+    table["shf.l.wrap.b32"] = Operation(_funnel_shift, "b32", ("b32", "b32", "u32"))
     table["prmt.b32"] = Operation(_permute_bytes, "b32", ("b32", "b32", "b32"))
-    table["bfi.b64"] = Operation(_insert_bits, "b64", ("b64", "b64", "u32", "u32"))
+    for kind in ("b32", "b64"):
+        table[f"bfi.{kind}"] = Operation(_insert_bits, kind, (kind, kind, "u32", "u32"))
     return table
 
 
@@ -194,6 +212,9 @@ def _conversions() -> dict[str, Operation]:
         "cvt.f64.f32": Operation(lambda x: x.astype(np.float64), "f64", ("f32",)),
         "cvt.rn.f32.f64": Operation(lambda x: x.astype(np.float32), "f32", ("f64",)),
         "cvt.rzi.s64.f64": Operation(_to_integer, "s64", ("f64",)),
+        "cvt.rzi.s32.f32": Operation(_to_integer_32, "s32", ("f32",)),
+        "cvt.rn.f32.s32": Operation(lambda x: x.astype(np.float32), "f32", ("s32",)),
+        "cvt.s32.s8": Operation(lambda x: x.astype(np.int32), "s32", ("s8",)),
     }
     for of in ("s32", "u32", "s64", "u64"):
         table[f"cvt.rn.f64.{of}"] = Operation(lambda x: x.astype(np.float64), "f64", (of,))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..reference_math import Array
-from .cuda_families import Cuda, CuPy
+from .cuda_families import ArrayMetadata, Cuda, CuPy
 from .exported_family import Exported
 from .numpy_family import NUMPY
 from .torch_families import TorchCpu, TorchCuda
@@ -103,3 +103,10 @@ def in_numpy(array: Any) -> Array:
     if isinstance(array, np.ndarray):
         return array
     return family_in(array).metadata(array, "")
+
+
+def on_host(array: Any) -> Array:
+    """Return an array's elements: a CPU's memory itself, or a copy of a GPU's, which may be in another memory order."""
+    family = family_in(array)
+    metadata = family.metadata(array, "")
+    return family.to_numpy(array) if isinstance(metadata, ArrayMetadata) else metadata

@@ -15,7 +15,7 @@ from ..options.schema import SCALES, Codes, StateArray
 from ..reference_math import Array, compute_dtype, rounded_to
 from .checks import check_copy, check_gradient, check_state, check_target, in_order_of
 from .cuda_families import ArrayMetadata
-from .families import ArrayFamily, family_in, in_numpy
+from .families import ArrayFamily, family_in, on_host
 from .written_ranges import WrittenRanges
 
 if TYPE_CHECKING:
@@ -90,14 +90,12 @@ class ParamState:
         array, schema = self.state[name], self.schema_of(name)
         if not isinstance(schema, Codes):
             return family_in(array).copy(array)
-        p, codes = self.metadata, in_numpy(array)
+        p, decoded = self.metadata, on_host(array)
+        if schema.code is not None:
+            scales = on_host(self.state[name + SCALES])
+            decoded = from_memory_order(block_codes.decode(in_memory_order(decoded, p), scales, schema.code), p)
         values = self.family.zeros(self.p, compute_dtype(p.dtype))
-        target = in_numpy(values)
-        if schema.code is None:
-            target[...] = codes
-        else:
-            scales = in_numpy(self.state[name + SCALES])
-            in_memory_order(target, p)[...] = block_codes.decode(in_memory_order(codes, p), scales, schema.code)
+        self.family.assign(values, decoded.astype(np.float32))
         return values
 
     @property
@@ -111,7 +109,7 @@ class ParamState:
         if name is None:
             return self.family.astype(self.p, dtype)
         values = self.family.zeros(self.p, dtype)
-        self.family.assign(values, decode(self.metadata, in_numpy(self.state[name])))
+        self.family.assign(values, decode(on_host(self.p), on_host(self.state[name])))
         return values
 
     def assign(self, values: Any) -> None:
@@ -119,8 +117,10 @@ class ParamState:
         name = self.extra_bits
         if name is None:
             return self.family.assign(self.p, values)
-        target = in_numpy(self.state[name])
-        self.metadata[...], target[...] = encode(in_numpy(values), self.metadata.dtype, target.dtype)
+        dtype = self.metadata.dtype
+        p, bits = encode(on_host(values), dtype, self.schema_of(name).dtype_for(dtype))
+        self.family.assign(self.p, p)
+        self.family.assign(self.state[name], bits)
         return None
 
     @property
@@ -143,6 +143,14 @@ def in_memory_order(array: Array, p: Array) -> Array:
     """Return a flat view of an array with the layout of p."""
     flat: Array = array.transpose(memory_order(p)).reshape(-1)
     return flat
+
+
+def from_memory_order(flat: Array, p: Array) -> Array:
+    """Return the elements of a flat array in the shape of p, whose order of memory they have."""
+    order = memory_order(p)
+    back = sorted(range(p.ndim), key=order.__getitem__)
+    in_shape: Array = flat.reshape([p.shape[axis] for axis in order]).transpose(back)
+    return in_shape
 
 
 def check_targets(param_states: Sequence[ParamState]) -> WrittenRanges:
@@ -178,7 +186,7 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
 def check_takes_options(param: ParamState, settings: Settings) -> None:
     """Raise ValueError for options or state that the parameter cannot have: on a GPU, or with rows without blocks."""
     p, options = param.metadata, settings.options
-    if isinstance(p, ArrayMetadata):
+    if isinstance(p, ArrayMetadata) and settings.has_row_state:
         refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
         for name, default in refused.items():
             if options[name] != default:

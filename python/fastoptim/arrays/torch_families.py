@@ -115,7 +115,8 @@ class _Torch:
 
     def to_numpy(self, array: Any) -> Array:
         """Return a NumPy copy, after a wait for the current stream."""
-        return np.array(array.detach().cpu().numpy())
+        tensor = array.detach().cpu()
+        return NUMPY.to_numpy(array_at(*self._description(tensor, ""), owner=tensor))
 
     def in_bfloat16(self, array: Any) -> Any:
         """Return a tensor with the rounded elements of a tensor, or of a NumPy array."""

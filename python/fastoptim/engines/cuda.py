@@ -30,6 +30,7 @@ from .base import (
     settings_used,
 )
 from .native import (
+    compression_of,
     make_fast_path,
     native_steps,
     refuse_unsteady,
@@ -319,6 +320,12 @@ class Engine:
             owners=[param.p for param in params] if self._family.moves and self._reader is not None else [],
             rows_type=Rows,
             copies=[None if param.copy is None else _metadata(param.copy) for param in params],
+            extras=[
+                _metadata(param.state[own.extra_bits]) if own.extra_bits in param.state else None
+                for param, own in zip(params, settings, strict=True)
+            ],
+            indices=[param.index for param in params],
+            compressed=[compression_of(param, own) for param, own in zip(params, settings, strict=True)],
         )
 
     # ---- graphs

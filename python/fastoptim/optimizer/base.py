@@ -113,13 +113,12 @@ class Optimizer(
             optimizer of its own.  The learning rate's schedule still follows the optimizer's count.  ValueError for an
             optimizer that needs sums or numbers of whole arrays, and for a parameter that is not in C order.
         master_weight_bits: 24 or 32: keeps float16 and bfloat16 parameters with that many bits, of which the state has
-            those that the parameters lack; see docs/sixteen_bits.md.  This and the next two options exclude each other,
-            and are for arrays on the CPU.
+            those that the parameters lack; see docs/sixteen_bits.md.  This and the next two options exclude each other.
         kahan: Keeps the rounding errors of such parameters in the state, and adds them in the next step.
         stochastic_rounding: Rounds such parameters at random, without bias, by random bits that depend on `seed`.
         seed: The seed of `stochastic_rounding`, an integer from 0 to 2^63 - 1.
         state_format: "bfloat16" or "int8" compress the averages of gradients and of their squares to 16 or 8.5 bits per
-            element; docs/compressed_state.md lists the arrays.  On the CPU; it cannot be assigned later.
+            element; docs/compressed_state.md lists the arrays.  It cannot be assigned later.
         int8_min_size: With "int8", the state of parameters of fewer elements is not compressed.
         convention: The framework whose formula and defaults apply, where they differ; explicit options override it.
         copies: Arrays of float16 or bfloat16 in the structure of `params`, None in a place for none.  They receive the
