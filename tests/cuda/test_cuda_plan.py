@@ -222,7 +222,7 @@ def replay(graph: int) -> None:
 
 @pytest.mark.parametrize("count", [3, 150])
 @pytest.mark.parametrize("around", ["nothing", "norms", "norms of type inf", "average"])
-@pytest.mark.parametrize("rule", ["adam", "novograd", "prodigy", "schedule_free_adamw"])
+@pytest.mark.parametrize("rule", ["adam", "novograd", "prodigy", "schedule_free_adamw", "rowwise_adam"])
 def test_a_captured_step_takes_the_numbers_it_is_given(rule: str, around: str, count: int) -> None:
     model = Model(rule, AROUND[around], count, 3, (3, 100, 5000))
     graph = captured(lambda: model.on_cuda(1))
