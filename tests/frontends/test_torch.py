@@ -89,15 +89,22 @@ def test_steps_have_the_core_s_bits(name: str) -> None:
     assert counts == ({0: 12, 1: 12, 2: 12} if fo.OPTIMIZERS[pair.core.name].reduces_all else {0: 11, 1: 11, 2: 12})
 
 
-@pytest.mark.parametrize("name", ["SGD", "AdamW", "NAdam", "LAMB", "Prodigy"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in ("SGD", "AdamW", "NAdam", "LAMB", "Prodigy")),
+        ("AdamW", {"state_format": "int8", "int8_min_size": 0}),
+        ("NAdam", {"state_format": "bfloat16"}),
+    ],
+)
 @pytest.mark.parametrize("place", ["emulated"] if IS_EMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_steps_on_a_gpu(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_on_a_gpu(name: str, options: dict[str, Any], place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With rates that change, a gradient that is missing, a loss scale, and a state dict that is loaded."""
     if place == "emulated":
         monkeypatch.setattr(families, "FAMILIES", [TorchOnTheCpu()])
     params = [p.detach().to("cpu" if IS_EMULATED else "cuda").requires_grad_() for p in tensors()]
     twins = [p.detach().cpu().numpy().copy() for p in params]
-    ours, core = optimizer_of(name, params), getattr(fo, name)(twins)
+    ours, core = optimizer_of(name, params, **options), getattr(fo, name)(twins, **options)
     for seed in range(8):
         grads = [
             p.to(params[0].device) for p in give_gradients([torch.empty_like(p, device="cpu") for p in params], seed)
