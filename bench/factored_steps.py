@@ -1,8 +1,8 @@
 """Time a step of the optimizers with sums over rows and columns, in turn with PyTorch's Adafactor and with AdamW.
 
-python bench/factored_steps.py --shape 768x3072 --rounds 20 --threads 2
+python bench/factored_steps.py --shape 768x768 768x3072 --count 12 --rounds 20 --threads 2
 
-Prints the median and the minimum of each on one matrix in float32, and PyTorch's over these.  On a busy machine the
+Prints the median and the minimum of each on these matrices in float32, and PyTorch's over these.  On a busy machine the
 minimum is nearer to the time of the step.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,23 +22,30 @@ import fastoptim as fo
 from fastoptim.optimizer.base import FACTORED_OPTIMIZERS
 
 
-def steps(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
+def steps(shapes: Sequence[tuple[int, ...]]) -> dict[str, Callable[[], Any]]:
     """Return a step of each optimizer on parameters of its own, by name."""
     rng = np.random.default_rng(0)
-    g = rng.standard_normal(shape).astype(np.float32)
-    theirs = torch.nn.Parameter(torch.zeros(shape))
-    theirs.grad = torch.from_numpy(g)
-    made: dict[str, Callable[[], Any]] = {"torch.optim.Adafactor": torch.optim.Adafactor([theirs]).step}
+    grads = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    theirs = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    for param, g in zip(theirs, grads, strict=True):
+        param.grad = torch.from_numpy(g)
+    made: dict[str, Callable[[], Any]] = {"torch.optim.Adafactor": torch.optim.Adafactor(theirs).step}
     classes: list[type[fo.Optimizer]] = [fo.AdamW, *FACTORED_OPTIMIZERS.values()]
     for cls in classes:
-        made[f"fo.{cls.__name__}"] = partial(cls(np.zeros_like(g)).step, g)
+        made[f"fo.{cls.__name__}"] = partial(cls(list(map(np.zeros_like, grads))).step, grads)
     return made
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return (768, 3072) for "768x3072"."""
+    return tuple(map(int, text.split("x")))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="768x3072")
+    parser.add_argument("--shape", nargs="+", type=parse_shape, default=[(768, 3072)], metavar="MxN")
+    parser.add_argument("--count", type=int, default=1, help="matrices of each shape; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     return parser
@@ -49,7 +56,7 @@ def main() -> None:
     arguments = make_parser().parse_args()
     torch.set_num_threads(arguments.threads)
     fo.set_num_threads(arguments.threads)
-    timed = steps(tuple(map(int, arguments.shape.split("x"))))
+    timed = steps([shape for shape in arguments.shape for _ in range(arguments.count)])
     times: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(arguments.rounds + 2):
         for name, step in timed.items():
