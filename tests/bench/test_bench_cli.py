@@ -157,6 +157,8 @@ def test_the_answer_of_a_large_workload_is_checked_in_part(monkeypatch: pytest.M
     assert [internals.check_answers(Workload("adam", "", ((size,),))) for size in (99, 1000)] == [99, 100]
     workload = Workload("sgd", "", ((10, 10), (3,), (5,), (4,)))
     assert [workload.capped(most).shapes for most in (200, 10, 2)] == [workload.shapes, ((3,), (5,)), ((2,),)]
+    rows = Workload("sgd", "", ((10, 10),))
+    assert [rows.capped(most).shapes for most in (99, 25, 9)] == [((9, 10),), ((2, 10),), ((9,),)]
 
 
 # ---- runs

@@ -24,7 +24,7 @@ from .internals import check_workloads, default_isa
 from .measure import measure
 from .table import format_run, progress_bar
 from .timing import Budget, OnRound
-from .workload import MODELS, Shapes, Workload, name_size
+from .workload import MODELS, Shapes, Workload, name_size, shapes_of
 
 DEFAULT_SIZES = (10**3, 10**5, 10**7)
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -156,12 +156,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, seconds: float) -> None:
 def workloads_of(arguments: argparse.Namespace) -> list[Workload]:
     """Return a workload for every combination, sizes outermost; ValueError or TypeError for invalid arguments."""
     sizes = arguments.size or (() if arguments.model else DEFAULT_SIZES)
-    named: list[tuple[str, Shapes]] = [(name_size(size), ((size,),)) for size in sizes]
+    named: list[tuple[str, int | Shapes]] = [(name_size(size), size) for size in sizes]
     named += [(model, MODELS[model]) for model in arguments.model]
     chosen = [*arguments.names, *arguments.optimizer] or ["adam"]
     return [
-        Workload(optimizer, name, shapes, dtype, grad_dtype or dtype, threads, isa, device, options)
-        for (name, shapes), dtype, grad_dtype, (threads, isa, device), options, optimizer in product(
+        Workload(optimizer, name, shapes_of(work, optimizer), dtype, grad or dtype, threads, isa, device, options)
+        for (name, work), dtype, grad, (threads, isa, device), options, optimizer in product(
             named,
             arguments.dtype,
             arguments.grad_dtype or [None],

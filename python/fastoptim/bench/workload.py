@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..optimizer.base import OPTIMIZERS
+
 Shapes = tuple[tuple[int, ...], ...]
 
 #: Options that change the formats of arrays, where they are disabled.
@@ -41,12 +43,32 @@ class Workload:
         return replace(self, dtype="float32", grad_dtype="float32", options=options)
 
     def capped(self, most: int) -> Workload:
-        """Return it over the arrays that fit into `most` elements, or over the beginning of one if none does."""
+        """Return it over the arrays that fit into `most` elements, or over the first rows of one if none does."""
         kept: list[tuple[int, ...]] = []
         for shape in self.shapes:
             if sum(map(math.prod, kept)) + math.prod(shape) <= most:
                 kept.append(shape)
-        return replace(self, shapes=tuple(kept) or ((most,),))
+        row = self.shapes[0][1:]
+        rows = most // math.prod(row)
+        return replace(self, shapes=tuple(kept) or ((rows, *row) if rows else (most,),))
+
+
+#: The elements of a row of one array whose rows have a number each.
+ROW = 64
+
+
+def shapes_of(work: int | Shapes, optimizer: str) -> Shapes:
+    """Return the shapes of a model, or of one array of that many elements.
+
+    The array has rows if the optimizer keeps a number for each of these.
+
+    >>> shapes_of(1024, "adam"), shapes_of(1024, "rowwise_adam"), shapes_of(100, "rowwise_adam")
+    (((1024,),), ((16, 64),), ((100,),))
+    """
+    if not isinstance(work, int):
+        return work
+    has_rows = any(array.is_of_rows for array in OPTIMIZERS[optimizer].state_schema.values())
+    return ((work // ROW, ROW) if has_rows and work % ROW == 0 else (work,),)
 
 
 def has_formats(options: Mapping[str, Any]) -> bool:
