@@ -100,9 +100,7 @@ def totals(terms: Array) -> Array:
     count = -(-max(n, 1) // TILE)
     tiles = np.zeros((*leading, count, TILE // LANES, LANES))
     tiles.reshape(*leading, count * TILE)[..., :n] = terms
-    sums = np.zeros((*tiles.shape[:-2], LANES))
-    for row in range(TILE // LANES):
-        sums = sums + tiles[..., row, :]
+    sums = np.add.accumulate(tiles, axis=-2)[..., -1, :] + 0.0  # one after another; 0 where every term is -0.0
     for _ in range(LANES.bit_length() - 1):
         sums = sums[..., 0::2] + sums[..., 1::2]
     return np.asarray(_pairwise(np.moveaxis(sums[..., 0], -1, 0)))
