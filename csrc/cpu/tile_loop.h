@@ -164,6 +164,10 @@ class Tiles {
         if (!factors) return tile;
         begin += gradient_.row_offset;
         Index row = begin / rows_.stride % rows_.count, size = rows_.stride - begin % rows_.stride;
+        if (rows_.stride == 1 && row + n <= rows_.count) {
+            std::memcpy(tile, factors + row, static_cast<std::size_t>(n) * sizeof(T));
+            return tile;
+        }
         for (Index at = 0; at < n; at += size, size = rows_.stride, row = row + 1 < rows_.count ? row + 1 : 0)
             std::fill_n(tile + at, std::min(size, n - at), Cell<T>{factors[row]});
         return tile;
@@ -213,6 +217,17 @@ void reduce_tile(const F terms_of, const Cell<T>* p, const Cell<T>* g, [[maybe_u
             return terms;
         },
         n, sums);
+}
+
+// Write the sums of rows of one element each.
+template <class T, class F, std::size_t... S>
+void take_terms(const F terms_of, const Cell<T>* p, const Cell<T>* g, [[maybe_unused]] Cell<T>* const* state, Index n,
+                double* sums, std::index_sequence<S...>) {
+    FO_IVDEP
+    for (Index i = 0; i < n; ++i) {
+        T s[sizeof...(S) + 1] = {state[S][i].value...};
+        sums[i] = combine(false, 0.0, terms_of(p[i].value, g[i].value, s[S]...)[0]);
+    }
 }
 
 // Return the rule that the bindings constructed, as the type of this instruction set: both types are compiled from the
@@ -420,6 +435,8 @@ void sum_rows(const Segment& segment, const Gradient& gradient, const StepConsta
     tiles.open(begin, end - begin);
     if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, end - begin);
     constexpr auto kStates = std::make_index_sequence<R::state.size()>{};
+    if (segment.rows.size == 1)
+        return take_terms<T>(terms_of, tiles.p, tiles.g, tiles.state, end - begin, sums, kStates);
     for_row_tiles(segment.rows.size, begin, end, [&](Index at, Index n) {
         std::array<Cell<T>*, R::state.size()> state;
         std::transform(tiles.state, tiles.state + state.size(), state.begin(),
@@ -433,12 +450,18 @@ template <class R, class T>
 void finalize_rows(const StepConstants& constants, Index row_size, const double* sums, void* state, const Index* rows,
                    void* factors, Index n) {
     const R rule = restore<R>(constants, sizeof(T) == 8);
-    for (Index i = 0; i < n; ++i) {
-        Cell<T>& number = static_cast<Cell<T>*>(state)[rows ? rows[i] : i];
-        T next = number.value;
-        static_cast<T*>(factors)[i] = rule.row_factor(sums[i] / double(row_size), next);
-        number.value = constants.flushes ? flush_subnormal(next) : next;
-    }
+    const bool flushes = constants.flushes;
+    auto* const numbers = static_cast<Cell<T>*>(state);
+    auto* const factor = static_cast<Cell<T>*>(factors);
+    const auto finalize = [=](auto place) {
+        FO_IVDEP
+        for (Index i = 0; i < n; ++i) {
+            T next = numbers[place(i)].value;
+            factor[i].value = rule.row_factor(sums[i] / double(row_size), next);
+            numbers[place(i)].value = flushes ? flush_subnormal(next) : next;
+        }
+    };
+    rows ? finalize([rows](Index i) { return rows[i]; }) : finalize([](Index i) { return i; });
 }
 
 }  // namespace fo::FO_TARGET
