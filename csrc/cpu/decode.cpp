@@ -6,6 +6,7 @@
 #include "vectorize.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace fo::cpu::FO_ISA {
 
@@ -23,6 +24,10 @@ Index in_blocks([[maybe_unused]] Format format, [[maybe_unused]] Index n, [[mayb
 
 template <class T>
 void decode(Format format, const void* from, void* to, Index n) {
+    if (format == kComputeFormat<T>) {
+        std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+        return;
+    }
     auto* target = static_cast<Cell<T>*>(to);
     const Index done =
         in_blocks<T>(format, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
