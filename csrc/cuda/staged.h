@@ -15,8 +15,10 @@ namespace fo::FO_TARGET {
 static_assert(kChunk % kCodeBlock == 0 && kSumTile % kCodeBlock == 0);
 
 // Whether the rule needs the kernels: there are no float64 parameters with extra bits, and numbers of rows stay native.
+// Sums of float64 with four state arrays would need more registers than there are.
 template <class R, class T>
-inline constexpr bool kStages = !kHasRowState<R> && (sizeof(T) == 4 || R::state.size() > 0);
+inline constexpr bool kStages =
+    !kHasRowState<R> && (sizeof(T) == 4 || (R::state.size() > 0 && (kSums<R> == 0 || R::state.size() < 4)));
 
 // The addresses of the scales of each state array's codes follow the description.
 template <class R>

@@ -186,7 +186,8 @@ def in_compute_type(param: ParamState, grad: Any, written: WrittenRanges) -> Any
 def check_takes_options(param: ParamState, settings: Settings) -> None:
     """Raise ValueError for options or state that the parameter cannot have: on a GPU, or with rows without blocks."""
     p, options = param.metadata, settings.options
-    if isinstance(p, ArrayMetadata) and settings.has_row_state:
+    has_many_sums = settings.optimizer.reduces_all and p.dtype == np.float64  # no kernel has the registers
+    if isinstance(p, ArrayMetadata) and (settings.has_row_state or has_many_sums):
         refused = {"state_format": "native", **(WAYS if is_narrow(p.dtype) else {})}
         for name, default in refused.items():
             if options[name] != default:
