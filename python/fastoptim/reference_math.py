@@ -103,15 +103,15 @@ def totals(terms: Array) -> Array:
     sums = np.add.accumulate(tiles, axis=-2)[..., -1, :] + 0.0  # one after another; 0 where every term is -0.0
     for _ in range(LANES.bit_length() - 1):
         sums = sums[..., 0::2] + sums[..., 1::2]
-    return np.asarray(_pairwise(np.moveaxis(sums[..., 0], -1, 0)))
+    return np.asarray(_pairwise(sums[..., 0]))
 
 
 def _pairwise(sums: Array) -> Any:
-    """Return the pairwise sum over the first axis."""
-    while len(sums) > 1:
-        pairs = sums[: len(sums) // 2 * 2]
-        sums = np.concatenate([pairs[0::2] + pairs[1::2], sums[len(pairs) :]])
-    return sums[0]
+    """Return the pairwise sum over the last axis."""
+    while (n := sums.shape[-1]) > 1:
+        pairs = sums[..., 0 : n - n % 2 : 2] + sums[..., 1::2]
+        sums = np.concatenate([pairs, sums[..., n - 1 :]], axis=-1) if n % 2 else pairs
+    return sums[..., 0]
 
 
 def mean_squares(x: Array) -> Array:
