@@ -206,9 +206,11 @@ def draw(
     panels: dict[str, list[tuple[str, str, float]]] = {}
     by_machine = recorded(*runs)
     for machine, found in by_machine.items():
-        for row in counting(found):
-            if row["times_as_fast"]:
-                panels.setdefault(panel_of(row), []).append((bar_of(row), machine, row["times_as_fast"]))
+        for row in rows_of(found):
+            bars = panels.setdefault(panel_of(row), [])  # also for a row that does not count: the order is the table's
+            if row["noise"] == QUIET and row["times_as_fast"]:
+                bars.append((bar_of(row), machine, row["times_as_fast"]))
+    panels = {name: bars for name, bars in panels.items() if bars}
     labels = list(dict.fromkeys(label for bars in panels.values() for label, _, _ in bars))[::-1]
     height = 0.8 / len(by_machine)
     offset = {machine: 0.4 - height * (i + 0.5) for i, machine in enumerate(by_machine)}
