@@ -140,9 +140,9 @@ class StepsInGraphs:
         """Take the step that a CUDA graph has captured: call it before each replay, on the replay's stream.
 
         It passes the learning rate, the step count and the other constants of the next step to the graph.  The arrays,
-        the gradients' buffers and which of them are None stay as they were at the capture.  So do all options except
-        `lr` and `grad_scale`; RuntimeError if they have changed.  The captured call of `step` is not a step: it returns
-        False and is not counted.
+        the gradients' buffers and which of them are None stay as they were at the capture.  Options may change, except
+        those that determine the launches, such as whether norms are bounded: RuntimeError if they have changed.  The
+        captured call of `step` is not a step: it returns False and is not counted.
 
         With CuPy::
 
