@@ -1,4 +1,4 @@
-"""Train two networks with compressed state: does it change where training arrives?
+"""Train two networks with compressed state, and compare the results with those of float32 state.
 
 Left, the digits network of digits.py by every optimizer that compresses state, at the settings there: the accuracy on
 the test images after --epochs.  Lines are the range of float32 over --seeds runs, marks the means of the other forms

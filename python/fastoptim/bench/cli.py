@@ -33,8 +33,8 @@ MASTER_BITS = {"none": None, "24": 24, "32": 32}
 
 DESCRIPTION = """\
 Time optimizer steps on this machine and compare them with a bandwidth probe: a native pass that reads and writes the
-same bytes of the same arrays with almost no arithmetic.  First every answer is compared with the reference, bit for
-bit."""
+same bytes of the same arrays with almost no arithmetic.  Before a row is timed, its results are compared with the
+NumPy reference, bit for bit."""
 
 EXAMPLES = """\
 examples:

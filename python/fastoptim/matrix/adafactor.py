@@ -49,7 +49,7 @@ class Adafactor(Optimizer):
     ``v`` of :math:`g^2` itself.  Use it where the two state arrays of Adam do not fit into memory.
 
     All sums have a fixed order, so that the bits are the same on every machine and for any number of threads.
-    Each step takes the slow path through Python.
+    Each step runs through Python, which takes some 0.1 ms for each matrix.
 
     Args:
         params: Arrays to update in place; see `Optimizer`.
