@@ -14,21 +14,6 @@ using namespace FO_TARGET;
 
 namespace {
 
-// Call f with the type of a format of 16 bits.
-template <class F>
-void with_narrow(Format format, F f) {
-    format == Format::kFloat16 ? f(Float16{}) : f(Bfloat16{});
-}
-
-// Call f with the type of a parameter's pair.
-template <class F>
-void with_pair(Format format, Extra kind, F f) {
-    with_narrow(format, [&](auto narrow) {
-        using Kind = decltype(narrow);
-        kind == Extra::kBits8 ? f(SplitPair<Kind, std::int8_t, 8>{}) : f(SplitPair<Kind, std::int16_t, 16>{});
-    });
-}
-
 // The pair that block_kernels.h converts.
 using VectorPair = SplitPair<Bfloat16, std::int8_t, 8>;
 
