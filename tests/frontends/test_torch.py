@@ -615,3 +615,22 @@ def test_parameters_of_16_bits_keep_small_steps(options: dict[str, Any]) -> None
     give_gradients(params, 9)
     opt.step()
     assert {"exp_avg", "exp_avg_sq", "step"} == opt.state[params[0]].keys()
+
+
+@loop("options", [{"master_weight_bits": 24}, {"master_weight_bits": 32}, {"kahan": True}])
+@loop("loads", [False, True])
+def test_extra_bits_end_where_a_parameter_gets_more_bits(options: dict[str, Any], loads: bool) -> None:
+    for dtype in (torch.float32, torch.float64):
+        params = tensors(*[torch.bfloat16] * 3)[:1]
+        opt = optimizer_of("AdamW", params, lr=0.1, **options)
+        give_gradients(params, 0)
+        opt.step()
+        (p,), saved = params, opt.state_dict()
+        p.data = p.data.to(dtype)
+        if loads:
+            opt.load_state_dict(saved)
+        before, p.grad = p.detach().clone(), torch.ones_like(p)
+        opt.step()
+        assert {"exp_avg", "exp_avg_sq", "step"} == opt.state[p].keys()
+        assert torch.equal(opt.master_params()[0], p)
+        assert not torch.equal(p, before)

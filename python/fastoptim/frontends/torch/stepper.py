@@ -21,7 +21,7 @@ from ...arrays.families import family_of
 from ...arrays.param_state import ParamState
 from ...arrays.tree import LEAF, Structure
 from ...engines.base import GroupSnapshot, GroupStep, group_step_at
-from ...extra_bits import EXTRA_BITS
+from ...extra_bits import EXTRA_BITS, is_narrow
 from ...optimizer.base import Optimizer as CoreOptimizer
 from ...optimizer.groups import missing_state, raise_lr_max
 from ...options.checks import rate_at
@@ -303,10 +303,9 @@ def _entry(
             f"got a DTensor"
         )
     p = check_target(target.array, "param_groups" + place)
+    used = {settings.extra_bits} if is_narrow(p.dtype) else set()  # of all extra bits
     arrays = {
-        name: array
-        for name, array in state_arrays(state, names_of(cls))
-        if name not in EXTRA_BITS or name == settings.extra_bits
+        name: array for name, array in state_arrays(state, names_of(cls)) if name not in EXTRA_BITS or name in used
     }
     param = ParamState(
         target.array,
