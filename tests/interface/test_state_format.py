@@ -223,6 +223,32 @@ def test_damaged_codes_are_rejected(name: str, change: Any, message: str, conver
         assert_same_bits(array, want)
 
 
+@each_format
+@loop("saved_option", [False, True])
+@loop("convert", [False, True])
+def test_loaded_options_decide_which_arrays_are_compressed(
+    state_format: Any, saved_option: bool, convert: bool
+) -> None:
+    """A centered RMSprop keeps native what another compresses."""
+    source, target = (
+        fo.RMSprop(values(0, 4096), centered=option, state_format=state_format, momentum=0.5)
+        for option in (saved_option, not saved_option)
+    )
+    for seed in (1, 2):
+        source.step(values(seed, 4096))
+    target.params[...] = source.params
+    target.load_state_dict(source.state_dict(), convert=convert)
+    assert_same(target, source)
+    twins = [copy.deepcopy(target), pickle.loads(pickle.dumps(target))]
+    for opt in (source, target, *twins):
+        opt.step(values(3, 4096))
+    for opt in (target, *twins):
+        assert_same(opt, source)
+    target.centered = not saved_option
+    with pytest.raises(ValueError, match="that change the format of 's'"):
+        target.step(values(4, 4096))
+
+
 def test_numbers_beyond_float32_are_not_converted() -> None:
     source, target = fo.Adam(np.ones(4096)), fo.Adam(np.ones(4096), state_format="int8")
     saved = source.state_dict()

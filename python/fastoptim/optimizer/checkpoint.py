@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,7 @@ from ..schedules.base import stateful_parts
 from . import accumulation, state_formats
 from .copies import refresh
 from .groups import check_keeps_shapes, check_norm_types, options_of, take_settings
-from .state_formats import CONVERTS
+from .state_formats import CONVERTS, format_of
 
 if TYPE_CHECKING:
     from .protocols import OptimizerParts, Rule
@@ -48,6 +49,8 @@ class Checked(NamedTuple):
     """The options of each group, and its entries that are not options."""
     schedules: list[tuple[Any, Any]]
     """Each schedule with its state."""
+    param_states: list[ParamState]
+    """The parameters, with the formats of state under the loaded options."""
     arrays: list[tuple[int, dict[str, Array]]]
     """The steps that each parameter has taken, and its state."""
     accumulated: Mapping[str, Any] | None
@@ -107,12 +110,12 @@ def _plain(value: Any) -> Any:
 def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
     """Load a state dict; see `Optimizer.load_state_dict`."""
     optimizer.check_not_swapped()
-    step_count, groups, schedules, arrays, accumulated = check(
+    step_count, groups, schedules, param_states, arrays, accumulated = check(
         optimizer, state_dict, check_option(bool, convert, "convert")
     )
     if optimizer.reduces_all:
         arrays = _without_late_ones(optimizer, step_count, arrays)
-    targets = [targets_for(param, state) for param, (_, state) in zip(optimizer.param_states, arrays, strict=True)]
+    targets = [targets_for(param, state) for param, (_, state) in zip(param_states, arrays, strict=True)]
     accumulator = accumulation.restored(optimizer, accumulated, step_count)
     missed = {i: step_count - steps for i, (steps, _) in enumerate(arrays) if steps != step_count}
 
@@ -121,12 +124,13 @@ def load(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> None:
         _load_schedules(schedules)
         for index, (settings, extras) in enumerate(groups):
             take_settings(optimizer, index, settings, extras)
-        for param, target, (_, state) in zip(optimizer.param_states, targets, arrays, strict=True):
+        optimizer.param_states[:] = param_states
+        for param, target, (_, state) in zip(param_states, targets, arrays, strict=True):
             for name, array in target.items():
                 family_in(array).assign(array, state[name])
             param.state.clear()
             param.state.update(target)
-        refresh(optimizer.param_states)
+        refresh(param_states)
         optimizer._raised_lr_max = {}
         optimizer._counts[:] = step_count, missed
         optimizer._accumulator = accumulator
@@ -191,8 +195,9 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
     ]
 
     by_place = entries_by_place(state_dict, optimizer.param_states)
+    param_states = [_in_formats_of(param, checked_groups[param.group][0]) for param in optimizer.param_states]
     checked = []
-    for param in optimizer.param_states:
+    for param in param_states:
         settings = checked_groups[param.group][0]
         if settings.options["row_steps"]:
             check_has_rows(param)
@@ -202,7 +207,19 @@ def check(optimizer: OptimizerParts, state_dict: Any, convert: bool) -> Checked:
         needed = () if param.is_remote else settings.state_for(param.metadata, param.schema)
         checked.append(check_array(param, needed, step_count, by_place[param.place], convert))
     accumulated = _check_accumulated(optimizer, state_dict.get("accumulated"), convert)
-    return Checked(step_count, checked_groups, schedules, checked, accumulated)
+    return Checked(step_count, checked_groups, schedules, param_states, checked, accumulated)
+
+
+def _in_formats_of(param: ParamState, settings: Settings) -> ParamState:
+    """Return the parameter with the formats that these options select, and of its state what is in these."""
+    schema = settings.stored_schema(param.metadata.size)
+
+    def is_kept(name: str) -> bool:
+        return format_of(schema.get(name, StateArray())) == format_of(param.schema_of(name))
+
+    if all(map(is_kept, param.schema)):
+        return param
+    return replace(param, schema=schema, state={name: a for name, a in param.state.items() if is_kept(name)})
 
 
 def _check_accumulated(optimizer: OptimizerParts, entry: Any, convert: bool) -> dict[str, Any] | None:
