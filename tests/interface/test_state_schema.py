@@ -44,6 +44,14 @@ class ReducesBeforeDecay(fo.SGD):
         ({"shape": "row"}, f"shape: expected one of {list(SHAPES)}, got 'row'"),
         ({"format": "int3"}, f"format: expected one of {list(STATE_FORMATS)}, got 'int3'"),
         ({"shape": "scalar", "format": "float16"}, "format: expected 'compute' with shape 'scalar', got 'float16'"),
+        (
+            {"compress": "unsigned"},
+            "compress: expected None, a function or one of ['signed', 'non-negative'], got 'unsigned'",
+        ),
+        (
+            {"compress": "signed", "initial": "p"},
+            "compress: expected None with initial='p', an iterate, got 'signed'",
+        ),
     ],
 )
 def test_unknown_declarations_are_rejected(options: dict[str, Any], message: str) -> None:

@@ -131,6 +131,10 @@ class StateArray:
         for name, known in (("shape", list(SHAPES)), ("format", list(STATE_FORMATS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+        if not callable(self.compress) and self.compress not in (None, *CODES):
+            raise ValueError(f"compress: expected None, a function or one of {list(CODES)}, got {self.compress!r}")
+        if self.compress is not None and self.initial == "p":
+            raise ValueError(f"compress: expected None with initial='p', an iterate, got {self.compress!r}")
         if SHAPES[self.shape].dtype is not None and self.format != "compute":
             raise ValueError(f"format: expected 'compute' with shape {self.shape!r}, got {self.format!r}")
 
