@@ -100,6 +100,28 @@ def test_options(optimizer: type[fo.Optimizer], options: dict[str, Any], xp: Any
 
 @on_every_device
 @every_factored_optimizer
+@loop("options", [{}, {"clip_norm": 0.5}, {"skip_nonfinite": True}])
+def test_groups(optimizer: type[fo.Optimizer], options: dict[str, Any], xp: Any) -> None:
+    """Each array has passes of its own, with the options of its group and perhaps without a gradient."""
+    shapes = [(4, 6), (5, 3), (7,)]
+    params = arrays(0, shapes=shapes)
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(params, (0.1, 0.2, 0.3), strict=True)]
+    twin = optimizer(
+        [{**group, "params": [p.copy()]} for group, p in zip(groups, params, strict=True)],
+        backend="reference",
+        **options,
+    )
+    there = [{**group, "params": [put(xp, p)]} for group, p in zip(groups, params, strict=True)]
+    opt = optimizer(there, backend="native", **options)
+    for t, absent in enumerate((None, 1, 2, 0)):
+        grads: list[Any] = arrays(t + 1, shapes=shapes)
+        taken = opt.step([[None if i == absent else put(xp, g)] for i, g in enumerate(grads)])
+        assert taken == twin.step([[None if i == absent else g] for i, g in enumerate(grads)])
+    assert_equal(opt, twin, xp)
+
+
+@on_every_device
+@every_factored_optimizer
 @loop("state_format", ["int8", "bfloat16"])
 def test_compressed_means(optimizer: type[fo.Optimizer], state_format: str, xp: Any) -> None:
     """The moving averages of gradients or steps; CAME's is read by a stage and stays native."""

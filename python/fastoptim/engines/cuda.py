@@ -77,8 +77,9 @@ class Engine:
 
         Also return None for a step that a graph captures, which is yet to be taken.
         """
-        for param in self._param_states:
-            check_takes_options(param, group_steps[param.group].settings)
+        used = settings_used(self._param_states, group_steps, step_of)
+        for param, settings in zip(self._param_states, used, strict=True):
+            check_takes_options(param, settings)
         if elsewhere.sums:
             raise ValueError(f"params: expected NumPy arrays, as {_SUMS}, got CUDA arrays")
         self._copies = []

@@ -295,6 +295,8 @@ class Engine:
         for each in self._passes:
             own_steps = [_step_of_stage(steps[i], each.k) for i in each.indices]
             own_grads = [grads[i] for i in each.indices]
+            if all(grad is None for grad in own_grads):
+                continue
             as_it_is = self._gradient_as_it_is(each, own_grads, own_steps)
             if as_it_is is None:
                 taken = each.engine.step(own_grads, own_steps, [*range(len(own_steps))], NO_COUNTS, elsewhere)
