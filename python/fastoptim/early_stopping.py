@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from . import core
@@ -32,12 +31,15 @@ class _Optimizer(Protocol):
 
 
 class _Best(NamedTuple):
-    """The lowest loss so far, the step after which it was measured, the arrays to restore, and copies of them."""
+    """The lowest loss so far."""
 
     loss: float
     step: int
-    arrays: list[Any]
-    copies: list[Any]
+    """The step after which it was measured."""
+    params: list[Any]
+    """The parameters, if they are to be restored."""
+    copies: list[dict[str, Any]]
+    """Copies of each parameter, with the name "", and of its state that is to be restored."""
 
 
 _NONE = _Best(math.inf, 0, [], [])
@@ -161,30 +163,32 @@ class EarlyStopping:
             self.optimizer.check_not_swapped()
             core.complete(lambda: self._assign(copies))
 
-    def _assign(self, values: list[Any]) -> None:
-        for (family, array), value in zip(self._arrays(), values, strict=False):  # groups may have been added since
-            family.assign(array, value)
+    def _assign(self, copies: list[dict[str, Any]]) -> None:
+        for (family, arrays), own in zip(self._arrays(), copies, strict=False):  # groups may have been added since
+            for name, array in arrays.items():
+                family.assign(array, own.get(name, 0))  # extra bits of an option that was assigned since begin at zero
         refresh(self.optimizer.param_states)
 
-    def _arrays(self) -> list[tuple[ArrayFamily, Any]]:
-        """Return the parameters, and the state that their values in the mode `eval` depend on."""
-        names: Sequence[str] = getattr(self.optimizer, "evaluated_state", ())
-        arrays = []
-        for param in self.optimizer.param_states:
-            own = [
-                param.state[name] for name in (*names, *EXTRA_BITS) if name in param.state
-            ]  # none of another process
-            arrays += [(param.family, array) for array in (param.p, *own)]
-        return arrays
+    def _arrays(self) -> list[tuple[ArrayFamily, dict[str, Any]]]:
+        """Return each parameter, with the name "", and the state that its values in the mode `eval` depend on.
 
-    def _copies(self) -> tuple[list[Any], list[Any]]:
-        """Return the arrays to restore and their copies."""
-        pairs = self._arrays() if self.restore_best else []
-        return [array for _, array in pairs], [family.copy(array) for family, array in pairs]
+        A parameter whose state another process has is alone.
+        """
+        names = (*getattr(self.optimizer, "evaluated_state", ()), *EXTRA_BITS)
+        return [
+            (param.family, {"": param.p, **{name: param.state[name] for name in names if name in param.state}})
+            for param in self.optimizer.param_states
+        ]
+
+    def _copies(self) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Return the parameters and copies of what is to be restored."""
+        found = self._arrays() if self.restore_best else []
+        copies = [{name: family.copy(array) for name, array in arrays.items()} for family, arrays in found]
+        return [arrays[""] for _, arrays in found], copies
 
     def _forget_remapped(self) -> None:
         """Forget the lowest loss if `remap` has replaced an array since, which its copies may not fit."""
-        if any(array is not now for array, (_, now) in zip(self._best.arrays, self._arrays(), strict=False)):
+        if any(p is not param.p for p, param in zip(self._best.params, self.optimizer.param_states, strict=False)):
             self._best = _NONE
 
     def _largest(self, grads: Any) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastoptim as fo
+from cases import BFLOAT16, assert_same_bits
 from frameworks import import_keras, keras_warning
 from loops import loop
 from models import Backend, each_backend
@@ -81,6 +82,26 @@ def test_restored_arrays_are_stepped_on(backend: Backend) -> None:
         opt.step(np.ones(3))
     opt.step(np.ones(3))
     assert (opt.step_count, list(p)) == (3, [2.0] * 3)  # 4 was restored at the second loss
+
+
+@loop(("before", "after"), [(24, None), (None, 24), (24, 32), (32, 24)])
+def test_extra_bits_of_an_assigned_option_begin_at_zero(before: Any, after: Any) -> None:
+    """The parameters of the lowest loss are restored whatever extra bits the optimizer has kept then and now."""
+    params = [np.full(3, 4.0, BFLOAT16), np.full(2, 4.0, BFLOAT16)]
+    opt = fo.SGD(params, lr=0.01, master_weight_bits=before)
+    grads = [np.ones(3), np.ones(2)]
+    opt.step(grads)
+    best = [p.copy() for p in params]
+    stopping = fo.EarlyStopping(opt, patience=1)
+    stopping.update(1)
+    opt.master_weight_bits = after
+    for _ in range(5):
+        opt.step(grads)
+    assert stopping.update(2)
+    assert stopping.best_loss == 1
+    for p, value, want in zip(params, opt.master_params(), best, strict=True):
+        assert_same_bits(p, want)
+        assert_same_bits(value, want.astype(np.float32))
 
 
 def test_a_loop_with_averages_is_judged_outside_their_block() -> None:
