@@ -147,6 +147,17 @@ def test_all_ways_to_save_continue_with_the_same_bits(state_format: Any, tmp_pat
         assert_same(twin, opt)
 
 
+@each_format
+def test_copies_keep_the_format_of_arrays_that_are_needed_later(state_format: Any) -> None:
+    opt = fo.SGD(values(0, 4096), state_format=state_format)
+    opt.step(values(1, 4096))
+    for twin in (opt, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)), copy.copy(opt)):
+        twin.momentum = 0.9
+        twin.step(values(2, 4096))
+        assert isinstance(twin.state["b"], dict) == (state_format == "int8")
+        assert twin.state_nbytes == opt.state_nbytes
+
+
 @loop(("saved", "own"), [(a, b) for a in FORMATS for b in FORMATS if a != b])
 def test_another_format_is_converted_only_if_asked(saved: str, own: str) -> None:
     source, target = stepped(saved), stepped(own, steps=1)

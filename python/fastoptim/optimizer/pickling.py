@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..arrays.families import family_in
 from ..arrays.param_state import ParamState
 from ..engines.base import GroupSnapshot
-from ..options.schema import SCALES, StateArray, stored_schema
 from . import accumulation
 from .copies import with_copies
 from .groups import check_group_count
@@ -58,18 +57,17 @@ def restore(optimizer: OptimizerParts, attributes: Mapping[str, Any]) -> None:
         {"params": tree, **group} for tree, group in zip(trees, optimizer.param_groups, strict=True)
     ]
     optimizer.param_states = [
-        replace(param, p=p, schema=_schema_of(optimizer, param))
-        for param, p in zip(optimizer.param_states, arrays, strict=True)
+        _with_array(optimizer, param, p) for param, p in zip(optimizer.param_states, arrays, strict=True)
     ]
     optimizer.param_states = with_copies(optimizer, optimizer.copies)
     optimizer._accumulator = accumulation.restored(optimizer, accumulated, optimizer._step_count)
 
 
-def _schema_of(optimizer: OptimizerParts, param: ParamState) -> Mapping[str, StateArray]:
-    """Return the declarations of a parameter's state."""
-    has_blocks = any(name.endswith(SCALES) for name in param.state)
-    options = optimizer._resolved[param.group].settings.options
-    return stored_schema(optimizer.rule_of(param.group).schema_for(options), options, has_blocks)
+def _with_array(optimizer: OptimizerParts, param: ParamState, p: Any) -> ParamState:
+    """Return a parameter with its array and the declarations of its state."""
+    whole = replace(param, p=p)
+    settings = optimizer._resolved[param.group].settings
+    return replace(whole, schema=settings.stored_schema(whole.metadata.size))
 
 
 def shallow_copy(optimizer: OptimizerParts) -> Any:
