@@ -270,6 +270,19 @@ def test_lookahead_writes_and_reads_all_bits(backend: Any) -> None:
         assert_same_bits(opt.master_params(), twin.params)
 
 
+@each_backend
+@each_kind_of_bits
+def test_lookahead_of_an_array_without_axes(backend: Any, kind: dict[str, Any]) -> None:
+    """Whose slow weights NumPy computes as a number."""
+    p, vector = np.array(1, BFLOAT16), np.ones(1, BFLOAT16)
+    opts = [fo.Lookahead(fo.SGD(each, lr=0.01, backend=backend, **kind), k=2) for each in (p, vector)]
+    for _ in range(4):
+        for each in opts:
+            each.step(np.full(each.params.shape, 3, FLOAT32))
+    assert_same_bits(p, vector.reshape(()))
+    assert p != 1
+
+
 def test_lookahead_gradients_are_taken_at_the_rounded_point() -> None:
     opt, twin = twins(lambda p, **options: fo.NAG(p, lr=0.01, **options))
     for t in range(3):

@@ -118,7 +118,8 @@ class ParamState:
         if name is None:
             return self.family.assign(self.p, values)
         dtype = self.metadata.dtype
-        p, bits = encode(on_host(values), dtype, self.schema_of(name).dtype_for(dtype))
+        numbers = np.asarray(values) if isinstance(values, np.generic) else on_host(values)  # NumPy's 0-d results
+        p, bits = encode(numbers, dtype, self.schema_of(name).dtype_for(dtype))
         self.family.assign(self.p, p)
         self.family.assign(self.state[name], bits)
         return None
