@@ -78,6 +78,7 @@ def test_every_combination_is_a_workload_once() -> None:
         ("--option lr=-1", "adam: lr"),
         ("--option clip_norm=0", "pass of their own"),
         ("--state-format int4", "--state-format: invalid choice: 'int4'"),
+        ("--state-format int8 --option state_format=native", "--option state_format: expected none together with --st"),
         ("--master-weight-bits 24", "--master-weight-bits: expected --dtype float16 or bfloat16, whose bits"),
         ("--json no/such/directory/a.json", "--json: expected a file that can be written in a directory that exists"),
         ("--plot x.xyz", "--plot: expected a name that ends with one of"),

@@ -177,6 +177,10 @@ def _options_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.master_weight_bits and not {"float16", "bfloat16"}.issuperset(arguments.dtype):
         got = f"got --dtype {' '.join(arguments.dtype)}"
         raise ValueError(f"--master-weight-bits: expected --dtype float16 or bfloat16, whose bits it adds to, {got}")
+    for name in ("state_format", "master_weight_bits"):
+        if getattr(arguments, name) and name in dict(arguments.option):
+            argument, got = name.replace("_", "-"), dict(arguments.option)[name]
+            raise ValueError(f"--option {name}: expected none together with --{argument}, got {got}")
     formats = [{"state_format": name} for name in arguments.state_format] or [{}]
     bits = [{"master_weight_bits": MASTER_BITS[name]} for name in arguments.master_weight_bits] or [{}]
     return [{**dict(arguments.option), **each, **more} for each, more in product(formats, bits)]
