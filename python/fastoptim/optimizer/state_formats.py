@@ -46,8 +46,10 @@ def in_own_formats(
         if own == saved and same_blocks:
             continue
         if not convert:
-            what = f"in state_format {own!r}, got {saved!r}" if own != saved else "in blocks of the same memory order"
-            raise ValueError(f"{place}: expected {name!r} {what}{CONVERTS}")
+            what = f"state_format {own!r}, got {saved!r}"
+            if own == saved:
+                what = f"blocks along the axes {order}, the parameter's memory order, got {saved_order}"
+            raise ValueError(f"{place}: expected {name!r} in {what}{CONVERTS}")
         values = _decoded(name, state, p, saved_order, f"{place}: expected {name!r}")
         converted.pop(name + SCALES, None)
         converted |= _encoded(name, schema, values, p, order, f"{place}: expected {name!r}")
