@@ -76,6 +76,7 @@ def adaptive_clip(
         TypeError: Another structure, a leaf that is not an array, or a dtype that no optimizer accepts.
         ValueError: Another shape, an option out of range, or a gradient that is not in its parameter's memory; on a GPU
             also one of another library.
+        RuntimeError: A call with CuPy arrays while a CUDA graph is captured.
 
     Source: Brock et al., "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
     arXiv:2102.06171.
@@ -124,8 +125,13 @@ def _clip_on_gpu(p: Any, g: Any, clipping: float, eps: float, output_axis: int) 
     def allocate(name: str, size: int) -> Any:
         return family.full(g, (size,), 0.0, np.dtype(np.float64))
 
+    metadata = family.metadata(g, "")
+    if family.stream(metadata.gpu, g).records and not family.gives_memory_to_graphs:
+        raise RuntimeError(
+            f"adaptive_clip: expected a call before a CUDA graph is captured, as {family.name} gives the call's memory "
+            f"to other arrays while the graph still uses it, got one in a capture"
+        )
     with family.arithmetic(g):
-        metadata = family.metadata(g, "")
         if not metadata.flags.c_contiguous:
             g = family.contiguous(g)
         clipped = family.full(g, metadata.shape, 0.0, metadata.dtype)

@@ -141,6 +141,20 @@ def test_bits_on_a_gpu(axis: Any, dtype: Any, p_scale: float, g_scale: float, xp
 
 
 @with_device
+def test_a_graph_cannot_capture_a_call(xp: Any) -> None:
+    """Whose arrays CuPy would reuse, although each replay writes them."""
+    p, g = (put(xp, np.ones((2, 3), np.float32)) for _ in range(2))
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        try:
+            with pytest.raises(RuntimeError, match=r"^adaptive_clip: expected a call before a CUDA graph is captured"):
+                fo.adaptive_clip(p, g)
+        finally:
+            stream.end_capture()
+        assert (get(xp, fo.adaptive_clip(p, g)) < 0.02).all()
+
+
+@with_device
 def test_a_gradient_is_where_its_parameter_is(xp: Any) -> None:
     p = np.ones((2, 3))
     with pytest.raises(ValueError, match=r"^grads\['w'\]: expected an array on CUDA device 0 as the par"):

@@ -91,6 +91,8 @@ class Cuda:
     """True if each array names its own stream."""
     moves = True
     """True if an array object may get other memory between steps."""
+    gives_memory_to_graphs = False
+    """True if what is allocated while a graph is captured belongs to that graph, and not to later arrays."""
     reader: tuple[Sequence[str], str] | None = None
     """Attributes and methods for native code, as ``("shape", "stride()"), "data.ptr"``: those that differ between two
     arrays unless only their address and elements differ, and the one that is the address."""

@@ -148,6 +148,7 @@ class TorchCuda(_Torch, Cuda):
 
     name = "PyTorch on CUDA"
     names_streams = False
+    gives_memory_to_graphs = True
 
     def _is_here(self, tensor: Any) -> bool:
         return bool(tensor.is_cuda)

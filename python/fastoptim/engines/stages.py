@@ -366,7 +366,7 @@ class Engine:
             param, settings = self._params[i], steps[i].settings
             if not rule.stages:
                 continue
-            param.family.check_takes_place(param.p)
+            _refuse_capture(param, rule)
             rule.check_shape(param.metadata.shape, settings.options, param.p_place)
             schema = rule.schema_for(settings.options)
             for name in rule.stage_state:
@@ -393,6 +393,18 @@ class Engine:
 
     def fast_path(self, structure: Structure, groups: Sequence[GroupSnapshot], containers: list[Any]) -> None:
         """Return None: this engine has no fast path."""
+
+
+def _refuse_capture(param: ParamState, rule: type[RuleClass]) -> None:
+    """Raise RuntimeError if a CUDA graph is being captured."""
+    family, metadata = param.family, param.metadata
+    if not isinstance(family, Cuda) or not isinstance(metadata, ArrayMetadata):
+        return
+    if family.stream(metadata.gpu, param.p).records:
+        raise RuntimeError(
+            f"step: expected no step of {rule.__name__} while a CUDA graph is captured, as its work on whole matrices "
+            f"cannot be in a graph, got one"
+        )
 
 
 def _first_step(group_step: GroupStep) -> GroupStep:
