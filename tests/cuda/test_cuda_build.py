@@ -159,7 +159,15 @@ VECTORS = {
 }
 
 # Arrays that a rule writes without regard to what they held; nvcc removes their loads.  A signature cannot tell.
-ONLY_WRITTEN = {"muon_direction": 1, "soap_gradient": 1, "soap_direction": 1, "shampoo_gradient": 2}
+ONLY_WRITTEN = {
+    "muon_direction": 1,
+    "soap_gradient": 1,
+    "soap_direction": 1,
+    "shampoo_gradient": 2,
+    "factored_gradient": 1,
+    "sm3_bound": 1,
+    "came_residual": 1,
+}
 
 
 def vectors(rule: str, kind: str) -> tuple[int, int]:

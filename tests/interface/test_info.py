@@ -181,7 +181,8 @@ def stub() -> ast.Module:
 
 def names_in(body: list[ast.stmt]) -> set[str]:
     named = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    return named | {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
+    annotated = (node for node in body if isinstance(node, ast.AnnAssign))
+    return named | {ast.unparse(node.target) for node in annotated if ast.unparse(node.annotation) != "TypeAlias"}
 
 
 METHODS = ("__init__", "__call__", "__enter__", "__exit__")
