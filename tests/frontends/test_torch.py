@@ -95,6 +95,7 @@ def test_steps_have_the_core_s_bits(name: str) -> None:
         *((name, {}) for name in ("SGD", "AdamW", "NAdam", "LAMB", "Prodigy")),
         ("AdamW", {"state_format": "int8", "int8_min_size": 0}),
         ("NAdam", {"state_format": "bfloat16"}),
+        *((name, {}) for name in ("Adafactor", "CAME", "SM3", "AdamMini")),
     ],
 )
 @pytest.mark.parametrize("place", ["emulated"] if IS_EMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)])

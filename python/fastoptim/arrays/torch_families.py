@@ -93,7 +93,7 @@ class _Torch:
 
     def transpose(self, array: Any, axes: Sequence[int]) -> Any:
         """Return a view with the axes in another order."""
-        return array.detach().permute(*axes)
+        return array.detach().permute(tuple(axes))
 
     def assign(self, target: Any, source: Any) -> None:
         """Assign a number, a NumPy array, or any array that PyTorch can convert."""
