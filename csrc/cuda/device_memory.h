@@ -3,6 +3,7 @@
 
 #include "device.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace fo::cuda {
@@ -28,15 +29,15 @@ class DeviceMemory {
     std::vector<void*> all_;
 };
 
-// A buffer in it that moves when it grows.
+// A buffer in it that moves when it grows, to twice its size at least: the old memory is kept.
 struct GrowBuffer {
     std::byte* at = nullptr;
     std::size_t size = 0;
 
     std::byte* grow_to(DeviceMemory& memory, std::size_t bytes) {
         if (size < bytes) {
-            at = memory.get<std::byte>(bytes);
-            size = bytes;
+            size = std::max(bytes, 2 * size);
+            at = memory.get<std::byte>(size);
         }
         return at;
     }

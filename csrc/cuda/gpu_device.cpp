@@ -39,8 +39,10 @@ class GpuDevice final : public Device {
         prepare(step, stream, global_norm.has_value());
         global_norm_ = global_norm;
         has_reduced_gradients_ = has_reduced_gradients_ && global_norm.has_value();
-        const bool waits = skips_ && !has_reduced_gradients_;  // else clipped_norms has found no such gradient
-        for (const Pass& pass : plan_passes(step)) run(pass.kind);
+        const std::vector<Pass> passes = plan_passes(step);  // none without a gradient
+        // If clipped_norms has reduced the gradients, it has found none to skip.
+        const bool waits = skips_ && !has_reduced_gradients_ && !passes.empty();
+        for (const Pass& pass : passes) run(pass.kind);
         has_reduced_gradients_ = false;
         return !waits || answer_->wait() == 0;
     }

@@ -92,7 +92,7 @@ void RowBuffers::reserve(const StepArgs& step) {
     }
     bytes = std::max(bytes, sizeof(Vector));  // no rows: an address of null would mean that there is no array
     for (const auto& [buffer, needed] : {std::pair{&arrays_, bytes}, std::pair{&indices_, indices * sizeof(Index)}})
-        if (needed > buffer->size) buffer->grow_to(memory_, std::max(needed, 2 * buffer->size));
+        buffer->grow_to(memory_, needed);
     next_ = arrays_.at;
 }
 

@@ -312,6 +312,18 @@ def test_a_loss_scale_and_steps_that_are_skipped(xp: Any) -> None:
         assert made[0].scale == made[1].scale
 
 
+@with_device
+@pytest.mark.parametrize("optimizer", [fo.SGD, fo.LAMB], ids=name_of)
+def test_a_step_without_gradients_is_not_skipped(xp: Any, optimizer: type[fo.Optimizer]) -> None:
+    pair = Pair(xp, lambda params, backend: optimizer(params, skip_nonfinite=True, backend=backend), model(0))
+    nothing = [None] * len(model(0))
+    assert pair.step(nothing)
+    grads = model(1)
+    grads[0][...] = np.nan
+    assert not pair.step(grads)
+    assert pair.step(nothing)
+
+
 # ---- several devices
 
 
