@@ -46,11 +46,6 @@ FO_INLINE bool any_above(Unsigneds x, Unsigneds bound) {
     return _mm512_cmp_epu32_mask(__m512i(x), __m512i(bound), _MM_CMPINT_NLE) != 0;
 }
 
-// Return a*b - c for an exact product.
-FO_INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) {
-    return Floats(_mm512_fmsub_ps(__m512(a), __m512(b), __m512(c)));
-}
-
 // Narrow four vectors to bytes, which are saturated: in each 16 bytes, four of each vector.
 template <bool kSigned>
 FO_INLINE Bytes pack(const Ints* x) {
@@ -86,8 +81,6 @@ FO_INLINE V repeat(T value) {
 }
 
 FO_INLINE bool any_above(Unsigneds x, Unsigneds bound) { return _mm256_movemask_epi8(__m256i(x > bound)) != 0; }
-
-FO_INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) { return a * b - c; }
 
 template <bool kSigned>
 FO_INLINE Bytes pack(const Ints* x) {
@@ -286,7 +279,7 @@ class BlockEncoder {
     // addition of the bias.
     FO_INLINE Ints encode_vector(Unsigneds x, Floats positive, float factor, Floats random) const {
         const Floats units = positive * factor + zero_;
-        Floats above = multiply_subtract(Floats(Ints(units) >> 1), scale_, random);
+        Floats above = Floats(Ints(units) >> 1) * scale_ - random;
         if constexpr (kSigned) above = Floats((x & ~magnitude_) | Unsigneds(above));
         return __builtin_convertvector(above, Ints);
     }
