@@ -34,7 +34,7 @@ using Bytes = std::uint8_t __attribute__((vector_size(kVectorBytes)));
 
 inline constexpr Ints kLaneOf = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-// Return a vector of equal numbers that the compiler keeps in a register: it would make each anew in every block.
+// Return a vector of equal numbers that the compiler keeps in a register: it would make each again in every block.
 template <class V, class T>
 FO_INLINE V repeat(T value) {
     V vector = V{} + value;

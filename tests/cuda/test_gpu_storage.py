@@ -95,7 +95,7 @@ def test_special_values(xp: Any, storage: dict[str, Any]) -> None:
 @each_storage
 @loop("offset", range(1, 9))
 def test_arrays_at_any_address(xp: Any, storage: dict[str, Any], offset: int) -> None:
-    """Also copies of 16 bits, which only wider parameters have."""
+    """Only wider parameters have copies of 16 bits, which are compared, too."""
     for dtype in (BFLOAT16, FLOAT32):
         start, grad = (values(seed, dtype, 1100 + offset) for seed in (0, 1))
         has_copy = dtype == FLOAT32

@@ -114,7 +114,7 @@ def test_matrix_methods_and_factored_optimizers_have_the_core_s_bits(name: str) 
 
 @each_format
 def test_complex_parameters(state_format: Any) -> None:
-    """As their real and imaginary parts."""
+    """Their real and imaginary parts are stepped."""
     whole = torch.nn.Parameter(torch.complex(numbers(0, 40), numbers(1, 40)))
     twin = torch.view_as_real(whole.detach().clone()).contiguous()
     options = {"state_format": state_format, "int8_min_size": 0}

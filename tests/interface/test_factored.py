@@ -186,7 +186,7 @@ def test_sums_in_memory_order(optimizer: type[fo.Optimizer], to_layout: Any, xp:
 @with_device
 @every_factored_optimizer
 def test_gradients_on_a_gpu(optimizer: type[fo.Optimizer], xp: Any) -> None:
-    """Of another dtype, strided, in another order and of an array without one."""
+    """The gradients have another dtype or order, are strided, or are missing."""
     twins = Twins(xp, optimizer, arrays(0))
     for dtype in (np.float64, np.float16):
         grads: list[Any] = arrays(1, dtype)
