@@ -415,18 +415,22 @@ def check_axes(programs: Programs) -> None:
     assert device.launched == AXIS_KERNELS
 
 
+def owning(device: Device, allocate: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """Return a function that allocates an array and allows the kernels to access it."""
+
+    def allocate_and_own(*arguments: Any) -> Any:
+        array = allocate(*arguments)
+        device.own(what, array)
+        return array
+
+    return allocate_and_own
+
+
 def check_clipping(programs: Programs) -> None:
     """Units within the bound and beyond it, with factors below the range of float32 and squares that overflow."""
     xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(13)
-    full = CuPy.full
-
-    def full_and_owned(*arguments: Any) -> Any:
-        array = full(*arguments)
-        device.own("sums, factors or a result", array)
-        return array
-
     with pytest.MonkeyPatch.context() as patch, device.interpreting():
-        patch.setattr(CuPy, "full", full_and_owned)
+        patch.setattr(CuPy, "full", owning(device, CuPy.full, "sums, factors or a result"))
         for dtype, scale, axis in product(DTYPES, (1.0, 1e300), (0, -1)):
             params, grads = (ordinary_values(rng, dtype, 40 * 9).reshape(40, 9) for _ in range(2))
             with np.errstate(over="ignore"):
@@ -514,12 +518,6 @@ def check_lbfgs(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatc
     rng = np.random.default_rng(7)
     host, factors = ordinary_values(rng, dtype, SIZE), rng.uniform(0.1, 10, SIZE)
     p = placed(device, "p", host, 0)
-    full = CuPy.full
-
-    def full_and_owned(*arguments: Any) -> Any:
-        array = full(*arguments)
-        device.own("a vector or a sum", array)
-        return array
 
     def gradient_at(at: Array) -> tuple[float, Array]:
         g = factors * at.astype(np.float64)
@@ -531,7 +529,7 @@ def check_lbfgs(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatc
 
     options: dict[str, Any] = {"max_iter": 8, "history_size": 5, "tolerance_grad": 0, "tolerance_change": 0}
     with monkeypatch.context() as patch, device.interpreting():
-        patch.setattr(CuPy, "full", full_and_owned)
+        patch.setattr(CuPy, "full", owning(device, CuPy.full, "a vector or a sum"))
         opt = fo.LBFGS(p, **options)
         opt.step(closure)
     fo.LBFGS(host, **options, backend="reference").step(lambda: gradient_at(host))
@@ -555,19 +553,12 @@ def check_hessian(programs: Programs, dtype: DType) -> set[str]:
 def check_matrix_methods(programs: Programs, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Two steps of every one; the host computes the products."""
     xp, device, rng = import_module("cupy_on_host"), Device(programs), np.random.default_rng(9)
-    zeros = CuPy.zeros
-
-    def zeros_and_owned(*arguments: Any) -> Any:
-        array = zeros(*arguments)
-        device.own("state or scratch", array)
-        return array
-
     runs: list[tuple[Any, dict[str, Any]]] = [(cls, {}) for cls in MATRIX_OPTIMIZERS.values()]
     for cls, options in [*runs, (fo.Shampoo, {"grafting": "adam"})]:
         host, g = (ordinary_values(rng, dtype, SIZE).reshape(1, SIZE) for _ in range(2))
         expected, on_gpu = cls(host, lr=0.1, **options), placed(device, "p", host, 0)
         with monkeypatch.context() as patch, device.interpreting():
-            patch.setattr(CuPy, "zeros", zeros_and_owned)
+            patch.setattr(CuPy, "zeros", owning(device, CuPy.zeros, "state or scratch"))
             opt = cls(on_gpu, lr=0.1, **options)
             grad = placed(device, "g", g, 0, writable=False)
             for _ in range(2):
