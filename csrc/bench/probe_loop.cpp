@@ -59,10 +59,9 @@ void probe(const Segment& segment, const Gradient& gradient, const StepConstants
         if (!staging && !tiles.has_plain_gradient() && tiles.has_plain_state() && !segment.average.data &&
             !gradient.axes && converts_blocks<T>(gradient.format))
             begin += probe_in_blocks<R, T>(rule, segment, gradient, begin, end);
-    const Index longest = staging ? staging->tile : kTile;
     const bool aligns = !staging && tiles.has_plain_gradient();
-    Index most = aligns ? until_line(static_cast<const T*>(segment.p.data), begin, end) : longest;
-    for (Index n = 0; begin < end; begin += n, most = longest) {
+    Index most = aligns ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
+    for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);
         if (staging) {
             staging->open(begin, n);

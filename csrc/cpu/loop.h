@@ -11,16 +11,12 @@
 
 namespace fo::cpu {
 
-// Decodes what an update does not take as it is stored, and encodes it again, a tile at a time.
+// Decodes what an update does not take as it is stored, and encodes it again, a tile of kSumTile elements at a time.
 class Staging {
   public:
-    explicit Staging(std::int64_t tile) : tile(tile) {}
-
     // Let the segment of the update refer to decoded elements, and store these.
     virtual void open(std::int64_t begin, std::int64_t n) = 0;
     virtual void close(std::int64_t begin, std::int64_t n) = 0;
-
-    const std::int64_t tile;  // the most elements at a time
 
   protected:
     ~Staging() = default;

@@ -20,8 +20,7 @@ class StagedTile final : Staging {
     // `accesses` are those of the pass to the parameter, the gradient and each state array.
     StagedTile(const Segment& segment, const StepConstants& constants, const StorageLoops& loops,
                std::span<const Access> accesses)
-        : Staging(kSumTile),
-          from_(segment),
+        : from_(segment),
           here_(segment),
           constants_(constants),
           loops_(loops),

@@ -344,9 +344,8 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
     // A staged tile is in one loop with its conversions if both arrays have one format of 16 bits.
     const bool in_blocks = !kHasRowState<R> && !plain && only_updates && !gradient.axes && tiles.has_plain_state() &&
                            converts_blocks<T>(gradient.format) && (!staging || segment.p.format == gradient.format);
-    const Index longest = staging ? staging->tile : kTile;
-    Index most = plain && !staging ? until_line(static_cast<const T*>(segment.p.data), begin, end) : longest;
-    for (Index n = 0; begin < end; begin += n, most = longest) {
+    Index most = plain && !staging ? until_line(static_cast<const T*>(segment.p.data), begin, end) : kTile;
+    for (Index n = 0; begin < end; begin += n, most = kTile) {
         n = std::min(end - begin, most);
         if (staging) staging->open(begin, n);
         if constexpr (!kHasRowState<R>)
