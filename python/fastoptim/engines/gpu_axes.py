@@ -61,8 +61,7 @@ class GpuAxes:
         """Return the sums of squares over rows and over columns, or the largest elements, which are not negative.
 
         The shape is that of a batch of matrices with elements, which `scale` multiplies.
-        The results are vectors in double, in memory that the
-        next call uses again; they are None where they are not wanted.
+        The results are vectors in double, in memory that the next call uses again; None where they are not wanted.
         """
         batch, height, width = shape
         metadata = _metadata(x)
