@@ -1,4 +1,4 @@
-// Conversion of blocks of 16 numbers between the formats of 16 bits and float, with the instructions of AVX2 and F16C,
+// Conversion of blocks of numbers between the formats of 16 bits and float, with the instructions of AVX2 and F16C,
 // or of AVX-512.  Equal to formats.h in every bit, except that a NaN may be another.  Other instruction sets have only
 // the loops over formats.h.
 #pragma once
@@ -12,7 +12,11 @@
 
 namespace fo::FO_TARGET {
 
+#if defined(__AVX512F__)
+inline constexpr int kBlock = 32;
+#else
 inline constexpr int kBlock = 16;
+#endif
 
 // Whether there are blocks in this compute type.
 template <class T>
@@ -27,63 +31,92 @@ inline constexpr bool kConvertsBlocks<float> = true;
 
 #if defined(__AVX512F__)
 
-// A block is one vector.  Two halves would be stored to memory and loaded as one, which waits for both stores.
+// A block is two vectors, of which bfloat16 is one.
 // GCC 12 warns of the intrinsics without a mask; this one is optimised away.
 inline constexpr __mmask16 kAll = 0xffff;
 
-// The i-th word in the upper half of the i-th number, and back.
-struct Indices {
-    alignas(64) std::uint16_t at[32];
+// Positions of words in a vector of them.
+struct WordIndices {
+    alignas(64) std::uint16_t at[kBlock];
 };
 
-inline constexpr Indices kUpperHalves = [] {
-    Indices words{};
-    for (int i = 0; i < 32; ++i) words.at[i] = std::uint16_t(i / 2);
-    return words;
+// The word that becomes the upper half of number i/2, in the lower or upper half of the words.
+constexpr WordIndices upper_halves(int begin) {
+    WordIndices indices{};
+    for (int i = 0; i < kBlock; ++i) indices.at[i] = std::uint16_t(begin + i / 2);
+    return indices;
+}
+
+inline constexpr WordIndices kFirstHalves = upper_halves(0), kSecondHalves = upper_halves(kBlock / 2);
+
+// The upper halves of the numbers of two vectors.
+inline constexpr WordIndices kOddWords = [] {
+    WordIndices indices{};
+    for (int i = 0; i < kBlock; ++i) indices.at[i] = std::uint16_t(2 * i + 1);
+    return indices;
 }();
 
-inline constexpr Indices kOddWords = [] {
-    Indices words{};
-    for (int i = 0; i < kBlock; ++i) words.at[i] = std::uint16_t(2 * i + 1);
-    return words;
-}();
+[[gnu::always_inline]] inline __m512 widen(__m512i words, const WordIndices& halves) {
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(&halves), words));
+}
 
-[[gnu::always_inline]] inline __m512 from_bfloat16(const void* from) {
-    const __m512i words = _mm512_maskz_loadu_epi16(kAll, from), at = _mm512_load_si512(&kUpperHalves);
-    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, at, words));
+[[gnu::always_inline]] inline __m512 from_float16(const void* from, int half) {
+    return _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(static_cast<const __m256i*>(from) + half));
 }
 
 [[gnu::always_inline]] inline void load_block(Format format, const void* from, Cell<float>* block) {
-    __m512 x;
-    if (format == Format::kFloat16)
-        x = _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(static_cast<const __m256i*>(from)));
-    else if (format == Format::kBfloat16)
-        x = from_bfloat16(from);
-    else
-        x = _mm512_loadu_ps(from);
-    _mm512_storeu_ps(block, x);
+    auto* const to = reinterpret_cast<float*>(block);
+    if (format == Format::kFloat16) {
+        _mm512_storeu_ps(to, from_float16(from, 0));
+        _mm512_storeu_ps(to + 16, from_float16(from, 1));
+    } else if (format == Format::kBfloat16) {
+        const __m512i words = _mm512_loadu_si512(from);
+        _mm512_storeu_ps(to, widen(words, kFirstHalves));
+        _mm512_storeu_ps(to + 16, widen(words, kSecondHalves));
+    } else {
+        const auto* const floats = static_cast<const float*>(from);
+        _mm512_storeu_ps(to, _mm512_loadu_ps(floats));
+        _mm512_storeu_ps(to + 16, _mm512_loadu_ps(floats + 16));
+    }
 }
 
-// The upper halves, rounded to nearest-even by a carry into them, which must not reach the exponent of a NaN.
-[[gnu::always_inline]] inline __m256i to_bfloat16(__m512 x) {
+// In the upper halves x rounded to nearest-even, by a carry into them; wrong for some NaNs.
+[[gnu::always_inline]] inline __m512i round_to_bfloat16(__m512 x) {
     const __m512i all = _mm512_castps_si512(x);
     const __mmask16 is_odd = _mm512_test_epi32_mask(all, _mm512_set1_epi32(1 << 16));
     const __m512i carried = _mm512_add_epi32(all, _mm512_set1_epi32(0x7fff));
-    const __m512i rounded = _mm512_mask_add_epi32(carried, is_odd, carried, _mm512_set1_epi32(1));
+    return _mm512_mask_add_epi32(carried, is_odd, carried, _mm512_set1_epi32(1));
+}
+
+// `rounded`, but the NaNs of x with their upper halves.
+[[gnu::always_inline]] inline __m512i keep_nans(__m512i rounded, __m512 x) {
     const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i words = _mm512_mask_or_epi32(rounded, is_nan, all, _mm512_set1_epi32(0x40 << 16));
-    const __m512i halves = _mm512_maskz_permutexvar_epi16(~__mmask32(0), _mm512_load_si512(&kOddWords), words);
-    return _mm512_maskz_extracti64x4_epi64(0xf, halves, 0);
+    return _mm512_mask_or_epi32(rounded, is_nan, _mm512_castps_si512(x), _mm512_set1_epi32(0x40 << 16));
+}
+
+[[gnu::always_inline]] inline void store_bfloat16(const float* from, void* to) {
+    const __m512 first = _mm512_loadu_ps(from), second = _mm512_loadu_ps(from + 16);
+    __m512i low = round_to_bfloat16(first), high = round_to_bfloat16(second);
+    if (_mm512_cmp_ps_mask(first, second, _CMP_UNORD_Q) != 0) [[unlikely]] {
+        low = keep_nans(low, first);
+        high = keep_nans(high, second);
+    }
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(low, _mm512_load_si512(&kOddWords), high));
 }
 
 [[gnu::always_inline]] inline void store_block(Format format, const Cell<float>* block, void* to) {
-    const __m512 x = _mm512_loadu_ps(block);
-    if (format == Format::kFloat16)
-        _mm256_storeu_si256(static_cast<__m256i*>(to), _mm512_maskz_cvtps_ph(kAll, x, _MM_FROUND_TO_NEAREST_INT));
-    else if (format == Format::kBfloat16)
-        _mm256_storeu_si256(static_cast<__m256i*>(to), to_bfloat16(x));
-    else
-        _mm512_storeu_ps(to, x);
+    const auto* const from = reinterpret_cast<const float*>(block);
+    if (format == Format::kFloat16) {
+        for (int i = 0; i < kBlock; i += 16)
+            _mm256_storeu_si256(static_cast<__m256i*>(to) + i / 16,
+                                _mm512_maskz_cvtps_ph(kAll, _mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+    } else if (format == Format::kBfloat16) {
+        store_bfloat16(from, to);
+    } else {
+        auto* const floats = static_cast<float*>(to);
+        _mm512_storeu_ps(floats, _mm512_loadu_ps(from));
+        _mm512_storeu_ps(floats + 16, _mm512_loadu_ps(from + 16));
+    }
 }
 
 #else
