@@ -32,7 +32,7 @@ class Ahead {
 
   private:
     static constexpr std::size_t kLine = 64;
-    static constexpr int kMost = 2;  // the parameter and the gradient; decoding fetches the next codes
+    static constexpr int kMost = 3;  // the parameter, its extra bits and the gradient; decoding fetches the next codes
     struct Stream {
         const std::byte* next;
         std::size_t bytes;

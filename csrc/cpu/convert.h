@@ -181,6 +181,16 @@ inline __m256i round_to_bfloat16(__m256 x) {
 
 #endif
 
+// Call convert(i) for each whole block from `begin` on, and return where they end; if there are no blocks, `begin`.
+// Without blocks a `convert` with a parameter of type auto is not compiled.
+template <class T, class ConvertBlock>
+std::int64_t in_blocks(std::int64_t begin, [[maybe_unused]] std::int64_t end,
+                       [[maybe_unused]] const ConvertBlock& convert) {
+    if constexpr (kConvertsBlocks<T>)
+        for (; begin + kBlock <= end; begin += kBlock) convert(begin);
+    return begin;
+}
+
 // Whether blocks of that format can be converted to this compute type.
 template <class T>
 constexpr bool converts_blocks(Format format) {

@@ -12,16 +12,6 @@ namespace fo::cpu::FO_ISA {
 
 using namespace FO_TARGET;
 
-// Convert whole blocks, and return how many elements these have.
-template <class T, class ConvertBlock>
-Index in_blocks([[maybe_unused]] Format format, [[maybe_unused]] Index n, [[maybe_unused]] ConvertBlock convert) {
-    Index done = 0;
-    if constexpr (kConvertsBlocks<T>)
-        if (converts_blocks<T>(format))
-            for (; done + kBlock <= n; done += kBlock) convert(done);
-    return done;
-}
-
 template <class T>
 void decode(Format format, const void* from, void* to, Index n) {
     if (format == kComputeFormat<T>) {
@@ -29,8 +19,9 @@ void decode(Format format, const void* from, void* to, Index n) {
         return;
     }
     auto* target = static_cast<Cell<T>*>(to);
-    const Index done =
-        in_blocks<T>(format, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
+    Index done = 0;
+    if (converts_blocks<T>(format))
+        done = in_blocks<T>(0, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
     if (done == n) return;
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);
@@ -43,8 +34,9 @@ void decode(Format format, const void* from, void* to, Index n) {
 template <class T>
 void encode(Format format, const void* from, void* to, Index n) {
     const auto* source = static_cast<const Cell<T>*>(from);
-    const Index done =
-        in_blocks<T>(format, n, [=](auto i) { store_block(format, source + i, element(to, format, i)); });
+    Index done = 0;
+    if (converts_blocks<T>(format))
+        done = in_blocks<T>(0, n, [=](auto i) { store_block(format, source + i, element(to, format, i)); });
     if (done == n) return;
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);

@@ -66,11 +66,13 @@ struct RoundingKey {
 
 // The conversions of what an update does not take as it is stored.
 struct StorageLoops {
+    // All call Ahead::fetch once for 64 elements.
+    //
     // Between a parameter of 16 bits, with its extra bits or rounded randomly, and float32.
-    void (*decode_parameter)(const Segment&, std::int64_t begin, void* to, std::int64_t n);
-    void (*encode_parameter)(const Segment&, const RoundingKey&, std::int64_t begin, const void* from, std::int64_t n);
-    // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.  Both call
-    // Ahead::fetch once for 64 elements.
+    void (*decode_parameter)(const Segment&, std::int64_t begin, void* to, std::int64_t n, Ahead& ahead);
+    void (*encode_parameter)(const Segment&, const RoundingKey&, std::int64_t begin, const void* from, std::int64_t n,
+                             Ahead& ahead);
+    // Between compressed state array k and the compute type; `begin` is a multiple of kCodeBlock for blocks.
     void (*decode_state)(const Segment&, std::size_t k, std::int64_t begin, void* to, std::int64_t n, Ahead& ahead);
     void (*encode_state)(const Segment&, std::size_t k, const RoundingKey&, std::int64_t begin, const void* from,
                          std::int64_t n, Ahead& ahead);

@@ -51,10 +51,11 @@ class ReorderedTile {
 
   private:
     void decode_parameter(Index at, std::byte* to) const {
+        Ahead nothing;
         if (from_.p.format == format_)
             std::memcpy(to, FO_TARGET::element(from_.p.data, format_, at), FO_TARGET::item_size(format_));
         else
-            storage_loops_.decode_parameter(from_, at, to, 1);
+            storage_loops_.decode_parameter(from_, at, to, 1, nothing);
     }
 
     const Segment& from_;

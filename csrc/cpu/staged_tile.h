@@ -72,7 +72,7 @@ class StagedTile final : Staging {
     }
 
     void close(Index begin, Index n) override {
-        if (stages_p_) loops_.encode_parameter(from_, keys_[kMaxState], begin, tile_, n);
+        if (stages_p_) loops_.encode_parameter(from_, keys_[kMaxState], begin, tile_, n, ahead_);
         encode_state(begin, n);
     }
 
@@ -90,20 +90,21 @@ class StagedTile final : Staging {
                 make(keys_[k], 0, static_cast<RandomUse>(static_cast<std::uint32_t>(RandomUse::kState) + k));
     }
 
-    // Let the conversions of this tile fetch the parameter and gradient of the next one.
+    // Let the conversions of this tile fetch the parameter, its extra bits and the gradient of the next one.
     void look_ahead(Index begin, Index n) {
-        std::size_t conversions = 0;
+        std::size_t conversions = stages_p_ ? 2 : 0;
         for (std::size_t k = 0; stages_state_ && k + 2 < accesses_.size(); ++k)
             if (is_staged(k)) conversions += int(accesses_[k + 2] != Access::kNone) + int(written_ >> k & 1);
         ahead_.clear();
         if (n <= 0 || conversions == 0) return;
-        const auto add = [&](const void* data, Format format) {
-            ahead_.add(FO_TARGET::element(data, format, begin),
-                       static_cast<std::size_t>(n) * FO_TARGET::item_size(format),
-                       conversions * static_cast<std::size_t>((n + kCodeBlock - 1) / kCodeBlock));
+        const std::size_t calls = conversions * static_cast<std::size_t>((n + kCodeBlock - 1) / kCodeBlock);
+        const auto add = [&](const void* data, std::size_t item) {
+            ahead_.add(static_cast<const std::byte*>(data) + static_cast<std::size_t>(begin) * item,
+                       static_cast<std::size_t>(n) * item, calls);
         };
-        add(from_.p.data, from_.p.format);
-        if (!gradient_->axes) add(gradient_->data, gradient_->format);
+        add(from_.p.data, FO_TARGET::item_size(from_.p.format));
+        if (from_.extra.data) add(from_.extra.data, item_size(from_.extra.kind));
+        if (!gradient_->axes) add(gradient_->data, FO_TARGET::item_size(gradient_->format));
     }
 
     bool is_staged(std::size_t k) const { return from_.compression[k].kind != Compression::kNone; }
@@ -111,7 +112,7 @@ class StagedTile final : Staging {
     // Decode a tile, and let the segment refer to it as if the whole arrays were there.
     void decode(Index begin, Index n) {
         if (stages_p_) {
-            loops_.decode_parameter(from_, begin, tile_, n);
+            loops_.decode_parameter(from_, begin, tile_, n, ahead_);
             here_.p.data = whole(tile_, begin, sizeof(float));
         }
         if (!stages_state_) return;

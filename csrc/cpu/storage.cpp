@@ -26,36 +26,90 @@ float half_gap(Format format) {
     return format == Format::kFloat16 ? Narrow<Float16>::kHalfGap : Narrow<Bfloat16>::kHalfGap;
 }
 
-void decode_parameter(const Segment& segment, Index begin, void* to, Index n) {
-    const ArrayRef& p = segment.p;
-    const Extra kind = segment.extra.kind;
-    if (kind == Extra::kNone || kind == Extra::kCompensation)
-        decode<float>(p.format, element(p.data, p.format, begin), to, n);
-    if (kind == Extra::kNone) return;
-    if (kind == Extra::kCompensation) {
-        float rest[kSumTile];
-        decode<float>(p.format, element(segment.extra.data, p.format, begin), rest, n);
-        auto* const sum = static_cast<float*>(to);
-        const float most = half_gap(p.format);
-        FO_IVDEP
-        for (Index i = 0; i < n; ++i) sum[i] = add_rest(sum[i], rest[i], most);
-        return;
+// Call f for parts of a tile, from one place to another, and fetch ahead in between.
+template <class F>
+void in_parts(Index n, Ahead& ahead, const F& f) {
+    constexpr Index kPart = 4 * kCodeBlock;
+    for (Index at = 0; at < n; at += kPart) {
+        const Index end = std::min(at + kPart, n);
+        for (Index i = at; i < end; i += kCodeBlock) ahead.fetch();
+        f(at, end);
     }
-    auto* const target = static_cast<Cell<float>*>(to);
-    with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
-        using Kind = decltype(pair);
-        const auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
-        const auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
-        Index done = 0;
-#if defined(FO_CONVERTS_CODES)
-        if constexpr (std::is_same_v<Kind, VectorPair>)
-            for (; done + kCodeBlock <= n; done += kCodeBlock) {
-                FO_PREFETCH(low + done + kSumTile);
-                decode_pairs(narrow + done, low + done, static_cast<float*>(to) + done);
+}
+
+// Call f with a format of 16 bits, of type Format but as a constant.
+template <class F>
+void with_constant(Format format, const F& f) {
+    if (format == Format::kFloat16)
+        f(std::integral_constant<Format, Format::kFloat16>(), Float16());
+    else
+        f(std::integral_constant<Format, Format::kBfloat16>(), Bfloat16());
+}
+
+void decode_compensated(const Segment& segment, Index begin, Cell<float>* to, Index n, Ahead& ahead) {
+    const auto* const p = cells_at<std::uint16_t>(segment.p.data, begin);
+    const auto* const rests = cells_at<std::uint16_t>(segment.extra.data, begin);
+    const float most = half_gap(segment.p.format);
+    with_constant(segment.p.format, [&](auto format, auto kind) {
+        in_parts(n, ahead, [=](Index at, Index end) {
+            at = in_blocks<float>(at, end, [=](auto i) {
+                Cell<float> rounded[kBlock], rest[kBlock];
+                load_block(format, p + i, rounded);
+                load_block(format, rests + i, rest);
+                FO_IVDEP
+                for (int k = 0; k < kBlock; ++k) to[i + k].value = add_rest(rounded[k].value, rest[k].value, most);
+            });
+            FO_IVDEP
+            for (Index i = at; i < end; ++i)
+                to[i].value = add_rest(kind.template decode<float>(p[i].value),
+                                       kind.template decode<float>(rests[i].value), most);
+        });
+    });
+}
+
+void encode_compensated(const Segment& segment, Index begin, const Cell<float>* from, Index n, Ahead& ahead) {
+    auto* const p = cells_at<std::uint16_t>(segment.p.data, begin);
+    auto* const rests = cells_at<std::uint16_t>(segment.extra.data, begin);
+    with_constant(segment.p.format, [&](auto format, auto kind) {
+        in_parts(n, ahead, [=](Index at, Index end) {
+            at = in_blocks<float>(at, end, [=](auto i) {
+                Cell<float> rest[kBlock];
+                store_block(format, from + i, p + i);
+                load_block(format, p + i, rest);
+                FO_IVDEP
+                for (int k = 0; k < kBlock; ++k) rest[k].value = rest_of(from[i + k].value, rest[k].value);
+                store_block(format, rest, rests + i);
+            });
+            FO_IVDEP
+            for (Index i = at; i < end; ++i) {
+                p[i].value = kind.encode(from[i].value);
+                rests[i].value = kind.encode(rest_of(from[i].value, kind.template decode<float>(p[i].value)));
             }
+        });
+    });
+}
+
+void decode_parameter(const Segment& segment, Index begin, void* to, Index n, Ahead& ahead) {
+    const ArrayRef& p = segment.p;
+    auto* const target = static_cast<Cell<float>*>(to);
+    if (segment.extra.kind == Extra::kCompensation) return decode_compensated(segment, begin, target, n, ahead);
+    if (segment.extra.kind == Extra::kNone)
+        return in_parts(n, ahead, [&](Index at, Index end) {
+            decode<float>(p.format, element(p.data, p.format, begin + at), target + at, end - at);
+        });
+    with_pair(p.format, segment.extra.kind, [&](auto pair) {
+        using Kind = decltype(pair);
+        const auto* const narrow = cells_at<std::uint16_t>(p.data, begin);
+        const auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
+        in_parts(n, ahead, [=](Index at, Index end) {
+#if defined(FO_CONVERTS_CODES)
+            if constexpr (std::is_same_v<Kind, VectorPair>)
+                for (; at + kCodeBlock <= end; at += kCodeBlock)
+                    decode_pairs(narrow + at, low + at, reinterpret_cast<float*>(target + at));
 #endif
-        FO_IVDEP
-        for (Index i = done; i < n; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
+            FO_IVDEP
+            for (Index i = at; i < end; ++i) target[i].value = Kind::decode(narrow[i].value, low[i].value);
+        });
     });
 }
 
@@ -142,46 +196,40 @@ void round_to_bfloat16(const RoundingKey& key, std::uint64_t place, const float*
     round_some<Bfloat16>(key, place + static_cast<std::uint64_t>(at), from + at, to + at, n - at);
 }
 
-void encode_randomly(const Segment& segment, const RoundingKey& key, Index begin, const float* from, Index n) {
+void encode_randomly(const Segment& segment, const RoundingKey& key, Index begin, const float* from, Index n,
+                     Ahead& ahead) {
     auto* const to = cells_at<std::uint16_t>(segment.p.data, begin);
-    Ahead ahead;
-    if (segment.p.format == Format::kFloat16) return round_some<Float16>(key, place_of(segment, begin), from, to, n);
-    round_to_bfloat16(key, place_of(segment, begin), from, to, n, ahead);
+    const std::uint64_t place = place_of(segment, begin);
+    if (segment.p.format == Format::kBfloat16) return round_to_bfloat16(key, place, from, to, n, ahead);
+    in_parts(n, ahead, [&](Index at, Index end) {
+        round_some<Float16>(key, place + static_cast<std::uint64_t>(at), from + at, to + at, end - at);
+    });
 }
 
-void encode_compensated(const Segment& segment, Index begin, const Cell<float>* from, Index n) {
-    const Format format = segment.p.format;
-    void* const narrow = element(segment.p.data, format, begin);
-    float rest[kSumTile];
-    encode<float>(format, from, narrow, n);
-    decode<float>(format, narrow, rest, n);
-    FO_IVDEP
-    for (Index i = 0; i < n; ++i) rest[i] = rest_of(from[i].value, rest[i]);
-    encode<float>(format, rest, element(segment.extra.data, format, begin), n);
-}
-
-void encode_parameter(const Segment& segment, const RoundingKey& key, Index begin, const void* from, Index n) {
+void encode_parameter(const Segment& segment, const RoundingKey& key, Index begin, const void* from, Index n,
+                      Ahead& ahead) {
     const auto* const source = static_cast<const Cell<float>*>(from);
     if (segment.extra.kind == Extra::kNone)
-        return encode_randomly(segment, key, begin, static_cast<const float*>(from), n);
-    if (segment.extra.kind == Extra::kCompensation) return encode_compensated(segment, begin, source, n);
+        return encode_randomly(segment, key, begin, static_cast<const float*>(from), n, ahead);
+    if (segment.extra.kind == Extra::kCompensation) return encode_compensated(segment, begin, source, n, ahead);
     with_pair(segment.p.format, segment.extra.kind, [&](auto pair) {
         using Kind = decltype(pair);
         auto* const narrow = cells_at<std::uint16_t>(segment.p.data, begin);
         auto* const low = cells_at<typename Kind::low_type>(segment.extra.data, begin);
-        Index done = 0;
+        in_parts(n, ahead, [=](Index at, Index end) {
 #if defined(FO_CONVERTS_CODES)
-        if constexpr (std::is_same_v<Kind, VectorPair>)
-            while (done + kCodeBlock <= n &&
-                   encode_pairs(static_cast<const float*>(from) + done, narrow + done, low + done))
-                done += kCodeBlock;
+            if constexpr (std::is_same_v<Kind, VectorPair>)
+                while (at + kCodeBlock <= end &&
+                       encode_pairs(reinterpret_cast<const float*>(source + at), narrow + at, low + at))
+                    at += kCodeBlock;
 #endif
-        FO_IVDEP
-        for (Index i = done; i < n; ++i) {
-            const auto encoded = Kind::encode(source[i].value);
-            narrow[i].value = encoded.narrow;
-            low[i].value = encoded.low;
-        }
+            FO_IVDEP
+            for (Index i = at; i < end; ++i) {
+                const auto encoded = Kind::encode(source[i].value);
+                narrow[i].value = encoded.narrow;
+                low[i].value = encoded.low;
+            }
+        });
     });
 }
 
