@@ -3,7 +3,7 @@
 python bench/wrappers.py --elements 4194304 --rounds 7
 python bench/wrappers.py --sixteen-bits --elements 16777216 --threads 2
 
-Prints the least processor time of each, of all threads together.
+Prints the least processor time of each, of all threads together, and its ratio to the first one's.
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ def main() -> None:
             before = time.process_time()
             call()
             least[name] = min(least[name], time.process_time() - before)
+    first = next(iter(least.values()))
+    print(f"{'':32}{'us':>12}{'relative':>10}")
     for name, seconds in least.items():
-        print(f"{name:32s} {1e3 * seconds:8.2f} ms")
+        print(f"{name:32}{1e6 * seconds:12,.1f}{seconds / first:10.2f}")
 
 
 if __name__ == "__main__":
