@@ -2,13 +2,32 @@
 // would wait for each other; the processor's own follow the loads of an update alone.
 #pragma once
 
+#include "../rule.h"
+
 #include <cstddef>
+#include <cstring>
 
 #if defined(__GNUC__)
 #define FO_PREFETCH(ADDRESS) __builtin_prefetch(ADDRESS)
 #else
 #define FO_PREFETCH(ADDRESS)
 #endif
+
+namespace fo::FO_TARGET {
+
+// Copy memory, and fetch as many bytes after it.
+inline void copy_and_fetch(void* to, const void* from, std::size_t bytes) {
+    constexpr std::size_t kLine = 64;
+    auto* target = static_cast<std::byte*>(to);
+    const auto* source = static_cast<const std::byte*>(from);
+    for (const auto* const end = source + bytes / kLine * kLine; source != end; source += kLine, target += kLine) {
+        FO_PREFETCH(source + bytes);
+        std::memcpy(target, source, kLine);
+    }
+    std::memcpy(target, source, bytes % kLine);
+}
+
+}  // namespace fo::FO_TARGET
 
 namespace fo::cpu {
 

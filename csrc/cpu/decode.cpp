@@ -21,7 +21,10 @@ void decode(Format format, const void* from, void* to, Index n) {
     auto* target = static_cast<Cell<T>*>(to);
     Index done = 0;
     if (converts_blocks<T>(format))
-        done = in_blocks<T>(0, n, [=](auto i) { load_block(format, element(from, format, i), target + i); });
+        done = in_blocks<T>(0, n, [=](auto i) {
+            FO_PREFETCH(element(from, format, i + n));  // the next tile
+            load_block(format, element(from, format, i), target + i);
+        });
     if (done == n) return;
     with_format(format, [=](auto kind) {
         using Kind = decltype(kind);

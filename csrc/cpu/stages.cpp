@@ -30,8 +30,10 @@ void decay_parameter(const StepConstants& constants, void* p, Index n) {
 template <class T>
 void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, Index n) {
     const auto bytes = static_cast<std::size_t>(n) * sizeof(T);
-    std::memcpy(tile.p, p, bytes);
-    if (constants.decay != 0) decay_parameter<T>(constants, tile.p, n);
+    if (p) {
+        copy_and_fetch(tile.p, p, bytes);
+        if (constants.decay != 0) decay_parameter<T>(constants, tile.p, n);
+    }
     tile.from_zero = from_zero;
     if (from_zero)
         std::memset(tile.moved, 0, bytes);

@@ -55,7 +55,7 @@ struct MaskedTile {
     bool from_zero = false;
 };
 
-// Copy p, decay the copy, and set what the rule works on.
+// Copy p, decay the copy, and set what the rule works on.  Null for p, with `from_zero`: only the latter.
 template <class T>
 void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, std::int64_t n);
 

@@ -130,7 +130,7 @@ class Tiles {
     void detach_state(Index n) {
         for (std::size_t k = 0; k < kElements; ++k) {
             Cell<T>* const copy = state_[k].copy();
-            if (state[k] != copy) std::memcpy(copy, state[k], static_cast<std::size_t>(n) * sizeof(T));
+            if (state[k] != copy) copy_and_fetch(copy, state[k], static_cast<std::size_t>(n) * sizeof(T));
             state[k] = copy;
         }
     }
@@ -368,7 +368,8 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
         } else {
             if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
             if (masks)
-                cpu::FO_ISA::begin_masked<T>(constants, tiles.p, masked, kIgnoresP<R, T>, n);
+                cpu::FO_ISA::begin_masked<T>(constants, agreeing && kIgnoresP<R, T> ? nullptr : tiles.p, masked,
+                                             kIgnoresP<R, T>, n);
             else if (prepare.shrinks)
                 cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);
             if (agreeing) tiles.detach_state(n);
