@@ -271,6 +271,19 @@ def test_numbers_beyond_float32_are_not_converted() -> None:
 # ---- other features
 
 
+def test_negative_averages_of_squares_are_not_converted() -> None:
+    source, target = fo.Adam(np.ones(8192, np.float32)), fo.Adam(np.ones(8192, np.float32), state_format="int8")
+    source.step(np.ones(8192, np.float32))
+    saved = source.state_dict()
+    saved["arrays"][0]["state"]["m"][3] = -1  # which has a sign
+    target.load_state_dict(saved, convert=True)
+    before = target.state_dict()["arrays"][0]["state"]["v"].copy()
+    saved["arrays"][0]["state"]["v"][5] = -0.25
+    with pytest.raises(ValueError, match=r"expected 'v' without negative numbers, got -0\.25"):
+        target.load_state_dict(saved, convert=True)
+    assert_same_bits(target.state_dict()["arrays"][0]["state"]["v"], before)
+
+
 @each_format
 def test_the_lookahead_point_of_nag(state_format: Any) -> None:
     opt = fo.NAG(values(0, 4096), lr=0.1, state_format=state_format)

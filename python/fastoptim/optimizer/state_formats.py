@@ -105,6 +105,8 @@ def _encoded(name: str, schema: StateArray, values: Any, p: Array, order: list[i
         single = values.astype(np.float32)
     if not np.array_equal(np.isfinite(single), np.isfinite(values)):
         raise ValueError(f"{expected} in the range of float32, got elements of {values.dtype} that overflow")
+    if schema.code is block_codes.NON_NEGATIVE and (single < 0).any():
+        raise ValueError(f"{expected} without negative numbers, got {single.min()}")
     if schema.code is None:
         return {name: rounded_to(single, schema.dtype_for(p.dtype))}
     codes, scales = block_codes.encode(single.transpose(order).reshape(-1), schema.code)
