@@ -30,15 +30,14 @@ void decay_parameter(const StepConstants& constants, void* p, Index n) {
 template <class T>
 void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, Index n) {
     const auto bytes = static_cast<std::size_t>(n) * sizeof(T);
-    if (p) {
-        copy_and_fetch(tile.p, p, bytes);
-        if (constants.decay != 0) decay_parameter<T>(constants, tile.p, n);
-    }
     tile.from_zero = from_zero;
-    if (from_zero)
+    if (from_zero) {
         std::memset(tile.moved, 0, bytes);
-    else
-        std::memcpy(tile.moved, tile.p, bytes);
+        return;
+    }
+    copy_and_fetch(tile.p, p, bytes);
+    if (constants.decay != 0) decay_parameter<T>(constants, tile.p, n);
+    std::memcpy(tile.moved, tile.p, bytes);
 }
 
 template <class T>
@@ -61,14 +60,23 @@ template <class T>
 void finish_parameter(const Segment& segment, const Gradient& gradient, const StepConstants& constants,
                       const MaskedTile<T>& tile, Index begin, const void* g, void* p, Index n) {
     const Finish<T> finish(constants, gradient);
-    const auto *before = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *prepared = cells_of<T>(g);
+    const T rate(constants.decay);
+    const auto *decayed = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *prepared = cells_of<T>(g);
     auto* param = static_cast<Cell<T>*>(p);
-    const auto mask = [finish, before, moved, prepared, param, n]<bool kFromZero>(std::bool_constant<kFromZero>) {
+    // A selection by the rate for each element would not be vectorized.
+    const auto mask = [finish, rate, decayed, moved, prepared, param, n]<bool kFromZero, bool kDecays>(
+                          std::bool_constant<kFromZero>, std::bool_constant<kDecays>) {
         FO_IVDEP
-        for (Index i = 0; i < n; ++i)
-            param[i].value = finish.template masked<kFromZero>(before[i].value, moved[i].value, prepared[i].value);
+        for (Index i = 0; i < n; ++i) {
+            const T own = kFromZero ? param[i].value : decayed[i].value;
+            const T before = kDecays ? own - rate * own : own;
+            param[i].value = finish.template masked<kFromZero>(before, moved[i].value, prepared[i].value);
+        }
     };
-    if (finish.masks) tile.from_zero ? mask(std::true_type()) : mask(std::false_type());
+    const std::true_type yes;
+    const std::false_type no;
+    if (finish.masks && !tile.from_zero) mask(no, no);
+    if (finish.masks && tile.from_zero) rate != T(0) ? mask(yes, yes) : mask(yes, no);
     if (constants.bounds_parameter()) {
         FO_IVDEP
         for (Index i = 0; i < n; ++i) param[i].value = finish.bounded(param[i].value);

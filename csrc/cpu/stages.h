@@ -45,7 +45,8 @@ void prepare_gradient(const StepConstants& constants, const Gradient& gradient, 
 template <class T>
 void decay_parameter(const StepConstants& constants, void* p, std::int64_t n);
 
-// A tile of a step that is masked: p before the rule, and what the rule makes of it, or of zeros.
+// A tile of a step that is masked: p after its decay, and what the rule makes of it; or, if the step does not depend on
+// p, only what the rule makes of zeros.
 template <class T>
 struct MaskedTile {
     MaskedTile() {}  // leaves the elements uninitialized
@@ -55,7 +56,7 @@ struct MaskedTile {
     bool from_zero = false;
 };
 
-// Copy p, decay the copy, and set what the rule works on.  Null for p, with `from_zero`: only the latter.
+// Set what the rule works on.
 template <class T>
 void begin_masked(const StepConstants& constants, const void* p, MaskedTile<T>& tile, bool from_zero, std::int64_t n);
 

@@ -368,8 +368,7 @@ FO_NOINLINE void update_or_count(const Segment& segment, const Gradient& gradien
         } else {
             if (prepare.changes_gradient) tiles.prepare_gradient(constants, gradient, n);
             if (masks)
-                cpu::FO_ISA::begin_masked<T>(constants, agreeing && kIgnoresP<R, T> ? nullptr : tiles.p, masked,
-                                             kIgnoresP<R, T>, n);
+                cpu::FO_ISA::begin_masked<T>(constants, tiles.p, masked, kIgnoresP<R, T>, n);
             else if (prepare.shrinks)
                 cpu::FO_ISA::decay_parameter<T>(constants, tiles.p, n);
             if (agreeing) tiles.detach_state(n);
