@@ -211,6 +211,24 @@ def test_the_loop_of_the_widest_instruction_set(tmp_path: Path) -> None:
     check_loops(instruction_sets()[-1], tmp_path, separate=True, names=SAMPLE)
 
 
+@pytest.mark.parametrize("name", ["norms", "stages", "storage"])
+def test_the_loops_of_tiles_of_the_widest_instruction_set(name: str, tmp_path: Path) -> None:
+    """A function with scalar arithmetic, that of a tail, has packed arithmetic, too: one selection more in the mask of
+    cautious steps made them take five times as long.
+    """
+    isa = instruction_sets()[-1]
+    source = CSRC / "cpu" / f"{name}.cpp"
+    bodies = disassembled(compiled(source, f"{isa}_stages", isa, tmp_path / "tiles.o", f"-DFO_ISA={isa}"))
+    check_arithmetic(bodies)
+    check_prefetched(bodies)
+    scalar = re.compile(r"\sv?(?:mul|add|sub)s[sd]\s")
+    packed = re.compile(rf"\sv?(?:mul|add|sub)p[sd]\s.*%{WIDE.get(isa, 'zmm')}")
+    loops = {function: body for function, body in bodies.items() if scalar.search(body)}
+    assert loops
+    if is_x86():
+        assert [function for function, body in loops.items() if not packed.search(body)] == []
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("isa", instruction_sets()[:-1])
 def test_the_loop_of_the_other_instruction_sets(isa: str, tmp_path: Path) -> None:
