@@ -65,14 +65,6 @@ FO_INLINE Ints widen_bfloat16(const void* from) {
     return Ints(_mm512_maskz_cvtepu16_epi32(kAll, _mm256_loadu_si256(static_cast<const __m256i*>(from)))) << 16;
 }
 
-// Return the upper 16 bits of each number of both vectors.
-FO_INLINE Ints upper_halves(Unsigneds a, Unsigneds b) {
-    using Halves = std::uint16_t __attribute__((vector_size(kVectorBytes)));
-    constexpr Halves kOdd = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                             33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-    return Ints(__builtin_shuffle(Halves(a), Halves(b), kOdd));
-}
-
 #else
 
 inline constexpr Ints kLaneOf = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -97,14 +89,14 @@ FO_INLINE Ints widen_bytes(const void* from) {
     return Ints(kSigned ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
 }
 
-FO_INLINE Ints widen_bfloat16(const void* from) { return Ints(widen(from, 0)) << 16; }
-
-FO_INLINE Ints upper_halves(Unsigneds a, Unsigneds b) {
-    const __m256i halves = _mm256_packus_epi32(__m256i(a >> 16), __m256i(b >> 16));
-    return Ints(_mm256_permute4x64_epi64(halves, 0xd8));
-}
+FO_INLINE Ints widen_bfloat16(const void* from) { return Ints(from_bfloat16(from, 0)); }
 
 #endif
+
+// Store the upper 16 bits of each number of both vectors.
+FO_INLINE void store_upper_halves(Unsigneds a, Unsigneds b, void* to) {
+    store_words(upper_halves(WordVector(a), WordVector(b)), to);
+}
 
 // The place of each four bytes among those of pack.
 inline constexpr Ints kPackedOrder = kLaneOf % (kVectorLanes / 4) * 4 + kLaneOf / (kVectorLanes / 4);
@@ -315,7 +307,7 @@ class GroupRounder {
         for_constants<kVectors>(
             [&](auto k) __attribute__((always_inline)) { x[k] += (bytes_at<8, k>(words) & mask_) | shared; });
         for (int k = 0; k < kVectors; k += 2)
-            store_vector(upper_halves(x[k], x[k + 1]), static_cast<char*>(to) + 2 * k * kVectorLanes);
+            store_upper_halves(x[k], x[k + 1], static_cast<char*>(to) + 2 * k * kVectorLanes);
         return true;
     }
 
@@ -354,8 +346,7 @@ FO_INLINE bool encode_pairs(const float* from, void* narrow, void* low) {
     if (any_above(largest_vector(magnitudes), Unsigneds{} + 0x7f800000u)) [[unlikely]]
         return false;
     for (int i = 0; i < kVectors; i += 2)
-        store_vector(upper_halves(Unsigneds(x[i]), Unsigneds(x[i + 1])),
-                     static_cast<char*>(narrow) + 2 * i * kVectorLanes);
+        store_upper_halves(Unsigneds(x[i]), Unsigneds(x[i + 1]), static_cast<char*>(narrow) + 2 * i * kVectorLanes);
     for (int i = 0; i < kVectors; i += 4)
         store_vector(__builtin_shuffle(Ints(pack<false>(wide + i)), kPackedOrder),
                      static_cast<char*>(low) + i * kVectorLanes);
