@@ -18,11 +18,13 @@ template <class Kind>
 struct Narrow;
 template <>
 struct Narrow<Float16> {
+    static constexpr Format kFormat = Format::kFloat16;
     static constexpr std::int32_t kInfinity = 0x7c00, kNan = 0x7e00;
     static constexpr float kHalfGap = 0x1p-11f;
 };
 template <>
 struct Narrow<Bfloat16> {
+    static constexpr Format kFormat = Format::kBfloat16;
     static constexpr std::int32_t kInfinity = 0x7f80, kNan = 0x7fc0;
     static constexpr float kHalfGap = 0x1p-8f;
 };

@@ -22,10 +22,6 @@ Cell<T>* cells_at(void* data, Index begin) {
     return static_cast<Cell<T>*>(data) + begin;
 }
 
-float half_gap(Format format) {
-    return format == Format::kFloat16 ? Narrow<Float16>::kHalfGap : Narrow<Bfloat16>::kHalfGap;
-}
-
 // Call f for parts of a tile, from one place to another, and fetch ahead in between.
 template <class F>
 void in_parts(Index n, Ahead& ahead, const F& f) {
@@ -37,32 +33,25 @@ void in_parts(Index n, Ahead& ahead, const F& f) {
     }
 }
 
-// Call f with a format of 16 bits, of type Format but as a constant.
-template <class F>
-void with_constant(Format format, const F& f) {
-    if (format == Format::kFloat16)
-        f(std::integral_constant<Format, Format::kFloat16>(), Float16());
-    else
-        f(std::integral_constant<Format, Format::kBfloat16>(), Bfloat16());
-}
-
 void decode_compensated(const Segment& segment, Index begin, Cell<float>* to, Index n, Ahead& ahead) {
     const auto* const p = cells_at<std::uint16_t>(segment.p.data, begin);
     const auto* const rests = cells_at<std::uint16_t>(segment.extra.data, begin);
-    const float most = half_gap(segment.p.format);
-    with_constant(segment.p.format, [&](auto format, auto kind) {
+    with_narrow(segment.p.format, [&](auto narrow) {
+        using Kind = decltype(narrow);
+        constexpr Format kFormat = Narrow<Kind>::kFormat;
+        constexpr float kHalfGap = Narrow<Kind>::kHalfGap;
         in_parts(n, ahead, [=](Index at, Index end) {
             at = in_blocks<float>(at, end, [=](auto i) {
                 Cell<float> rounded[kBlock], rest[kBlock];
-                load_block(format, p + i, rounded);
-                load_block(format, rests + i, rest);
+                load_block(kFormat, p + i, rounded);
+                load_block(kFormat, rests + i, rest);
                 FO_IVDEP
-                for (int k = 0; k < kBlock; ++k) to[i + k].value = add_rest(rounded[k].value, rest[k].value, most);
+                for (int k = 0; k < kBlock; ++k) to[i + k].value = add_rest(rounded[k].value, rest[k].value, kHalfGap);
             });
             FO_IVDEP
             for (Index i = at; i < end; ++i)
-                to[i].value = add_rest(kind.template decode<float>(p[i].value),
-                                       kind.template decode<float>(rests[i].value), most);
+                to[i].value = add_rest(Kind::template decode<float>(p[i].value),
+                                       Kind::template decode<float>(rests[i].value), kHalfGap);
         });
     });
 }
@@ -70,20 +59,22 @@ void decode_compensated(const Segment& segment, Index begin, Cell<float>* to, In
 void encode_compensated(const Segment& segment, Index begin, const Cell<float>* from, Index n, Ahead& ahead) {
     auto* const p = cells_at<std::uint16_t>(segment.p.data, begin);
     auto* const rests = cells_at<std::uint16_t>(segment.extra.data, begin);
-    with_constant(segment.p.format, [&](auto format, auto kind) {
+    with_narrow(segment.p.format, [&](auto narrow) {
+        using Kind = decltype(narrow);
+        constexpr Format kFormat = Narrow<Kind>::kFormat;
         in_parts(n, ahead, [=](Index at, Index end) {
             at = in_blocks<float>(at, end, [=](auto i) {
                 Cell<float> rest[kBlock];
-                store_block(format, from + i, p + i);
-                load_block(format, p + i, rest);
+                store_block(kFormat, from + i, p + i);
+                load_block(kFormat, p + i, rest);
                 FO_IVDEP
                 for (int k = 0; k < kBlock; ++k) rest[k].value = rest_of(from[i + k].value, rest[k].value);
-                store_block(format, rest, rests + i);
+                store_block(kFormat, rest, rests + i);
             });
             FO_IVDEP
             for (Index i = at; i < end; ++i) {
-                p[i].value = kind.encode(from[i].value);
-                rests[i].value = kind.encode(rest_of(from[i].value, kind.template decode<float>(p[i].value)));
+                p[i].value = Kind::encode(from[i].value);
+                rests[i].value = Kind::encode(rest_of(from[i].value, Kind::template decode<float>(p[i].value)));
             }
         });
     });
@@ -332,12 +323,10 @@ void encode_blocks(const Segment& segment, std::size_t k, const RoundingKey& key
     encode_any<Code>(key, place, from, to, scales, n, ahead);
 }
 
-template <class T>  // float; a template, since not every instruction set has load_block
-void decode_group(const Cell<std::uint16_t>* from, Cell<T>* to) {
-    if constexpr (kConvertsBlocks<T>)
-        for (Index i = 0; i < kCodeBlock; i += kBlock) load_block(Format::kBfloat16, from + i, to + i);
-    else
-        decode<T>(Format::kBfloat16, from, to, kCodeBlock);
+void decode_group(const Cell<std::uint16_t>* from, Cell<float>* to) {
+    const Index done =
+        in_blocks<float>(0, kCodeBlock, [=](auto i) { load_block(Format::kBfloat16, from + i, to + i); });
+    if (done < kCodeBlock) decode<float>(Format::kBfloat16, from, to, kCodeBlock);
 }
 
 void decode_bfloat16(const void* codes, Index begin, float* to, Index n, Ahead& ahead) {
