@@ -13,18 +13,24 @@
 #define FO_PREFETCH(ADDRESS)
 #endif
 
+namespace fo {
+
+inline constexpr std::size_t kCacheLine = 64;
+
+}  // namespace fo
+
 namespace fo::FO_TARGET {
 
 // Copy memory, and fetch as many bytes after it.
 inline void copy_and_fetch(void* to, const void* from, std::size_t bytes) {
-    constexpr std::size_t kLine = 64;
     auto* target = static_cast<std::byte*>(to);
     const auto* source = static_cast<const std::byte*>(from);
-    for (const auto* const end = source + bytes / kLine * kLine; source != end; source += kLine, target += kLine) {
+    for (const auto* const end = source + bytes / kCacheLine * kCacheLine; source != end;
+         source += kCacheLine, target += kCacheLine) {
         FO_PREFETCH(source + bytes);
-        std::memcpy(target, source, kLine);
+        std::memcpy(target, source, kCacheLine);
     }
-    std::memcpy(target, source, bytes % kLine);
+    std::memcpy(target, source, bytes % kCacheLine);
 }
 
 }  // namespace fo::FO_TARGET
@@ -44,13 +50,12 @@ class Ahead {
     void fetch() {
         for (int i = 0; i < count_; ++i) {
             Stream& stream = streams_[i];
-            for (std::size_t at = 0; at < stream.bytes; at += kLine) FO_PREFETCH(stream.next + at);
+            for (std::size_t at = 0; at < stream.bytes; at += kCacheLine) FO_PREFETCH(stream.next + at);
             stream.next += stream.bytes;
         }
     }
 
   private:
-    static constexpr std::size_t kLine = 64;
     static constexpr int kMost = 3;  // the parameter, its extra bits and the gradient; decoding fetches the next codes
     struct Stream {
         const std::byte* next;

@@ -35,11 +35,11 @@ constexpr Index kAhead = 2 * kSumTile;
 template <class T, class Terms>
 void sum_long_tile(const Terms terms, Index n, const T* later, double* sum) {
     constexpr Index kFew = 8 * kLanes;  // below, the lanes in registers do not pay
-    constexpr std::size_t kPack = sizeof(LanePack) / sizeof(double), kPacks = kLanes / kPack, kLine = 64;
+    constexpr std::size_t kPack = sizeof(LanePack) / sizeof(double), kPacks = kLanes / kPack;
     if (n < kFew || n % kLanes != 0) return sum_tile<1>(terms, n, sum);
     LanePack packs[kPacks] = {};
     for (Index i = 0; i < n; i += kLanes) {
-        for (std::size_t at = 0; at < kLanes * sizeof(T); at += kLine)
+        for (std::size_t at = 0; at < kLanes * sizeof(T); at += kCacheLine)
             FO_PREFETCH(reinterpret_cast<const std::byte*>(later + i) + at);
         alignas(64) double own[kLanes];
         FO_IVDEP

@@ -261,10 +261,9 @@ struct Shrunk {
 // loaded twice.  State that the optimizer allocated has its parameter's offset within a line.
 template <class T>
 Index until_line(const T* array, Index begin, Index end) {
-    constexpr std::uintptr_t kLine = 64;
-    const auto after = reinterpret_cast<std::uintptr_t>(array + begin) % kLine;
+    const auto after = reinterpret_cast<std::uintptr_t>(array + begin) % kCacheLine;
     if (end - begin < 2 * kTile || after == 0 || after % sizeof(T) != 0) return kTile;
-    return Index((kLine - after) / sizeof(T));
+    return Index((kCacheLine - after) / sizeof(T));
 }
 
 // Apply f to whole blocks of a parameter and gradient that are not both in the compute type, or of a parameter that has
