@@ -89,11 +89,17 @@ struct Ema {
     FO_HD double bias_correction(const Clock& clock) const { return clock.bias_correction(double(beta)); }
 };
 
-// Decoupled weight decay.  The digits of a small rate would be lost in a factor 1 - rate: in float32, 1 - 1e-7 is
-// 1 - 1.19e-7.  A rate of 0 leaves p unchanged, also if it is -0 or infinite.
+// Decoupled weight decay at a rate that is not 0.  The digits of a small rate would be lost in a factor 1 - rate: in
+// float32, 1 - 1e-7 is 1 - 1.19e-7.
+template <class T>
+FO_HD T decayed(T p, T rate) {
+    return p - rate * p;
+}
+
+// The same at any rate: 0 leaves p unchanged, also if it is -0 or infinite.
 template <class T>
 FO_HD T shrink(T p, T rate) {
-    const T less = p - rate * p;
+    const T less = decayed(p, rate);
     return rate != T(0) ? less : p;
 }
 

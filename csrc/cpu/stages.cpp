@@ -61,15 +61,15 @@ void finish_parameter(const Segment& segment, const Gradient& gradient, const St
                       const MaskedTile<T>& tile, Index begin, const void* g, void* p, Index n) {
     const Finish<T> finish(constants, gradient);
     const T rate(constants.decay);
-    const auto *decayed = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *prepared = cells_of<T>(g);
+    const auto *copy_of_p = cells_of<T>(tile.p), *moved = cells_of<T>(tile.moved), *prepared = cells_of<T>(g);
     auto* param = static_cast<Cell<T>*>(p);
     // A selection by the rate for each element would not be vectorized.
-    const auto mask = [finish, rate, decayed, moved, prepared, param, n]<bool kFromZero, bool kDecays>(
+    const auto mask = [finish, rate, copy_of_p, moved, prepared, param, n]<bool kFromZero, bool kDecays>(
                           std::bool_constant<kFromZero>, std::bool_constant<kDecays>) {
         FO_IVDEP
         for (Index i = 0; i < n; ++i) {
-            const T own = kFromZero ? param[i].value : decayed[i].value;
-            const T before = kDecays ? own - rate * own : own;
+            const T own = kFromZero ? param[i].value : copy_of_p[i].value;
+            const T before = kDecays ? decayed(own, rate) : own;
             param[i].value = finish.template masked<kFromZero>(before, moved[i].value, prepared[i].value);
         }
     };
