@@ -138,6 +138,13 @@ def check_rules(bodies: Bodies, names: Sequence[str]) -> None:
     assert sorted(rules_of(bodies)) == sorted(registered)
 
 
+def scalar_only(bodies: Bodies, isa: str, operations: str, many: str, one: str) -> list[str]:
+    """Return the names of those with scalar operations, which are those of tails, but no packed ones."""
+    scalar = re.compile(rf"\sv?(?:{operations}){one}\s")
+    packed = re.compile(rf"\sv?(?:{operations}){many}\s.*%{WIDE[isa]}")
+    return [name for name, body in bodies.items() if scalar.search(body) and not packed.search(body)]
+
+
 def check_vectorised(bodies: Bodies, isa: str) -> None:
     """Every rule's loop is packed, and what its scalar tail does the loop does packed."""
     for kind, (many, one) in SUFFIXES.items():
@@ -147,11 +154,7 @@ def check_vectorised(bodies: Bodies, isa: str) -> None:
         packed = re.compile(rf"\sv?(?:mul|add|sub){many}\s.*%{WIDE[isa]}")
         assert [rule for rule, body in code.items() if arithmetic.search(body) and not packed.search(body)] == [], kind
         for operation in ("mul", "add", "sub", "div", "sqrt"):
-            scalar, packed = (
-                re.compile(rf"\sv?{operation}{one}\s"),
-                re.compile(rf"\sv?{operation}{many}\s.*%{WIDE[isa]}"),
-            )
-            missing = [rule for rule, body in code.items() if scalar.search(body) and not packed.search(body)]
+            missing = scalar_only(code, isa, operation, many, one)
             assert missing == [], f"{operation} of {kind}"
 
 
@@ -221,12 +224,9 @@ def test_the_loops_of_tiles_of_the_widest_instruction_set(name: str, tmp_path: P
     bodies = disassembled(compiled(source, f"{isa}_stages", isa, tmp_path / "tiles.o", f"-DFO_ISA={isa}"))
     check_arithmetic(bodies)
     check_prefetched(bodies)
-    scalar = re.compile(r"\sv?(?:mul|add|sub)s[sd]\s")
-    packed = re.compile(rf"\sv?(?:mul|add|sub)p[sd]\s.*%{WIDE.get(isa, 'zmm')}")
-    loops = {function: body for function, body in bodies.items() if scalar.search(body)}
-    assert loops
     if is_x86():
-        assert [function for function, body in loops.items() if not packed.search(body)] == []
+        assert any(re.search(r"\sv?(?:mul|add|sub)s[sd]\s", body) for body in bodies.values())
+        assert scalar_only(bodies, isa, "mul|add|sub", "p[sd]", "s[sd]") == []
 
 
 @pytest.mark.exhaustive
